@@ -1,0 +1,59 @@
+"""Checks on a composed configuration, and its plain form for checkpoints and entry points."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from kits.errors import KitsError
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dicts, lists and scalars with every interpolation resolved.
+
+    Raises:
+        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+    try:
+        container = OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        raise KitsError(f"configuration: {one_line(error)}") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def all_keys(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a plain configuration."""
+    if not isinstance(node, dict):
+        return []
+    keys = []
+    for name, child in node.items():
+        key = f"{prefix}{name}"
+        keys += [key, *all_keys(child, f"{key}.")]
+    return keys
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean X?` for the closest known name, or the empty string."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:  # a right leaf under the wrong parent is the commonest slip
+        close = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_line(error: object) -> str:
+    """An exception's text with its line breaks folded."""
+    return " ".join(str(error).split())
+
+
+def require(value: Any, key: str, remedy: str) -> Any:
+    """`value`, or a KitsError that names the key where it is null or empty."""
+    if value is None or value == "":
+        raise KitsError(f"{key}: no value given; {remedy}")
+    return value
