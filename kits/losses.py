@@ -1,0 +1,164 @@
+"""Segmentation losses on logits (B, C, D, H, W) and labels (B, D, H, W), by name.
+
+C == 1: the foreground (label > 0) by a sigmoid. C > 1: every class by a softmax; overlap losses leave the background class out.
+Everything is computed in float32, under autocast too: counts of a million voxels do not fit bfloat16's 8 bits.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kits.errors import KitsError
+
+
+def probabilities_and_targets(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Foreground probabilities and one-hot targets, both (B, K, D, H, W): K = 1 for C == 1, else C - 1 without the background."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if logits.shape[1] == 1:
+        return logits.sigmoid(), (label > 0).unsqueeze(1).to(logits.dtype)
+    classes = torch.arange(1, logits.shape[1], device=label.device).view(1, -1, 1, 1, 1)
+    return logits.softmax(dim=1)[:, 1:], (label.unsqueeze(1) == classes).to(logits.dtype)
+
+
+class Tversky(nn.Module):
+    """1 - (TP + e) / (TP + alpha FP + beta FN + e) per foreground class, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
+
+    Soft counts are over the whole batch, or over each sample with `per_sample`. `class_weights` weights the mean over the
+    foreground classes; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and Khan (arXiv 1810.07842, eq. 4).
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        beta: float,
+        smooth: float,
+        per_sample: bool,
+        class_weights: Sequence[float] | None,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.smooth, self.per_sample, self.gamma = alpha, beta, smooth, per_sample, gamma
+        self.class_weights = None if class_weights is None else tuple(float(weight) for weight in class_weights)
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            probability, target = probabilities_and_targets(logits, label)
+            axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
+            true_positive = (probability * target).sum(axes)
+            # FP = sum p - TP and FN = sum t - TP: two passes over the volume fewer than the products.
+            false_positive = probability.sum(axes) - true_positive
+            false_negative = target.sum(axes) - true_positive
+            denominator = true_positive + self.alpha * false_positive + self.beta * false_negative + self.smooth
+            loss = 1 - (true_positive + self.smooth) / denominator
+            if self.gamma != 1:
+                loss = loss.clamp_min(1e-6) ** (1 / self.gamma)
+            return weighted_mean(loss, self.class_weights)
+
+
+def weighted_mean(loss: Tensor, class_weights: tuple[float, ...] | None) -> Tensor:
+    """Mean over (..., K), the classes weighted."""
+    if class_weights is None:
+        return loss.mean()
+    if len(class_weights) != loss.shape[-1]:
+        raise KitsError(
+            f"loss.class_weights: {len(class_weights)} weights for {loss.shape[-1]} foreground classes; give one each"
+        )
+    weights = loss.new_tensor(class_weights)
+    return ((loss * weights).sum(-1) / weights.sum()).mean()
+
+
+def bias_dice(*, bias: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
+    """The paper's bias-dice as method.md reads it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
+
+    Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
+    """
+    if bias < 1:
+        raise KitsError(f"loss.bias: {bias} would favor precision; the bias of bias_dice is at least 1")
+    return Tversky(alpha=0.5, beta=bias / 2, smooth=smooth / 2, per_sample=per_sample, class_weights=class_weights)
+
+
+def dice(*, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
+    """Soft Dice (Milletari et al., arXiv 1606.04797): bias-dice with b = 1."""
+    return bias_dice(bias=1.0, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+
+
+def tversky(
+    *, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None
+) -> Tversky:
+    """Tversky loss, `alpha` weighting false positives and `beta` false negatives."""
+    return Tversky(alpha=alpha, beta=beta, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+
+
+def focal_tversky(
+    *, alpha: float, beta: float, gamma: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None
+) -> Tversky:
+    """Focal Tversky loss: Tversky's to the power 1 / gamma."""
+    return Tversky(
+        alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights
+    )
+
+
+class DiceCe(nn.Module):
+    """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
+
+    def __init__(
+        self,
+        *,
+        bias: float,
+        dice_weight: float,
+        ce_weight: float,
+        smooth: float,
+        per_sample: bool,
+        class_weights: Sequence[float] | None,
+    ) -> None:
+        super().__init__()
+        self.dice = bias_dice(bias=bias, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+        self.dice_weight, self.ce_weight = dice_weight, ce_weight
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self.dice_weight * self.dice(logits, label) + self.ce_weight * cross_entropy(logits, label)
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean cross entropy over all voxels; binary for C == 1."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        if logits.shape[1] == 1:
+            return functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).float())
+        return functional.cross_entropy(logits, label.long())
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "bias_dice": bias_dice,
+    "dice": dice,
+    "dice_ce": DiceCe,
+    "tversky": tversky,
+    "focal_tversky": focal_tversky,
+}
+
+
+def build_loss(loss: Mapping[str, Any]) -> nn.Module:
+    """The loss that `loss` describes: its `name` and that loss's options (conf/loss/*.yaml); KitsError names what is wrong."""
+    options = dict(loss)
+    name = options.pop("name", None)
+    if name not in LOSSES:
+        raise KitsError(f"loss.name: no loss {name!r}; choose one of {', '.join(sorted(LOSSES))}")
+    parameters = list(inspect.signature(LOSSES[name]).parameters)
+    if unknown := sorted(set(options) - set(parameters)):
+        raise KitsError(f"loss {name}: unknown option {', '.join(unknown)}; it takes {', '.join(parameters)}")
+    if missing := [key for key in parameters if key not in options]:
+        raise KitsError(f"loss {name}: option {', '.join(missing)} is missing; add it to the configuration")
+    return LOSSES[name](**options)
+
+
+def parallel_loss(loss: nn.Module, fused: Tensor, sources: Sequence[Tensor], label: Tensor, weight: float) -> Tensor:
+    """L_fused + weight * sum over sources of L_k: the parallel training's loss (method.md)."""
+    total = loss(fused, label)
+    for logits in sources:
+        total = total + weight * loss(logits, label)
+    return total

@@ -1,0 +1,148 @@
+"""Dimension adaptation modules: from the 2D encoder's per-slice features to features that see adjacent slices.
+
+The paper leaves the module open (method.md); this is ours. All operators work in-plane on (B D, C, h, w) and across slices by `depth`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kits.errors import KitsError
+from kits.models.layers import LEAK, conv_block, fold, normalization, unfold
+
+
+class SliceConv(nn.Module):
+    """3 x 1 x 1 convolution across slices."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # As a 2D convolution over the image (D, h w), which takes half the time of the 3D one on a CPU.
+        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=False)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        height, width = slices.shape[-2:]
+        columns = unfold(slices, depth).flatten(3)
+        return fold(self.conv(columns).unflatten(3, (height, width)))
+
+
+class InPlane(nn.Module):
+    """1 x 3 x 3, within each slice only: the 2D ablation, and the first half of P3D."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        return self.conv(slices)
+
+
+class P3d(nn.Module):
+    """1 x 3 x 3, then 3 x 1 x 1 (Qiu et al., arXiv 1711.10305, P3D-A)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.in_plane = conv_block(channels, channels)
+        self.across = SliceConv(channels)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        return self.across(self.in_plane(slices), depth)
+
+
+class Conv3d(nn.Module):
+    """3 x 3 x 3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        return fold(self.conv(unfold(slices, depth)))
+
+
+class TemporalShift(nn.Module):
+    """An eighth of the channels from the slice before, an eighth from the slice after (Lin et al., arXiv 1811.08383), then 1 x 3 x 3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.part = max(1, channels // 8)
+        self.in_plane = InPlane(channels)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        volume = unfold(slices, depth)
+        before, after, rest = volume.split([self.part, self.part, volume.shape[1] - 2 * self.part], dim=1)
+        before = functional.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        after = functional.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
+        shifted = torch.cat([before, after, rest], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        return self.in_plane(fold(shifted), depth)
+
+
+class AxialCoronalSagittal(nn.Module):
+    """One 2D kernel, a third of its output channels applied in each of the three planes (Yang et al., arXiv 1911.10477)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        third = channels // 3
+        self.parts = [channels - 2 * third, third, third]
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        volume = unfold(slices, depth)
+        axial, coronal, sagittal = self.conv.weight.split(self.parts)
+        planes = [
+            functional.conv3d(volume, axial.unsqueeze(2), padding=(0, 1, 1)),
+            functional.conv3d(volume, coronal.unsqueeze(3), padding=(1, 0, 1)),
+            functional.conv3d(volume, sagittal.unsqueeze(4), padding=(1, 1, 0)),
+        ]
+        return fold(torch.cat(planes, dim=1))
+
+
+OPERATORS: dict[str, Callable[[int], nn.Module]] = {
+    "p3d": P3d,
+    "conv3d": Conv3d,
+    "zconv": SliceConv,
+    "tsm": TemporalShift,
+    "acs": AxialCoronalSagittal,
+    "none": InPlane,
+}
+
+
+class SliceGate(nn.Module):
+    """Squeeze-and-excitation over slices: each slice's channels are weighted by the means of it and its two neighbors."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.excite = nn.Conv1d(channels, channels, 3, padding=1)
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        means = slices.mean(dim=(2, 3)).unflatten(0, (-1, depth)).transpose(1, 2)
+        weights = torch.sigmoid(self.excite(means)).transpose(1, 2).flatten(0, 1)
+        return slices * weights[:, :, None, None]
+
+
+class Adaptation(nn.Module):
+    """One encoder scale (B D, in_channels, h, w) -> (B D, width, h, w) that sees adjacent slices of the `depth` in each volume.
+
+    1 x 1 x 1 reduction, inter-slice `operator`, and a residual whose last layer starts at zero: at initialization the module is
+    the reduction alone, a per-slice 2D network. `gate` weights the residual by squeeze-and-excitation over slices.
+    """
+
+    def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool) -> None:
+        super().__init__()
+        if operator not in OPERATORS:
+            raise KitsError(f"operator: no inter-slice operator {operator!r}; choose one of {', '.join(OPERATORS)}")
+        self.reduce = conv_block(in_channels, width, kernel=1)
+        self.operator = OPERATORS[operator](width)
+        self.gate = SliceGate(width) if gate else None
+        self.activate = nn.Sequential(normalization(width), nn.LeakyReLU(LEAK, inplace=True))
+        self.last = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, slices: Tensor, depth: int) -> Tensor:
+        reduced = self.reduce(slices)
+        residual = self.activate(self.operator(reduced, depth))
+        if self.gate is not None:
+            residual = self.gate(residual, depth)
+        return reduced + self.last(residual)

