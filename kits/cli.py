@@ -33,9 +33,10 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
             try:
                 load_environment()
                 arguments = sys.argv[1:]
+                # --help, --multirun and the like are Hydra's own; everything else is composed here first.
                 if not any(argument.startswith("-") for argument in arguments):
                     compose(name, arguments)
-                launch(name, task)
+                launch(name, task, arguments)
             except KitsError as error:
                 print(f"kits.{name}: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
@@ -56,9 +57,14 @@ def load_environment() -> None:
     load_dotenv(Path.cwd() / ".env", override=False)
 
 
-def launch(name: str, task: Task) -> None:
-    """Let Hydra parse the command line and call the task."""
+def launch(name: str, task: Task, arguments: list[str]) -> None:
+    """Let Hydra parse the command line and call the task.
+
+    Raises:
+        KitsError: the configuration cannot be composed.
+    """
     import hydra
+    from hydra.errors import HydraException
     from omegaconf import DictConfig
 
     def job(config: DictConfig) -> None:
@@ -69,7 +75,10 @@ def launch(name: str, task: Task) -> None:
             print(f"kits.{name}: {error}", file=sys.stderr)
             raise SystemExit(1) from None
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+    except HydraException as error:
+        raise KitsError(explain(str(error), name, arguments)) from error
 
 
 def compose(name: str, overrides: list[str]) -> dict[str, Any]:
@@ -94,17 +103,19 @@ def explain(message: str, name: str, overrides: list[str]) -> str:
     unknown_key = re.search(r"Could not override '([^']+)'", message)
     if unknown_key:
         return f"{unknown_key[1]}: no such key{nearest(unknown_key[1], known_keys(name, overrides))}"
-    choice = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
-    options = re.search(r"Available options in '[^']+':\s*(.*?)\s*Config search path", message, re.DOTALL)
-    if choice and options:
-        return f"{choice[1]}={choice[2]}: no such choice; take one of {', '.join(options[1].split())}"
+    choice = re.search(r"Could not find '([^'/]+)/([^']+)'", message)
+    if choice:
+        return f"{choice[1]}={choice[2]}: no such choice; take one of {', '.join(choices_of(choice[1]))}"
     group = re.search(r"You must specify '([^']+)', e\.g, use \S+=<OPTION>\s*Available options:\s*(.*)", message, re.DOTALL)
     if group:
         return f"{group[1]}: no value given; add {group[1]}=... with one of {', '.join(group[2].split())}"
-    no_default = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", message)
-    if no_default:
-        return f"{no_default[1]}: no such group{nearest(no_default[1], known_keys(name, overrides))}"
     return one_line(message)
+
+
+def choices_of(group: str) -> list[str]:
+    """The names that a configuration group offers."""
+    folder = conf_dir() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
 def known_keys(name: str, overrides: list[str]) -> list[str]:

@@ -1,0 +1,157 @@
+"""Patches to train on and whole cases to validate on, read from the cache's memory maps."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kits.data.cache import PAD_HU
+from kits.data.transforms import apply_gamma, augment
+from kits.intensity import normalise
+from kits.labels import BACKGROUND
+from kits.roi import Box, jitter
+from kits.volume import crop
+
+
+class CachedCase:
+    """One case of the cache; its arrays are opened when first read, in whichever process reads them."""
+
+    def __init__(self, cache: Path, record: dict[str, Any]) -> None:
+        self.id: str = record["id"]
+        self.folder = cache / record["folder"]
+        self.spacing: tuple[float, ...] = tuple(record["spacing"])
+        self.shape: tuple[int, ...] = tuple(record["shape"])
+        self.boxes = [Box.from_list(box) for box in record["boxes"]]
+        self.kidney_slices: tuple[int, int] = tuple(record["kidney_slices"])
+
+    def _open(self, name: str) -> np.ndarray:
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """int16 HU (z, y, x) at original resolution."""
+        return self._open("image")
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """uint8 (z, y, x) at original resolution."""
+        return self._open("label")
+
+    @cached_property
+    def coarse_image(self) -> np.ndarray:
+        """int16 HU (z, size, size) on the coarse grid."""
+        return self._open("coarse_image")
+
+    @cached_property
+    def coarse_label(self) -> np.ndarray:
+        """uint8 (z, size, size) on the coarse grid."""
+        return self._open("coarse_label")
+
+    @cached_property
+    def tumor_points(self) -> np.ndarray:
+        """int32 (n, 3): voxels of tumor at original resolution."""
+        return np.load(self.folder / "tumor_points.npy")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map that travels to a worker would travel as its whole content.
+        arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
+        return {name: value for name, value in self.__dict__.items() if name not in arrays}
+
+
+class Patches(Dataset[dict[str, Tensor]]):
+    """`length` random patches an epoch; patch i of epoch e is the same for a seed whatever the number of workers.
+
+    An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` int64 (D, H, W).
+    """
+
+    def __init__(self, cases: list[CachedCase], data: dict[str, Any], sampling: dict[str, Any], seed: int) -> None:
+        self.cases = cases
+        self.window = tuple(data["window_hu"])
+        self.augmentation = data["augmentation"]
+        self.sampling = sampling
+        self.patch: tuple[int, int, int] = tuple(sampling["patch"])
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return int(self.sampling["patches_per_epoch"])
+
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        """Item `position`, counted over all epochs (see EpochSampler)."""
+        rng = np.random.default_rng([self.seed, position])
+        hu, label = self.draw(self.case_of(position), rng)
+        hu, label = augment(hu, label, rng, self.augmentation)
+        image = apply_gamma(normalise(hu, self.window), rng, self.augmentation["gamma"])
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
+            "label": torch.from_numpy(label.astype(np.int64)),
+        }
+
+    def case_of(self, position: int) -> CachedCase:
+        """Cases in a new random order each round, so that each is drawn equally often."""
+        turn, place = divmod(position, len(self.cases))
+        return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
+
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One patch of HU and labels, both (D, H, W)."""
+        raise NotImplementedError
+
+    def cut(self, image: np.ndarray, label: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The patch at `start`; beyond the volume there is air."""
+        corner = (int(start[0]), int(start[1]), int(start[2]))
+        return crop(image, corner, self.patch, PAD_HU), crop(label, corner, self.patch, BACKGROUND)
+
+
+class CoarseWindows(Patches):
+    """Windows along z of the coarse volume, most of them around the kidneys."""
+
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        depth, slices = self.patch[0], case.shape[0]
+        if rng.random() < self.sampling["foreground"]:
+            first, last = case.kidney_slices
+            centre = int(rng.integers(first, last + 1))
+        else:
+            centre = int(rng.integers(slices))
+        start = np.clip(centre - depth // 2, 0, max(0, slices - depth))
+        return self.cut(case.coarse_image, case.coarse_label, np.array([start, 0, 0]))
+
+
+class RoiPatches(Patches):
+    """Patches of the ROIs at original resolution, from true boxes whose faces are jittered."""
+
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if len(case.tumor_points) and rng.random() < self.sampling["tumor"]:
+            start = self._around(case.tumor_points[rng.integers(len(case.tumor_points))], rng)
+        else:
+            box = case.boxes[rng.integers(len(case.boxes))]
+            box = jitter(box, rng, self.sampling["jitter_mm"], case.spacing, case.shape)
+            start = self._inside(box, rng)
+        return self.cut(case.image, case.label, start)
+
+    def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A start that puts the voxel in the middle half of the patch."""
+        patch = np.array(self.patch)
+        return voxel - patch // 2 + rng.integers(-(patch // 4), patch // 4 + 1)
+
+    def _inside(self, box: Box, rng: np.random.Generator) -> np.ndarray:
+        """A start within the box, or centred on it along axes where the box is smaller than the patch."""
+        start, room = np.array(box.start), np.array(box.shape) - np.array(self.patch)
+        return np.where(room > 0, start + rng.integers(0, np.maximum(room, 0) + 1), start + room // 2)
+
+
+class WholeCases(Dataset[CachedCase]):
+    """Validation cases; the stage reads of each what it needs."""
+
+    def __init__(self, cases: list[CachedCase]) -> None:
+        self.cases = cases
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, position: int) -> CachedCase:
+        return self.cases[position]

@@ -1,0 +1,98 @@
+"""Which cases there are, and which of them train and validate."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kits.errors import KitsError
+
+IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One folder of a KiTS tree."""
+
+    id: str
+    image: Path
+    label: Path
+
+
+def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
+    """Every `case_*` folder below `root`, by id, without the excluded ones.
+
+    Raises:
+        KitsError: the folder does not exist or holds no case.
+    """
+    if not root.is_dir():
+        raise KitsError(f"data.root={root}: no such folder; point it at the tree that holds case_00000, case_00001, ...")
+    cases = [
+        Case(folder.name, folder / IMAGE_NAME, folder / LABEL_NAME)
+        for folder in sorted(root.glob("case_*"))
+        if folder.is_dir() and folder.name not in exclude
+    ]
+    if not cases:
+        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {LABEL_NAME}")
+    return cases
+
+
+def split_cases(
+    ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int
+) -> dict[str, list[str]]:
+    """Seeded split into `train` and `validation`: 21 validation cases of 210 (paper, section 3), a fraction of fewer.
+
+    Raises:
+        KitsError: fewer than two cases, so that one of the parts would be empty.
+    """
+    if len(ids) < 2:
+        raise KitsError(f"data.root: {len(ids)} usable case; training and validation need at least one each")
+    whole_set = 210
+    count = validation_cases if len(ids) >= whole_set else max(1, round(validation_fraction * len(ids)))
+    shuffled = sorted(ids)
+    random.Random(seed).shuffle(shuffled)
+    return {"train": sorted(shuffled[count:]), "validation": sorted(shuffled[:count])}
+
+
+def read_split(path: Path, subset: str) -> list[str]:
+    """The case ids of one part of a `splits.json`.
+
+    Raises:
+        KitsError: the file cannot be read, or has no such part.
+    """
+    try:
+        split = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise KitsError(f"{path}: cannot be read as a split ({error}); kits.prepare writes it") from error
+    if subset not in split:
+        raise KitsError(f"{path}: no part {subset!r}; it has {', '.join(split)}")
+    return list(split[subset])
+
+
+def find_images(path: Path, cases: Sequence[str] | None) -> dict[str, Path]:
+    """The scans at `path` by name: one file, a DICOM folder, or the `imaging.nii.gz` of a folder of cases.
+
+    Args:
+        cases: take only these cases of a folder of cases.
+
+    Raises:
+        KitsError: nothing there, or a case that is asked for is not.
+    """
+    if not path.exists():
+        raise KitsError(f"input={path}: no such file or folder; give a NIfTI file, a DICOM folder or a folder of cases")
+    if path.is_file():
+        return {path.name.removesuffix(".gz").removesuffix(".nii"): path}
+    found = {image.parent.name: image for image in sorted(path.glob(f"case_*/{IMAGE_NAME}"))}
+    if not found:
+        if cases is not None:
+            raise KitsError(f"input={path}: cases were named but it holds no case_XXXXX/{IMAGE_NAME}; give a folder of cases")
+        if not any(entry.is_file() for entry in path.iterdir()):
+            raise KitsError(f"input={path}: neither case_XXXXX/{IMAGE_NAME} nor DICOM files in it; give a folder that has some")
+        return {path.resolve().name: path}
+    missing = sorted(set(cases or ()) - set(found))
+    if missing:
+        raise KitsError(f"input={path}: no {IMAGE_NAME} of {', '.join(missing)}; take these cases out or add their files")
+    return {name: image for name, image in found.items() if cases is None or name in cases}

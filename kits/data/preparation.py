@@ -1,0 +1,105 @@
+"""From a KiTS tree to a cache that training reads: validate, split, store, describe."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from kits.data.cache import digest, prepare_case
+from kits.data.index import Case, find_cases, split_cases
+from kits.errors import KitsError
+
+
+def prepare(data: dict[str, Any]) -> dict[str, Any]:
+    """Validate and cache every case of `data.root`, and write `index.json`, `splits.json` and `fingerprint.json`.
+
+    Args:
+        data: the configuration group `data`, plain.
+
+    Returns:
+        The index: settings, data hash, one record a case.
+
+    Raises:
+        KitsError: the root has no cases, or cases are damaged and `data.skip_invalid` is false.
+    """
+    cases = find_cases(Path(data["root"]), data["exclude"])
+    cache = Path(data["cache"])
+    settings = {"coarse_size": data["coarse_size"], "roi": data["roi"]}
+    records, damaged = prepare_all(cases, settings, cache, data["workers"])
+    for text in damaged:
+        tqdm.write(f"damaged: {text}")
+    if damaged and not data["skip_invalid"]:
+        raise KitsError(
+            f"{len(damaged)} of {len(cases)} cases are damaged, the first: {damaged[0]};"
+            " mend them, name them in data.exclude, or leave them out with data.skip_invalid=true"
+        )
+    index = {
+        "settings": settings,
+        "data_hash": digest([record["key"] for record in records]),
+        "cases": {record["id"]: record for record in records},
+    }
+    split = split_cases(list(index["cases"]), **split_settings(data["split"]))
+    write_json(cache / "index.json", index)
+    write_json(cache / "splits.json", split)
+    write_json(cache / "fingerprint.json", fingerprint(records))
+    return index
+
+
+def split_settings(split: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `split_cases` from the group `data.split`."""
+    return {name: split[name] for name in ("validation_cases", "validation_fraction", "seed")}
+
+
+def prepare_all(
+    cases: list[Case], settings: dict[str, Any], cache: Path, workers: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of the sound cases by id, and what is wrong with each of the others."""
+    records, damaged = [], []
+    # Not fork: a fork of a process whose libraries have started threads can hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(prepare_case, case, settings, cache) for case in cases]
+        try:
+            for job in tqdm(as_completed(running), total=len(running), desc="prepare", unit="case"):
+                try:
+                    records.append(job.result())
+                except KitsError as error:
+                    damaged.append(str(error))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sorted(records, key=lambda record: record["id"]), sorted(damaged)
+
+
+def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per case and overall: shape, spacing (mm), volumes (mL), HU percentiles, what the ROI rule keeps."""
+    per_case = {
+        record["id"]: {"shape": record["shape"], "spacing": record["spacing"], **record["statistics"]} for record in records
+    }
+    shares = [case["roi_share"] for case in per_case.values()]
+    tumors = [case["tumor_ml"] for case in per_case.values()]
+    overall = {
+        "cases": len(per_case),
+        "median_spacing": [median(case["spacing"][axis] for case in per_case.values()) for axis in range(3)],
+        "median_shape": [median(case["shape"][axis] for case in per_case.values()) for axis in range(3)],
+        "median_roi_share": median(shares),
+        "largest_roi_share": max(shares),
+        "tumor_ml": [min(tumors), max(tumors)],
+        "least_tumor_in_rois": min(case.get("tumor_in_rois", 1.0) for case in per_case.values()),
+        "least_kidney_in_rois": min(case.get("kidney_in_rois", 1.0) for case in per_case.values()),
+    }
+    return {"overall": overall, "cases": per_case}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1))
+    os.replace(partial, path)

@@ -1,0 +1,16 @@
+"""HU to what the networks see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
+    """Clip HU to the window and scale it linearly to [-1, 1] (paper, section 3); float32 of the same shape."""
+    low, high = window
+    scaled = np.clip(hu, low, high).astype(np.float32)
+    scaled -= (low + high) / 2
+    scaled /= (high - low) / 2
+    return scaled

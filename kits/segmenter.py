@@ -1,0 +1,148 @@
+"""The whole two-stage method as one plain object: load two checkpoints, segment volumes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kits.checkpoint import load_network
+from kits.data.cache import PAD_HU
+from kits.errors import KitsError
+from kits.inference import coarse_mask, segment_boxes
+from kits.labels import KIDNEY, TUMOR
+from kits.postprocess import clean
+from kits.roi import Box, body_box, find_rois
+from kits.volume import Volume, plane_grid, to_coarse
+
+BODY_THRESHOLD_HU = -300
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one volume.
+
+    Attributes:
+        labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor.
+        boxes: the ROIs in voxels of the volume, largest first.
+        warnings: what a reader of the result should know.
+        seconds: wall time of each step.
+        volumes_ml: kidney (without tumor) and tumor volume in mL.
+    """
+
+    labels: np.ndarray
+    boxes: list[Box]
+    warnings: list[str]
+    seconds: dict[str, float]
+    volumes_ml: dict[str, float]
+
+
+class Segmenter:
+    """A coarse and a fine network with the settings that they were trained with."""
+
+    def __init__(
+        self,
+        coarse: nn.Module,
+        coarse_config: dict[str, Any],
+        fine: nn.Module,
+        fine_config: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        self.coarse, self.coarse_config = coarse, coarse_config
+        self.fine, self.fine_config = fine, fine_config
+        self.device = device
+
+    @classmethod
+    def load(cls, coarse: Path | str, fine: Path | str, device: str = "auto") -> Segmenter:
+        """Load both checkpoints onto a device (`auto`: the GPU where there is one).
+
+        Raises:
+            KitsError: a file is no checkpoint of that stage, or the device cannot be used.
+        """
+        target = pick_device(device)
+        coarse_network, coarse_config = load_network(Path(coarse), "coarse", target)
+        fine_network, fine_config = load_network(Path(fine), "fine", target)
+        return cls(coarse_network, coarse_config, fine_network, fine_config, target)
+
+    def segment(self, volume: Volume) -> Segmentation:
+        """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
+
+        Args:
+            volume: array (z, y, x) in HU.
+        """
+        began = time.perf_counter()
+        boxes, warnings = self.find_boxes(volume)
+        found = time.perf_counter()
+        labels = segment_boxes(
+            self.fine,
+            volume.array,
+            boxes,
+            window_hu=self.fine_config["data"]["window_hu"],
+            inference=self.fine_config["inference"],
+            multiple=self.fine.in_plane_multiple,  # type: ignore[arg-type]
+            pad_hu=PAD_HU,
+            device=self.device,
+        )
+        outlined = time.perf_counter()
+        labels = clean(labels, volume.spacing, **self.fine_config["postprocess"])
+        cleaned = time.perf_counter()
+        voxel_ml = float(np.prod(volume.spacing)) / 1000
+        volumes = {
+            name: int((labels == value).sum()) * voxel_ml for name, value in (("kidney", KIDNEY), ("tumor", TUMOR))
+        }
+        if not labels.any():
+            warnings.append("nothing found: no kidney and no tumor voxel in the result")
+        seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
+        return Segmentation(labels, boxes, warnings, seconds, volumes)
+
+    def find_boxes(self, volume: Volume) -> tuple[list[Box], list[str]]:
+        """The ROIs of the coarse mask in voxels of the volume, with margin, and warnings.
+
+        Where no component is large enough the whole body is taken, with a warning that says so.
+        """
+        data, rule = self.coarse_config["data"], self.coarse_config["roi"]
+        grid = plane_grid(volume.array.shape, data["coarse_size"])
+        mask = coarse_mask(
+            self.coarse,
+            to_coarse(volume.array, grid, PAD_HU),
+            window_hu=data["window_hu"],
+            inference=self.coarse_config["inference"],
+            device=self.device,
+        )
+        found = find_rois(
+            mask,
+            count=rule["count"],
+            min_voxels=rule["min_voxels"],
+            min_ml=rule["min_ml"],
+            spacing=grid.spacing(volume.spacing),
+        )
+        native = [Box(*grid.to_native(box.start, box.stop)) for box in found]
+        if native:
+            return [box.grow_mm(rule["margin_mm"], volume.spacing, volume.array.shape) for box in native], []
+        warning = (
+            f"the coarse stage found no region of more than {rule['min_voxels']} voxels on its grid"
+            f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
+        )
+        return [body_box(volume.array, BODY_THRESHOLD_HU)], [warning]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; `auto` is the first GPU, or the CPU.
+
+    Raises:
+        KitsError: torch does not know the name, or cannot use that device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise KitsError(f"device={name}: cannot be used here ({reason}); take auto, cpu or cuda") from error
+    return device

@@ -1,0 +1,139 @@
+"""The two stages as LightningModules: what they learn from and how a validation case is scored."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from kits.checkpoint import FORMAT
+from kits.data.cache import PAD_HU
+from kits.data.datasets import CachedCase
+from kits.errors import KitsError
+from kits.inference import coarse_mask, segment_boxes
+from kits.labels import BACKGROUND, REGIONS
+from kits.losses import build_loss, parallel_loss
+from kits.metrics import dice, score_case
+from kits.models import build_network
+from kits.roi import coverage, find_rois
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+SCHEDULES = ("constant", "cosine")
+
+
+class StageModule(pl.LightningModule):
+    """What both stages share: the network, its optimiser, and case-level validation.
+
+    Args:
+        config: the plain training configuration. It travels in the checkpoint, which is enough to predict from.
+        pretrained: load the weights that the configuration names; false where a checkpoint brings its own.
+    """
+
+    stage: str
+
+    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
+        super().__init__()
+        self.save_hyperparameters({**config, "kits_format": FORMAT})
+        self.config = config
+        self.network = build_network(config["model"], pretrained=pretrained)
+        self.loss = build_loss(config["loss"])
+        self._scores: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> Any:
+        """Adam at a constant rate in the paper (section 3); other choices by name."""
+        options = dict(self.config["optimizer"])
+        name, schedule = options.pop("name"), options.pop("schedule")
+        if name not in OPTIMIZERS:
+            raise KitsError(f"optimizer.name={name}: no such optimizer; take one of {', '.join(OPTIMIZERS)}")
+        if schedule not in SCHEDULES:
+            raise KitsError(f"optimizer.schedule={schedule}: no such schedule; take one of {', '.join(SCHEDULES)}")
+        optimizer = OPTIMIZERS[name](self.parameters(), **options)
+        if schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def validation_step(self, case: CachedCase, index: int) -> None:
+        """Score one whole case."""
+        self._scores.append(self.score(case))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint."""
+        for name in self._scores[0]:
+            mean = fmean(scores[name] for scores in self._scores)
+            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=len(self._scores))
+        self._scores.clear()
+
+    def score(self, case: CachedCase) -> dict[str, float]:
+        """Named scores of one case; higher `score` is better."""
+        raise NotImplementedError
+
+
+class CoarseModule(StageModule):
+    """Stage one: kidney and tumor together against the rest, on the coarse grid."""
+
+    stage = "coarse"
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """The loss of a batch of windows."""
+        loss: Tensor = self.loss(self.network(batch["image"]), batch["label"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def score(self, case: CachedCase) -> dict[str, float]:
+        """Dice and recall of the mask, and how much of kidney and tumor its ROIs cover."""
+        mask = coarse_mask(
+            self.network,
+            case.coarse_image,
+            window_hu=self.config["data"]["window_hu"],
+            inference=self.config["inference"],
+            device=self.device,
+        )
+        truth = np.asarray(case.coarse_label)
+        rule = self.config["roi"]
+        boxes = find_rois(mask, count=rule["count"], min_voxels=rule["min_voxels"])
+        found = truth > BACKGROUND
+        overlap = dice(mask, found)
+        scores = {"score": overlap, "dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
+        for region, values in REGIONS.items():
+            inside = np.isin(truth, values)
+            scores[f"roi_{region}"] = coverage(boxes, inside) if inside.any() else 1.0
+        scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
+        return scores
+
+
+class FineModule(StageModule):
+    """Stage two: background, kidney and tumor inside the ROIs, all sources trained in one pass."""
+
+    stage = "fine"
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """The fused loss plus the weighted losses of the sources (parallel training)."""
+        fused, sources = self.network.all_logits(batch["image"])  # type: ignore[operator]
+        loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def score(self, case: CachedCase) -> dict[str, float]:
+        """KiTS19's Dice of the case with true ROIs."""
+        margin = self.config["roi"]["margin_mm"]
+        labels = segment_boxes(
+            self.network,
+            case.image,
+            [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes],
+            window_hu=self.config["data"]["window_hu"],
+            inference=self.config["inference"],
+            multiple=self.network.in_plane_multiple,  # type: ignore[arg-type]
+            pad_hu=PAD_HU,
+            device=self.device,
+        )
+        scores = score_case(labels, np.asarray(case.label))
+        return {"score": scores["composite"], **scores}
+
+
+MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

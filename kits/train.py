@@ -1,0 +1,62 @@
+"""`python -m kits.train stage=coarse|fine [experiment=STUDY/RECIPE]`: train one stage on a prepared cache."""
+
+from pathlib import Path
+from typing import Any
+
+from kits.cli import command
+from kits.config import require
+from kits.errors import KitsError
+
+
+@command("train")
+def main(config: dict[str, Any]) -> None:
+    """Train one stage and leave best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
+    require(config["run_dir"], "run_dir", "add run_dir=DIR")
+    if (Path(config["run_dir"]) / "best.ckpt").exists() and not config["overwrite"]:
+        raise KitsError(f"run_dir={config['run_dir']}: holds a finished run; give another run_dir=DIR, or overwrite=true")
+    train(config)
+
+
+def train(config: dict[str, Any]) -> None:
+    """Fit the stage that the configuration names."""
+    import logging
+
+    # Its tips about clusters and loggers would drown what matters here.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    import pytorch_lightning as pl
+
+    from kits.callbacks import SCORE, build_callbacks
+    from kits.data.datamodule import KitsDataModule
+    from kits.stages import MODULES
+
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = KitsDataModule(config)
+    module = MODULES[config["stage"]](config, pretrained=True)
+    trainer = pl.Trainer(
+        **config["trainer"],
+        default_root_dir=config["run_dir"],
+        callbacks=build_callbacks(config, data.data_hash, data.split),
+        logger=build_logger(config),
+        enable_model_summary=False,
+    )
+    print(f"{config['stage']}: {len(data.split['train'])} training and {len(data.split['validation'])} validation cases")
+    trainer.fit(module, data.train_dataloader(), data.val_dataloader())
+    best = trainer.checkpoint_callback
+    assert best is not None
+    score = getattr(best, "best_model_score", None)
+    if score is None:
+        raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
+    print(f"best {SCORE} {float(score):.4f}: {Path(config['run_dir']) / 'best.ckpt'}")
+
+
+def build_logger(config: dict[str, Any]) -> Any:
+    """The logger of the group `logger`: metrics.csv in the run folder."""
+    from pytorch_lightning.loggers import CSVLogger
+
+    if config["logger"]["name"] != "csv":
+        raise KitsError(f"logger.name={config['logger']['name']}: no such logger; take csv")
+    return CSVLogger(config["run_dir"], name="", version="")
+
+
+if __name__ == "__main__":
+    main()
