@@ -154,6 +154,18 @@ def _overlap(bounds: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, 
     return inside, tuple(slice(0, 0) for _ in source) if empty else source
 
 
+def bounding_slices(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The smallest window (z, y, x) that holds every non-zero voxel; None where there is none."""
+    window = [slice(None)] * 3
+    for axis in range(3):  # each pass looks only at what the one before left
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(mask[tuple(window)].any(axis=others))
+        if not len(found):
+            return None
+        window[axis] = slice(int(found[0]), int(found[-1]) + 1)
+    return window[0], window[1], window[2]
+
+
 # --- the coarse grid -------------------------------------------------------------------------------------------------
 
 

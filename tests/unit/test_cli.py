@@ -1,0 +1,107 @@
+"""A user's mistakes on the command line are one line that says what to do."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from kits.cli import command, compose, conf_dir
+from kits.errors import KitsError
+
+CONF = conf_dir()
+COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in {"base"})
+RECIPES = sorted(str(path.relative_to(CONF / "experiment").with_suffix("")) for path in (CONF / "experiment").rglob("*.yaml"))
+REQUIRED = re.compile(r"^([\w.]+): \?\?\?", re.MULTILINE)
+
+
+def required(name: str) -> list[str]:
+    """`key=x` for every mandatory key of a command, and a stage where one is needed."""
+    keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text())
+    return [f"{key}=x" for key in keys] + (["stage=coarse"] if name == "train" else [])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_composes(name: str) -> None:
+    assert isinstance(compose(name, required(name)), dict)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_composes_and_chooses_its_stage(recipe: str) -> None:
+    assert compose("train", [f"experiment={recipe}"])["stage"] in ("coarse", "fine")
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"],
+)
+def test_every_choice_of_every_group_composes(group: str, choice: str) -> None:
+    overrides = [f"{group}={choice}"] + (["stage=coarse"] if group != "stage" else [])
+    assert group in compose("train", overrides)
+
+
+def test_the_stages_keep_the_papers_numbers() -> None:
+    coarse, fine = compose("train", ["stage=coarse"]), compose("train", ["stage=fine"])
+    for config in (coarse, fine):
+        assert config["data"]["window_hu"] == [-100, 300]
+        assert config["data"]["coarse_size"] == 256
+        assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant"}
+        assert config["trainer"]["max_epochs"] == 100
+        assert config["callbacks"]["early_stopping"]["patience"] == 5
+        assert config["data"]["split"]["validation_cases"] == 21
+    assert (coarse["roi"]["count"], coarse["roi"]["min_voxels"]) == (2, 4000)
+    assert len(fine["model"]["sources"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "words"),
+    [
+        ("train", ["stage=coarse", "trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
+        ("train", ["stage=middle"], ["stage=middle", "coarse, fine"]),
+        ("train", [], ["stage", "coarse fine"]),
+        ("train", ["experiment=demo/none"], ["experiment=demo/none", "demo/coarse"]),
+        ("train", ["stage=coarse", "loss=none"], ["loss=none", "bias_dice"]),
+        ("train", ["stage"], ["'stage'"]),
+        ("predict", ["coarse=a"], ["fine, input, output", "fine=..."]),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_it(name: str, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(KitsError) as caught:
+        compose(name, overrides)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_fault_inside_a_command_is_one_line_and_exit_code_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @command("prepare")
+    def task(config: dict) -> None:
+        raise KitsError("data.root: broken; mend it")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=x"])
+    with pytest.raises(SystemExit) as caught:
+        task()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "kits.prepare: data.root: broken; mend it\n"
+    assert not list(tmp_path.iterdir()), "a command that failed left files behind"
+
+
+def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kits.cli import load_environment
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KITS_DATA", "")
+    monkeypatch.delenv("KITS_DATA")
+    (tmp_path / ".env").write_text("KITS_DATA=/somewhere/kits\n")
+    load_environment()
+    assert compose("prepare", [])["data"]["root"] == "/somewhere/kits"
+
+
+def test_the_example_environment_names_every_variable_that_is_read() -> None:
+    read = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"oc\.env:(\w+)", path.read_text())}
+    example = (CONF.parent / ".env.example").read_text()
+    assert read
+    assert all(f"{name}=" in example for name in read)

@@ -1,0 +1,183 @@
+"""From a KiTS tree to a cache: what is stored, what is refused, what is never used again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from kits.cli import compose
+from kits.data.cache import case_key
+from kits.data.datamodule import KitsDataModule
+from kits.data.index import Case, find_cases, find_images, read_split, split_cases
+from kits.data.preparation import prepare
+from kits.errors import KitsError
+from tests.conftest import kidney_pair, write_case
+
+
+def data_config(root: Path, cache: Path, **changes: object) -> dict:
+    """The real group `data`, scaled to the small tree."""
+    data = compose("prepare", [f"data.root={root}", f"data.cache={cache}"])["data"]
+    data["coarse_size"], data["workers"], data["roi"]["min_voxels"] = 32, 1, 100
+    return {**data, **changes}
+
+
+@pytest.fixture(scope="module")
+def cache(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    prepare(data_config(kits_tree, folder))
+    return folder
+
+
+def arrays(cache: Path, case: str) -> dict[str, np.ndarray]:
+    folder = cache / json.loads((cache / "index.json").read_text())["cases"][case]["folder"]
+    return {path.stem: np.load(path) for path in folder.glob("*.npy")}
+
+
+def test_the_cache_holds_the_case_in_slice_row_column_order(cache: Path) -> None:
+    hu, labels = kidney_pair(2)
+    stored = arrays(cache, "case_00002")
+    np.testing.assert_array_equal(stored["image"], hu)
+    np.testing.assert_array_equal(stored["label"], labels)
+    assert stored["image"].dtype == np.int16
+    assert stored["image"].flags.c_contiguous
+    assert stored["coarse_image"].shape == stored["coarse_label"].shape == (20, 32, 32)
+
+
+def test_tumor_points_are_tumor(cache: Path) -> None:
+    stored = arrays(cache, "case_00000")
+    assert len(stored["tumor_points"]) > 50
+    assert (stored["label"][tuple(stored["tumor_points"].T)] == 2).all()
+
+
+def test_the_boxes_hold_both_kidneys(cache: Path) -> None:
+    record = json.loads((cache / "index.json").read_text())["cases"]["case_00001"]
+    assert len(record["boxes"]) == 2
+    assert record["statistics"]["kidney_in_rois"] == 1.0
+    assert record["statistics"]["tumor_in_rois"] == 1.0
+    tumor = (kidney_pair(1)[1] == 2).sum() * 4.0 * 1.5 * 1.5 / 1000
+    assert record["statistics"]["tumor_ml"] == pytest.approx(tumor)
+
+
+def test_preparing_again_reuses_what_is_there(kits_tree: Path, cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("cases/*/image.npy")}
+    prepare(data_config(kits_tree, cache))
+    assert before == {path: path.stat().st_mtime_ns for path in cache.glob("cases/*/image.npy")}
+    assert len(before) == 4
+
+
+def test_a_changed_file_or_setting_has_another_key(kits_tree: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(kits_tree / "case_00000", tmp_path / "case_00000")
+    case = Case("case_00000", folder / "imaging.nii.gz", folder / "segmentation.nii.gz")
+    key = case_key(case, {"coarse_size": 32})
+    assert key != case_key(case, {"coarse_size": 64})
+    hu, labels = kidney_pair(9)
+    write_case(tmp_path, "case_00000", hu, labels)
+    assert key != case_key(case, {"coarse_size": 32})
+
+
+def damage(tree: Path, kind: str) -> None:
+    folder = tree / "case_00001"
+    hu, labels = kidney_pair(1)
+    if kind == "missing label":
+        (folder / "segmentation.nii.gz").unlink()
+    elif kind == "truncated image":
+        content = (folder / "imaging.nii.gz").read_bytes()
+        (folder / "imaging.nii.gz").write_bytes(content[: len(content) // 2])
+    elif kind == "other size":
+        write_case(tree, "other", hu[:-2], labels[:-2])
+        shutil.move(tree / "other" / "segmentation.nii.gz", folder / "segmentation.nii.gz")
+        shutil.rmtree(tree / "other")
+    elif kind == "other spacing":
+        write_case(tree, "other", hu, labels, spacing=(5.0, 1.5, 1.5))
+        shutil.move(tree / "other" / "segmentation.nii.gz", folder / "segmentation.nii.gz")
+        shutil.rmtree(tree / "other")
+    elif kind == "unknown label":
+        labels[0, 0, 0] = 7
+        write_case(tree, "case_00001", hu, labels)
+    elif kind == "windowed picture":
+        write_case(tree, "case_00001", np.clip(hu + 100, 0, 255).astype(np.int16), labels)
+    elif kind == "no kidney":
+        write_case(tree, "case_00001", hu, np.zeros_like(labels))
+    elif kind == "not a number":
+        image = sitk.Cast(sitk.ReadImage(str(folder / "imaging.nii.gz")), sitk.sitkFloat32)
+        image[3, 3, 3] = float("nan")
+        sitk.WriteImage(image, str(folder / "imaging.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing label",
+        "truncated image",
+        "other size",
+        "other spacing",
+        "unknown label",
+        "windowed picture",
+        "no kidney",
+        "not a number",
+    ],
+)
+def test_a_damaged_case_is_named_and_stops_prepare_unless_it_may_be_skipped(kits_tree: Path, tmp_path: Path, kind: str) -> None:
+    tree = Path(shutil.copytree(kits_tree, tmp_path / "tree"))
+    damage(tree, kind)
+    with pytest.raises(KitsError, match="case_00001") as caught:
+        prepare(data_config(tree, tmp_path / "cache"))
+    assert "\n" not in str(caught.value)
+    assert "skip_invalid" in str(caught.value)
+    assert not (tmp_path / "cache" / "index.json").exists()
+    index = prepare(data_config(tree, tmp_path / "cache", skip_invalid=True))
+    assert sorted(index["cases"]) == ["case_00000", "case_00002", "case_00003"]
+    assert not list((tmp_path / "cache" / "cases").glob(".*")), "a half-written case was left"
+
+
+def test_a_root_without_cases_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(KitsError, match="no such folder"):
+        find_cases(tmp_path / "nowhere", [])
+    with pytest.raises(KitsError, match="no case_XXXXX folder"):
+        find_cases(tmp_path, [])
+
+
+def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
+    assert [case.id for case in find_cases(kits_tree, ["case_00001"])] == ["case_00000", "case_00002", "case_00003"]
+
+
+@pytest.mark.parametrize(("total", "validation"), [(210, 21), (300, 21), (42, 4), (4, 1), (2, 1)])
+def test_the_split_has_21_validation_cases_or_a_tenth(total: int, validation: int) -> None:
+    ids = [f"case_{number:05d}" for number in range(total)]
+    split = split_cases(ids, validation_cases=21, validation_fraction=0.1, seed=0)
+    assert len(split["validation"]) == validation
+    assert sorted(split["train"] + split["validation"]) == ids
+    assert split == split_cases(ids[::-1], validation_cases=21, validation_fraction=0.1, seed=0)
+    if total > 10:
+        assert split != split_cases(ids, validation_cases=21, validation_fraction=0.1, seed=1)
+
+
+def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path, tmp_path: Path) -> None:
+    config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, cache)}
+    assert sum(len(cases) for cases in KitsDataModule(config).cases.values()) == 4
+    config["data"]["coarse_size"] = 64
+    with pytest.raises(KitsError, match="prepared with"):
+        KitsDataModule(config)
+    config["data"]["cache"] = tmp_path
+    with pytest.raises(KitsError, match=r"kits\.prepare"):
+        KitsDataModule(config)
+
+
+def test_inputs_are_found_by_what_they_are(kits_tree: Path, tmp_path: Path) -> None:
+    assert list(find_images(kits_tree, None)) == [f"case_{number:05d}" for number in range(4)]
+    assert list(find_images(kits_tree, ["case_00002"])) == ["case_00002"]
+    single = kits_tree / "case_00000" / "imaging.nii.gz"
+    assert find_images(single, None) == {"imaging": single}
+    for wrong, words in ((tmp_path / "none", "no such file"), (tmp_path, "neither")):
+        with pytest.raises(KitsError, match=words):
+            find_images(wrong, None)
+    with pytest.raises(KitsError, match="case_00009"):
+        find_images(kits_tree, ["case_00009"])
+
+
+def test_a_split_without_that_part_names_the_parts(cache: Path) -> None:
+    with pytest.raises(KitsError, match="train, validation"):
+        read_split(cache / "splits.json", "test")
