@@ -1,0 +1,116 @@
+"""The canvas that organs are painted on: HU and warped body coordinates on a coarse lattice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kits.data.fields import Field, Lattice, Slices, Triple, ellipsoid, smooth_noise
+from kits.data.frame import Body
+from kits.data.phases import Contrast
+
+WARP_CELL = (45.0, 38.0, 38.0)
+WARP_MM = 3.5
+
+
+@dataclass
+class Canvas:
+    """What organ painters share.
+
+    Attributes:
+        lattice: unwarped points in the body frame (w, v, u) mm.
+        w, v, u: the same coordinates bent by smooth noise, each of the lattice's shape; shapes drawn in them look organic.
+        hu: the picture so far, HU.
+        distance: mm to the nearest kidney or tumor voxel, negative inside.
+        soft: width of an edge in mm.
+        fat: HU of fat.
+        wall, inside: signed distance (mm) to the outer and the inner face of the muscular wall, once it is painted.
+        noises: smooth noise fields shared between organs, by the name of their scale.
+    """
+
+    rng: np.random.Generator
+    body: Body
+    contrast: Contrast
+    lattice: Lattice
+    w: Field
+    v: Field
+    u: Field
+    hu: Field
+    distance: Field
+    soft: float
+    noises: dict[str, Field] = field(default_factory=dict)
+    fat: float = -105.0
+    wall: Field = field(init=False)
+    inside: Field = field(init=False)
+
+    @classmethod
+    def blank(cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field) -> Canvas:
+        """Air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
+        warped = [
+            base.reshape([-1 if k == axis else 1 for k in range(3)]) + WARP_MM * smooth_noise(rng, lattice, WARP_CELL)
+            for axis, base in enumerate(lattice.axes)
+        ]
+        hu = np.full(lattice.shape, -1000, np.float32)
+        return cls(rng, body, contrast, lattice, *warped, hu, distance, soft=0.9 * lattice.step[2])
+
+    def noise(self, name: str, cell: Triple) -> Field:
+        """A smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
+        if name not in self.noises:
+            self.noises[name] = smooth_noise(self.rng, self.lattice, cell)
+        return self.noises[name]
+
+    def cover(self, distance: Field) -> Field:
+        """Signed distance (mm) -> coverage in [0, 1] with an edge as wide as a voxel."""
+        return np.clip(0.5 - distance / self.soft, 0, 1)
+
+    def paint(self, where: Slices, coverage: Field, hu: Field | float) -> None:
+        """Mix `hu` into the picture by `coverage` inside the box `where`."""
+        view = self.hu[where]
+        view += coverage * (hu - view)
+
+    def around(self, center: Triple, reach: Triple) -> Slices:
+        """Box that surely holds a shape within `reach` of `center` (w, v, u) in warped coordinates."""
+        slack = 4 * WARP_MM
+        return self.lattice.box(center, (reach[0] + slack, reach[1] + slack, reach[2] + slack))
+
+    def empty(self, where: Slices) -> bool:
+        return any(part.stop <= part.start for part in where)
+
+    def ellipsoid(self, where: Slices, center: Triple, radii: Triple) -> Field:
+        """Signed distance (mm) to an ellipsoid in warped coordinates inside the box `where`."""
+        return ellipsoid(self.w[where] - center[0], self.v[where] - center[1], self.u[where] - center[2], radii)
+
+    def blob(self, center: Triple, radii: Triple, hu: float, texture: float = 0.0) -> None:
+        """Paint one ellipsoid with optional texture (HU, standard deviation of the shared fine noise)."""
+        where = self.around(center, radii)
+        if self.empty(where):
+            return
+        value = hu + texture * self.noise("fine", (6, 5, 5))[where] if texture else hu
+        self.paint(where, self.cover(self.ellipsoid(where, center, radii)), value)
+
+    def tube(self, points: list[Triple], radius: float, hu: float, flat: float = 1.0) -> None:
+        """Paint a vessel along `points` (w, v, u): `flat` > 1 widens it along u and thins it along v."""
+        where, distance = self.path(points, radius, flat)
+        if distance is not None:
+            self.paint(where, self.cover(distance), hu)
+
+    def path(self, points: list[Triple], radius: float, flat: float = 1.0) -> tuple[Slices, Field | None]:
+        """Box of a poly-line of capsules and the signed distance (mm) inside it; None if outside the lattice."""
+        array = np.array(points, np.float32)
+        low, high = array.min(axis=0) - radius * flat, array.max(axis=0) + radius * flat
+        middle, reach = (low + high) / 2, (high - low) / 2
+        where = self.around(tuple(map(float, middle)), tuple(map(float, reach)))  # type: ignore[arg-type]
+        if self.empty(where):
+            return where, None
+        w, v, u = self.w[where], self.v[where] * flat, self.u[where] / flat
+        array = array * np.array([1, flat, 1 / flat], np.float32)
+        best = np.full(w.shape, 1e6, np.float32)
+        for start, stop in zip(array[:-1], array[1:], strict=True):
+            along = stop - start
+            length = float(along @ along) + 1e-6
+            t = ((w - start[0]) * along[0] + (v - start[1]) * along[1] + (u - start[2]) * along[2]) / length
+            t = np.clip(t, 0, 1)
+            dw, dv, du = w - start[0] - t * along[0], v - start[1] - t * along[1], u - start[2] - t * along[2]
+            np.minimum(best, dw * dw + dv * dv + du * du, out=best)
+        return where, np.sqrt(best) - radius

@@ -1,0 +1,136 @@
+"""Lattices in millimetres, smooth random fields on them, and interpolation between them (numpy and scipy only).
+
+Everything random in the phantom is built from `smooth_noise`: Gaussian control points a few millimetres apart under a
+cubic B-spline. All interpolation is by sparse matrices with four entries a row, which (unlike BLAS) sum in one fixed
+order: the same seed gives the same bytes whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+
+Field = NDArray[np.float32]
+Triple = tuple[float, float, float]
+Slices = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Regular points along z, y and x: three increasing 1D float32 arrays in mm."""
+
+    z: Field
+    y: Field
+    x: Field
+
+    @classmethod
+    def cover(cls, start: Triple, stop: Triple, step: Triple) -> Lattice:
+        """Points from `start` to `stop` (mm, both included) at most `step` mm apart."""
+        axes = [
+            np.linspace(low, high, max(2, int(np.ceil((high - low) / size - 1e-6)) + 1), dtype=np.float32)
+            for low, high, size in zip(start, stop, step, strict=True)
+        ]
+        return cls(*axes)
+
+    @property
+    def axes(self) -> tuple[Field, Field, Field]:
+        return self.z, self.y, self.x
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.z), len(self.y), len(self.x)
+
+    @property
+    def step(self) -> Triple:
+        """Distance between neighbours (z, y, x) in mm."""
+        z, y, x = (float(axis[1] - axis[0]) for axis in self.axes)
+        return z, y, x
+
+    def box(self, center: Triple, reach: Triple) -> Slices:
+        """Slices of the points within `reach` mm of `center` (both z, y, x) along each axis; may be empty."""
+        z, y, x = (
+            slice(int(np.searchsorted(axis, mid - far)), int(np.searchsorted(axis, mid + far, side="right")))
+            for axis, mid, far in zip(self.axes, center, reach, strict=True)
+        )
+        return z, y, x
+
+
+def cubic_weights(points: Field, first: float, step: float, count: int, spline: bool) -> sparse.csr_array:
+    """Matrix (len(points), count) from values at `first + step * k` to values at `points`, all in mm.
+
+    Args:
+        spline: cubic B-spline (smooth, for noise) instead of Catmull-Rom (through the values, for images).
+    """
+    position = np.clip((points - first) / step, 0, count - 1)
+    left = np.minimum(position.astype(int), max(count - 2, 0))
+    t = position - left
+    if spline:
+        taps = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
+        taps = [tap / 6 for tap in taps]
+    else:
+        taps = [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
+        taps = [tap / 2 for tap in taps]
+    rows = np.tile(np.arange(len(points)), 4)
+    columns = np.concatenate([np.clip(left + shift, 0, count - 1) for shift in (-1, 0, 1, 2)])
+    matrix = sparse.coo_array((np.concatenate(taps).astype(np.float32), (rows, columns)), shape=(len(points), count))
+    return matrix.tocsr()
+
+
+def enlarge_slice(image: Field, rows: sparse.csr_array, columns: sparse.csr_array) -> Field:
+    """`rows @ image @ columns.T` for one slice: (h, w) -> (H, W)."""
+    return rows @ np.ascontiguousarray((columns @ np.ascontiguousarray(image.T)).T)
+
+
+def enlarge(field: Field, z: sparse.csr_array, y: sparse.csr_array, x: sparse.csr_array) -> Field:
+    """Interpolate a small (z, y, x) field along the three axes."""
+    wide = np.stack([enlarge_slice(image, y, x) for image in field])
+    return (z @ wide.reshape(len(wide), -1)).reshape(z.shape[0], *wide.shape[1:])
+
+
+def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Field:
+    """Smooth noise of mean 0 and standard deviation about 1 whose blobs are about `cell` (z, y, x) mm apart."""
+    matrices, counts = [], []
+    for axis, size in zip(lattice.axes, cell, strict=True):
+        count = int(np.ceil((axis[-1] - axis[0]) / size)) + 3
+        matrices.append(cubic_weights(axis, float(axis[0]) - size, size, count, spline=True))
+        counts.append(count)
+    control = rng.standard_normal(counts, dtype=np.float32)
+    # A cubic B-spline of unit control noise has variance 151 / 315 = 0.479 an axis, averaged over the cell.
+    return enlarge(control * np.float32(0.479**-1.5), *matrices)
+
+
+def resample(field: Field, source: Lattice, target: Lattice) -> Field:
+    """Values of `field` (on `source`) at the points of `target`; held constant beyond the source."""
+    matrices = [
+        cubic_weights(new, float(old[0]), float(old[1] - old[0]), len(old), spline=False)
+        for old, new in zip(source.axes, target.axes, strict=True)
+    ]
+    return enlarge(field, *matrices)
+
+
+def signed_distance(mask: NDArray[np.bool_], step: Triple) -> Field:
+    """Distance (mm) to the surface of `mask` (z, y, x): negative inside, positive outside; 1e3 everywhere if empty."""
+    if not mask.any():
+        return np.full(mask.shape, 1e3, np.float32)
+    outside = ndimage.distance_transform_edt(~mask, sampling=step)
+    inside = ndimage.distance_transform_edt(mask, sampling=step)
+    return (outside - inside).astype(np.float32)
+
+
+def ellipsoid(z: Field, y: Field, x: Field, radii: Triple) -> Field:
+    """Approximate signed distance (mm) to an ellipsoid of `radii` (z, y, x) about the origin of the coordinates.
+
+    First-order estimate k (k - 1) / |grad| with k the implicit radius: exact on the surface, good near it.
+    """
+    pz, py, px = z / radii[0], y / radii[1], x / radii[2]
+    k = np.sqrt(pz * pz + py * py + px * px)
+    slope = np.sqrt((pz / radii[0]) ** 2 + (py / radii[1]) ** 2 + (px / radii[2]) ** 2) + 1e-6
+    return k * (k - 1) / slope
+
+
+def tubes(first: Field, second: Field, thickness: float) -> Field:
+    """Curves where two noise fields are both zero, as a soft mask in [0, 1]: branching lines like vessels."""
+    return np.clip(2 - 2 * np.sqrt(first * first + second * second) / thickness, 0, 1)

@@ -1,0 +1,213 @@
+"""A stand-in for KiTS19's imaging: painted CT with its label maps, written in KiTS19's own layout.
+
+`labels=None` draws kidneys and tumors; `labels=DIR` paints around and inside the label maps of that folder.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kits.data.kidney import Cyst
+from kits.data.painter import paint
+from kits.data.shapes import draw_labels
+from kits.errors import KitsError
+from kits.io import read_labels
+from kits.labels import BACKGROUND, KIDNEY, TUMOR
+from kits.volume import Grid, to_image
+
+# nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
+KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
+# Noise does not compress: level 1 is several times faster than the default and hardly larger.
+COMPRESSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One case to write: its id, where, its seed, and the source label map or the ranges to draw from."""
+
+    case_id: str
+    output: Path
+    seed: int
+    source: Path | None
+    spacing_z: tuple[float, float]
+    spacing_xy: tuple[float, float]
+    matrix: int
+
+
+def write_dataset(
+    *,
+    output: str | Path,
+    cases: int | None,
+    seed: int,
+    labels: str | Path | None,
+    workers: int,
+    spacing_z: list[float],
+    spacing_xy: list[float],
+    matrix: int,
+) -> list[str]:
+    """Write `case_XXXXX/{imaging,segmentation}.nii.gz` and `kits.json` under `output`.
+
+    A case depends on `seed` and its id alone, not on the number of cases or workers. Cases appear complete or not at all.
+
+    Args:
+        cases: how many; with `labels` the first so many of the folder, None for all.
+        spacing_z, spacing_xy: lowest and highest voxel spacing in mm (drawn cases only).
+        matrix: rows and columns (drawn cases only).
+
+    Returns:
+        The case ids.
+
+    Raises:
+        KitsError: an impossible option, no label maps, a damaged one, or a folder that cannot be written.
+    """
+    if cases is not None and cases < 1:
+        raise KitsError(f"cases={cases}: there is nothing to write; give 1 or more")
+    if workers < 1:
+        raise KitsError(f"workers={workers}: give 1 or more processes")
+    if seed < 0:
+        raise KitsError(f"seed={seed}: give 0 or more")
+    common = {
+        "output": Path(output),
+        "seed": seed,
+        "spacing_z": checked_range("spacing_z", spacing_z),
+        "spacing_xy": checked_range("spacing_xy", spacing_xy),
+        "matrix": matrix,
+    }
+    if matrix < 32:
+        raise KitsError(f"matrix={matrix}: a slice needs at least 32 pixels; give 128 to 1024")
+    if labels is None:
+        if cases is None:
+            raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
+        plans = [Plan(case_id=f"case_{number:05d}", source=None, **common) for number in range(cases)]
+    else:
+        plans = [Plan(case_id=path.parent.name, source=path, **common) for path in find_label_maps(Path(labels))[:cases]]
+    make_folder(Path(output))
+    records = run(plans, workers)
+    write_record(Path(output), records)
+    return [record["case_id"] for record in records]
+
+
+def checked_range(name: str, values: list[float]) -> tuple[float, float]:
+    """A pair low <= high of positive mm."""
+    if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, int | float) for value in values):
+        raise KitsError(f"{name}={values}: give two numbers in mm, as in {name}=[0.7,0.9]")
+    low, high = values
+    if not 0.1 <= low <= high <= 20:
+        raise KitsError(f"{name}={values}: impossible range; give 0.1 <= low <= high <= 20 mm")
+    return float(low), float(high)
+
+
+def find_label_maps(folder: Path) -> list[Path]:
+    """`case_*/segmentation.nii.gz` in the order of their names."""
+    if not folder.is_dir():
+        raise KitsError(f"labels={folder}: no such folder; give one that holds case_*/segmentation.nii.gz")
+    found = sorted(folder.glob("case_*/segmentation.nii.gz"))
+    if not found:
+        raise KitsError(f"labels={folder}: no case_*/segmentation.nii.gz in it; give a folder in KiTS19's layout")
+    return found
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitsError(f"output={folder}: cannot be made ({error.strerror}); give a folder you may write") from error
+
+
+def run(plans: list[Plan], workers: int) -> list[dict[str, Any]]:
+    """Write every plan, in this process or in `workers`; the records are in the order of the plans."""
+    records: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(plans), desc="phantom", unit="case", smoothing=0.1))
+        if workers == 1 or len(plans) == 1:
+            for plan in plans:
+                records[plan.case_id] = write_case(plan)
+                bar.update()
+        else:
+            # Spawned, not forked: the parent may hold threads of SimpleITK or torch.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(plans)), mp_context=context))
+            futures = [pool.submit(write_case, plan) for plan in plans]
+            try:
+                for future in as_completed(futures):
+                    record = future.result()
+                    records[record["case_id"]] = record
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    return [records[plan.case_id] for plan in plans]
+
+
+def write_case(plan: Plan) -> dict[str, Any]:
+    """Draw or read the labels, paint the CT and write both; returns the case's entry in kits.json."""
+    rng = np.random.default_rng([plan.seed, crc32(plan.case_id.encode())])
+    cysts: list[Cyst] | None = None
+    if plan.source is None:
+        labels, cysts, grid = drawn_case(rng, plan)
+    else:
+        volume = read_labels(plan.source, allowed=(BACKGROUND, KIDNEY, TUMOR))
+        labels, grid = volume.array, volume.grid
+    # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
+    stored = np.empty(grid.size[::-1], np.int16)
+    flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
+    paint(labels, grid.spacing_zyx, rng, cysts, out=stored.transpose(grid.axes)[flips])
+
+    final = plan.output / plan.case_id
+    hidden = plan.output / f".{plan.case_id}.{os.getpid()}"
+    try:
+        hidden.mkdir()
+        write_image(to_image(labels, grid), hidden / "segmentation.nii.gz")
+        write_image(as_stored(stored, grid), hidden / "imaging.nii.gz")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(hidden, final)
+    except (OSError, RuntimeError) as error:
+        raise KitsError(
+            f"{final}: cannot be written ({str(error).splitlines()[-1]}); check the folder and the free space"
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    z, y, x = grid.spacing_zyx
+    return {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
+
+
+def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
+    """Labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
+    spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
+    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix)
+    size = (len(labels), plan.matrix, plan.matrix)
+    return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
+
+
+def as_stored(array: NDArray[np.int16], grid: Grid) -> sitk.Image:
+    """An array in the file's own order as an image of that geometry."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=COMPRESSION)
+
+
+def write_record(output: Path, records: list[dict[str, Any]]) -> None:
+    """kits.json, of whose clinical fields only the case id and the spacing mean anything for painted cases."""
+    hidden = output / f".kits.{os.getpid()}.json"
+    hidden.write_text(json.dumps(records, indent=1) + "\n")
+    os.replace(hidden, output / "kits.json")

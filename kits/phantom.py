@@ -1,0 +1,19 @@
+"""`python -m kits.phantom output=DIR cases=N seed=S [labels=DIR]`: painted CT with label maps in KiTS19's layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kits.cli import command
+
+
+@command("phantom")
+def main(config: dict[str, Any]) -> None:
+    """Write the phantom data set that `conf/phantom.yaml` and the command line describe."""
+    from kits.data.phantom import write_dataset
+
+    write_dataset(**config)
+
+
+if __name__ == "__main__":
+    main()
