@@ -1,6 +1,6 @@
 """Files to Volumes and back: NIfTI (and whatever else ITK reads) and DICOM series in, label maps out, written atomically.
 
-ITK reads a truncated or damaged .nii.gz without complaint and fills the rest with what it has, so this module checks the bytes itself.
+ITK reads a truncated or damaged .nii.gz without complaint and fills the rest with what it has, so the bytes are checked here.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
         sitk.WriteImage(image, temporary, useCompression=True)
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
-        raise KitsError(
-            f"{path}: cannot be written ({_last_line(error)}); check the folder and the free space"
-        ) from error
+        raise KitsError(f"{path}: cannot be written ({_last_line(error)}); check the folder and the free space") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -258,7 +256,7 @@ def _distinct(values: np.ndarray) -> set[float]:
         # Most slabs of a label map are empty, and counting small integers is far faster than sorting.
         if low == high:
             found.add(float(low))
-        elif values.dtype.kind in "iu" and 0 <= low and high < 1 << 16:
+        elif values.dtype.kind in "iu" and low >= 0 and high < 1 << 16:
             found.update(map(float, np.flatnonzero(np.bincount(part.ravel()))))
         else:
             found.update(map(float, np.unique(part)))

@@ -261,17 +261,23 @@ def labels_to_native(coarse: np.ndarray, grid: CoarseGrid) -> np.ndarray:
 
 def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Slices (z, y, x) averaged over the area of each target pixel, as float32 (z, *shape); works for growing too."""
-    _, y, x = array.shape
-    if (y, x) == (2 * shape[0], 2 * shape[1]):
+    array = np.ascontiguousarray(array)  # KiTS19's own files have the slices innermost, where every step below is slow
+    if array.shape[1:] == (2 * shape[0], 2 * shape[1]):
         wide = array if array.dtype.kind == "f" else array.astype(np.int32)
         total = wide[:, 0::2, 0::2] + wide[:, 0::2, 1::2] + wide[:, 1::2, 0::2] + wide[:, 1::2, 1::2]
         return (total / 4).astype(np.float32)
-    rows, columns = _area_weights(y, shape[0]), _area_weights(x, shape[1])
-    return rows @ (array.astype(np.float32) @ columns.T)
+    return _area_resize_axis(_area_resize_axis(array, shape[0], 1), shape[1], 2)
 
 
-def _area_weights(n: int, m: int) -> np.ndarray:
-    """(m, n) float32: the share of each of n equal cells in each of m equal cells that span the same length; rows sum to 1."""
-    fine, coarse = np.arange(n + 1) * m, np.arange(m + 1) * n  # edges in units of 1 / (n m): integers, so exact
-    overlap = np.minimum(fine[None, 1:], coarse[1:, None]) - np.maximum(fine[None, :-1], coarse[:-1, None])
-    return (np.maximum(overlap, 0) / n).astype(np.float32)
+def _area_resize_axis(array: np.ndarray, m: int, axis: int) -> np.ndarray:
+    """The n cells along an axis averaged into m equal ones that span the same length; the weights of each sum to 1."""
+    n = array.shape[axis]
+    edges = np.arange(m + 1) * n  # in units of 1 / (n m) of the length: integers, so exact
+    first = edges[:-1] // m
+    result = np.zeros((*array.shape[:axis], m, *array.shape[axis + 1 :]), dtype=np.float32)
+    for k in range(int((-(-edges[1:] // m) - first).max())):
+        overlap = np.minimum((first + k + 1) * m, edges[1:]) - np.maximum((first + k) * m, edges[:-1])
+        weights = (np.maximum(overlap, 0) / n).astype(np.float32)
+        cells = np.minimum(first + k, n - 1)  # beyond the last cell the weight is 0
+        result += np.take(array, cells, axis) * weights.reshape((-1,) + (1,) * (2 - axis))
+    return result

@@ -149,9 +149,7 @@ def test_voxels_without_a_value_are_refused(tmp_path: Path, value: float) -> Non
 
 
 def test_a_dicom_series_is_stacked_by_position(tmp_path: Path) -> None:
-    folder = write_series(
-        tmp_path / "series", [(1.0, 2.0, 30.0 - 2.5 * k) for k in range(4)]
-    )  # stored from the top down
+    folder = write_series(tmp_path / "series", [(1.0, 2.0, 30.0 - 2.5 * k) for k in range(4)])  # stored from the top down
     volume = read_volume(folder)
     assert volume.spacing == (2.5, 0.7, 0.5)
     np.testing.assert_array_equal(volume.array[:, 0, 0], [-970, -980, -990, -1000])

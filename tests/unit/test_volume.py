@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kits.volume import (
     area_resize,
+    bounding_slices,
     crop,
     from_image,
     grid_of,
@@ -24,9 +25,7 @@ from kits.volume import (
     to_image,
 )
 
-ORIENTATIONS = [
-    (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
-]
+ORIENTATIONS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)]
 
 
 def make_image(direction: np.ndarray, dtype: type = np.int16) -> sitk.Image:
@@ -107,6 +106,13 @@ def test_a_crop_equals_slicing_a_padded_array(start: tuple[int, int, int], shape
     mark = np.zeros(padded.shape, dtype=bool)
     mark[window] = True
     np.testing.assert_array_equal(target, np.where(mark[20:-20, 20:-20, 20:-20], array, 0))
+
+
+def test_the_bounding_window_is_tight_and_none_when_empty() -> None:
+    mask = np.zeros((5, 6, 7), dtype=bool)
+    assert bounding_slices(mask) is None
+    mask[1, 5, 2] = mask[3, 4, 6] = True
+    assert bounding_slices(mask) == (slice(1, 4), slice(4, 6), slice(2, 7))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""The paper's ROI rule and what is done to boxes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from kits.io import read_labels
+from kits.roi import Box, body_box, coverage, find_rois, jitter
+from kits.volume import labels_to_coarse, plane_grid
+
+KITS19 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "kits19"
+
+corners = st.tuples(*[st.tuples(st.integers(0, 19), st.integers(0, 19)).map(sorted) for _ in range(3)])
+boxes = corners.map(lambda pairs: Box(tuple(a for a, _ in pairs), tuple(b + 1 for _, b in pairs)))
+
+
+def three_regions() -> np.ndarray:
+    mask = np.zeros((10, 30, 30), dtype=bool)
+    mask[1:5, 2:8, 3:9] = True  # 144 voxels
+    mask[2:8, 20:28, 20:26] = True  # 288
+    mask[8:10, 2:4, 20:29] = True  # 36
+    return mask
+
+
+def test_the_largest_regions_come_first() -> None:
+    found = find_rois(three_regions(), count=2, min_voxels=0)
+    assert found == [Box((2, 20, 20), (8, 28, 26)), Box((1, 2, 3), (5, 8, 9))]
+
+
+@pytest.mark.parametrize(("min_voxels", "regions"), [(35, 3), (36, 2), (143, 2), (144, 1), (288, 0)])
+def test_a_region_needs_more_than_the_threshold(min_voxels: int, regions: int) -> None:
+    assert len(find_rois(three_regions(), count=3, min_voxels=min_voxels)) == regions
+
+
+def test_a_threshold_in_ml_replaces_the_one_in_voxels() -> None:
+    spacing = (5.0, 2.0, 1.0)  # 0.01 mL: the regions have 1.44, 2.88 and 0.36 mL
+    assert len(find_rois(three_regions(), count=3, min_voxels=10**6, min_ml=1.5, spacing=spacing)) == 1
+    assert len(find_rois(three_regions(), count=3, min_voxels=10**6, min_ml=0.3, spacing=spacing)) == 3
+    with pytest.raises(ValueError, match="spacing"):
+        find_rois(three_regions(), count=3, min_voxels=0, min_ml=1.0)
+
+
+def test_regions_that_touch_at_a_corner_are_one() -> None:
+    mask = np.zeros((4, 4, 4), dtype=bool)
+    mask[:2, :2, :2] = mask[2:, 2:, 2:] = True
+    assert find_rois(mask, count=2, min_voxels=0) == [Box((0, 0, 0), (4, 4, 4))]
+
+
+def test_an_empty_mask_has_no_roi() -> None:
+    assert find_rois(np.zeros((3, 4, 5), dtype=bool), count=2, min_voxels=0) == []
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**6), density=st.floats(0.01, 0.35))
+def test_rois_cover_the_two_largest_regions(seed: int, density: float) -> None:
+    mask = np.random.default_rng(seed).random((6, 9, 11)) < density
+    labels, number = ndimage.label(mask, np.ones((3, 3, 3)))  # an independent labeling
+    sizes = sorted(((labels == k).sum() for k in range(1, number + 1)), reverse=True)
+    found = find_rois(mask, count=2, min_voxels=0)
+    assert len(found) == min(2, number)
+    for box, size in zip(found, sizes, strict=False):
+        inside = np.bincount(labels[box.slices].ravel(), minlength=number + 1)[1:]
+        assert size in inside  # a whole region of that size lies in the box
+        assert all(face.any() for axis in range(3) for face in (mask[box.slices].take([0, -1], axis=axis)).swapaxes(0, axis))
+
+
+@given(box=boxes, margin=st.floats(0, 40), spacing=st.tuples(*[st.floats(0.4, 5)] * 3))
+def test_growth_has_the_margin_and_never_leaves_the_volume(box: Box, margin: float, spacing: tuple) -> None:
+    grown = box.grow_mm(margin, spacing, (20, 20, 20))
+    for axis in range(3):
+        assert 0 <= grown.start[axis] <= box.start[axis]
+        assert box.stop[axis] <= grown.stop[axis] <= 20
+        below = (box.start[axis] - grown.start[axis]) * spacing[axis]
+        assert grown.start[axis] == 0 or margin - 1e-4 <= below < margin + spacing[axis]
+
+
+def test_growth_is_measured_in_millimeters() -> None:
+    box = Box((10, 100, 100), (12, 110, 120))
+    assert box.grow_mm(10, (5.0, 1.0, 0.8), (50, 500, 500)) == Box((8, 90, 87), (14, 120, 133))
+    assert box.grow_mm(3, (0.3, 3.0, 3.1), (50, 500, 500)).start == (0, 99, 99)
+
+
+@given(box=boxes, seed=st.integers(0, 10**6), most=st.floats(0, 60))
+def test_jitter_stays_inside_near_and_never_empty(box: Box, seed: int, most: float) -> None:
+    spacing = (3.0, 0.7, 0.7)
+    moved = jitter(box, np.random.default_rng(seed), most, spacing, (20, 20, 20))
+    for axis in range(3):
+        assert 0 <= moved.start[axis] < moved.stop[axis] <= 20
+        assert abs(moved.start[axis] - box.start[axis]) <= max(most / spacing[axis], box.shape[axis]) + 1
+    assert jitter(box, np.random.default_rng(seed), 0.0, spacing, (20, 20, 20)) == box
+
+
+def test_jitter_moves_every_face_by_its_own() -> None:
+    rng = np.random.default_rng(0)
+    box = Box((20, 50, 50), (30, 80, 90))
+    moved = np.array([jitter(box, rng, 5, (1.0, 1.0, 1.0), (99, 99, 99)).to_list() for _ in range(400)])
+    offsets = moved - np.array(box.to_list())
+    assert (offsets.min(axis=0) == -5).all()
+    assert (offsets.max(axis=0) == 5).all()
+    assert abs(np.corrcoef(offsets.reshape(400, 6).T) - np.eye(6)).max() < 0.2
+
+
+def test_a_box_survives_json() -> None:
+    box = find_rois(three_regions(), count=1, min_voxels=0)[0]
+    assert Box.from_list(json.loads(json.dumps(box.to_list()))) == box
+
+
+def test_the_body_is_found_without_the_table() -> None:
+    volume = np.full((4, 64, 64), -1024, dtype=np.int16)
+    volume[:, 13:45, 10:51] = 30
+    volume[:, 55:57, 5:60] = 100  # the table
+    box = body_box(volume, -300)
+    assert coverage([box], volume[:] == 30) == 1.0
+    assert all(a - 4 < b <= a for a, b in zip((0, 13, 10), box.start, strict=True))
+    assert all(a <= b < a + 4 for a, b in zip((4, 45, 51), box.stop, strict=True))
+    assert body_box(np.full((2, 9, 8), -1024, np.int16), -300) == Box((0, 0, 0), (2, 9, 8))
+
+
+@given(found=st.lists(boxes, max_size=3), seed=st.integers(0, 10**6))
+def test_coverage_is_of_the_union(found: list[Box], seed: int) -> None:
+    mask = np.random.default_rng(seed).random((20, 20, 20)) < 0.02
+    union = np.zeros_like(mask)
+    for box in found:
+        union[box.slices] = True
+    expected = (mask & union).sum() / mask.sum() if mask.any() else 1.0
+    assert coverage(found, mask) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KITS19.exists(), reason="no shared data here")
+@pytest.mark.parametrize(("case", "regions"), [(0, 2), (5, 1), (10, 2), (15, 2), (23, 2), (151, 1), (160, 2), (165, 1)])
+def test_the_rule_keeps_every_voxel_of_real_kidneys(case: int, regions: int) -> None:
+    path = KITS19 / f"case_{case:05d}" / "segmentation.nii.gz"
+    if not path.exists():
+        pytest.skip(f"no case {case} here")
+    volume = read_labels(path, allowed=(0, 1, 2))
+    labels = volume.array
+    grid = plane_grid(labels.shape, 256)
+    found = find_rois(labels_to_coarse(labels, grid) > 0, count=2, min_voxels=4000)
+    assert len(found) == regions
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in found]
+    assert coverage(native, labels > 0) > 0.9999  # less than half a coarse voxel sticks out where it is cut
+    grown = [box.grow_mm(10, volume.spacing, labels.shape) for box in native]
+    assert coverage(grown, labels == 2) == coverage(grown, labels > 0) == 1.0
