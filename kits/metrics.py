@@ -1,0 +1,86 @@
+"""KiTS19's scores: Dice of the kidney region (label > 0) and of the tumor (label > 1), and their mean, the composite.
+
+Empty policy, where the official scorer's own one gives NaN: both empty is 1, one empty is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from kits.errors import KitsError
+from kits.labels import CLASSES, REGIONS
+from kits.volume import bounding_slices
+
+SCORES = (*REGIONS, "composite")
+
+
+def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of two masks of one shape: 2 |A and B| / (|A| + |B|); 1.0 where both are empty."""
+    prediction, truth = prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
+    return dice_from_counts(int((prediction & truth).sum()), int(prediction.sum()), int(truth.sum()))
+
+
+def dice_from_counts(both: int, predicted: int, true: int) -> float:
+    """Dice from the voxels in both masks, in the prediction, and in the truth; 1.0 where both masks are empty."""
+    return 2 * both / (predicted + true) if predicted + true else 1.0
+
+
+def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Voxel counts (classes, classes): row is the true label, column the predicted one.
+
+    Tables of the parts of a volume add up to that of the whole.
+
+    Args:
+        prediction, truth: uint8 labels 0 to 2 of one shape.
+    """
+    classes = len(CLASSES)
+    pairs = truth.astype(np.uint8, copy=False) * np.uint8(classes) + prediction
+    return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
+
+
+def scores_from_confusion(table: np.ndarray) -> dict[str, float]:
+    """`kidney`, `tumor` and `composite` from the table of one whole case."""
+    scores = {}
+    for region, labels in REGIONS.items():
+        inside = list(labels)
+        both = int(table[np.ix_(inside, inside)].sum())
+        scores[region] = dice_from_counts(both, int(table[:, inside].sum()), int(table[inside].sum()))
+    return {**scores, "composite": float(np.mean(list(scores.values())))}
+
+
+def score_case(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """`kidney`, `tumor` and `composite` Dice of one case.
+
+    Args:
+        prediction, truth: uint8 labels 0 to 2 (z, y, x).
+
+    Raises:
+        KitsError: the two differ in size.
+    """
+    if prediction.shape != truth.shape:
+        raise KitsError(
+            f"prediction has {prediction.shape} voxels (z, y, x) but the truth has {truth.shape}; predict in the scan's own grid"
+        )
+    table = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+    windows = [window for window in (bounding_slices(prediction), bounding_slices(truth)) if window is not None]
+    if windows:  # outside both windows everything is background, which no score counts
+        union = tuple(
+            slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*windows, strict=True)
+        )
+        for found, true in zip(prediction[union], truth[union], strict=True):
+            table += confusion(found, true)
+    return scores_from_confusion(table)
+
+
+def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score over the cases: KiTS19 averages per-case values.
+
+    Raises:
+        KitsError: no cases.
+    """
+    rows = list(scores)
+    if not rows:
+        raise KitsError("no cases to average; name at least one")
+    return {name: float(np.mean([row[name] for row in rows])) for name in SCORES}

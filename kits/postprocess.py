@@ -1,0 +1,121 @@
+"""Clean-up of label maps: what one segmentation alone shows to be wrong. Pure functions on uint8 labels (z, y, x)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cc3d
+import numpy as np
+from scipy import ndimage
+
+from kits.labels import BACKGROUND, KIDNEY, TUMOR
+from kits.volume import Spacing, bounding_slices
+
+
+def clean(
+    labels: np.ndarray,
+    spacing: Spacing,
+    *,
+    tumor_distance_mm: float | None,
+    min_ml: float | None,
+    fill_holes: bool,
+) -> np.ndarray:
+    """All steps in their order; a step whose value is None or False is left out.
+
+    Args:
+        labels: uint8 (z, y, x).
+        spacing: (z, y, x) mm.
+
+    Returns:
+        A new array, or `labels` itself where nothing changes.
+    """
+    if tumor_distance_mm is not None:
+        labels = drop_far_tumors(labels, spacing, tumor_distance_mm)
+    if min_ml is not None:
+        labels = drop_specks(labels, spacing, min_ml)
+    return fill_enclosed(labels) if fill_holes else labels
+
+
+def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:
+    """Remove tumor components farther than `distance_mm` (between voxel centers) from every kidney voxel.
+
+    Without any kidney voxel there is nothing to judge by, and all tumors stay: a tumor may have replaced the kidney.
+    """
+    window = bounding_slices(labels == TUMOR)
+    kidney_window = bounding_slices(labels == KIDNEY)
+    if window is None or kidney_window is None:
+        return labels
+    reach = [int(np.ceil(distance_mm / step)) for step in spacing]
+    result = labels.copy(order="K")
+    regions, parts = _components(labels[window] == TUMOR)
+    for number, part in enumerate(parts, start=1):
+        component = regions[part] == number
+        # The window in which a kidney voxel could be near enough: small, so that the exact distance is cheap.
+        low = [max(p.start + w.start - r, 0) for p, w, r in zip(part, window, reach, strict=True)]
+        high = [p.stop + w.start + r for p, w, r in zip(part, window, reach, strict=True)]
+        around = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
+        kidney = labels[around] == KIDNEY
+        inner = tuple(slice(p.start + w.start - lo, p.stop + w.start - lo) for p, w, lo in zip(part, window, low, strict=True))
+        if not _near(component, kidney, inner, spacing, distance_mm):
+            result[around][inner][component] = BACKGROUND
+    return result
+
+
+def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spacing, distance_mm: float) -> bool:
+    """Whether a component, which lies at `inner` of the window of `kidney`, comes within `distance_mm` of it."""
+    if not kidney.any():
+        return False
+    grown = ndimage.binary_dilation(component, np.ones((3, 3, 3)))
+    if distance_mm >= np.linalg.norm(spacing) and (grown & kidney[inner]).any():
+        return True  # they touch, as most tumors do
+    distance = ndimage.distance_transform_edt(~kidney, sampling=spacing)
+    return bool(distance[inner][component].min() <= distance_mm)
+
+
+def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarray:
+    """Remove foreground components smaller than `min_ml`; smaller tumor components inside larger ones become kidney."""
+    window = bounding_slices(labels)
+    if window is None:
+        return labels
+    least = min_ml * 1000 / float(np.prod(spacing))
+    result = labels.copy(order="K")
+    inside = np.ascontiguousarray(labels[window])
+    inside = np.where(_small(inside != BACKGROUND, least), BACKGROUND, inside)
+    result[window] = np.where(_small(inside == TUMOR, least), KIDNEY, inside)
+    return result
+
+
+def fill_enclosed(labels: np.ndarray) -> np.ndarray:
+    """Give background that foreground encloses on all six sides in 3D the label that borders it most."""
+    window = bounding_slices(labels)
+    if window is None:
+        return labels
+    inside = np.pad(labels[window], 1)
+    regions, parts = _components(inside == BACKGROUND, connectivity=6)
+    if len(parts) < 2:
+        return labels
+    outside = int(regions[0, 0, 0])
+    for number, part in enumerate(parts, start=1):
+        if number == outside:
+            continue
+        around = tuple(slice(p.start - 1, p.stop + 1) for p in part)  # the padding keeps this inside
+        hole = regions[around] == number
+        shell = inside[around][ndimage.binary_dilation(hole) & ~hole]
+        inside[around][hole] = TUMOR if (shell == TUMOR).sum() > (shell == KIDNEY).sum() else KIDNEY
+    result = labels.copy(order="K")
+    result[window] = inside[1:-1, 1:-1, 1:-1]
+    return result
+
+
+def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
+    """Components numbered from 1, and the window of each in that order."""
+    regions = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, binary_image=True)
+    return regions, cc3d.statistics(regions)["bounding_boxes"][1:]
+
+
+def _small(mask: np.ndarray, least: float) -> np.ndarray:
+    """The voxels of components of fewer than `least` voxels."""
+    regions = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, binary_image=True)
+    small = cc3d.statistics(regions, no_slice_conversion=True)["voxel_counts"] < least
+    small[0] = False
+    return small[regions]

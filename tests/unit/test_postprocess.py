@@ -1,0 +1,99 @@
+"""Each clean-up step removes or fills what it says and leaves the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kits.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed
+
+SPACING = (3.0, 1.0, 1.0)
+
+
+def kidney() -> np.ndarray:
+    labels = np.zeros((12, 40, 40), dtype=np.uint8)
+    labels[3:8, 10:20, 10:20] = 1
+    return labels
+
+
+@pytest.mark.parametrize(("gap", "stays"), [(0, True), (4, True), (5, False), (15, False)])
+def test_a_tumor_stays_within_the_distance(gap: int, stays: bool) -> None:
+    labels = kidney()
+    labels[4:6, 12:15, 20 + gap : 23 + gap] = 2  # centers are gap + 1 mm apart
+    result = drop_far_tumors(labels, SPACING, 5.0)
+    assert (result == 2).any() == stays
+    assert ((result == 1) == (labels == 1)).all()
+
+
+@pytest.mark.parametrize(("distance", "stays"), [(5.9, False), (6.0, True)])
+def test_the_distance_is_in_millimeters_along_slices_too(distance: float, stays: bool) -> None:
+    labels = kidney()
+    labels[9, 12:15, 12:15] = 2  # two slices of 3 mm above the kidney's last
+    assert (drop_far_tumors(labels, SPACING, distance) == 2).any() == stays
+
+
+def test_only_the_far_tumor_goes() -> None:
+    labels = kidney()
+    labels[4:6, 12:15, 20:26] = 2
+    near = labels.copy()
+    labels[0, 35:39, 35:39] = 2
+    before = labels.copy()
+    np.testing.assert_array_equal(drop_far_tumors(labels, SPACING, 5.0), near)
+    np.testing.assert_array_equal(labels, before)  # pure
+
+
+def test_without_a_kidney_all_tumors_stay() -> None:
+    labels = np.where(kidney() == 1, 2, 0).astype(np.uint8)
+    np.testing.assert_array_equal(drop_far_tumors(labels, SPACING, 5.0), labels)
+
+
+def test_specks_go_and_small_tumors_in_a_kidney_become_kidney() -> None:
+    labels = kidney()
+    expected = labels.copy()
+    labels[0, 0:3, 0:3] = 1  # 27 cubic mm
+    labels[11, 30:33, 30:33] = 2
+    labels[5, 14:16, 14:16] = 2  # 12 cubic mm inside the kidney
+    np.testing.assert_array_equal(drop_specks(labels, SPACING, 0.03), expected)
+    kept = drop_specks(labels, SPACING, 0.027)
+    assert kept[0, 1, 1] == 1
+    assert kept[11, 31, 31] == 2
+    assert kept[5, 14, 14] == 1
+
+
+@pytest.mark.parametrize(("ring", "filled"), [(1, 1), (2, 2)])
+def test_an_enclosed_hole_takes_the_label_around_it(ring: int, filled: int) -> None:
+    labels = kidney()
+    labels[4:7, 13:17, 13:17] = ring
+    labels[5, 14:16, 14:16] = 0
+    result = fill_enclosed(labels)
+    assert (result[5, 14:16, 14:16] == filled).all()
+    assert (result != labels).sum() == 4
+
+
+def test_a_pit_that_opens_outside_is_no_hole() -> None:
+    labels = kidney()
+    labels[5:, 14, 14] = 0  # through the last slice
+    np.testing.assert_array_equal(fill_enclosed(labels), labels)
+
+
+def test_a_hole_in_a_kidney_cut_by_the_volumes_edge_is_filled() -> None:
+    labels = np.ones((3, 5, 5), dtype=np.uint8)
+    labels[1, 2, 2] = 0
+    assert fill_enclosed(labels).all()
+
+
+def test_clean_runs_the_steps_that_are_switched_on() -> None:
+    labels = kidney()
+    labels[5, 14, 14] = 0
+    labels[0, 35:39, 35:39] = 2
+    off = clean(labels, SPACING, tumor_distance_mm=None, min_ml=None, fill_holes=False)
+    np.testing.assert_array_equal(off, labels)
+    np.testing.assert_array_equal(clean(labels, SPACING, tumor_distance_mm=5, min_ml=0.01, fill_holes=True), kidney())
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_uniform_maps_come_back_unchanged(value: int) -> None:
+    labels = np.full((4, 5, 6), value, dtype=np.uint8)
+    result = clean(labels, SPACING, tumor_distance_mm=5, min_ml=0.01, fill_holes=True)
+    np.testing.assert_array_equal(result, labels)
+    assert result.dtype == np.uint8
