@@ -9,8 +9,9 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -93,16 +94,34 @@ def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     if not path.name.endswith(".nii.gz"):
         raise KitsError(f"{path}: written files are compressed NIfTI; give a name that ends in .nii.gz")
     image = to_image(array, grid)
-    # In the same folder, so that the replacement is atomic; hidden, so that no pattern for cases finds it.
-    temporary = path.with_name(f".{path.name.removesuffix('.nii.gz')}.{os.getpid()}.nii.gz")
+    with _whole(path, ".nii.gz") as temporary:
+        sitk.WriteImage(image, temporary, useCompression=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees all of it or what was there before; makes the folder.
+
+    Raises:
+        KitsError: the folder cannot be written.
+    """
+    with _whole(path, path.suffix) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def _whole(path: Path, suffix: str) -> Iterator[Path]:
+    """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""
+    # In the same folder, so that the rename is atomic; hidden, so that no pattern for cases finds it.
+    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(image, temporary, useCompression=True)
+        yield temporary
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
         raise KitsError(f"{path}: cannot be written ({_last_line(error)}); check the folder and the free space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 # --- image files -----------------------------------------------------------------------------------------------------

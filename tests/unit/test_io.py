@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 import kits.io
 from kits.errors import KitsError
-from kits.io import read_geometry, read_labels, read_volume, write_labels, write_volume
+from kits.io import read_geometry, read_labels, read_volume, write_labels, write_text, write_volume
 from kits.volume import Grid, grid_of
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -251,12 +251,20 @@ def test_labels_that_do_not_fit_a_byte_are_refused(tmp_path: Path) -> None:
 def test_real_scans_come_back_in_their_own_grid(tmp_path: Path, name: str) -> None:
     volume = read_volume(SHARED / "ct" / name)
     assert volume.array.shape[0] < volume.array.shape[2]
-    write_volume(tmp_path / "back.nii.gz", volume.array, volume.grid)
-    again = read_volume(tmp_path / "back.nii.gz")
-    np.testing.assert_array_equal(again.array, volume.array)
+    bone = (volume.array > 300).astype(np.uint8)
+    write_labels(tmp_path / "back.nii.gz", bone, volume.grid)
+    again = read_labels(tmp_path / "back.nii.gz", allowed=(0, 1))
+    np.testing.assert_array_equal(again.array, bone)
     np.testing.assert_allclose(again.grid.origin, volume.grid.origin, atol=1e-4)
     assert again.grid.size == volume.grid.size
     if name.endswith(".gz"):
         assert again.grid == volume.grid
         theirs, ours = nib.load(SHARED / "ct" / name), nib.load(tmp_path / "back.nii.gz")
         np.testing.assert_array_equal(theirs.affine, ours.affine)
+
+
+def test_a_text_is_written_whole_and_alone(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "summary.json", "{}")
+    assert [(entry.name, entry.read_text()) for entry in (tmp_path / "deep").iterdir()] == [("summary.json", "{}")]
+    with pytest.raises(KitsError, match="cannot be written"):
+        write_text(tmp_path / "deep" / "summary.json" / "below", "{}")

@@ -1,0 +1,180 @@
+"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR`: KiTS19's Dice of every expected case, and their means.
+
+The expected cases decide, not the files found: a case without a usable prediction scores 0 and is listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from kits.cli import command
+from kits.errors import KitsError
+
+# Grids of one scan may differ in the last digits of their floats (KiTS19's own pairs do).
+SAME_MM, SAME_COSINE = 0.1, 1e-3
+
+
+@command("evaluate")
+def main(config: dict[str, Any]) -> None:
+    """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
+    truth = Path(config["truth"])
+    cases = expected_cases(truth, config["cases"], config["split"], config["subset"])
+    table = evaluate(Path(config["prediction"]), truth, Path(config["output"]), cases=cases, workers=config["workers"])
+    print(table)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: its Dice scores by name, and `ok` or what is wrong with it."""
+
+    case: str
+    scores: dict[str, float]
+    status: str
+    scored: bool
+
+
+def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, subset: str) -> list[str]:
+    """The cases that must have a prediction: those named, those of a split's part, or all labelled cases of the tree.
+
+    Raises:
+        KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
+    """
+    from kits.data.index import LABEL_NAME, read_split
+
+    if not truth.is_dir():
+        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{LABEL_NAME}, ...")
+    labelled = sorted(path.parent.name for path in truth.glob(f"case_*/{LABEL_NAME}"))
+    if not labelled:
+        raise KitsError(f"truth={truth}: no case_XXXXX/{LABEL_NAME} in it; scores need label maps")
+    if cases is None:
+        cases = labelled if split is None else read_split(Path(split), subset)
+    expected = list(dict.fromkeys(str(case) for case in cases))
+    if not expected:
+        raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
+    unknown = [case for case in expected if case not in set(labelled)]
+    if unknown:
+        raise KitsError(f"truth={truth}: no label map of {', '.join(unknown)}; it has {labelled[0]} to {labelled[-1]}")
+    return expected
+
+
+def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str], workers: int) -> str:
+    """Score `prediction/CASE.nii.gz` against `truth/CASE/segmentation.nii.gz` and write the results to `output`.
+
+    Args:
+        cases: the expected cases, in the order of the table.
+        workers: processes; 1 stays in this one.
+
+    Returns:
+        The table that is also written to `table.txt`.
+
+    Raises:
+        KitsError: no folder of predictions, or a label map of the truth is damaged.
+    """
+    from kits.io import write_text
+    from kits.metrics import summarize
+
+    if not prediction.is_dir():
+        raise KitsError(f"prediction={prediction}: no such folder; give the output of kits.predict")
+    rows = score_all(prediction, truth, cases, workers)
+    means = summarize(row.scores for row in rows)
+    missing = [row.case for row in rows if not row.scored]
+    summary: dict[str, Any] = {"cases": len(rows), **means, **({"missing": missing} if missing else {})}
+    table = as_table(rows, means)
+    write_text(output / "cases.csv", as_csv(rows))
+    write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(output / "table.txt", table)
+    return table
+
+
+def score_all(prediction: Path, truth: Path, cases: Sequence[str], workers: int) -> list[Row]:
+    """A row for each case, in the order of `cases`."""
+    from tqdm import tqdm
+
+    bar = {"total": len(cases), "desc": "evaluate", "unit": "case"}
+    if workers <= 1 or len(cases) == 1:
+        return [score(prediction, truth, case) for case in tqdm(cases, **bar)]
+    # Not fork: a fork of a process whose libraries have started threads can hang.
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(score, prediction, truth, case) for case in cases]
+        try:
+            for job in tqdm(as_completed(jobs), **bar):
+                job.result()  # the first damaged truth stops here
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [job.result() for job in jobs]
+
+
+def score(prediction: Path, truth: Path, case: str) -> Row:
+    """One case; whatever is wrong with its prediction becomes its status and scores 0.
+
+    Raises:
+        KitsError: the truth itself is damaged.
+    """
+    from kits.data.index import LABEL_NAME
+    from kits.io import read_labels
+    from kits.labels import CLASSES
+    from kits.metrics import SCORES, score_case
+
+    allowed = tuple(range(len(CLASSES)))
+    true = read_labels(truth / case / LABEL_NAME, allowed=allowed)
+    path = prediction / f"{case}.nii.gz"
+    nothing = dict.fromkeys(SCORES, 0.0)
+    if not path.is_file():
+        return Row(case, nothing, f"missing: no {path.name}", scored=False)
+    try:
+        found = read_labels(path, allowed=allowed)
+        scores = score_case(found.array, true.array)
+    except KitsError as error:
+        return Row(case, nothing, str(error), scored=False)
+    return Row(case, scores, geometry_status(found.grid, true.grid), scored=True)
+
+
+def geometry_status(found: Any, true: Any) -> str:
+    """`ok`, or in which part of its header a prediction's grid differs from the truth's: scored voxel by voxel all the same."""
+    import numpy as np
+
+    for part, tolerance in (("spacing", SAME_MM / 100), ("origin", SAME_MM), ("direction", SAME_COSINE)):
+        if not np.allclose(getattr(found, part), getattr(true, part), rtol=0, atol=tolerance):
+            return f"ok, but its {part} is not the truth's"
+    return "ok"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """`case,kidney,tumor,composite,status`, one line a case."""
+    from kits.metrics import SCORES
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", *SCORES, "status"])
+    for row in rows:
+        writer.writerow([row.case, *(f"{row.scores[name]:.6f}" for name in SCORES), row.status])
+    return text.getvalue()
+
+
+def as_table(rows: Sequence[Row], means: dict[str, float]) -> str:
+    """The scores for a reader, the mean last, and a line for the cases that scored 0 for want of a usable prediction."""
+    from kits.metrics import SCORES
+
+    width = max(len(row.case) for row in rows)
+    lines = [f"{'case':<{width}} " + "".join(f"{name:>11}" for name in SCORES)]
+    for row in rows:
+        values = "".join(f"{row.scores[name]:11.4f}" for name in SCORES)
+        lines.append(f"{row.case:<{width}} {values}" + ("" if row.status == "ok" else f"  {row.status}"))
+    lines.append(f"{'mean':<{width}} " + "".join(f"{means[name]:11.4f}" for name in SCORES))
+    missing = sum(not row.scored for row in rows)
+    if missing:
+        lines.append(f"{missing} of {len(rows)} cases have no usable prediction and count as 0")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
