@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.data import bowel, frame, organs, trunk
-from kits.data.canvas import Canvas
+from kits.data import bones, bowel, frame, organs, trunk
+from kits.data.canvas import FINE, SLOW, STRAND, Canvas
 from kits.data.fields import Field, Lattice
 from kits.data.frame import Body
 from kits.data.phases import Contrast
@@ -31,9 +31,10 @@ def paint_surroundings(rng: np.random.Generator, body: Body, contrast: Contrast,
     trunk.paint_chest(canvas)
     trunk.paint_back_muscles(canvas)
     organs.paint_vessels(canvas)
-    trunk.paint_spine(canvas)
-    trunk.paint_ribs_and_pelvis(canvas)
-    trunk.paint_table(canvas)
+    bones.paint_spine(canvas)
+    bones.paint_ribs(canvas)
+    bones.paint_pelvis(canvas)
+    bones.paint_table(canvas)
     return canvas.hu
 
 
@@ -43,10 +44,10 @@ def paint_perirenal_fat(canvas: Canvas) -> None:
     near = canvas.distance < 45
     if not near.any():
         return
-    slow = canvas.noise("slow", (30, 26, 26))
+    slow = canvas.noise(*SLOW)
     gap = (0.5 + 13 * lean) + (2.5 + 6 * lean) * slow
-    fat = canvas.fat + 9 * canvas.noise("fine", (6, 5, 5))
-    strand = abs(canvas.noise("strand", (9, 8, 8)))
+    fat = canvas.fat + 9 * canvas.noise(*FINE)
+    strand = abs(canvas.noise(*STRAND))
     amount = rng.beta(1, 3)
     fat = fat + 110 * amount * np.clip(1 - strand / 0.12, 0, 1) * np.clip(1.2 - canvas.distance / 28, 0, 1)
     fascia = np.clip(1.2 - abs(canvas.distance - 0.92 * gap) / 1.1, 0, 1) * (slow > -0.2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.data.canvas import Canvas
+from kits.data.canvas import FINE, HAUSTRA, LUMPS, Canvas
 from kits.data.fields import Field, Triple
 
-SMALL_LOOPS = (12, 26)
+# In 160 mm of a thin belly of common size.
+SMALL_LOOPS = (70, 150)
 
 
 def paint_bowel(canvas: Canvas) -> None:
@@ -16,14 +17,15 @@ def paint_bowel(canvas: Canvas) -> None:
     for points, radius in colon(canvas):
         kind = rng.choice(["feces", "gas", "fluid", "contrast"], p=[0.5, 0.25, 0.15, 0.1])
         paint_loop(canvas, points, radius, str(kind), haustra=0.35)
-    crowd = 1 - 0.5 * body.lean
+    # Pieces of small bowel: fat takes their room in a large belly.
+    crowd = (1 - 0.6 * body.lean) * body.half_width * body.front / (165 * 110) * belly_height(canvas) / 160
     kinds = rng.dirichlet([1.6, 1.0, 0.7, 0.5])
-    for _ in range(int(rng.integers(*SMALL_LOOPS) * crowd * canvas_height(canvas) / 160)):
+    for _ in range(int(rng.integers(*SMALL_LOOPS) * crowd)):
         kind = rng.choice(["tissue", "fluid", "contrast", "gas"], p=kinds)
-        paint_loop(canvas, small_loop(canvas), float(rng.uniform(7, 15)), str(kind), haustra=0.12)
+        paint_loop(canvas, small_loop(canvas), float(rng.uniform(7, 14)), str(kind), haustra=0.15)
 
 
-def canvas_height(canvas: Canvas) -> float:
+def belly_height(canvas: Canvas) -> float:
     """Height (mm) of the part of the picture that holds small bowel."""
     low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 50.0)
     return max(high - low, 10.0)
@@ -37,7 +39,7 @@ def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:
     for side, top in ((-1, rng.uniform(-45, 15)), (1, rng.uniform(0, 60))):
         lateral = side * edge * rng.uniform(0.9, 1.1)
         points = [(w, float(rng.normal(-12, 9)), lateral + float(rng.normal(0, 6))) for w in np.arange(-170, top, 32.0)]
-        pieces.append((points + [(float(top), -30.0, lateral)], float(rng.uniform(13, 23))))
+        pieces.append(([*points, (float(top), -30.0, lateral)], float(rng.uniform(13, 23))))
     front = -0.62 * body.front
     sag = rng.uniform(0, 50)
     across = [
@@ -53,11 +55,11 @@ def small_loop(canvas: Canvas) -> list[Triple]:
     rng, body = canvas.rng, canvas.body
     low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 45.0)
     point = np.array(
-        [rng.uniform(low, max(high, low + 1)), rng.uniform(-0.68 * body.front, 2), rng.uniform(-0.62, 0.66) * body.half_width]
+        [rng.uniform(low, max(high, low + 1)), rng.uniform(-0.72 * body.front, -4), rng.uniform(-0.66, 0.7) * body.half_width]
     )
     heading = rng.normal(size=3)
     points = []
-    for _ in range(int(rng.integers(3, 9))):
+    for _ in range(int(rng.integers(2, 8))):
         heading = 0.65 * heading / np.linalg.norm(heading) + rng.normal(0, [0.35, 0.5, 0.5])
         point = point + 17 * heading / np.linalg.norm(heading)
         point[1] = np.clip(point[1], -0.75 * body.front, 8)
@@ -71,14 +73,14 @@ def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, h
     where, distance = canvas.path(points, radius)
     if distance is None:
         return
-    distance = distance + haustra * radius * canvas.noise("haustra", (16, 14, 14))[where]
+    distance = distance + haustra * radius * canvas.noise(*HAUSTRA)[where]
     distance = np.maximum(distance, canvas.inside[where] + 3)
-    fine = canvas.noise("fine", (6, 5, 5))[where]
+    fine = canvas.noise(*FINE)[where]
     wall = canvas.contrast["bowel_wall"] + rng.normal(0, 8)
     canvas.paint(where, canvas.cover(distance), wall + 6 * fine)
     thickness = rng.uniform(1.5, 4.0)
     lumen = canvas.cover(distance + thickness)
-    canvas.paint(where, lumen, content(canvas, kind, fine, canvas.noise("lumps", (5, 4, 4))[where]))
+    canvas.paint(where, lumen, content(canvas, kind, fine, canvas.noise(*LUMPS)[where]))
     if kind != "tissue" and rng.random() < (0.25 if kind == "fluid" else 0.45):
         # Gas rises to the front; its level is horizontal, so it is cut in unbent coordinates.
         v = canvas.lattice.y[where[1]][None, :, None]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from kits.data.fields import Field, Lattice, Slices, Triple, ellipsoid, smooth_noise
 from kits.data.frame import Body
 from kits.data.phases import Contrast
+
+WHOLE: Slices = (slice(None), slice(None), slice(None))
+
+# Noise that several organs share, by name and size of its blobs (z, y, x) in mm.
+FINE: tuple[str, Triple] = ("fine", (6, 5, 5))
+SLOW: tuple[str, Triple] = ("slow", (30, 26, 26))
+STRAND: tuple[str, Triple] = ("strand", (9, 8, 8))
+LUMPS: tuple[str, Triple] = ("lumps", (5, 4, 4))
+HAUSTRA: tuple[str, Triple] = ("haustra", (16, 14, 14))
 
 WARP_CELL = (45.0, 38.0, 38.0)
 WARP_MM = 3.5
@@ -47,12 +57,12 @@ class Canvas:
     @classmethod
     def blank(cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field) -> Canvas:
         """Air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
-        warped = [
+        w, v, u = (
             base.reshape([-1 if k == axis else 1 for k in range(3)]) + WARP_MM * smooth_noise(rng, lattice, WARP_CELL)
             for axis, base in enumerate(lattice.axes)
-        ]
+        )
         hu = np.full(lattice.shape, -1000, np.float32)
-        return cls(rng, body, contrast, lattice, *warped, hu, distance, soft=0.9 * lattice.step[2])
+        return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2])
 
     def noise(self, name: str, cell: Triple) -> Field:
         """A smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
@@ -82,12 +92,13 @@ class Canvas:
         return ellipsoid(self.w[where] - center[0], self.v[where] - center[1], self.u[where] - center[2], radii)
 
     def blob(self, center: Triple, radii: Triple, hu: float, texture: float = 0.0) -> None:
-        """Paint one ellipsoid with optional texture (HU, standard deviation of the shared fine noise)."""
+        """Paint one ellipsoid inside the wall with optional texture (HU, standard deviation of the shared fine noise)."""
         where = self.around(center, radii)
         if self.empty(where):
             return
-        value = hu + texture * self.noise("fine", (6, 5, 5))[where] if texture else hu
-        self.paint(where, self.cover(self.ellipsoid(where, center, radii)), value)
+        value = hu + texture * self.noise(*FINE)[where] if texture else hu
+        distance = np.maximum(self.ellipsoid(where, center, radii), self.inside[where] + 2)
+        self.paint(where, self.cover(distance), value)
 
     def tube(self, points: list[Triple], radius: float, hu: float, flat: float = 1.0) -> None:
         """Paint a vessel along `points` (w, v, u): `flat` > 1 widens it along u and thins it along v."""
@@ -103,14 +114,18 @@ class Canvas:
         where = self.around(tuple(map(float, middle)), tuple(map(float, reach)))  # type: ignore[arg-type]
         if self.empty(where):
             return where, None
-        w, v, u = self.w[where], self.v[where] * flat, self.u[where] / flat
-        array = array * np.array([1, flat, 1 / flat], np.float32)
-        best = np.full(w.shape, 1e6, np.float32)
-        for start, stop in zip(array[:-1], array[1:], strict=True):
-            along = stop - start
-            length = float(along @ along) + 1e-6
-            t = ((w - start[0]) * along[0] + (v - start[1]) * along[1] + (u - start[2]) * along[2]) / length
-            t = np.clip(t, 0, 1)
-            dw, dv, du = w - start[0] - t * along[0], v - start[1] - t * along[1], u - start[2] - t * along[2]
-            np.minimum(best, dw * dw + dv * dv + du * du, out=best)
+        best = np.full([part.stop - part.start for part in where], 1e6, np.float32)
+        for start, stop in pairwise(array):
+            middle, reach = (start + stop) / 2, abs(stop - start) / 2 + radius * flat
+            near = self.around(tuple(map(float, middle)), tuple(map(float, reach)))  # type: ignore[arg-type]
+            if self.empty(near):
+                continue
+            w, v, u = self.w[near] - start[0], (self.v[near] - start[1]) * flat, (self.u[near] - start[2]) / flat
+            along = (stop - start) * np.array([1, flat, 1 / flat], np.float32)
+            t = np.clip((w * along[0] + v * along[1] + u * along[2]) / (along @ along + np.float32(1e-6)), 0, 1)
+            distance = (w - t * along[0]) ** 2 + (v - t * along[1]) ** 2 + (u - t * along[2]) ** 2
+            inner = tuple(
+                slice(part.start - outer.start, part.stop - outer.start) for part, outer in zip(near, where, strict=True)
+            )
+            np.minimum(best[inner], distance, out=best[inner])
         return where, np.sqrt(best) - radius

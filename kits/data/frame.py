@@ -50,7 +50,7 @@ def find_body(labels: NDArray[np.uint8], lattice: Lattice, field_of_view: Triple
         field_of_view: extent of the volume (z, y, x) in mm.
     """
     pieces = kidney_pieces(labels > 0, lattice)
-    _, y_mid, x_mid = (extent / 2 for extent in field_of_view)
+    x_mid = field_of_view[2] / 2
     spine_x = spine_from_kidneys(pieces, x_mid, rng)
     centers = [piece.mean(axis=0) for piece in pieces]
     parenchyma = np.argwhere(labels == 1)

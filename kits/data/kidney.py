@@ -50,7 +50,8 @@ def paint_interior(
     nearness = ndimage.gaussian_filter(sinus_mask.astype(np.float32), [6 / size for size in step])
 
     vessels = tubes(vessel_a, vessel_b, rng.uniform(0.2, 0.5))
-    collecting = np.clip((medium - rng.uniform(0.2, 1.4)) / 0.4, 0, 1)
+    # Now and then the calyces are wide (hydronephrosis).
+    collecting = np.clip((medium - (rng.uniform(-0.8, 0) if rng.random() < 0.08 else rng.uniform(0.2, 1.4))) / 0.4, 0, 1)
     kidney = parenchyma(rng, depth, fine, medium, smooth_noise(rng, lattice, (9, 7.5, 7.5)), contrast)
     deep = np.clip((nearness - 0.12) / 0.1, 0, 1) * np.clip((depth - 8) / 4, 0, 1)
     center = contrast["medulla"] + vessels * (contrast["renal_vein"] - contrast["medulla"])
@@ -59,8 +60,11 @@ def paint_interior(
     kidney = kidney + rng.uniform(2, 7) * fine
 
     sinus = fat + rng.uniform(10, 30) + 10 * fine
-    sinus = sinus + vessels * (rng.choice([contrast["renal_vein"], contrast["aorta"]]) - sinus)
+    sinus = sinus + vessels * (float(rng.choice([contrast["renal_vein"], contrast["aorta"]])) - sinus)
     sinus = sinus + 0.7 * collecting * (contrast["collecting"] - sinus)
+    if rng.random() < 0.1:
+        stones = np.clip((fine - 2.0) / 0.3, 0, 1) * np.clip((depth - 10) / 3, 0, 1)
+        kidney = kidney + stones * (rng.uniform(200, 1200) - kidney)
     for cyst in cysts:
         kidney = paint_cyst(rng, kidney, lattice, cyst)
     tumor = paint_tumors(rng, labels == 2, lattice, contrast, fine)
@@ -81,7 +85,7 @@ def closed(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
 
 def parenchyma(rng: np.random.Generator, depth: Field, fine: Field, medium: Field, pyramids: Field, contrast: Contrast) -> Field:
     """Bright cortex of varied thickness, medullary pyramids below it, columns of cortex between the pyramids."""
-    thickness = rng.uniform(3.5, 8.5) * (1 + 0.18 * medium)
+    thickness = rng.uniform(2.5, 8.5) * (1 + 0.18 * medium)
     cortex = np.clip((thickness - depth) / 1.6 + 0.5, 0, 1)
     column = np.clip((pyramids - rng.uniform(-0.1, 0.9)) / 0.35, 0, 1)
     share = np.maximum(cortex, column)

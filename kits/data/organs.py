@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.data.canvas import Canvas
+from kits.data.canvas import FINE, HAUSTRA, LUMPS, SLOW, WHOLE, Canvas
 from kits.data.fields import Field, Slices, tubes
-
-Whole: Slices = (slice(None), slice(None), slice(None))
 
 
 def paint_mesentery(canvas: Canvas) -> None:
     """Small vessels and nodes in the fat of the belly."""
     rng = canvas.rng
-    vessel = tubes(canvas.noise("vessel1", (16, 13, 13)), canvas.noise("vessel2", (16, 13, 13)), rng.uniform(0.1, 0.25))
+    vessel = tubes(canvas.noise("vessel1", (16, 13, 13)), canvas.noise("vessel2", (16, 13, 13)), rng.uniform(0.12, 0.34))
     belly = canvas.cover(canvas.inside + 6) * (canvas.v < 25)
-    canvas.paint(Whole, vessel * belly * rng.uniform(0.5, 1), 0.6 * canvas.contrast["portal_vein"] + 20)
+    canvas.paint(WHOLE, vessel * belly * rng.uniform(0.5, 1), 0.6 * canvas.contrast["portal_vein"] + 20)
 
 
 def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) -> Field:
@@ -24,7 +22,7 @@ def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) ->
     vessels = tubes(
         canvas.noise("vessel1", (16, 13, 13))[where], canvas.noise("vessel3", (30, 26, 26))[where], rng.uniform(0.12, 0.3)
     )
-    base = hu + rng.uniform(2, 6) * canvas.noise("fine", (6, 5, 5))[where] + 3 * canvas.noise("slow", (30, 26, 26))[where]
+    base = hu + rng.uniform(2, 6) * canvas.noise(*FINE)[where] + 3 * canvas.noise(*SLOW)[where]
     return base + vessels * (vessel_hu - base)
 
 
@@ -44,7 +42,7 @@ def paint_stomach(canvas: Canvas) -> None:
     if canvas.empty(where):
         return
     shape = np.maximum(canvas.ellipsoid(where, center, radii), canvas.inside[where] + 3)
-    fine, lumps = canvas.noise("fine", (6, 5, 5))[where], canvas.noise("lumps", (5, 4, 4))[where]
+    fine, lumps = canvas.noise(*FINE)[where], canvas.noise(*LUMPS)[where]
     canvas.paint(where, canvas.cover(shape), canvas.contrast["bowel_wall"] + 8 * fine)
     lumen = canvas.cover(shape + rng.uniform(3, 7))
     kind = rng.choice(["water", "food", "contrast"], p=[0.45, 0.35, 0.2])
@@ -72,7 +70,7 @@ def paint_spleen(canvas: Canvas) -> None:
     value = organ_texture(canvas, where, canvas.contrast["spleen"], canvas.contrast["portal_vein"])
     if canvas.contrast.phase == "corticomedullary":
         # Early on, red and white pulp fill at different speeds: bands.
-        value = value + rng.uniform(0, 35) * np.sin(2.5 * canvas.noise("haustra", (16, 14, 14))[where])
+        value = value + rng.uniform(0, 35) * np.sin(2.5 * canvas.noise(*HAUSTRA)[where])
     canvas.paint(where, canvas.cover(shape), value)
 
 
@@ -82,15 +80,15 @@ def paint_pancreas(canvas: Canvas) -> None:
     points = [(w + rng.normal(0, 5) + 8, v * size + rng.normal(0, 4), u * size) for w, v, u in bend]
     where, distance = canvas.path(points, rng.uniform(8, 14))
     if distance is not None:
-        fat = np.clip((canvas.noise("lumps", (5, 4, 4))[where] - rng.uniform(0.2, 2.0)) / 0.5, 0, 1)
-        value = canvas.contrast["pancreas"] + 6 * canvas.noise("fine", (6, 5, 5))[where]
-        canvas.paint(where, canvas.cover(distance + 3 * canvas.noise("lumps", (5, 4, 4))[where]), value - 110 * fat)
+        fat = np.clip((canvas.noise(*LUMPS)[where] - rng.uniform(0.2, 2.0)) / 0.5, 0, 1)
+        value = canvas.contrast["pancreas"] + 6 * canvas.noise(*FINE)[where]
+        canvas.paint(where, canvas.cover(distance + 3 * canvas.noise(*LUMPS)[where]), value - 110 * fat)
     duodenum = [(18.0, -42.0, -42.0), (-5.0, -34.0, -50.0), (-35.0, -28.0, -46.0), (-48.0, -30.0, -15.0), (-45.0, -34.0, 20.0)]
     where, distance = canvas.path([(w + rng.normal(0, 5), v * size, u * size) for w, v, u in duodenum], rng.uniform(9, 14))
     if distance is not None:
         canvas.paint(where, canvas.cover(distance), canvas.contrast["bowel_wall"])
         inner = rng.choice([rng.uniform(0, 40), canvas.contrast["bowel_wall"] - 15, rng.uniform(100, 300)], p=[0.5, 0.35, 0.15])
-        canvas.paint(where, canvas.cover(distance + 3), float(inner) + 10 * canvas.noise("lumps", (5, 4, 4))[where])
+        canvas.paint(where, canvas.cover(distance + 3), float(inner) + 10 * canvas.noise(*LUMPS)[where])
 
 
 def paint_liver(canvas: Canvas) -> None:
@@ -105,7 +103,7 @@ def paint_liver(canvas: Canvas) -> None:
     lobe = canvas.ellipsoid(where, left, (rng.uniform(32, 52), rng.uniform(30, 42) * size, rng.uniform(55, 80) * size))
     shape = np.minimum(shape, lobe)
     # The hollow for kidney, duodenum and porta.
-    hollow = canvas.ellipsoid(where, (right[0] - 40, -5, -38 * size), (55, 48, 36))
+    hollow = canvas.ellipsoid(where, (right[0] - 42, -28, -30 * size), (50, 42, rng.uniform(20, 34)))
     shape = np.maximum(np.maximum(shape, -0.8 * hollow), canvas.inside[where] + rng.uniform(0, 4))
     liver = canvas.contrast["liver"] - (rng.uniform(10, 60) if rng.random() < 0.2 else 0)
     value = organ_texture(canvas, where, liver, 0.8 * canvas.contrast["portal_vein"] + 0.2 * liver)
@@ -169,7 +167,7 @@ def paint_masses(canvas: Canvas) -> None:
             r = float(rng.gamma(3, 5) + 5)
             adenoma = rng.choice([rng.uniform(-10, 20), contrast["adrenal"], rng.uniform(50, 140)])
             canvas.blob(top, (r, r * rng.uniform(0.7, 1.1), r * rng.uniform(0.7, 1.1)), float(adenoma), rng.uniform(2, 14))
-        for _ in range(int(rng.poisson(1.0))):
+        for _ in range(int(rng.poisson(0.7))):
             away = rng.normal(size=3)
             away /= np.linalg.norm(away)
             r = float(rng.gamma(2.2, 4) + 3)

@@ -33,7 +33,8 @@ def paint(
         cysts: where label 1 is a cyst; None draws some at random inside it.
         out: receives HU, int16, of the labels' shape; may be any view.
     """
-    extent: Triple = tuple((n - 1) * size for n, size in zip(labels.shape, spacing, strict=True))  # type: ignore[assignment]
+    depth, height, width = ((n - 1) * size for n, size in zip(labels.shape, spacing, strict=True))
+    extent = (depth, height, width)
     coarse = Lattice.cover((0, 0, 0), extent, finest(COARSE_MM, spacing))
     rough = Lattice.cover((0, 0, 0), extent, finest(DISTANCE_MM, spacing))
     sampled = sample(labels, spacing, rough)
@@ -46,22 +47,22 @@ def paint(
 
     fat = float(rng.uniform(-115, -90))
     interiors = []
-    for low, high in boxes(sampled > 0, rough):
-        lattice = Lattice.cover(low, high, finest(DETAIL_MM, spacing))
+    for corner, opposite in boxes(sampled > 0, rough):
+        lattice = Lattice.cover(corner, opposite, finest(DETAIL_MM, spacing))
         detail = sample(labels, spacing, lattice)
         placed = random_cysts(rng, detail, lattice) if cysts is None else cysts
         interiors.append(paint_interior(rng, detail, lattice, contrast, fat, placed))
 
     scanner = draw_scanner(rng, extent, spacing)
     detector = Detector(scanner, (labels.shape[1], labels.shape[2]), spacing, rng)
-    layers = [Layer.of(coarse, spacing, labels.shape)]
+    outer = Layer.of(coarse, spacing, labels.shape)
     inner = [Layer.of(interior.lattice, spacing, labels.shape) for interior in interiors]
     sigma = 0.3 * scanner.slice_mm / spacing[0]
     halo = int(np.ceil(2.5 * sigma))
     for first in range(0, len(labels), SLAB):
         last = min(first + SLAB, len(labels))
         low, high = max(first - halo, 0), min(last + halo, len(labels))
-        slab = layers[0].enlarge(around, low, high)
+        slab = outer.enlarge(around, low, high)
         for layer, interior in zip(inner, interiors, strict=True):
             fill(slab, labels, low, high, layer, interior)
         slab = ndimage.gaussian_filter1d(slab, sigma, axis=0, mode="nearest", truncate=2.5)

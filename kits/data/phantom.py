@@ -80,21 +80,17 @@ def write_dataset(
         raise KitsError(f"workers={workers}: give 1 or more processes")
     if seed < 0:
         raise KitsError(f"seed={seed}: give 0 or more")
-    common = {
-        "output": Path(output),
-        "seed": seed,
-        "spacing_z": checked_range("spacing_z", spacing_z),
-        "spacing_xy": checked_range("spacing_xy", spacing_xy),
-        "matrix": matrix,
-    }
     if matrix < 32:
         raise KitsError(f"matrix={matrix}: a slice needs at least 32 pixels; give 128 to 1024")
-    if labels is None:
-        if cases is None:
-            raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
-        plans = [Plan(case_id=f"case_{number:05d}", source=None, **common) for number in range(cases)]
+    ranges = checked_range("spacing_z", spacing_z), checked_range("spacing_xy", spacing_xy)
+    sources: list[tuple[str, Path | None]]
+    if labels is not None:
+        sources = [(path.parent.name, path) for path in find_label_maps(Path(labels))[:cases]]
+    elif cases is not None:
+        sources = [(f"case_{number:05d}", None) for number in range(cases)]
     else:
-        plans = [Plan(case_id=path.parent.name, source=path, **common) for path in find_label_maps(Path(labels))[:cases]]
+        raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
+    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix) for case_id, source in sources]
     make_folder(Path(output))
     records = run(plans, workers)
     write_record(Path(output), records)

@@ -25,7 +25,7 @@ def draw_labels(
     heights = {-1: -rng.uniform(0, 18), 1: rng.uniform(-4, 12)}
     low = min(heights[side] - length[side] / 2 for side in sides) - below
     high = max(heights[side] + length[side] / 2 for side in sides) + above
-    slices = max(8, int(round((high - low) / spacing_z)))
+    slices = max(8, round((high - low) / spacing_z))
     labels = np.zeros((slices, matrix, matrix), np.uint8)
     spine = (-low, extent * rng.uniform(0.54, 0.62), extent / 2 + rng.normal(0, 6))
     ill = int(rng.choice(sides))
@@ -42,7 +42,7 @@ def draw_kidney(
     rng: np.random.Generator, labels: NDArray[np.uint8], spacing: Triple, center: Triple, length: float, side: int, tumors: int
 ) -> list[Cyst]:
     """Draw one kidney at `center` (z, y, x mm) into `labels`, with its tumors (2) and cysts (1); returns the cysts."""
-    half = (length / 2, length * rng.uniform(0.21, 0.27), length * rng.uniform(0.22, 0.29))
+    half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
     growth = [tumor_plan(rng, half) for _ in range(tumors)]
     reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
     whole = Lattice(*(np.arange(n, dtype=np.float32) * np.float32(size) for n, size in zip(labels.shape, spacing, strict=True)))
