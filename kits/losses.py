@@ -87,9 +87,7 @@ def dice(*, smooth: float, per_sample: bool, class_weights: Sequence[float] | No
     return bias_dice(bias=1.0, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
 
 
-def tversky(
-    *, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None
-) -> Tversky:
+def tversky(*, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
     """Tversky loss, `alpha` weighting false positives and `beta` false negatives."""
     return Tversky(alpha=alpha, beta=beta, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
 
@@ -98,9 +96,7 @@ def focal_tversky(
     *, alpha: float, beta: float, gamma: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None
 ) -> Tversky:
     """Focal Tversky loss: Tversky's to the power 1 / gamma."""
-    return Tversky(
-        alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights
-    )
+    return Tversky(alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
 
 
 class DiceCe(nn.Module):

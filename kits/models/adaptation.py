@@ -1,6 +1,6 @@
 """Dimension adaptation modules: from the 2D encoder's per-slice features to features that see adjacent slices.
 
-The paper leaves the module open (method.md); this is ours. All operators work in-plane on (B D, C, h, w) and across slices by `depth`.
+The paper leaves the module open; this is ours. Operators take (B D, C, h, w) and the `depth` D, and give the same shape.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, conv_block, fold, normalization, unfold
+from kits.models.layers import LEAK, build_norm, conv_block, fold, initialize, unfold
 
 
 class SliceConv(nn.Module):
@@ -18,8 +18,8 @@ class SliceConv(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # As a 2D convolution over the image (D, h w), which takes half the time of the 3D one on a CPU.
-        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=False)
+        # Seen as a 2D convolution of the image (D, h w), it takes a CPU about half the time of the 3D one.
+        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         height, width = slices.shape[-2:]
@@ -28,11 +28,11 @@ class SliceConv(nn.Module):
 
 
 class InPlane(nn.Module):
-    """1 x 3 x 3, within each slice only: the 2D ablation, and the first half of P3D."""
+    """1 x 3 x 3, within each slice only: the 2D ablation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         return self.conv(slices)
@@ -43,11 +43,11 @@ class P3d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.in_plane = conv_block(channels, channels)
+        self.in_plane = InPlane(channels)
         self.across = SliceConv(channels)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
-        return self.across(self.in_plane(slices), depth)
+        return self.across(functional.leaky_relu(self.in_plane(slices, depth), LEAK), depth)
 
 
 class Conv3d(nn.Module):
@@ -55,35 +55,34 @@ class Conv3d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         return fold(self.conv(unfold(slices, depth)))
 
 
 class TemporalShift(nn.Module):
-    """An eighth of the channels from the slice before, an eighth from the slice after (Lin et al., arXiv 1811.08383), then 1 x 3 x 3."""
+    """An eighth of the channels comes from the slice before, an eighth from the one after (Lin et al., arXiv 1811.08383)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.part = max(1, channels // 8)
-        self.in_plane = InPlane(channels)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         volume = unfold(slices, depth)
         before, after, rest = volume.split([self.part, self.part, volume.shape[1] - 2 * self.part], dim=1)
         before = functional.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0))
         after = functional.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
-        shifted = torch.cat([before, after, rest], dim=1).contiguous(memory_format=torch.channels_last_3d)
-        return self.in_plane(fold(shifted), depth)
+        shifted = torch.cat([before, after, rest], dim=1)
+        return fold(shifted.contiguous(memory_format=torch.channels_last_3d))
 
 
 class AxialCoronalSagittal(nn.Module):
-    """One 2D kernel, a third of its output channels applied in each of the three planes (Yang et al., arXiv 1911.10477)."""
+    """A 2D kernel of which each third of the output channels works in one of the planes (Yang et al., arXiv 1911.10477)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         third = channels // 3
         self.parts = [channels - 2 * third, third, third]
 
@@ -95,7 +94,9 @@ class AxialCoronalSagittal(nn.Module):
             functional.conv3d(volume, coronal.unsqueeze(3), padding=(1, 0, 1)),
             functional.conv3d(volume, sagittal.unsqueeze(4), padding=(1, 1, 0)),
         ]
-        return fold(torch.cat(planes, dim=1))
+        bias = self.conv.bias
+        assert bias is not None
+        return fold(torch.cat(planes, dim=1)) + bias[:, None, None]
 
 
 OPERATORS: dict[str, Callable[[int], nn.Module]] = {
@@ -109,7 +110,7 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class SliceGate(nn.Module):
-    """Squeeze-and-excitation over slices: each slice's channels are weighted by the means of it and its two neighbors."""
+    """Squeeze-and-excitation over slices: a slice's channels are weighted by the means of it and its two neighbors."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -126,19 +127,20 @@ class Adaptation(nn.Module):
 
     1 x 1 x 1 reduction, inter-slice `operator`, and a residual whose last layer starts at zero: at initialization the module is
     the reduction alone, a per-slice 2D network. `gate` weights the residual by squeeze-and-excitation over slices.
+    Raises KitsError for an unknown operator or norm.
     """
 
-    def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool) -> None:
+    def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool, norm: str) -> None:
         super().__init__()
         if operator not in OPERATORS:
-            raise KitsError(f"operator: no inter-slice operator {operator!r}; choose one of {', '.join(OPERATORS)}")
-        self.reduce = conv_block(in_channels, width, kernel=1)
+            raise KitsError(f"model.operator: no inter-slice operator {operator!r}; choose one of {', '.join(OPERATORS)}")
+        self.reduce = conv_block(in_channels, width, kernel=1, norm=norm)
         self.operator = OPERATORS[operator](width)
+        self.activate = nn.Sequential(build_norm(norm, width), nn.LeakyReLU(LEAK))
         self.gate = SliceGate(width) if gate else None
-        self.activate = nn.Sequential(normalization(width), nn.LeakyReLU(LEAK, inplace=True))
         self.last = nn.Conv2d(width, width, 1)
+        initialize(self)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         reduced = self.reduce(slices)

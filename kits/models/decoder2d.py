@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kits.models.layers import conv_block, upsample
+from kits.models.layers import conv_block, initialize, upsample
 
 
 class Decoder2d(nn.Module):
     """Features (B D, widths[k], h_k, w_k), finest first -> (B D, widths[0], h_0, w_0)."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], *, norm: str) -> None:
         super().__init__()
-        self.merge = nn.ModuleList(conv_block(widths[k] + widths[k + 1], widths[k]) for k in range(len(widths) - 1))
+        self.merge = nn.ModuleList(
+            conv_block(widths[k] + widths[k + 1], widths[k], kernel=3, norm=norm) for k in range(len(widths) - 1)
+        )
+        initialize(self)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         decoded = features[-1]

@@ -1,8 +1,10 @@
 """A timm backbone as a 2D encoder of CT slices. It stays two-dimensional: depth is folded into the batch."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,23 +15,22 @@ class Encoder2d(nn.Module):
     """Slices (B D, 1, H, W) in [-1, 1] -> one feature map (B D, out_channels[k], H / reductions[k], W / reductions[k]) per scale.
 
     The gray slice is replicated to three channels and normalized as the backbone was in its own training.
-    `freeze_statistics` keeps BatchNorm in evaluation mode, through `.train()` too: the running statistics of the tf_ models move by
-    1 % a step, so that a short training would be evaluated with statistics of neither the old nor the new weights.
+    `freeze_statistics` keeps BatchNorm in evaluation mode, through `.train()` too: the running statistics of the tf_ models move
+    by 1 % a step, so that a short training would be evaluated with statistics of neither the old nor the new weights.
     Scale and offset of BatchNorm stay trainable.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, *, backbone: str, weights: str | None, out_indices: Sequence[int], freeze_statistics: bool
-    ) -> None:
+    def __init__(self, *, backbone: str, weights: str | None, out_indices: Sequence[int], freeze_statistics: bool) -> None:
         super().__init__()
         self.features = create_features(backbone, weights, tuple(out_indices))
-        self.out_channels: list[int] = self.features.feature_info.channels()
-        self.reductions: list[int] = self.features.feature_info.reduction()
+        info = cast(FeatureInfo, self.features.feature_info)
+        self.out_channels: list[int] = info.channels()
+        self.reductions: list[int] = info.reduction()
         self.freeze_statistics = freeze_statistics
-        config = self.features.pretrained_cfg if hasattr(self.features, "pretrained_cfg") else self.features.default_cfg
+        config = cast(dict[str, Any], self.features.pretrained_cfg)
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
         self.train()

@@ -12,11 +12,11 @@ from kits.models.encoder2d import Encoder2d
 from kits.models.fusion import build_fusion
 from kits.models.layers import channels_last, check_in_plane, fold, unfold, upsample
 
-SOURCE_KEYS = {"backbone", "weights"}
+SOURCE_KEYS = ("backbone", "weights")
 
 
 class SubNetwork(nn.Module):
-    """One source: 2D encoder, one adaptation module per scale, in-plane decoder, and a head of its own for parallel training."""
+    """One source: 2D encoder, an adaptation module per scale, in-plane decoder, and a head of its own for parallel training."""
 
     def __init__(
         self,
@@ -28,38 +28,38 @@ class SubNetwork(nn.Module):
         widths: Sequence[int],
         operator: str,
         gate: bool,
+        norm: str,
         freeze_statistics: bool,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder2d(
-            backbone=backbone, weights=weights, out_indices=out_indices, freeze_statistics=freeze_statistics
-        )
+        self.encoder = Encoder2d(backbone=backbone, weights=weights, out_indices=out_indices, freeze_statistics=freeze_statistics)
         self.adaptations = nn.ModuleList(
-            Adaptation(channels, width, operator=operator, gate=gate)
+            Adaptation(channels, width, operator=operator, gate=gate, norm=norm)
             for channels, width in zip(self.encoder.out_channels, widths, strict=True)
         )
-        self.decoder = Decoder2d(widths)
+        self.decoder = Decoder2d(widths, norm=norm)
         self.head = nn.Conv2d(widths[0], classes, 1)
 
-    def forward(self, volume: Tensor) -> Tensor:
-        """(B, 1, D, H, W) -> features (B D, widths[0], h, w) at the encoder's finest scale."""
-        depth = volume.shape[2]
-        maps = self.encoder(fold(volume))
-        return self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, maps, strict=True)])
-
-    def logits(self, features: Tensor, volume: Tensor) -> Tensor:
-        """This source's own prediction (B, classes, D, H, W) from its features."""
-        return unfold(upsample(self.head(features), volume.shape[-2:]), volume.shape[2])
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, D, H, W) -> features (B D, widths[0], h, w) at the encoder's finest scale, own logits (B, classes, D, H, W)."""
+        depth, in_plane = volume.shape[2], volume.shape[3:]
+        scales = self.encoder(fold(volume))
+        features = self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
+        return features, unfold(upsample(self.head(features), in_plane), depth)
 
 
 class FineNet(nn.Module):
     """(B, 1, D, H, W) in [-1, 1] -> logits (B, classes, D, H, W).
 
-    `sources`: list of {backbone, weights}, see `kits.models.weights.create_features`; `pretrained=False` ignores the weights.
-    `widths[k]`: channels of scale `out_indices[k]` after adaptation. `operator`, `gate`: see `Adaptation`.
-    `fusion`: concat, gate or mean; `width` and `stem_width`: its channels.
-
     Any D >= 1 works. H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
+
+    Args:
+        sources: list of {backbone, weights}, see `kits.models.weights.create_features`.
+        out_indices: scales of each encoder, finest first. widths: channels of each scale after adaptation.
+        operator, gate, norm: see `Adaptation`.
+        fusion: concat, gate or mean. width, stem_width: channels of the fusion.
+        freeze_statistics: see `Encoder2d`.
+        pretrained: false leaves the sources' weights out, for a network whose own weights follow.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class FineNet(nn.Module):
         widths: Sequence[int],
         operator: str,
         gate: bool,
+        norm: str,
         fusion: str,
         width: int,
         stem_width: int,
@@ -78,18 +79,10 @@ class FineNet(nn.Module):
         pretrained: bool,
     ) -> None:
         super().__init__()
-        if not sources:
-            raise KitsError("model.sources: the list is empty; name at least one {backbone, weights}")
+        check_sources(sources)
         if len(widths) != len(out_indices):
-            raise KitsError(
-                f"model.widths: {len(widths)} entries for {len(out_indices)} out_indices; give one width per scale"
-            )
-        for source in sources:
-            if set(source) != SOURCE_KEYS:
-                raise KitsError(
-                    f"model.sources: an entry has the keys {sorted(source)}; it needs {sorted(SOURCE_KEYS)}"
-                )
-        self.sources = nn.ModuleList(
+            raise KitsError(f"model.widths: {len(widths)} entries for {len(out_indices)} out_indices; give one width per scale")
+        subnetworks = [
             SubNetwork(
                 backbone=source["backbone"],
                 weights=source["weights"] if pretrained else None,
@@ -98,14 +91,15 @@ class FineNet(nn.Module):
                 widths=widths,
                 operator=operator,
                 gate=gate,
+                norm=norm,
                 freeze_statistics=freeze_statistics,
             )
             for source in sources
-        )
-        self.fusion = build_fusion(
-            fusion, [widths[0]] * len(sources), classes=classes, width=width, stem_width=stem_width
-        )
-        self.in_plane_multiple = max(source.encoder.reductions[-1] for source in self.sources)
+        ]
+        self.in_plane_multiple = max(source.encoder.reductions[-1] for source in subnetworks)
+        self.sources = nn.ModuleList(subnetworks)
+        finest = [widths[0]] * len(sources)
+        self.fusion = build_fusion(fusion, finest, classes=classes, width=width, stem_width=stem_width, norm=norm)
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -113,8 +107,16 @@ class FineNet(nn.Module):
         return self.all_logits(volume)[0]
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Fused logits and each source's own, for the parallel training's loss; all (B, classes, D, H, W)."""
+        """Fused logits and each source's own, for the loss of the parallel training; all (B, classes, D, H, W)."""
         check_in_plane(volume, self.in_plane_multiple)
-        features = [source(volume) for source in self.sources]
-        logits = [source.logits(feature, volume) for source, feature in zip(self.sources, features, strict=True)]
-        return self.fusion(volume, features, logits), logits
+        features, logits = zip(*(source(volume) for source in self.sources), strict=True)
+        return self.fusion(volume, features, logits), list(logits)
+
+
+def check_sources(sources: Sequence[Mapping[str, Any]]) -> None:
+    """Raise KitsError unless there is at least one source and each has exactly the keys in SOURCE_KEYS."""
+    if not sources:
+        raise KitsError("model.sources: the list is empty; name at least one {backbone, weights}")
+    for source in sources:
+        if set(source) != set(SOURCE_KEYS):
+            raise KitsError(f"model.sources: an entry has the keys {', '.join(source)}; it needs {', '.join(SOURCE_KEYS)}")

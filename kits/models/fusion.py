@@ -1,33 +1,34 @@
 """The fusion decision module: from several sources' features and logits to one prediction.
 
-Every fusion takes (volume (B, 1, D, H, W), features [(B D, C, h, w)], logits [(B, classes, D, H, W)]) and gives logits (B, classes, D, H, W).
+Every fusion takes the volume (B, 1, D, H, W), per source its features (B D, C, h, w) and its logits (B, classes, D, H, W),
+and gives logits (B, classes, D, H, W).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, conv_block, fold, normalization, unfold, upsample
+from kits.models.layers import LEAK, build_norm, conv_block, fold, initialize, unfold, upsample
 
 
 class ConcatFusion(nn.Module):
     """Features concatenated, 1 x 1 x 1, 3 x 3 x 3, logits.
 
-    The 1 x 1 x 1 runs before the upsampling, with which it commutes, at a quarter of the cost. A stem of `stem_width` channels adds
-    what the encoders' strides lose: edges of the volume at full resolution.
+    The 1 x 1 x 1 runs before the upsampling, with which it commutes, at a quarter of the cost. A stem of `stem_width` channels
+    adds what the encoders' strides lose: the edges of the volume at full resolution.
     """
 
-    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int) -> None:
+    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
         super().__init__()
-        self.stem = conv_block(1, stem_width)
+        self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
         self.reduce = nn.Conv2d(sum(widths), width, 1)
         self.mix = nn.Sequential(
-            nn.Conv3d(width + stem_width, width, 3, padding=1, bias=False),
-            normalization(width),
-            nn.LeakyReLU(LEAK, inplace=True),
+            nn.Conv3d(width + stem_width, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True)
         )
+        initialize(self)
         self.head = nn.Conv3d(width, classes, 1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
@@ -37,35 +38,36 @@ class ConcatFusion(nn.Module):
 
 
 class GateFusion(nn.Module):
-    """A voxel-wise softmax over the sources weights their logits."""
+    """A voxel-wise softmax over the sources weights their logits. It has no stem: edges are as sharp as the sources'."""
 
-    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int) -> None:
+    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
         super().__init__()
-        self.reduce = conv_block(sum(widths), width, kernel=1)
-        self.weight = nn.Conv2d(width, len(widths), 3, padding=1)
+        self.reduce = conv_block(sum(widths), width, kernel=1, norm=norm)
+        initialize(self)
+        self.score = nn.Conv2d(width, len(widths), 3, padding=1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-        scores = upsample(self.weight(self.reduce(torch.cat(list(features), dim=1))), volume.shape[-2:])
+        scores = upsample(self.score(self.reduce(torch.cat(list(features), dim=1))), volume.shape[-2:])
         weights = unfold(scores, volume.shape[2]).softmax(dim=1)
-        return torch.stack([weights[:, k : k + 1] * source for k, source in enumerate(logits)]).sum(dim=0)
+        return (weights.unsqueeze(2) * torch.stack(list(logits), dim=1)).sum(dim=1)
 
 
 class MeanFusion(nn.Module):
-    """The mean of the sources' probabilities, as logits: its logarithm, so that a softmax gives the mean back."""
+    """The mean of the sources' probabilities as logits: its logarithm, of which a softmax gives the mean back."""
 
-    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int) -> None:
+    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
         super().__init__()
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack([source.float().log_softmax(dim=1) for source in logits])
-        return stacked.logsumexp(dim=0) - torch.tensor(float(len(logits)), device=stacked.device).log()
+        return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
 FUSIONS: dict[str, Callable[..., nn.Module]] = {"concat": ConcatFusion, "gate": GateFusion, "mean": MeanFusion}
 
 
-def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int) -> nn.Module:
+def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
     """The fusion `name` of sources with features of `widths` channels; KitsError names the known ones."""
     if name not in FUSIONS:
-        raise KitsError(f"fusion: no fusion {name!r}; choose one of {', '.join(FUSIONS)}")
-    return FUSIONS[name](widths, classes=classes, width=width, stem_width=stem_width)
+        raise KitsError(f"model.fusion: no fusion {name!r}; choose one of {', '.join(FUSIONS)}")
+    return FUSIONS[name](widths, classes=classes, width=width, stem_width=stem_width, norm=norm)

@@ -5,7 +5,7 @@ Two-dimensional layers see slices folded into the batch. In the channels-last me
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,42 @@ def unfold(slices: Tensor, depth: int) -> Tensor:
     return slices.unflatten(0, (-1, depth)).transpose(1, 2)
 
 
-def normalization(channels: int) -> nn.GroupNorm:
-    """Group normalization over groups of at least 8 channels: batches here are one or two patches, too few for batch statistics."""
+def group_norm(channels: int) -> nn.Module:
+    """Group normalization, 8 channels to a group where that divides: batches of one or two patches are small for batch norm."""
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
 
 
-def conv_block(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
-    """In-plane convolution of folded slices, normalized per slice."""
+def no_norm(channels: int) -> nn.Module:
+    """Nothing."""
+    return nn.Identity()
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "none": no_norm}
+
+
+def build_norm(name: str, channels: int) -> nn.Module:
+    """The normalization `name` of `channels` channels; KitsError names the known ones."""
+    if name not in NORMS:
+        raise KitsError(f"model.norm: no normalization {name!r}; choose one of {', '.join(NORMS)}")
+    return NORMS[name](channels)
+
+
+def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -> nn.Sequential:
+    """In-plane convolution of folded slices, normalized per slice, leaky ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        normalization(out_channels),
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
+        build_norm(norm, out_channels),
         nn.LeakyReLU(LEAK, inplace=True),
     )
+
+
+def initialize(module: nn.Module) -> None:
+    """He's initialization for leaky ReLU (arXiv 1502.01852): signals keep their size through layers without normalization."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(layer.weight, a=LEAK, nonlinearity="leaky_relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:

