@@ -103,7 +103,7 @@ def spine_from_kidneys(pieces: list[NDArray[np.float64]], x_mid: float, rng: np.
     left, right = np.quantile(only[:, 2], [0.03, 0.97])
     if left < x_mid - 25 and right > x_mid + 25:
         return float(np.clip((left + right) / 2, x_mid - 25, x_mid + 25))
-    inner = left - rng.uniform(28, 38) if only[:, 2].mean() > x_mid else right + rng.uniform(28, 38)
+    inner = left - rng.uniform(34, 46) if only[:, 2].mean() > x_mid else right + rng.uniform(34, 46)
     return float(np.clip(inner, x_mid - 40, x_mid + 40))
 
 

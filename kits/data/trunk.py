@@ -82,7 +82,7 @@ def paint_back_muscles(canvas: Canvas) -> None:
     size = rng.uniform(0.88, 1.15) * float(np.clip(body.half_width / 165, 0.85, 1.15))
     reach = body.back - 0.55 * body.fat - 7
     half = float(np.clip((reach - 20) / 2, 14, 34))
-    wide, strength = rng.uniform(30, 38) * size, rng.uniform(0.85, 1.3)
+    wide, strength = rng.uniform(30, 38) * size, rng.uniform(0.75, 1.12)
     gap = 0.3 + 2.5 * body.lean
     for side in (-1, 1):
         where = canvas.lattice.box((0.0, 10.0, side * 62.0), (1e4, 80.0, 62.0))
