@@ -15,9 +15,14 @@ from torch.nn import functional
 from kits.errors import KitsError
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    """`logits` in float32, or in float64 if they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
 def probabilities_and_targets(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Foreground probabilities and one-hot targets, both (B, K, D, H, W): K = 1 for C == 1, else C - 1 without the background."""
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         return logits.sigmoid(), (label > 0).unsqueeze(1).to(logits.dtype)
     classes = torch.arange(1, logits.shape[1], device=label.device).view(1, -1, 1, 1, 1)
@@ -123,9 +128,9 @@ class DiceCe(nn.Module):
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Mean cross entropy over all voxels; binary for C == 1."""
     with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.float()
+        logits = at_least_float32(logits)
         if logits.shape[1] == 1:
-            return functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).float())
+            return functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).to(logits.dtype))
         return functional.cross_entropy(logits, label.long())
 
 

@@ -1,0 +1,227 @@
+"""The losses against closed forms, finite differences and MONAI."""
+
+import math
+
+import pytest
+import torch
+from monai.losses import TverskyLoss
+from torch.nn import functional
+
+from kits.errors import KitsError
+from kits.losses import LOSSES, build_loss, parallel_loss
+
+COMMON = {"smooth": 1e-5, "per_sample": False, "class_weights": None}
+ALL = {
+    "bias_dice": {"bias": 3.0, **COMMON},
+    "dice": COMMON,
+    "dice_ce": {"bias": 3.0, "dice_weight": 0.5, "ce_weight": 2.0, **COMMON},
+    "tversky": {"alpha": 0.3, "beta": 0.7, **COMMON},
+    "focal_tversky": {"alpha": 0.3, "beta": 0.7, "gamma": 4 / 3, **COMMON},
+}
+
+
+def bias_dice(bias, **options):
+    return build_loss({"name": "bias_dice", "bias": bias, **COMMON, **options})
+
+
+def example(classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, 3, 4, 5, generator=generator)
+    label = torch.randint(0, max(2, classes), (2, 3, 4, 5), generator=generator)
+    return logits, label
+
+
+def sure(mask):
+    """Logits of one foreground channel that are certain of `mask`."""
+    return torch.where(torch.as_tensor(mask), 50.0, -50.0).view(1, 1, 1, 1, -1)
+
+
+def row(values):
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize("bias", [1.0, 3.0])
+def test_bias_dice_of_a_hand_made_mask_is_its_closed_form(bias):
+    # TP 2, FP 1, FN 3
+    logits = sure([True, True, True, False, False, False, False])
+    label = row([1, 1, 0, 2, 1, 1, 0])
+    expected = 1 - 4 / (4 + 1 + bias * 3)
+    assert bias_dice(bias, smooth=0.0)(logits, label).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_smooth_enters_numerator_and_denominator_as_written():
+    logits, label = sure([True, True, False]), row([1, 0, 1])  # TP 1, FP 1, FN 1
+    assert bias_dice(3.0, smooth=2.0)(logits, label).item() == pytest.approx(1 - (2 + 2) / (2 + 1 + 3 + 2), abs=1e-6)
+
+
+def test_a_missed_voxel_costs_more_than_a_false_one_only_with_bias():
+    missed = sure([True, True, True, False]), row([1, 1, 1, 1])
+    false = sure([True, True, True, True]), row([1, 1, 1, 0])
+    assert bias_dice(3.0)(*missed) > bias_dice(3.0)(*false) + 0.1
+    plain = bias_dice(1.0)
+    assert plain(*missed).item() == pytest.approx(plain(*false).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("bias", [1.0, 3.0])
+def test_bias_dice_equals_monai_tversky_of_several_classes(bias, per_sample):
+    logits, label = example(3)
+    oracle = TverskyLoss(
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        alpha=0.5,
+        beta=bias / 2,
+        smooth_nr=0.5e-5,
+        smooth_dr=0.5e-5,
+        batch=not per_sample,
+    )
+    ours = bias_dice(bias, per_sample=per_sample)(logits, label)
+    torch.testing.assert_close(ours, oracle(logits, label.unsqueeze(1)))
+
+
+def test_one_channel_is_a_sigmoid_of_kidney_and_tumor_together():
+    logits, _ = example(1)
+    label = example(3)[1]
+    oracle = TverskyLoss(sigmoid=True, alpha=0.5, beta=1.5, smooth_nr=0.5e-5, smooth_dr=0.5e-5, batch=True)
+    torch.testing.assert_close(bias_dice(3.0)(logits, label), oracle(logits, (label > 0).unsqueeze(1).float()))
+
+
+def test_dice_is_bias_dice_without_bias():
+    logits, label = example(3)
+    torch.testing.assert_close(build_loss({"name": "dice", **COMMON})(logits, label), bias_dice(1.0)(logits, label))
+
+
+def test_focal_tversky_is_a_power_of_tversky():
+    logits, label = example(3)
+    # One class, where the mean over classes and the power commute.
+    logits, label = logits[:, :1], label
+    tversky = build_loss({"name": "tversky", **ALL["tversky"]})(logits, label)
+    focal = build_loss({"name": "focal_tversky", **ALL["focal_tversky"]})(logits, label)
+    torch.testing.assert_close(focal, tversky**0.75)
+
+
+def test_dice_ce_is_the_weighted_sum_of_its_parts():
+    logits, label = example(3)
+    expected = 0.5 * bias_dice(3.0)(logits, label) + 2.0 * functional.cross_entropy(logits, label)
+    torch.testing.assert_close(build_loss({"name": "dice_ce", **ALL["dice_ce"]})(logits, label), expected)
+
+
+def test_class_weights_choose_between_kidney_and_tumor():
+    logits, label = example(3)
+    kidney = bias_dice(3.0, class_weights=[1.0, 0.0])(logits, label)
+    tumor = bias_dice(3.0, class_weights=[0.0, 5.0])(logits, label)
+    both = bias_dice(3.0, class_weights=[1.0, 3.0])(logits, label)
+    assert abs(kidney - tumor) > 1e-3
+    torch.testing.assert_close(both, (kidney + 3 * tumor) / 4)
+
+
+def test_wrong_number_of_class_weights_is_named():
+    with pytest.raises(KitsError, match=r"class_weights: 3 weights for 2 foreground classes"):
+        bias_dice(3.0, class_weights=[1.0, 1.0, 1.0])(*example(3))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_equals_finite_differences(name, classes):
+    logits, label = example(classes)
+    logits = logits[:, :, :1, :2, :3].double().requires_grad_()
+    label = label[:, :1, :2, :3]
+    torch.autograd.gradcheck(lambda x: build_loss({"name": name, **ALL[name]})(x, label), (logits,))
+
+
+@pytest.mark.parametrize("value", [0, 1, 2])
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_empty_and_full_masks_stay_finite_in_bfloat16(name, classes, value):
+    logits = (100 * example(classes)[0]).to(torch.bfloat16).requires_grad_()
+    loss = build_loss({"name": name, **ALL[name]})(logits, torch.full((2, 3, 4, 5), value))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_counts_are_float32_under_autocast():
+    # 100 000 voxels: bfloat16 would round the counts to steps of 512.
+    label = torch.zeros(1, 1, 250, 400, dtype=torch.long)
+    label[..., :201] = 1
+    logits = torch.where(label.bool(), 50.0, -50.0).unsqueeze(1).to(torch.bfloat16)
+    logits[0, 0, 0, 0, 201:301] = 50.0
+    true_positive, false_positive = 250 * 201, 100
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = bias_dice(3.0, smooth=0.0)(logits, label)
+    assert loss.item() == pytest.approx(false_positive / (2 * true_positive + false_positive), rel=1e-3)
+
+
+@pytest.mark.parametrize(("bias", "cut"), [(1.0, 0.45), (3.0, 0.237)])
+def test_bias_lowers_the_best_threshold_as_the_theory_says(bias, cut):
+    """At an attained score of 0.9 the best cut is a T / (1 - T (1 - a - c)): 0.45 for Dice, 0.237 for b = 3 (method.md)."""
+    # A hundred voxels of each calibrated probability; certain foreground is added until the best score is 0.9.
+    probability = torch.linspace(0.0025, 0.9975, 200, dtype=torch.float64)
+    positive, negative = 100 * probability, 100 * (1 - probability)
+
+    def best(certain):
+        true_positive = certain + positive.flip(0).cumsum(0).flip(0)
+        false_positive = negative.flip(0).cumsum(0).flip(0)
+        false_negative = positive.sum() + certain - true_positive
+        scores = 2 * true_positive / (2 * true_positive + false_positive + bias * false_negative)
+        return scores.max().item(), probability[scores.argmax()].item()
+
+    low, high = 0.0, 1e6
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if best(middle)[0] < 0.9 else (low, middle)
+    score, found = best(high)
+    assert score == pytest.approx(0.9, abs=1e-3)
+    alpha, beta = 0.5, bias / 2
+    assert cut == pytest.approx(alpha * 0.9 / (1 - 0.9 * (1 - alpha - beta)), abs=1e-3)
+    assert found == pytest.approx(cut, abs=0.006)
+
+
+def test_training_of_one_logit_follows_the_bias():
+    """The loss itself, not its formula: a voxel of probability 0.35 is worth predicting with b = 3 and not with plain Dice."""
+
+    def gradient(bias):
+        # 1000 voxels as uncertain as this: 35 of each 100 are foreground; the rest of the structure is certain.
+        label = torch.cat([torch.ones(3000), torch.ones(350), torch.zeros(650)]).long().view(1, 1, 1, -1)
+        certain = torch.full((3000,), 50.0)
+        shared = torch.zeros((), requires_grad=True)
+        bias_dice(bias)(torch.cat([certain, shared.expand(1000)]).view(1, 1, 1, 1, -1), label).backward()
+        return shared.grad
+
+    assert gradient(1.0) > 0
+    assert gradient(3.0) < 0
+
+
+def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
+    loss = bias_dice(3.0)
+    fused, label = example(3)
+    sources = [example(3, seed)[0] for seed in (1, 2)]
+    expected = loss(fused, label) + 0.5 * (loss(sources[0], label) + loss(sources[1], label))
+    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.5), expected)
+    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.0), loss(fused, label))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"name": "os.system"}, r"loss\.name: no loss 'os.system'; choose one of bias_dice"),
+        ({}, r"loss\.name: no loss None"),
+        ({"name": "dice", **COMMON, "bias": 3}, r"loss dice: unknown option bias; it takes smooth"),
+        ({"name": "bias_dice", **COMMON}, r"loss bias_dice: option bias is missing"),
+        ({"name": "bias_dice", **COMMON, "bias": 0.5}, r"loss\.bias: 0\.5 would favor precision"),
+    ],
+)
+def test_a_wrong_configuration_is_named(loss, message):
+    with pytest.raises(KitsError, match=message):
+        build_loss(loss)
+
+
+def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_nearly_one():
+    label = row([0, 1, 2, 1])
+    logits = 50.0 * functional.one_hot(label, 3).movedim(-1, 1).float()
+    assert bias_dice(3.0)(logits, label).item() == pytest.approx(0, abs=1e-6)
+    assert bias_dice(3.0)(-logits, label).item() > 0.7
+    assert math.isfinite(bias_dice(3.0)(logits, label))
