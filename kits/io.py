@@ -94,7 +94,7 @@ def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     if not path.name.endswith(".nii.gz"):
         raise KitsError(f"{path}: written files are compressed NIfTI; give a name that ends in .nii.gz")
     image = to_image(array, grid)
-    with _whole(path, ".nii.gz") as temporary:
+    with whole_file(path, ".nii.gz") as temporary:
         sitk.WriteImage(image, temporary, useCompression=True)
 
 
@@ -104,12 +104,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         KitsError: the folder cannot be written.
     """
-    with _whole(path, path.suffix) as temporary:
+    with whole_file(path, path.suffix) as temporary:
         temporary.write_text(text)
 
 
 @contextmanager
-def _whole(path: Path, suffix: str) -> Iterator[Path]:
+def whole_file(path: Path, suffix: str) -> Iterator[Path]:
     """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""
     # In the same folder, so that the rename is atomic; hidden, so that no pattern for cases finds it.
     temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")

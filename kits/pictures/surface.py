@@ -1,0 +1,101 @@
+"""The surfaces of kidneys and tumors, cast as rays through a smoothed label map.
+
+Rays through the volume give exact depth order and soft outlines where thousands of translucent triangles would not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from kits.pictures.scene import COLORS, FAINT, INK, NAMES, PAPER, Scene, length, scale_bar, write
+from kits.volume import Spacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EDGE_MM = 12.0  # empty space around what is marked
+GRID_MM = 1.25
+
+
+def surface_figure(scene: Scene) -> Figure:
+    """Translucent kidneys and tumors from the front and from behind; the truth, where given, beside the prediction."""
+    from matplotlib.figure import Figure
+
+    panels = list(zip(("prediction", "truth"), scene.maps, strict=False))
+    window = scene.marked or scene.clip((0, n) for n in scene.hu.shape)
+    width, height = (length(window[axis]) * scene.spacing[axis] + 2 * EDGE_MM for axis in (2, 0))
+    across = 6.0
+    down = across * height / width
+    figure = Figure(figsize=(across * len(panels), 2 * down + 0.95), dpi=100)
+    figure.suptitle("\n".join(scene.headings), color=INK, fontsize=13, y=0.99)
+    grid = figure.add_gridspec(2, len(panels), left=0, right=1, top=1 - 0.9 / (2 * down + 0.95), bottom=0, wspace=0, hspace=0)
+    for column, (title, labels) in enumerate(panels):
+        fields = {name: surface_field(labels[window] == label, scene.spacing) for label, name in NAMES.items()}
+        for row, (view, letters) in enumerate((("from the front", "RL"), ("from behind", "LR"))):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(render(fields, behind=row == 1), origin="lower", extent=(0, width, 0, height), interpolation="bicubic")
+            axes.set_axis_off()
+            text = f"{title}, {view}" + ("" if labels.any() else ": nothing found" if column == 0 else ": empty")
+            write(axes, 0.5, 0.98, text, size=12, ha="center", va="top")
+            for a, letter in zip((0.03, 0.97), letters, strict=True):
+                write(axes, a, 0.5, letter, color=FAINT, size=12, ha="center")
+            scale_bar(axes, width)
+    return figure
+
+
+def surface_field(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """A mask (z, y, x) as a smooth field (z, y, x) on a cubic grid of GRID_MM whose level 0.5 is the surface."""
+    edges = [int(np.ceil(EDGE_MM / step)) for step in spacing]
+    wide = np.pad(mask, [(edge, edge) for edge in edges]).astype(np.float32)
+    shape = [round((n * step + 2 * EDGE_MM) / GRID_MM) for n, step in zip(mask.shape, spacing, strict=True)]
+    # Centers of the cubic grid in voxels of the padded mask.
+    scale = [GRID_MM / step for step in spacing]
+    shift = [edge - (EDGE_MM - GRID_MM / 2) / step - 0.5 for edge, step in zip(edges, spacing, strict=True)]
+    field = ndimage.affine_transform(wide, scale, offset=shift, output_shape=shape, order=1)
+    # Thick slices need more smoothing along z, or they show as steps.
+    return ndimage.gaussian_filter(field, [max(0.8, 0.45 * step / GRID_MM) for step in spacing])
+
+
+def render(fields: dict[str, np.ndarray], *, behind: bool) -> np.ndarray:
+    """Orthographic picture (z, x, 3) of smooth fields (z, y, x), looked at along y: each as a lit surface at level 0.5.
+
+    The kidney is translucent, more so where it faces the viewer, so that a tumor inside it shows.
+    """
+    from matplotlib.colors import to_rgb
+
+    def blend(picture: np.ndarray, layer: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        color, opacity = layer
+        return picture * (1 - opacity[..., None]) + color * opacity[..., None]
+
+    depths, layers = {}, {}
+    for name, field in fields.items():
+        depths[name], facing, light, coverage = _first_surface(field[:, ::-1, ::-1] if behind else field)
+        gloss = 0.3 * (light**25)[..., None]
+        color = np.array(to_rgb(COLORS[name])) * (0.5 + 0.65 * light)[..., None]
+        opacity = coverage * (1.0 if name == "tumor" else 0.45 + 0.5 * (1 - facing) ** 1.5)
+        layers[name] = (color * (1 - gloss) + gloss).clip(0, 1), opacity
+    paper, kidney, tumor = np.array(to_rgb(PAPER)), layers["kidney"], layers["tumor"]
+    tumor_in_front = (depths["tumor"] < depths["kidney"])[..., None]
+    return np.where(tumor_in_front, blend(blend(paper, kidney), tumor), blend(blend(paper, tumor), kidney))
+
+
+def _first_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where rays along y first meet level 0.5: depth in voxels (inf: never), facing 0 to 1, light 0 to 1, coverage 0 to 1."""
+    level = 0.5
+    hit = (field >= level).argmax(axis=1)
+    z, x = np.ogrid[: field.shape[0], : field.shape[2]]
+    coverage = ((field.max(axis=1) - level) / 0.3 + 0.5).clip(0, 1)  # a soft silhouette
+    closest = field.argmax(axis=1)
+    met = field[z, hit, x] >= level
+    hit = np.where(met, hit, closest)
+    before, at = field[z, np.maximum(hit - 1, 0), x], field[z, hit, x]
+    depth = np.where(met, hit - (at - level) / np.maximum(at - before, 1e-6), np.where(coverage > 0, closest, np.inf))
+    place = np.stack([np.broadcast_to(z, hit.shape), np.where(np.isfinite(depth), depth, 0), np.broadcast_to(x, hit.shape)])
+    normal = -np.stack([ndimage.map_coordinates(slope, place, order=1) for slope in np.gradient(field)])
+    normal /= np.linalg.norm(normal, axis=0) + 1e-6
+    lamp = np.array([0.5, -0.75, -0.43])  # from above, in front and the left of the picture
+    light = np.tensordot(lamp / np.linalg.norm(lamp), normal, 1)
+    return depth, (-normal[1]).clip(0, 1), light.clip(0, 1), coverage
