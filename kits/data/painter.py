@@ -23,7 +23,13 @@ SLAB = 24
 
 
 def paint(
-    labels: NDArray[np.uint8], spacing: Triple, rng: np.random.Generator, cysts: list[Cyst] | None, out: NDArray[np.int16]
+    labels: NDArray[np.uint8],
+    spacing: Triple,
+    rng: np.random.Generator,
+    *,
+    cysts: list[Cyst] | None,
+    phases: dict[str, float],
+    out: NDArray[np.int16],
 ) -> None:
     """Paint a CT around and inside a label map.
 
@@ -31,6 +37,7 @@ def paint(
         labels: (z, y, x) in LPS: 0 background, 1 kidney, 2 tumor.
         spacing: (z, y, x) mm.
         cysts: where label 1 is a cyst; None draws some at random inside it.
+        phases: weight of each contrast phase.
         out: receives HU, int16, of the labels' shape; may be any view.
     """
     depth, height, width = ((n - 1) * size for n, size in zip(labels.shape, spacing, strict=True))
@@ -39,7 +46,7 @@ def paint(
     rough = Lattice.cover((0, 0, 0), extent, finest(DISTANCE_MM, spacing))
     sampled = sample(labels, spacing, rough)
     body = find_body(sampled, rough, extent, rng)
-    contrast = draw_contrast(rng)
+    contrast = draw_contrast(rng, phases)
     distance = resample(signed_distance(sampled > 0, rough.step), rough, coarse)
     around = paint_surroundings(rng, body, contrast, coarse, distance)
     if rng.random() < 0.25:

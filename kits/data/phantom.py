@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from kits.data.kidney import Cyst
 from kits.data.painter import paint
+from kits.data.phases import PHASES
 from kits.data.shapes import draw_labels
 from kits.errors import KitsError
 from kits.io import read_labels
@@ -46,6 +47,8 @@ class Plan:
     spacing_z: tuple[float, float]
     spacing_xy: tuple[float, float]
     matrix: int
+    tumor_radius: tuple[float, float]
+    phases: dict[str, float]
 
 
 def write_dataset(
@@ -58,6 +61,8 @@ def write_dataset(
     spacing_z: list[float],
     spacing_xy: list[float],
     matrix: int,
+    tumor_radius: list[float],
+    phases: dict[str, float],
 ) -> list[str]:
     """Write `case_XXXXX/{imaging,segmentation}.nii.gz` and `kits.json` under `output`.
 
@@ -67,6 +72,8 @@ def write_dataset(
         cases: how many; with `labels` the first so many of the folder, None for all.
         spacing_z, spacing_xy: lowest and highest voxel spacing in mm (drawn cases only).
         matrix: rows and columns (drawn cases only).
+        tumor_radius: smallest and largest tumor in mm (drawn cases only).
+        phases: weight of each contrast phase of `kits.data.phases.PHASES`.
 
     Returns:
         The case ids.
@@ -82,7 +89,10 @@ def write_dataset(
         raise KitsError(f"seed={seed}: give 0 or more")
     if matrix < 32:
         raise KitsError(f"matrix={matrix}: a slice needs at least 32 pixels; give 128 to 1024")
-    ranges = checked_range("spacing_z", spacing_z), checked_range("spacing_xy", spacing_xy)
+    if set(phases) != set(PHASES) or min(phases.values()) < 0 or sum(phases.values()) <= 0:
+        raise KitsError(f"phases={phases}: give a weight of 0 or more to each of {', '.join(PHASES)}, and not 0 to all")
+    ranges = checked_range("spacing_z", spacing_z, 20), checked_range("spacing_xy", spacing_xy, 20)
+    radii = checked_range("tumor_radius", tumor_radius, 100)
     sources: list[tuple[str, Path | None]]
     if labels is not None:
         sources = [(path.parent.name, path) for path in find_label_maps(Path(labels))[:cases]]
@@ -90,20 +100,20 @@ def write_dataset(
         sources = [(f"case_{number:05d}", None) for number in range(cases)]
     else:
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
-    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix) for case_id, source in sources]
+    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases) for case_id, source in sources]
     make_folder(Path(output))
     records = run(plans, workers)
     write_record(Path(output), records)
     return [record["case_id"] for record in records]
 
 
-def checked_range(name: str, values: list[float]) -> tuple[float, float]:
+def checked_range(name: str, values: list[float], highest: float) -> tuple[float, float]:
     """A pair low <= high of positive mm."""
     if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, int | float) for value in values):
         raise KitsError(f"{name}={values}: give two numbers in mm, as in {name}=[0.7,0.9]")
     low, high = values
-    if not 0.1 <= low <= high <= 20:
-        raise KitsError(f"{name}={values}: impossible range; give 0.1 <= low <= high <= 20 mm")
+    if not 0.1 <= low <= high <= highest:
+        raise KitsError(f"{name}={values}: impossible range; give 0.1 <= low <= high <= {highest} mm")
     return float(low), float(high)
 
 
@@ -161,7 +171,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
-    paint(labels, grid.spacing_zyx, rng, cysts, out=stored.transpose(grid.axes)[flips])
+    paint(labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, out=stored.transpose(grid.axes)[flips])
 
     final = plan.output / plan.case_id
     hidden = plan.output / f".{plan.case_id}.{os.getpid()}"
@@ -184,7 +194,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
 def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
     """Labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
     spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
-    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix)
+    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius)
     size = (len(labels), plan.matrix, plan.matrix)
     return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
 

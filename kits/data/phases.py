@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# KiTS19 asked for the late arterial phase, but its hospitals sent every phase; other data comes in any.
-PHASES = {"none": 0.1, "corticomedullary": 0.34, "portal": 0.28, "nephrographic": 0.16, "excretory": 0.12}
+PHASES = ("none", "corticomedullary", "portal", "nephrographic", "excretory")
 
 # tissue: lowest and highest mean HU in the order of PHASES. Ranges as commonly reported for 120 kVp, widened.
 RANGES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -38,15 +37,15 @@ class Contrast:
         return self.hu[tissue]
 
 
-def draw_contrast(rng: np.random.Generator) -> Contrast:
-    """A phase by its weight and, inside its ranges, the HU of every tissue."""
-    names = list(PHASES)
-    index = int(rng.choice(len(names), p=list(PHASES.values())))
+def draw_contrast(rng: np.random.Generator, weights: dict[str, float]) -> Contrast:
+    """A phase by its weight (any positive scale) and, inside its ranges, the HU of every tissue."""
+    share = np.array([weights[name] for name in PHASES], float)
+    index = int(rng.choice(len(PHASES), p=share / share.sum()))
     hu = {tissue: float(rng.uniform(*ranges[index])) for tissue, ranges in RANGES.items()}
-    if names[index] == "nephrographic":
+    if PHASES[index] == "nephrographic":
         hu["medulla"] = hu["cortex"] + float(rng.normal(0, 8))
-    if names[index] == "none":
+    if PHASES[index] == "none":
         hu["medulla"] = hu["cortex"] + float(rng.normal(0, 3))
-    if names[index] == "portal":
+    if PHASES[index] == "portal":
         hu["medulla"] = min(hu["medulla"], hu["cortex"] + 5)
-    return Contrast(names[index], hu)
+    return Contrast(PHASES[index], hu)

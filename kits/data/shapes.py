@@ -10,9 +10,14 @@ from kits.data.kidney import Cyst
 
 
 def draw_labels(
-    rng: np.random.Generator, spacing_z: float, spacing_xy: float, matrix: int
+    rng: np.random.Generator, spacing_z: float, spacing_xy: float, matrix: int, tumor_radius: tuple[float, float]
 ) -> tuple[NDArray[np.uint8], list[Cyst]]:
     """A label map (z, y, x) in LPS for two kidneys (seldom one), tall enough for 40 to 60 mm above and below them.
+
+    Args:
+        spacing_z, spacing_xy: voxel spacing in mm.
+        matrix: rows and columns.
+        tumor_radius: smallest and largest in mm; the logarithm is normal about the geometric middle.
 
     Returns:
         uint8 labels 0, 1, 2 and the cysts, which have label 1 as in KiTS19.
@@ -34,16 +39,23 @@ def draw_labels(
         lateral = side * size * rng.uniform(60, 76)
         center = (spine[0] + heights[side], spine[1] + rng.normal(0, 6), spine[2] + lateral)
         count = 1 + int(rng.random() < 0.12) if side == ill else int(rng.random() < 0.06)
-        cysts += draw_kidney(rng, labels, (spacing_z, spacing_xy, spacing_xy), center, length[side], side, count)
+        radii = [draw_radius(rng, tumor_radius) for _ in range(count)]
+        cysts += draw_kidney(rng, labels, (spacing_z, spacing_xy, spacing_xy), center, length[side], side, radii)
     return labels, cysts
 
 
 def draw_kidney(
-    rng: np.random.Generator, labels: NDArray[np.uint8], spacing: Triple, center: Triple, length: float, side: int, tumors: int
+    rng: np.random.Generator,
+    labels: NDArray[np.uint8],
+    spacing: Triple,
+    center: Triple,
+    length: float,
+    side: int,
+    tumors: list[float],
 ) -> list[Cyst]:
     """Draw one kidney at `center` (z, y, x mm) into `labels`, with its tumors (2) and cysts (1); returns the cysts."""
     half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
-    growth = [tumor_plan(rng, half) for _ in range(tumors)]
+    growth = [(radius, rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random()) for radius in tumors]
     reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
     whole = Lattice(*(np.arange(n, dtype=np.float32) * np.float32(size) for n, size in zip(labels.shape, spacing, strict=True)))
     where = whole.box(center, (reach, 0.75 * reach, 0.75 * reach))
@@ -82,10 +94,10 @@ def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half:
     return np.broadcast_to(z, lattice.shape), b.astype(np.float32), c.astype(np.float32)
 
 
-def tumor_plan(rng: np.random.Generator, half: Triple) -> tuple[float, float]:
-    """Radius (mm) and how far its center lies out: 0.3 (endophytic) to 1.3 (exophytic) of the kidney's own radius."""
-    radius = float(np.clip(np.exp(rng.normal(np.log(17), 0.5)), 6, 50))
-    return radius, float(rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random())
+def draw_radius(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Radius of a tumor in mm: small ones are common, large ones are not."""
+    low, high = np.log(limits)
+    return float(np.exp(np.clip(rng.normal((low + high) / 2, (high - low) / 4), low, high)))
 
 
 def draw_tumor(

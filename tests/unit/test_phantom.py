@@ -17,7 +17,8 @@ from kits.cli import compose
 from kits.data.fields import Lattice, resample, signed_distance, smooth_noise
 from kits.data.frame import find_body
 from kits.data.phantom import KITS19_DIRECTION, write_dataset
-from kits.data.shapes import draw_labels
+from kits.data.phases import PHASES, draw_contrast
+from kits.data.shapes import draw_labels, draw_radius
 from kits.errors import KitsError
 
 # A body of usual size on few voxels: 64 x 64 pixels of 5.5 mm.
@@ -25,7 +26,8 @@ SMALL: dict[str, Any] = {"spacing_z": [9.0, 10.0], "spacing_xy": [5.4, 5.6], "ma
 
 
 def write(output: Path, **options: Any) -> list[str]:
-    return write_dataset(**{"output": output, "cases": 1, "seed": 3, "labels": None, "workers": 1, **SMALL, **options})
+    given = {"output": str(output), "cases": 1, "seed": 3, **SMALL, **options}
+    return write_dataset(**{**compose("phantom", ["output=x"]), **given})
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -125,15 +127,26 @@ def test_the_liver_is_on_the_right_and_the_spine_behind(drawn: Path) -> None:
 def test_drawn_kidneys_have_the_volume_of_kidneys_and_lie_clear_of_the_ends() -> None:
     volumes, tumors = [], []
     for seed in range(12):
-        labels, _ = draw_labels(np.random.default_rng(seed), 5.0, 2.0, 200)
+        labels, _ = draw_labels(np.random.default_rng(seed), 5.0, 2.0, 200, (6, 50))
         assert not labels[0].any()
         assert not labels[-1].any()
         volumes.append((labels == 1).sum() * 0.02)
         tumors.append((labels == 2).sum() * 0.02)
-    assert 60 < min(volumes)
+    assert min(volumes) > 60
     assert max(volumes) < 600
     assert min(tumors) > 0.5
     assert max(tumors) > 20 * min(tumors)
+
+
+def test_tumors_keep_to_their_range_and_phases_to_their_weights() -> None:
+    rng = np.random.default_rng(0)
+    radii = [draw_radius(rng, (6.0, 50.0)) for _ in range(300)]
+    assert 6 <= min(radii) < 10
+    assert 35 < max(radii) <= 50
+    weights = {**dict.fromkeys(PHASES, 0.0), "portal": 1.0, "excretory": 3.0}
+    drawn = [draw_contrast(rng, weights).phase for _ in range(300)]
+    assert set(drawn) == {"portal", "excretory"}
+    assert 190 < drawn.count("excretory") < 260
 
 
 # --- painting on given labels ----------------------------------------------------------------------------------------
@@ -159,7 +172,7 @@ def test_given_labels_and_geometry_are_kept(drawn: Path, tmp_path: Path) -> None
 
 
 def test_the_order_of_axes_in_the_file_does_not_turn_the_body(tmp_path: Path) -> None:
-    rng_labels, _ = draw_labels(np.random.default_rng(1), 10.0, 5.5, 64)
+    rng_labels, _ = draw_labels(np.random.default_rng(1), 10.0, 5.5, 64, (6, 50))
     pictures = []
     for name, direction in (("kits19", KITS19_DIRECTION), ("lps", (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))):
         array = rng_labels if name == "lps" else np.ascontiguousarray(rng_labels[::-1].transpose(2, 1, 0))
@@ -172,7 +185,7 @@ def test_the_order_of_axes_in_the_file_does_not_turn_the_body(tmp_path: Path) ->
         write(tmp_path / f"{name}_out", labels=tmp_path / name)
         painted = sitk.ReadImage(str(tmp_path / f"{name}_out" / "case_00001" / "imaging.nii.gz"))
         pictures.append(sitk.GetArrayFromImage(sitk.DICOMOrient(painted, "LPS")))
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
 
 
 def test_a_map_without_any_kidney_is_painted_too(tmp_path: Path) -> None:
@@ -208,6 +221,9 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
         ({"spacing_z": [5.0, 0.5]}, "spacing_z"),
         ({"spacing_xy": [0.0, 1.0]}, "spacing_xy"),
         ({"spacing_xy": [0.7]}, "spacing_xy"),
+        ({"tumor_radius": [30, 6]}, "tumor_radius"),
+        ({"phases": dict.fromkeys(PHASES, 0.0)}, "phases"),
+        ({"phases": {"portal": 1.0}}, "phases"),
         ({"labels": "nowhere"}, "labels=nowhere"),
         ({"labels": "."}, "segmentation.nii.gz"),
     ],
