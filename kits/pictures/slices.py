@@ -47,7 +47,8 @@ def slices_figure(scene: Scene) -> Figure:
     head, foot = 0.2 + 0.3 * len(scene.headings), 0.45
     height = head + tall + 0.12 + low + foot
     figure = Figure(figsize=(WIDTH, height), dpi=100)
-    figure.suptitle("          ".join(scene.headings), color=INK, fontsize=14, y=1 - 0.25 / height, va="center")
+    color = INK if scene.prediction.any() else COLORS["tumor"]
+    figure.suptitle("          ".join(scene.headings), color=color, fontsize=14, y=1 - 0.25 / height, va="center")
     edges = {"left": 0.004, "right": 0.996, "wspace": 0.015}
     upper = figure.add_gridspec(1, 3, top=1 - 0.5 / height, bottom=(foot + low + 0.12) / height, width_ratios=[x, x, y], **edges)
     for axis in range(3):
@@ -57,9 +58,6 @@ def slices_figure(scene: Scene) -> Figure:
     lower = figure.add_gridspec(1, ROW_SLICES, top=(foot + low) / height, bottom=foot / height, **edges)
     for place, index in enumerate(detail_slices(scene)):
         draw_plane(figure.add_subplot(lower[0, place]), scene, 0, index, close)
-    if not scene.prediction.any():
-        middle = 1 - (0.5 + tall / 2) / height
-        figure.text(0.5, middle, "nothing found", color=COLORS["tumor"], fontsize=30, ha="center", weight="bold")
     _legend(figure, scene)
     return figure
 

@@ -18,25 +18,31 @@ if TYPE_CHECKING:
 
 EDGE_MM = 12.0  # empty space around what is marked
 GRID_MM = 1.25
+MOST_VOXELS = 8e6  # of a field; a coarser grid where false positives lie far apart
 
 
 def surface_figure(scene: Scene) -> Figure:
     """Translucent kidneys and tumors from the front and from behind; the truth, where given, beside the prediction."""
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
     panels = list(zip(("prediction", "truth"), scene.maps, strict=False))
     window = scene.marked or scene.clip((0, n) for n in scene.hu.shape)
-    width, height = (length(window[axis]) * scene.spacing[axis] + 2 * EDGE_MM for axis in (2, 0))
+    height, depth, width = (length(part) * step + 2 * EDGE_MM for part, step in zip(window, scene.spacing, strict=True))
+    grid_mm = max(GRID_MM, (height * depth * width / MOST_VOXELS) ** (1 / 3))
     across = 6.0
-    down = across * height / width
+    down = min(5.5, across * height / width)  # a lone kidney is taller than wide
     figure = Figure(figsize=(across * len(panels), 2 * down + 0.95), dpi=100)
     figure.suptitle("\n".join(scene.headings), color=INK, fontsize=13, y=0.99)
     grid = figure.add_gridspec(2, len(panels), left=0, right=1, top=1 - 0.9 / (2 * down + 0.95), bottom=0, wspace=0, hspace=0)
     for column, (title, labels) in enumerate(panels):
-        fields = {name: surface_field(labels[window] == label, scene.spacing) for label, name in NAMES.items()}
+        fields = {}
+        if labels.any():
+            fields = {name: surface_field(labels[window] == label, scene.spacing, grid_mm) for label, name in NAMES.items()}
         for row, (view, letters) in enumerate((("from the front", "RL"), ("from behind", "LR"))):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(render(fields, behind=row == 1), origin="lower", extent=(0, width, 0, height), interpolation="bicubic")
+            picture = render(fields, behind=row == 1) if labels.any() else np.full((2, 2, 3), to_rgb(PAPER))
+            axes.imshow(picture, origin="lower", extent=(0, width, 0, height), interpolation="bicubic")
             axes.set_axis_off()
             text = f"{title}, {view}" + ("" if labels.any() else ": nothing found" if column == 0 else ": empty")
             write(axes, 0.5, 0.98, text, size=12, ha="center", va="top")
@@ -46,17 +52,17 @@ def surface_figure(scene: Scene) -> Figure:
     return figure
 
 
-def surface_field(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """A mask (z, y, x) as a smooth field (z, y, x) on a cubic grid of GRID_MM whose level 0.5 is the surface."""
+def surface_field(mask: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndarray:
+    """A mask (z, y, x) as a smooth field (z, y, x) on a cubic grid of grid_mm whose level 0.5 is the surface."""
     edges = [int(np.ceil(EDGE_MM / step)) for step in spacing]
     wide = np.pad(mask, [(edge, edge) for edge in edges]).astype(np.float32)
-    shape = [round((n * step + 2 * EDGE_MM) / GRID_MM) for n, step in zip(mask.shape, spacing, strict=True)]
+    shape = [round((n * step + 2 * EDGE_MM) / grid_mm) for n, step in zip(mask.shape, spacing, strict=True)]
     # Centers of the cubic grid in voxels of the padded mask.
-    scale = [GRID_MM / step for step in spacing]
-    shift = [edge - (EDGE_MM - GRID_MM / 2) / step - 0.5 for edge, step in zip(edges, spacing, strict=True)]
+    scale = [grid_mm / step for step in spacing]
+    shift = [edge - (EDGE_MM - grid_mm / 2) / step - 0.5 for edge, step in zip(edges, spacing, strict=True)]
     field = ndimage.affine_transform(wide, scale, offset=shift, output_shape=shape, order=1)
     # Thick slices need more smoothing along z, or they show as steps.
-    return ndimage.gaussian_filter(field, [max(0.8, 0.45 * step / GRID_MM) for step in spacing])
+    return ndimage.gaussian_filter(field, [max(0.8, 0.45 * step / grid_mm) for step in spacing])
 
 
 def render(fields: dict[str, np.ndarray], *, behind: bool) -> np.ndarray:
@@ -94,7 +100,11 @@ def _first_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     before, at = field[z, np.maximum(hit - 1, 0), x], field[z, hit, x]
     depth = np.where(met, hit - (at - level) / np.maximum(at - before, 1e-6), np.where(coverage > 0, closest, np.inf))
     place = np.stack([np.broadcast_to(z, hit.shape), np.where(np.isfinite(depth), depth, 0), np.broadcast_to(x, hit.shape)])
-    normal = -np.stack([ndimage.map_coordinates(slope, place, order=1) for slope in np.gradient(field)])
+
+    def sample(step: np.ndarray) -> np.ndarray:
+        return ndimage.map_coordinates(field, place + step[:, None, None], order=1, mode="nearest")
+
+    normal = np.stack([sample(-step) - sample(step) for step in np.eye(3)])  # the field falls outward
     normal /= np.linalg.norm(normal, axis=0) + 1e-6
     lamp = np.array([0.5, -0.75, -0.43])  # from above, in front and the left of the picture
     light = np.tensordot(lamp / np.linalg.norm(lamp), normal, 1)

@@ -100,7 +100,7 @@ def test_a_sphere_keeps_its_size_and_place_as_a_surface() -> None:
     z, y, x = np.ogrid[:12, :60, :80]
     center = (5.5, 29.5, 39.5)
     mask = sum(((g - c) * s) ** 2 for g, c, s in zip((z, y, x), center, SPACING, strict=True)) < 20**2
-    field = surface_field(mask, SPACING)
+    field = surface_field(mask, SPACING, GRID_MM)
     inside = np.argwhere(field >= 0.5)
     np.testing.assert_allclose((inside.mean(axis=0) + 0.5) * GRID_MM - EDGE_MM, (np.array(center) + 0.5) * SPACING, atol=0.5)
     assert len(inside) * GRID_MM**3 == pytest.approx(mask.sum() * np.prod(SPACING), rel=0.06)
