@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kits.volume import (
@@ -91,6 +91,7 @@ def test_an_array_of_another_shape_is_refused() -> None:
         to_image(volume.array[1:], volume.grid)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     start=st.tuples(*[st.integers(-9, 9)] * 3),
     shape=st.tuples(*[st.integers(1, 8)] * 3),
@@ -139,6 +140,7 @@ def test_factor_two_is_the_mean_of_four() -> None:
     np.testing.assert_allclose(area_resize(array.astype(np.float32), (4, 3)), expected)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(n=st.integers(1, 40), m=st.integers(1, 40), k=st.integers(1, 40))
 def test_area_averaging_keeps_the_mean_and_constants(n: int, m: int, k: int) -> None:
     array = np.random.default_rng(n).normal(size=(2, n, 7)).astype(np.float32)
@@ -195,6 +197,7 @@ def test_labels_of_whole_coarse_voxels_come_back_unchanged() -> None:
     np.testing.assert_array_equal(labels_to_native(coarse, grid), labels)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(y=st.integers(5, 900), x=st.integers(5, 900), size=st.integers(4, 256), data=st.data())
 def test_every_coarse_window_covers_its_native_voxels(y: int, x: int, size: int, data: st.DataObject) -> None:
     grid = plane_grid((9, y, x), size)
