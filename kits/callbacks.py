@@ -15,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
-from kits.data.preparation import write_json
+from kits.io import write_json
 
 SCORE = "val/score"
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "numpy", "SimpleITK", "hydra-core")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
     Raises:
         KitsError: no folder of predictions, or a label map of the truth is damaged.
     """
-    from kits.io import write_text
+    from kits.io import write_json, write_text
     from kits.metrics import summarize
 
     if not prediction.is_dir():
@@ -89,7 +88,7 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
     summary: dict[str, Any] = {"cases": len(rows), **means, **({"missing": missing} if missing else {})}
     table = as_table(rows, means)
     write_text(output / "cases.csv", as_csv(rows))
-    write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json(output / "summary.json", summary)
     write_text(output / "table.txt", table)
     return table
 

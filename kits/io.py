@@ -6,6 +6,7 @@ ITK reads a truncated or damaged .nii.gz without complaint and fills the rest wi
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import zlib
@@ -13,6 +14,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -106,6 +108,11 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole_file(path, path.suffix) as temporary:
         temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a plain container as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 @contextmanager

@@ -47,8 +47,7 @@ def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -
 
     from tqdm import tqdm
 
-    from kits.data.preparation import write_json
-    from kits.io import read_volume, write_labels
+    from kits.io import read_volume, write_json, write_labels
 
     report, failed = {}, []
     for name, path in tqdm(images.items(), desc="predict", unit="case"):

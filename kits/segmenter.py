@@ -114,8 +114,10 @@ class Segmenter:
             inference=self.coarse_config["inference"],
             device=self.device,
         )
+        inside = np.zeros_like(mask)
+        inside[grid.inside] = mask[grid.inside]  # what the network sees in the padding is nowhere in the volume
         found = find_rois(
-            mask,
+            inside,
             count=rule["count"],
             min_voxels=rule["min_voxels"],
             min_ml=rule["min_ml"],

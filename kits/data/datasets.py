@@ -16,7 +16,7 @@ from kits.data.transforms import apply_gamma, augment
 from kits.intensity import normalise
 from kits.labels import BACKGROUND
 from kits.roi import Box, jitter
-from kits.volume import crop
+from kits.volume import Spacing, crop
 
 
 class CachedCase:
@@ -25,7 +25,7 @@ class CachedCase:
     def __init__(self, cache: Path, record: dict[str, Any]) -> None:
         self.id: str = record["id"]
         self.folder = cache / record["folder"]
-        self.spacing: tuple[float, ...] = tuple(record["spacing"])
+        self.spacing: Spacing = tuple(record["spacing"])
         self.shape: tuple[int, ...] = tuple(record["shape"])
         self.boxes = [Box.from_list(box) for box in record["boxes"]]
         self.kidney_slices: tuple[int, int] = tuple(record["kidney_slices"])

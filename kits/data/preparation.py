@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +13,7 @@ from tqdm import tqdm
 from kits.data.cache import digest, prepare_case
 from kits.data.index import Case, find_cases, split_cases
 from kits.errors import KitsError
+from kits.io import write_json
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +94,3 @@ def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
         "least_kidney_in_rois": min(case.get("kidney_in_rois", 1.0) for case in per_case.values()),
     }
     return {"overall": overall, "cases": per_case}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
