@@ -81,16 +81,12 @@ def write_dataset(
     Raises:
         KitsError: an impossible option, no label maps, a damaged one, or a folder that cannot be written.
     """
-    if cases is not None and cases < 1:
-        raise KitsError(f"cases={cases}: there is nothing to write; give 1 or more")
-    if workers < 1:
-        raise KitsError(f"workers={workers}: give 1 or more processes")
-    if seed < 0:
-        raise KitsError(f"seed={seed}: give 0 or more")
-    if matrix < 32:
-        raise KitsError(f"matrix={matrix}: a slice needs at least 32 pixels; give 128 to 1024")
-    if set(phases) != set(PHASES) or min(phases.values()) < 0 or sum(phases.values()) <= 0:
-        raise KitsError(f"phases={phases}: give a weight of 0 or more to each of {', '.join(PHASES)}, and not 0 to all")
+    if cases is not None:
+        check_whole("cases", cases, 1)
+    check_whole("workers", workers, 1)
+    check_whole("seed", seed, 0)
+    check_whole("matrix", matrix, 32)
+    check_phases(phases)
     ranges = checked_range("spacing_z", spacing_z, 20), checked_range("spacing_xy", spacing_xy, 20)
     radii = checked_range("tumor_radius", tumor_radius, 100)
     sources: list[tuple[str, Path | None]]
@@ -105,6 +101,20 @@ def write_dataset(
     records = run(plans, workers)
     write_record(Path(output), records)
     return [record["case_id"] for record in records]
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise KitsError unless an option is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise KitsError(f"{name}={value}: give a whole number of {least} or more")
+
+
+def check_phases(phases: object) -> None:
+    """Raise KitsError unless every contrast phase has a weight, and not all of them 0."""
+    weights = list(phases.values()) if isinstance(phases, dict) and set(phases) == set(PHASES) else []
+    numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in weights)
+    if not weights or not numbers or sum(weights) <= 0:
+        raise KitsError(f"phases={phases}: give a weight of 0 or more to each of {', '.join(PHASES)}, and not 0 to all")
 
 
 def checked_range(name: str, values: list[float], highest: float) -> tuple[float, float]:

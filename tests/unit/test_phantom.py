@@ -215,6 +215,7 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
     [
         ({"cases": 0}, "cases=0"),
         ({"cases": None}, "cases"),
+        ({"cases": "two"}, "cases=two"),
         ({"workers": 0}, "workers=0"),
         ({"seed": -1}, "seed=-1"),
         ({"matrix": 8}, "matrix=8"),
@@ -224,6 +225,7 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
         ({"tumor_radius": [30, 6]}, "tumor_radius"),
         ({"phases": dict.fromkeys(PHASES, 0.0)}, "phases"),
         ({"phases": {"portal": 1.0}}, "phases"),
+        ({"phases": 3}, "phases=3"),
         ({"labels": "nowhere"}, "labels=nowhere"),
         ({"labels": "."}, "segmentation.nii.gz"),
     ],
