@@ -25,9 +25,7 @@ def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, lis
     """The callbacks of a run, from the group `callbacks`."""
     run_dir = Path(config["run_dir"])
     return [
-        ModelCheckpoint(
-            run_dir, filename="best", monitor=SCORE, mode="max", save_last=True, enable_version_counter=False
-        ),
+        ModelCheckpoint(run_dir, filename="best", monitor=SCORE, mode="max", save_last=True, enable_version_counter=False),
         EarlyStopping(SCORE, mode="max", patience=config["callbacks"]["early_stopping"]["patience"]),
         TQDMProgressBar(),
         Manifest(run_dir, config, data_hash, split),

@@ -32,7 +32,9 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KitsError(f"{path}: not a checkpoint that can be opened safely ({reason}); give one that kits.train wrote") from error
+        raise KitsError(
+            f"{path}: not a checkpoint that can be opened safely ({reason}); give one that kits.train wrote"
+        ) from error
     config = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(config, dict) or "kits_format" not in config or "state_dict" not in content:
         raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")

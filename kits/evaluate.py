@@ -8,9 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +77,12 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
     """
     from kits.io import write_json, write_text
     from kits.metrics import summarize
+    from kits.parallel import map_cases
 
     if not prediction.is_dir():
         raise KitsError(f"prediction={prediction}: no such folder; give the output of kits.predict")
-    rows = score_all(prediction, truth, cases, workers)
+    calls = [(prediction, truth, case) for case in cases]
+    rows = [row for row in map_cases(score, calls, workers=workers, desc="evaluate") if isinstance(row, Row)]
     means = summarize(row.scores for row in rows)
     missing = [row.case for row in rows if not row.scored]
     summary: dict[str, Any] = {"cases": len(rows), **means, **({"missing": missing} if missing else {})}
@@ -91,25 +91,6 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
     write_json(output / "summary.json", summary)
     write_text(output / "table.txt", table)
     return table
-
-
-def score_all(prediction: Path, truth: Path, cases: Sequence[str], workers: int) -> list[Row]:
-    """A row for each case, in the order of `cases`."""
-    from tqdm import tqdm
-
-    bar = {"total": len(cases), "desc": "evaluate", "unit": "case"}
-    if workers <= 1 or len(cases) == 1:
-        return [score(prediction, truth, case) for case in tqdm(cases, **bar)]
-    # Not fork: a fork of a process whose libraries have started threads can hang.
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(score, prediction, truth, case) for case in cases]
-        try:
-            for job in tqdm(as_completed(jobs), **bar):
-                job.result()  # the first damaged truth stops here
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [job.result() for job in jobs]
 
 
 def score(prediction: Path, truth: Path, case: str) -> Row:

@@ -92,9 +92,7 @@ class Segmenter:
         labels = clean(labels, volume.spacing, **self.fine_config["postprocess"])
         cleaned = time.perf_counter()
         voxel_ml = float(np.prod(volume.spacing)) / 1000
-        volumes = {
-            name: int((labels == value).sum()) * voxel_ml for name, value in (("kidney", KIDNEY), ("tumor", TUMOR))
-        }
+        volumes = {name: int((labels == value).sum()) * voxel_ml for name, value in (("kidney", KIDNEY), ("tumor", TUMOR))}
         if not labels.any():
             warnings.append("nothing found: no kidney and no tumor voxel in the result")
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}

@@ -20,10 +20,14 @@ def main(config: dict[str, Any]) -> None:
 def train(config: dict[str, Any]) -> None:
     """Fit the stage that the configuration names."""
     import logging
+    import warnings
 
-    # Its tips about clusters and loggers would drown what matters here.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     import pytorch_lightning as pl
+
+    # Its tips about clusters, loaders and loggers would drown what matters here.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*treespec", "The '.*_dataloader' does not have many workers", "(Checkpoint|Experiment logs) directory"):
+        warnings.filterwarnings("ignore", message)
 
     from kits.callbacks import SCORE, build_callbacks
     from kits.data.datamodule import KitsDataModule

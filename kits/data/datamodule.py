@@ -55,9 +55,7 @@ class KitsDataModule:
         index = read_index(cache, {"coarse_size": self.data["coarse_size"], "roi": self.data["roi"]})
         self.data_hash: str = index["data_hash"]
         self.split = {part: read_split(cache / "splits.json", part) for part in ("train", "validation")}
-        self.cases = {
-            part: [CachedCase(cache, index["cases"][case]) for case in ids] for part, ids in self.split.items()
-        }
+        self.cases = {part: [CachedCase(cache, index["cases"][case]) for case in ids] for part, ids in self.split.items()}
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""

@@ -40,9 +40,7 @@ def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
     return cases
 
 
-def split_cases(
-    ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int
-) -> dict[str, list[str]]:
+def split_cases(ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int) -> dict[str, list[str]]:
     """Seeded split into `train` and `validation`: 21 validation cases of 210 (paper, section 3), a fraction of fewer.
 
     Raises:

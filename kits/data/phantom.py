@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from zlib import crc32
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kits.data.kidney import Cyst
 from kits.data.painter import paint
@@ -28,6 +24,7 @@ from kits.data.shapes import draw_labels
 from kits.errors import KitsError
 from kits.io import read_labels
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
+from kits.parallel import map_cases
 from kits.volume import Grid, to_image
 
 # nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
@@ -98,7 +95,8 @@ def write_dataset(
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
     plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases) for case_id, source in sources]
     make_folder(Path(output))
-    records = run(plans, workers)
+    # Nothing is caught: the first case that cannot be written ends the whole.
+    records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
     write_record(Path(output), records)
     return [record["case_id"] for record in records]
 
@@ -142,31 +140,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KitsError(f"output={folder}: cannot be made ({error.strerror}); give a folder you may write") from error
-
-
-def run(plans: list[Plan], workers: int) -> list[dict[str, Any]]:
-    """Write every plan, in this process or in `workers`; the records are in the order of the plans."""
-    records: dict[str, dict[str, Any]] = {}
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(plans), desc="phantom", unit="case", smoothing=0.1))
-        if workers == 1 or len(plans) == 1:
-            for plan in plans:
-                records[plan.case_id] = write_case(plan)
-                bar.update()
-        else:
-            # Spawned, not forked: the parent may hold threads of SimpleITK or torch.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(plans)), mp_context=context))
-            futures = [pool.submit(write_case, plan) for plan in plans]
-            try:
-                for future in as_completed(futures):
-                    record = future.result()
-                    records[record["case_id"]] = record
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    return [records[plan.case_id] for plan in plans]
 
 
 def write_case(plan: Plan) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +12,7 @@ from kits.data.cache import digest, prepare_case
 from kits.data.index import Case, find_cases, split_cases
 from kits.errors import KitsError
 from kits.io import write_json
+from kits.parallel import map_cases
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
@@ -56,24 +55,12 @@ def split_settings(split: dict[str, Any]) -> dict[str, Any]:
     return {name: split[name] for name in ("validation_cases", "validation_fraction", "seed")}
 
 
-def prepare_all(
-    cases: list[Case], settings: dict[str, Any], cache: Path, workers: int
-) -> tuple[list[dict[str, Any]], list[str]]:
+def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, workers: int) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of the sound cases by id, and what is wrong with each of the others."""
-    records, damaged = [], []
-    # Not fork: a fork of a process whose libraries have started threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(prepare_case, case, settings, cache) for case in cases]
-        try:
-            for job in tqdm(as_completed(running), total=len(running), desc="prepare", unit="case"):
-                try:
-                    records.append(job.result())
-                except KitsError as error:
-                    damaged.append(str(error))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return sorted(records, key=lambda record: record["id"]), sorted(damaged)
+    calls = [(case, settings, cache) for case in cases]
+    results = map_cases(prepare_case, calls, workers=workers, desc="prepare", catch=(KitsError,))
+    records = [result for result in results if not isinstance(result, Exception)]
+    return records, [str(result) for result in results if isinstance(result, Exception)]
 
 
 def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:

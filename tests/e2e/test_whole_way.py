@@ -47,6 +47,7 @@ FINE = [
     "model.widths=[8,8]",
     "model.width=8",
     "model.freeze_statistics=false",
+    "optimizer.lr=0.003",
 ]
 
 

@@ -82,7 +82,11 @@ def test_coarse_windows_are_whole_slices_around_the_kidneys(config: dict) -> Non
 
 
 def test_a_window_longer_than_the_scan_is_padded_with_air(config: dict) -> None:
-    coarse = {**config, "stage": "coarse", "sampling": {"patch": [32, 32, 32], "foreground": 0.5, "patches_per_epoch": 2, "batch_size": 1}}
+    coarse = {
+        **config,
+        "stage": "coarse",
+        "sampling": {"patch": [32, 32, 32], "foreground": 0.5, "patches_per_epoch": 2, "batch_size": 1},
+    }
     for patch in patches(coarse):
         assert (patch["image"][0, 20:] == -1).all()
         assert (patch["label"][20:] == 0).all()

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo"}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
-    **dict.fromkeys(("volume", "intensity", "config"), 0),
+    **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
     **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures"), 3),

@@ -1,5 +1,7 @@
 """Sliding windows and pasting: nothing is shifted, lost or invented."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from kits.inference import coarse_mask, fit_to_multiple, segment_boxes, sliding_
 from kits.roi import Box
 
 
-@pytest.mark.parametrize(("depth", "window", "overlap"), [(5, 8, 0.5), (8, 8, 0.5), (9, 8, 0.5), (100, 24, 0.25), (1059, 48, 0.25)])
+@pytest.mark.parametrize(
+    ("depth", "window", "overlap"), [(5, 8, 0.5), (8, 8, 0.5), (9, 8, 0.5), (100, 24, 0.25), (1059, 48, 0.25)]
+)
 def test_windows_cover_every_slice_and_overlap(depth: int, window: int, overlap: float) -> None:
     starts = window_starts(depth, window, overlap)
     seen = np.zeros(depth, int)
@@ -17,7 +21,7 @@ def test_windows_cover_every_slice_and_overlap(depth: int, window: int, overlap:
         assert start + min(window, depth) <= depth
         seen[start : start + window] += 1
     assert seen.min() >= 1
-    for first, second in zip(starts, starts[1:], strict=False):
+    for first, second in itertools.pairwise(starts):
         assert first + window - second >= int(window * overlap)
 
 

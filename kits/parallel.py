@@ -1,0 +1,63 @@
+"""The same work on many cases, in processes, under a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def map_cases(
+    work: Callable[..., T],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    workers: int,
+    desc: str,
+    catch: tuple[type[Exception], ...] = (),
+) -> list[T | Exception]:
+    """`work(*call)` for every call, in the order of the calls, whichever is done first.
+
+    Args:
+        workers: processes; 1 stays in this one.
+        desc: the name of the progress bar, which shows a rate and the time left.
+        catch: exceptions that become a call's result; any other ends the whole.
+    """
+    results: list[Any] = [None] * len(calls)
+    for position, job in tqdm(finished(work, calls, workers), total=len(calls), desc=desc, unit="case"):
+        try:
+            results[position] = job.result()
+        except catch as error:
+            results[position] = error
+    return results
+
+
+def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Future[T]]]:
+    """Each call's position and its finished future, as they finish."""
+    if workers <= 1 or len(calls) <= 1:
+        for position, call in enumerate(calls):
+            yield position, run_here(work, call)
+        return
+    # Spawned, not forked: a fork of a process whose libraries have started threads can hang.
+    with ProcessPoolExecutor(min(workers, len(calls)), mp_context=get_context("spawn")) as pool:
+        positions = {pool.submit(work, *call): position for position, call in enumerate(calls)}
+        try:
+            for job in as_completed(positions):
+                yield positions[job], job
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def run_here(work: Callable[..., T], call: tuple[Any, ...]) -> Future[T]:
+    """A future that is finished already, from this process."""
+    job: Future[T] = Future()
+    try:
+        job.set_result(work(*call))
+    except Exception as error:
+        job.set_exception(error)
+    return job
