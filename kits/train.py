@@ -40,7 +40,7 @@ def train(config: dict[str, Any]) -> None:
         **config["trainer"],
         default_root_dir=config["run_dir"],
         callbacks=build_callbacks(config, data.data_hash, data.split),
-        logger=build_logger(config),
+        logger=build_loggers(config),
         enable_model_summary=False,
     )
     print(f"{config['stage']}: {len(data.split['train'])} training and {len(data.split['validation'])} validation cases")
@@ -53,13 +53,26 @@ def train(config: dict[str, Any]) -> None:
     print(f"best {SCORE} {float(score):.4f}: {Path(config['run_dir']) / 'best.ckpt'}")
 
 
-def build_logger(config: dict[str, Any]) -> Any:
-    """The logger of the group `logger`: metrics.csv in the run folder."""
-    from pytorch_lightning.loggers import CSVLogger
+def build_loggers(config: dict[str, Any]) -> list[Any]:
+    """metrics.csv in the run folder always, and what the group `logger` names beside it.
 
-    if config["logger"]["name"] != "csv":
-        raise KitsError(f"logger.name={config['logger']['name']}: no such logger; take csv")
-    return CSVLogger(config["run_dir"], name="", version="")
+    Raises:
+        KitsError: the group names no logger of ours.
+    """
+    import os
+
+    from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+    options = config["logger"]
+    loggers: list[Any] = [CSVLogger(config["run_dir"], name="", version="")]
+    if options["name"] == "wandb":
+        mode = options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        name = Path(config["run_dir"]).name
+        chosen = {"project": options["project"], "entity": options["entity"], "mode": mode}
+        loggers.append(WandbLogger(name, config["run_dir"], offline=mode == "offline", config=config, **chosen))
+    elif options["name"] != "csv":
+        raise KitsError(f"logger.name={options['name']}: no such logger; take csv or wandb")
+    return loggers
 
 
 if __name__ == "__main__":

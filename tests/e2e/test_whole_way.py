@@ -130,7 +130,7 @@ def test_checkpoints_that_do_not_belong_are_refused_in_one_line(runs: Path, tmp_
         Segmenter.load(tmp_path / "none.ckpt", fine, "cpu")
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(coarse.read_bytes()[:1000])
-    with pytest.raises(KitsError, match="cannot be opened|not a checkpoint"):
+    with pytest.raises(KitsError, match=r"cannot be opened|not a checkpoint"):
         Segmenter.load(broken, fine, "cpu")
     with pytest.raises(KitsError, match="device=nonsense"):
         Segmenter.load(coarse, fine, "nonsense")
