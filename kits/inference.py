@@ -6,15 +6,16 @@ The network takes a window (1, 1, D, H, W) of intensities in [-1, 1] and gives l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kits.intensity import normalise
+from kits.intensity import PAD_HU, normalise
 from kits.labels import BACKGROUND
 from kits.roi import Box
-from kits.volume import crop
+from kits.volume import Spacing, crop
 
 Network = Callable[[Tensor], Tensor]
 
@@ -101,36 +102,81 @@ def fit_to_multiple(box: Box, multiple: int) -> Box:
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def segment_boxes(
-    network: Network,
-    hu: np.ndarray,
-    boxes: list[Box],
-    *,
-    window_hu: Sequence[float],
-    inference: dict,
-    multiple: int,
-    pad_hu: float,
-    device: torch.device | str,
-) -> np.ndarray:
-    """Labels of the whole volume, uint8 (z, y, x): the network's inside the boxes, background elsewhere.
+@dataclass(frozen=True)
+class BoxReader:
+    """How a fine network reads a box of a volume.
 
-    Each box is read with its real surroundings up to the network's next input size. Where boxes overlap, the higher
-    label stays: a tumor that one of them saw whole is not cut by the other's border.
+    Attributes:
+        window_hu: HU window that is scaled to [-1, 1].
+        inference: `window` (slices at once) and `overlap`.
+        multiple: in-plane size that the network takes, and its multiples.
     """
-    labels = np.full(hu.shape, BACKGROUND, dtype=np.uint8)
-    for box in boxes:
-        outer = fit_to_multiple(box, multiple)
-        patch = crop(hu, outer.start, outer.shape, pad_hu)
+
+    network: Network
+    window_hu: Sequence[float]
+    inference: dict
+    multiple: int
+    device: torch.device | str
+
+    @classmethod
+    def of(cls, network: nn.Module, config: dict, device: torch.device | str) -> BoxReader:
+        """As a fine checkpoint's configuration says."""
+        multiple = int(network.in_plane_multiple)  # type: ignore[arg-type]
+        return cls(network, config["data"]["window_hu"], config["inference"], multiple, device)
+
+    def labels(self, hu: np.ndarray, box: Box) -> np.ndarray:
+        """uint8 labels of the box's shape; it is read with its real surroundings up to the network's next input size."""
+        outer = fit_to_multiple(box, self.multiple)
         logits = sliding_logits(
-            network,
-            patch,
-            window_hu=window_hu,
-            window=inference["window"],
-            overlap=inference["overlap"],
-            device=device,
+            self.network,
+            crop(hu, outer.start, outer.shape, PAD_HU),
+            window_hu=self.window_hu,
+            window=self.inference["window"],
+            overlap=self.inference["overlap"],
+            device=self.device,
         )
         found = logits.argmax(0).to(torch.uint8).numpy()
         offset = np.subtract(box.start, outer.start)
-        inner = found[tuple(slice(o, o + size) for o, size in zip(offset, box.shape, strict=True))]
-        np.maximum(labels[box.slices], inner, out=labels[box.slices])
-    return labels
+        return found[tuple(slice(o, o + size) for o, size in zip(offset, box.shape, strict=True))]
+
+
+def touched_faces(labels: np.ndarray) -> np.ndarray:
+    """Bool (2, 3): whether foreground reaches the first and the last layer of a box along (z, y, x)."""
+    found = labels != BACKGROUND
+    return np.array([[found.take(layer, axis).any() for axis in range(3)] for layer in (0, -1)])
+
+
+def grow_touched(box: Box, touched: np.ndarray, grow_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
+    """The box with its touched faces moved outwards by `grow_mm`, cut at the volume's `bounds`."""
+    grown = box.grow_mm(grow_mm, spacing, bounds)
+    start = [g if t else s for s, g, t in zip(box.start, grown.start, touched[0], strict=True)]
+    stop = [g if t else s for s, g, t in zip(box.stop, grown.stop, touched[1], strict=True)]
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def segment_boxes(
+    reader: BoxReader, hu: np.ndarray, boxes: list[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
+) -> tuple[np.ndarray, list[Box]]:
+    """Segment every box; one whose result is cut by a face grows there and is read again.
+
+    Args:
+        hu: (z, y, x) HU of the whole volume.
+        grow_mm: how far a touched face moves.
+        grow_rounds: how often a box may grow.
+
+    Returns:
+        Labels of the whole volume, uint8 (z, y, x), background outside the boxes, and the boxes that were read in the end.
+        Where boxes overlap the higher label stays: a tumor that one of them saw whole is not cut by the other's border.
+    """
+    labels = np.full(hu.shape, BACKGROUND, dtype=np.uint8)
+    final = []
+    for box in boxes:
+        found = reader.labels(hu, box)
+        for _ in range(grow_rounds):
+            grown = grow_touched(box, touched_faces(found), grow_mm, spacing, hu.shape)
+            if grown == box:
+                break
+            box, found = grown, reader.labels(hu, grown)
+        np.maximum(labels[box.slices], found, out=labels[box.slices])
+        final.append(box)
+    return labels, final

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# What lies beyond a volume: air. Never 0 HU, which is water.
+PAD_HU = -1024
+
 
 def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
     """Clip HU to the window and scale it linearly to [-1, 1] (paper, section 3); float32 of the same shape."""

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from kits.checkpoint import load_network
-from kits.data.cache import PAD_HU
 from kits.errors import KitsError
-from kits.inference import coarse_mask, segment_boxes
+from kits.inference import BoxReader, coarse_mask, segment_boxes
+from kits.intensity import PAD_HU
 from kits.labels import KIDNEY, TUMOR
 from kits.postprocess import clean
 from kits.roi import Box, body_box, find_rois
@@ -29,7 +29,7 @@ class Segmentation:
 
     Attributes:
         labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor.
-        boxes: the ROIs in voxels of the volume, largest first.
+        boxes: the ROIs in voxels of the volume, largest first, as the fine stage read them in the end.
         warnings: what a reader of the result should know.
         seconds: wall time of each step.
         volumes_ml: kidney (without tumor) and tumor volume in mL.
@@ -78,15 +78,10 @@ class Segmenter:
         began = time.perf_counter()
         boxes, warnings = self.find_boxes(volume)
         found = time.perf_counter()
-        labels = segment_boxes(
-            self.fine,
-            volume.array,
-            boxes,
-            window_hu=self.fine_config["data"]["window_hu"],
-            inference=self.fine_config["inference"],
-            multiple=self.fine.in_plane_multiple,  # type: ignore[arg-type]
-            pad_hu=PAD_HU,
-            device=self.device,
+        reader = BoxReader.of(self.fine, self.fine_config, self.device)
+        rule = self.fine_config["roi"]
+        labels, boxes = segment_boxes(
+            reader, volume.array, boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rule["grow_rounds"]
         )
         outlined = time.perf_counter()
         labels = clean(labels, volume.spacing, **self.fine_config["postprocess"])

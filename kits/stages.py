@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from kits.checkpoint import FORMAT
-from kits.data.cache import PAD_HU
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
-from kits.inference import coarse_mask, segment_boxes
+from kits.inference import BoxReader, coarse_mask, segment_boxes
 from kits.labels import BACKGROUND, REGIONS
 from kits.losses import build_loss, parallel_loss
 from kits.metrics import dice, score_case
@@ -86,7 +85,7 @@ class CoarseModule(StageModule):
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:
-        """Dice and recall of the mask, and how much of kidney and tumor its ROIs cover."""
+        """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
         mask = coarse_mask(
             self.network,
             case.coarse_image,
@@ -99,10 +98,12 @@ class CoarseModule(StageModule):
         boxes = find_rois(mask, count=rule["count"], min_voxels=rule["min_voxels"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
-        scores = {"score": overlap, "dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
+        scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
         for region, values in REGIONS.items():
             inside = np.isin(truth, values)
             scores[f"roi_{region}"] = coverage(boxes, inside) if inside.any() else 1.0
+        # Ours: Dice alone would take a mask whose ROIs miss a kidney, coverage alone one whose ROI is the whole body.
+        scores["score"] = (overlap + scores["roi_kidney"]) / 2
         scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
         return scores
 
@@ -122,16 +123,9 @@ class FineModule(StageModule):
     def score(self, case: CachedCase) -> dict[str, float]:
         """KiTS19's Dice of the case with true ROIs."""
         margin = self.config["roi"]["margin_mm"]
-        labels = segment_boxes(
-            self.network,
-            case.image,
-            [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes],
-            window_hu=self.config["data"]["window_hu"],
-            inference=self.config["inference"],
-            multiple=self.network.in_plane_multiple,  # type: ignore[arg-type]
-            pad_hu=PAD_HU,
-            device=self.device,
-        )
+        boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
+        reader = BoxReader.of(self.network, self.config, self.device)
+        labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         scores = score_case(labels, np.asarray(case.label))
         return {"score": scores["composite"], **scores}
 

@@ -25,13 +25,13 @@ import numpy as np
 from kits.data.index import Case
 from kits.data.validate import read_pair
 from kits.errors import KitsError
+from kits.intensity import PAD_HU
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.roi import Box, coverage, find_rois
 from kits.volume import Volume, labels_to_coarse, plane_grid, to_coarse
 
 # Raised whenever the arrays change their meaning, so that an older cache is never read.
 FORMAT = 1
-PAD_HU = -1024
 SLAB = 32
 POINTS = 2000
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kits.data.cache import PAD_HU
 from kits.data.transforms import apply_gamma, augment
-from kits.intensity import normalise
+from kits.intensity import PAD_HU, normalise
 from kits.labels import BACKGROUND
 from kits.roi import Box, jitter
 from kits.volume import Spacing, crop

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kits.inference import coarse_mask, fit_to_multiple, segment_boxes, sliding_logits, window_starts
+from kits.inference import BoxReader, coarse_mask, fit_to_multiple, segment_boxes, sliding_logits, window_starts
 from kits.roi import Box
 
 
@@ -46,24 +46,40 @@ def three_classes(x: Tensor) -> Tensor:
     return torch.cat([-x, torch.where(x > 0, 0.5 - (x - 0.25).abs(), -1.0), torch.where(x > 0.5, 2.0, -2.0)], 1)
 
 
+SPACING = (4.0, 1.0, 1.0)
+READER = BoxReader(three_classes, (-100, 300), {"window": 4, "overlap": 0.25}, 8, "cpu")
+
+
 def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
     hu = np.full((6, 20, 20), -100, np.int16)
     hu[1:4, 3:9, 2:7], hu[2, 5:7, 3:5] = 150, 290
     hu[0, 15, 15] = 290  # outside every box
     boxes = [Box((1, 3, 2), (4, 9, 7)), Box((1, 0, 12), (3, 5, 20))]
-    labels = segment_boxes(
-        three_classes,
-        hu,
-        boxes,
-        window_hu=(-100, 300),
-        inference={"window": 4, "overlap": 0.25},
-        multiple=8,
-        pad_hu=-1024,
-        device="cpu",
-    )
+    labels, read = segment_boxes(READER, hu, boxes, SPACING, grow_mm=0, grow_rounds=0)
     expected = np.zeros_like(hu, dtype=np.uint8)
     expected[1:4, 3:9, 2:7], expected[2, 5:7, 3:5] = 1, 2
     np.testing.assert_array_equal(labels, expected)
+    assert read == boxes
+
+
+def test_a_box_that_cuts_what_it_shows_grows_until_it_holds_it() -> None:
+    hu = np.full((6, 30, 30), -100, np.int16)
+    hu[1:5, 5:25, 8:12] = 150
+    hu[1:5, 5:25, 27:29] = 150  # beside it: never reached
+    cut = Box((0, 10, 5), (6, 16, 15))
+    once, _ = segment_boxes(READER, hu, [cut], SPACING, grow_mm=4, grow_rounds=1)
+    assert 0 < (once > 0).sum() < 4 * 20 * 4
+    labels, read = segment_boxes(READER, hu, [cut], SPACING, grow_mm=4, grow_rounds=5)
+    assert (labels > 0).sum() == 4 * 20 * 4
+    assert read[0].start == (0, 2, 5)
+    assert read[0].stop[2] == 15, "a face that nothing touches stays"
+
+
+def test_a_box_stops_growing_at_the_border_of_the_volume() -> None:
+    hu = np.full((3, 16, 16), 150, np.int16)
+    labels, read = segment_boxes(READER, hu, [Box((1, 6, 6), (2, 9, 9))], SPACING, grow_mm=8, grow_rounds=9)
+    assert read == [Box((0, 0, 0), (3, 16, 16))]
+    assert (labels == 1).all()
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 16, 32])
