@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kits.intensity import PAD_HU, normalise
 from kits.labels import BACKGROUND
+from kits.postprocess import largest_regions
 from kits.roi import Box
 from kits.volume import Spacing, crop
 
@@ -141,8 +142,11 @@ class BoxReader:
 
 
 def touched_faces(labels: np.ndarray) -> np.ndarray:
-    """Bool (2, 3): whether foreground reaches the first and the last layer of a box along (z, y, x)."""
-    found = labels != BACKGROUND
+    """Bool (2, 3): whether the largest region of foreground reaches the first and the last layer of a box along (z, y, x).
+
+    Not any region: a false one at the border would draw the box to where there is still more of it.
+    """
+    found = largest_regions(labels != BACKGROUND, 1)
     return np.array([[found.take(layer, axis).any() for axis in range(3)] for layer in (0, -1)])
 
 

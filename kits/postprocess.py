@@ -16,6 +16,7 @@ def clean(
     labels: np.ndarray,
     spacing: Spacing,
     *,
+    components: int | None,
     tumor_distance_mm: float | None,
     min_ml: float | None,
     fill_holes: bool,
@@ -25,15 +26,31 @@ def clean(
     Args:
         labels: uint8 (z, y, x).
         spacing: (z, y, x) mm.
+        components: how many regions of foreground stay, the largest first.
 
     Returns:
         A new array, or `labels` itself where nothing changes.
     """
+    if components is not None:
+        labels = np.where(largest_regions(labels != BACKGROUND, components), labels, BACKGROUND)
     if tumor_distance_mm is not None:
         labels = drop_far_tumors(labels, spacing, tumor_distance_mm)
     if min_ml is not None:
         labels = drop_specks(labels, spacing, min_ml)
     return fill_enclosed(labels) if fill_holes else labels
+
+
+def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
+    """The `count` largest 26-connected regions of a mask (z, y, x), as a mask."""
+    window = bounding_slices(mask)
+    kept = np.zeros(mask.shape, dtype=bool)
+    if window is not None:
+        regions = cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26, binary_image=True)
+        voxels = np.bincount(regions.ravel())
+        voxels[0] = 0
+        largest = np.argsort(-voxels, kind="stable")[:count]
+        kept[window] = np.isin(regions, largest[voxels[largest] > 0])
+    return kept
 
 
 def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:

@@ -121,16 +121,22 @@ class CoarseWindows(Patches):
 
 
 class RoiPatches(Patches):
-    """Patches of the ROIs at original resolution, from true boxes whose faces are jittered."""
+    """Patches of the ROIs at original resolution, from true boxes whose faces are jittered.
+
+    A share comes from around the boxes: without it the network has never seen a psoas or a spleen whole, and calls them tumor
+    as soon as a predicted box shows one.
+    """
 
     def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if len(case.tumor_points) and rng.random() < self.sampling["tumor"]:
             start = self._around(case.tumor_points[rng.integers(len(case.tumor_points))], rng)
+            return self.cut(case.image, case.label, start)
+        box = case.boxes[rng.integers(len(case.boxes))]
+        if rng.random() < self.sampling["around"]:
+            box = box.grow_mm(self.sampling["around_mm"], case.spacing, case.shape)
         else:
-            box = case.boxes[rng.integers(len(case.boxes))]
             box = jitter(box, rng, self.sampling["jitter_mm"], case.spacing, case.shape)
-            start = self._inside(box, rng)
-        return self.cut(case.image, case.label, start)
+        return self.cut(case.image, case.label, self._inside(box, rng))
 
     def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A start that puts the voxel in the middle half of the patch."""

@@ -39,6 +39,13 @@ def test_a_fine_patch_asked_for_tumor_holds_tumor(config: dict) -> None:
         assert -1 <= patch["image"].min() <= patch["image"].max() <= 1
 
 
+def test_some_patches_show_what_lies_beside_the_kidneys(config: dict) -> None:
+    inside = patches(config, tumor=0.0, around=0.0, jitter_mm=0.0, patch=[4, 8, 8], patches_per_epoch=24)
+    around = patches(config, tumor=0.0, around=1.0, patch=[4, 8, 8], patches_per_epoch=24)
+    assert sum((patch["label"] > 0).any().item() for patch in inside) == 24
+    assert 0 < sum((patch["label"] > 0).any().item() for patch in around) < 20
+
+
 def test_image_and_label_of_a_patch_belong_together(config: dict) -> None:
     for patch in patches(config):
         hu = (patch["image"][0] + 1) * 200 - 100

@@ -75,6 +75,15 @@ def test_a_box_that_cuts_what_it_shows_grows_until_it_holds_it() -> None:
     assert read[0].stop[2] == 15, "a face that nothing touches stays"
 
 
+def test_a_false_region_at_the_border_does_not_grow_the_box() -> None:
+    hu = np.full((6, 30, 30), -100, np.int16)
+    hu[1:5, 11:16, 6:12] = 150
+    hu[1:5, 18:29, 13:16] = 150
+    box = Box((0, 8, 4), (6, 20, 18))
+    _, read = segment_boxes(READER, hu, [box], SPACING, grow_mm=4, grow_rounds=3)
+    assert read == [box]
+
+
 def test_a_box_stops_growing_at_the_border_of_the_volume() -> None:
     hu = np.full((3, 16, 16), 150, np.int16)
     labels, read = segment_boxes(READER, hu, [Box((1, 6, 6), (2, 9, 9))], SPACING, grow_mm=8, grow_rounds=9)

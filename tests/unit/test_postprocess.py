@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kits.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed
+from kits.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed, largest_regions
 
 SPACING = (3.0, 1.0, 1.0)
 
@@ -86,14 +86,28 @@ def test_clean_runs_the_steps_that_are_switched_on() -> None:
     labels = kidney()
     labels[5, 14, 14] = 0
     labels[0, 35:39, 35:39] = 2
-    off = clean(labels, SPACING, tumor_distance_mm=None, min_ml=None, fill_holes=False)
+    off = clean(labels, SPACING, components=None, tumor_distance_mm=None, min_ml=None, fill_holes=False)
     np.testing.assert_array_equal(off, labels)
-    np.testing.assert_array_equal(clean(labels, SPACING, tumor_distance_mm=5, min_ml=0.01, fill_holes=True), kidney())
+    np.testing.assert_array_equal(
+        clean(labels, SPACING, components=None, tumor_distance_mm=5, min_ml=0.01, fill_holes=True), kidney()
+    )
 
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_uniform_maps_come_back_unchanged(value: int) -> None:
     labels = np.full((4, 5, 6), value, dtype=np.uint8)
-    result = clean(labels, SPACING, tumor_distance_mm=5, min_ml=0.01, fill_holes=True)
+    result = clean(labels, SPACING, components=None, tumor_distance_mm=5, min_ml=0.01, fill_holes=True)
     np.testing.assert_array_equal(result, labels)
     assert result.dtype == np.uint8
+
+
+def test_only_the_largest_regions_stay_whatever_their_labels() -> None:
+    labels = np.zeros((4, 9, 30), dtype=np.uint8)
+    labels[1:3, 1:8, 1:6], labels[1:3, 1:8, 6:9] = 1, 2  # a kidney with its tumor is one region
+    labels[1:3, 1:8, 12:16], labels[1:3, 1:5, 20:24] = 1, 2
+    two = clean(labels, SPACING, components=2, tumor_distance_mm=None, min_ml=None, fill_holes=False)
+    assert not two[..., 18:].any()
+    np.testing.assert_array_equal(two[..., :18], labels[..., :18])
+    assert largest_regions(labels > 0, 1)[..., :9].sum() == largest_regions(labels > 0, 1).sum() > 0
+    np.testing.assert_array_equal(largest_regions(labels > 0, 9), labels > 0)
+    assert not largest_regions(np.zeros((3, 3, 3), dtype=bool), 2).any()
