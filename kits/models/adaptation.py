@@ -4,13 +4,14 @@ The paper leaves the module open; this is ours. Operators take (B D, C, h, w) an
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, build_norm, conv_block, fold, initialize, unfold
+from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold
 
 
 class SliceConv(nn.Module):
@@ -139,8 +140,8 @@ class Adaptation(nn.Module):
         self.activate = nn.Sequential(build_norm(norm, width), nn.LeakyReLU(LEAK))
         self.gate = SliceGate(width) if gate else None
         self.last = nn.Conv2d(width, width, 1)
-        initialize(self)
         nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         reduced = self.reduce(slices)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kits.models.layers import conv_block, initialize, upsample
+from kits.models.layers import conv_block, upsample
 
 
 class Decoder2d(nn.Module):
@@ -16,7 +16,6 @@ class Decoder2d(nn.Module):
         self.merge = nn.ModuleList(
             conv_block(widths[k] + widths[k + 1], widths[k], kernel=3, norm=norm) for k in range(len(widths) - 1)
         )
-        initialize(self)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         decoded = features[-1]

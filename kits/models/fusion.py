@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, build_norm, conv_block, fold, initialize, unfold, upsample
+from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold, upsample
 
 
 class ConcatFusion(nn.Module):
@@ -28,7 +28,6 @@ class ConcatFusion(nn.Module):
         self.mix = nn.Sequential(
             nn.Conv3d(width + stem_width, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True)
         )
-        initialize(self)
         self.head = nn.Conv3d(width, classes, 1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
@@ -43,7 +42,6 @@ class GateFusion(nn.Module):
     def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
         super().__init__()
         self.reduce = conv_block(sum(widths), width, kernel=1, norm=norm)
-        initialize(self)
         self.score = nn.Conv2d(width, len(widths), 3, padding=1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:

@@ -55,15 +55,6 @@ def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -
     )
 
 
-def initialize(module: nn.Module) -> None:
-    """He's initialization for leaky ReLU (arXiv 1502.01852): signals keep their size through layers without normalization."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            nn.init.kaiming_normal_(layer.weight, a=LEAK, nonlinearity="leaky_relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear in-plane resize of (B D, C, h, w) to `size` (H, W)."""
     return functional.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)

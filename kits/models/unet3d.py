@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane, initialize
+from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane
 
 
 class UNet3d(nn.Module):
@@ -51,7 +51,9 @@ class UNet3d(nn.Module):
             conv_block(2 * widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm) for k in levels[:-1]
         )
         self.head = upsampling(widths[0], classes, strides[0])
-        initialize(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d):
+                nn.init.kaiming_normal_(layer.weight, a=LEAK, nonlinearity="leaky_relu")
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:

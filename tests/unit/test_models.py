@@ -269,7 +269,7 @@ def fit(network, logits_of, steps):
 
 def test_unet_learns_a_blob_by_heart():
     network = unet(widths=[8, 8, 16, 16])
-    logits, label = fit(network, lambda image: (network(image), []), 40)
+    logits, label = fit(network, lambda image: (network(image), []), 60)
     assert overlap(logits[:, 0] > 0, label > 0) > 0.95
 
 
