@@ -1,0 +1,47 @@
+"""The demo and the benchmarks: a step that fails and a bar that falls short end in exit code one."""
+
+import sys
+
+import pytest
+
+from kits.bench import BENCHES
+from kits.bench import main as bench
+from kits.cli import compose
+from kits.demo import judge, run_step
+from kits.errors import KitsError
+
+
+def test_every_step_is_a_command_whose_overrides_compose() -> None:
+    for step in compose("demo", ["output=somewhere"])["steps"]:
+        name, *overrides = step.split()
+        assert compose(name, overrides)
+
+
+def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = {"kidney": {"least": 0.9}, "minutes": {"most": 15}}
+    judge({"kidney": 0.9, "minutes": 7.5}, bars)
+    shown = capsys.readouterr().out
+    assert "ratio 1.000" in shown
+    assert "ratio 2.000" in shown
+    with pytest.raises(KitsError, match="minutes"):
+        judge({"kidney": 0.95, "minutes": 15.1}, bars)
+    with pytest.raises(KitsError, match="kidney"):
+        judge({"kidney": float("nan"), "minutes": 1}, bars)
+
+
+def test_a_step_is_shown_as_a_reader_would_type_it_and_its_failure_ends_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KitsError, match=r"kits\.prepare ended with exit code 1"):
+        run_step("prepare data.root=nowhere")
+    shown = capfd.readouterr()
+    assert "$ python -m kits.prepare data.root=nowhere" in shown.out
+    assert shown.err.count("\n") == 1
+    assert "nowhere: no such folder" in shown.err
+
+
+def test_an_unknown_benchmark_names_the_known_ones(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "nothing"])
+    with pytest.raises(SystemExit) as caught:
+        bench()
+    assert caught.value.code == 2
+    assert "demo" in capsys.readouterr().err
+    assert "demo" in BENCHES
