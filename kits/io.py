@@ -136,8 +136,9 @@ def whole_file(path: Path, suffix: str) -> Iterator[Path]:
 
 def _read_file(path: Path) -> sitk.Image:
     reader = _open(path)
+    promise = _promise(reader)  # before the thread starts: a reader that executes cannot be asked for its header
     with ThreadPoolExecutor(1) as pool:  # zlib and ITK both release the GIL: the check costs little beside the reading
-        check = pool.submit(_check_file, path, reader)
+        check = pool.submit(_check_file, path, *promise)
         try:
             image = reader.Execute()
         except RuntimeError as error:
@@ -177,9 +178,8 @@ def _explain_header(path: Path, reason: str) -> str:
     return f"{path}: cannot be read ({reason}); copy or convert it again"
 
 
-def _check_file(path: Path, reader: sitk.ImageFileReader) -> None:
+def _check_file(path: Path, offset: int, expected: int, kind: str) -> None:
     """Raise KitsError where a file is damaged, shorter than its NIfTI header promises, or holds NaN (ITK would make it 0 HU)."""
-    offset, expected, kind = _promise(reader)
     size = 0
     if not expected and not path.name.endswith(".gz"):
         return
