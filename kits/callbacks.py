@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
+from kits.data.cache import digest
 from kits.io import write_json
 
 SCORE = "val/score"
@@ -40,7 +39,7 @@ class Manifest(Callback):
         self.began = time.monotonic()
         self.content: dict[str, Any] = {
             "command": [Path(sys.argv[0]).stem, *sys.argv[1:]],
-            "config_hash": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+            "config_hash": digest(config),
             "data_hash": data_hash,
             "split": split,
             "seed": config["seed"],

@@ -45,7 +45,7 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
     window = bounding_slices(mask)
     kept = np.zeros(mask.shape, dtype=bool)
     if window is not None:
-        regions = cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26, binary_image=True)
+        regions, _ = _components(mask[window])
         voxels = np.bincount(regions.ravel())
         voxels[0] = 0
         largest = np.argsort(-voxels, kind="stable")[:count]

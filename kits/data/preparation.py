@@ -43,16 +43,11 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         "data_hash": digest([record["key"] for record in records]),
         "cases": {record["id"]: record for record in records},
     }
-    split = split_cases(list(index["cases"]), **split_settings(data["split"]))
+    split = split_cases(list(index["cases"]), **data["split"])
     write_json(cache / "index.json", index)
     write_json(cache / "splits.json", split)
     write_json(cache / "fingerprint.json", fingerprint(records))
     return index
-
-
-def split_settings(split: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `split_cases` from the group `data.split`."""
-    return {name: split[name] for name in ("validation_cases", "validation_fraction", "seed")}
 
 
 def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, workers: int) -> tuple[list[dict[str, Any]], list[str]]:
