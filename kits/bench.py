@@ -20,7 +20,19 @@ def bench_demo() -> None:
     run()
 
 
-BENCHES = {"demo": bench_demo}
+def bench_data() -> None:
+    """The data layer: reading, preparing, random access and loading."""
+
+    @command("bench_data")
+    def run(config: dict[str, Any]) -> None:
+        from kits.benches import data
+
+        data.bench_data(config)
+
+    run()
+
+
+BENCHES = {"demo": bench_demo, "data": bench_data}
 
 
 def main() -> None:

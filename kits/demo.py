@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kits.benches.bars import judge
 from kits.cli import command
 from kits.errors import KitsError
 
@@ -50,23 +51,6 @@ def run_step(step: str) -> None:
     if code:
         raise KitsError(f"the step kits.{name} ended with exit code {code}; what it said stands above")
     print(f"  [{time.monotonic() - began:.0f} s]", flush=True)
-
-
-def judge(measured: dict[str, float], bars: dict[str, dict[str, float]]) -> None:
-    """Print each figure against its bar as a ratio that is at least 1 where the bar is met.
-
-    Raises:
-        KitsError: a bar falls short.
-    """
-    short = []
-    for name, bar in bars.items():
-        ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / measured[name]
-        wanted = f">= {bar['least']}" if "least" in bar else f"<= {bar['most']}"
-        print(f"{name:>10} {measured[name]:8.4f}  bar {wanted:>8}  ratio {ratio:.3f}")
-        if not ratio >= 1:
-            short.append(name)
-    if short:
-        raise KitsError(f"{', '.join(short)}: short of the bar")
 
 
 if __name__ == "__main__":

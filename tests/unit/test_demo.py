@@ -6,8 +6,9 @@ import pytest
 
 from kits.bench import BENCHES
 from kits.bench import main as bench
+from kits.benches.bars import judge
 from kits.cli import compose
-from kits.demo import judge, run_step
+from kits.demo import run_step
 from kits.errors import KitsError
 
 

@@ -12,7 +12,7 @@ FLOORS = {
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures"), 3),
+    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.

@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: one module a subject, run by `python -m kits.bench`."""
