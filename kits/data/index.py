@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kits.errors import KitsError
 
-IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
+IMAGE_NAME = "imaging.nii.gz"  # of every KiTS set; their label maps go by different names: data.label_name
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,11 @@ class Case:
     label: Path
 
 
-def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
+def find_cases(root: Path, exclude: Sequence[str], label_name: str) -> list[Case]:
     """Every `case_*` folder below `root`, by id, without the excluded ones.
+
+    Args:
+        label_name: file name of the label maps, `data.label_name`.
 
     Raises:
         KitsError: the folder does not exist or holds no case.
@@ -31,12 +34,12 @@ def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
     if not root.is_dir():
         raise KitsError(f"data.root={root}: no such folder; point it at the tree that holds case_00000, case_00001, ...")
     cases = [
-        Case(folder.name, folder / IMAGE_NAME, folder / LABEL_NAME)
+        Case(folder.name, folder / IMAGE_NAME, folder / label_name)
         for folder in sorted(root.glob("case_*"))
         if folder.is_dir() and folder.name not in exclude
     ]
     if not cases:
-        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {LABEL_NAME}")
+        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
     return cases
 
 
