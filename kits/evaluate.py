@@ -1,4 +1,4 @@
-"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: KiTS19's Dice of every expected case, and the means.
+"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: Dice of every expected case, and the means.
 
 `data` says of what set the truth is: the name of its label maps, and whether it tells cysts apart. KiTS19's scores count a cyst
 as kidney, in the truth and in the prediction; where the data set has cysts their own Dice is one column more.

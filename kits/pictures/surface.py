@@ -22,7 +22,7 @@ MOST_VOXELS = 8e6  # of a field; a coarser grid where false positives lie far ap
 
 
 def surface_figure(scene: Scene) -> Figure:
-    """Translucent kidneys with their tumors and cysts, from the front and from behind; the truth, if any, beside the prediction."""
+    """Translucent kidneys, their tumors and cysts, from the front and from behind; beside the prediction the truth, if any."""
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 

@@ -135,13 +135,14 @@ def test_a_damaged_case_is_named_and_stops_prepare_unless_it_may_be_skipped(kits
 
 def test_a_root_without_cases_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        find_cases(tmp_path / "nowhere", [])
+        find_cases(tmp_path / "nowhere", [], "segmentation.nii.gz")
     with pytest.raises(KitsError, match="no case_XXXXX folder"):
-        find_cases(tmp_path, [])
+        find_cases(tmp_path, [], "segmentation.nii.gz")
 
 
 def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
-    assert [case.id for case in find_cases(kits_tree, ["case_00001"])] == ["case_00000", "case_00002", "case_00003"]
+    found = find_cases(kits_tree, ["case_00001"], "segmentation.nii.gz")
+    assert [case.id for case in found] == ["case_00000", "case_00002", "case_00003"]
 
 
 @pytest.mark.parametrize(("total", "validation"), [(210, 21), (300, 21), (42, 4), (4, 1), (2, 1)])
