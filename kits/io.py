@@ -57,7 +57,7 @@ def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
     unknown = sorted(_distinct(values) - {float(value) for value in allowed})
     if unknown:
         shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        remedy = "3 is the cyst of KiTS21 and KiTS23, add data=kits23" if unknown == [CYST] else "correct the label map"
+        remedy = "3 is a cyst, which only data=kits21 and data=kits23 have" if unknown == [CYST] else "correct the label map"
         raise KitsError(f"{path}: label values {shown} are not among {sorted(allowed)}; {remedy}")
     return from_image(image if image.GetPixelID() == sitk.sitkUInt8 else sitk.Cast(image, sitk.sitkUInt8))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kits.errors import KitsError
 
-IMAGE_NAME = "imaging.nii.gz"  # of every KiTS set; their label maps go by different names: data.label_name
+# As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
+IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
 
 
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:
+    from kits.data.index import LABEL_NAME
     from kits.evaluate import evaluate
     from kits.labels import KITS19_CLASSES
     from kits.predict import predict
@@ -110,7 +111,7 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
         tmp_path / "scores",
         cases=["case_00077"],
         workers=1,
-        label_name="segmentation.nii.gz",
+        label_name=LABEL_NAME,
         classes=KITS19_CLASSES,
     )
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())

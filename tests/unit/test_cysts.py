@@ -20,13 +20,25 @@ from kits.segmenter import Segmenter
 from kits.stages import CoarseModule, FineModule
 from tests.conftest import ellipsoid, kidney_pair, write_case
 
+SIZE = ["data.coarse_size=32", "data.roi.min_voxels=100", "data.workers=1"]
+SAMPLING = ["data.loader_workers=0", "sampling.batch_size=2", "sampling.patches_per_epoch=4"]
 LABEL_NAMES = {"kits21": "aggregated_MAJ_seg.nii.gz", "kits23": "segmentation.nii.gz"}
 SMALL = {
-    "coarse": ["sampling.patch=[20,32,32]", "model.widths=[4,8]", "model.strides=[[1,2,2],[2,2,2]]"],
-    "fine": ["sampling.patch=[8,32,32]", "model.sources=[{backbone:test_efficientnet,weights:null}]", "model.width=8"],
+    "coarse": [
+        "sampling.patch=[20,32,32]",
+        "model.widths=[4,8]",
+        "model.strides=[[1,2,2],[2,2,2]]",
+        "model.kernels=[[3,3,3],[3,3,3]]",
+    ],
+    "fine": [
+        "sampling.patch=[8,32,32]",
+        "sampling.tumor=1",
+        "model.sources=[{backbone:test_efficientnet,weights:null}]",
+        "model.out_indices=[0,1]",
+        "model.widths=[8,8]",
+        "model.width=8",
+    ],
 }
-SMALL["coarse"] += ["model.kernels=[[3,3,3],[3,3,3]]"]
-SMALL["fine"] += ["model.out_indices=[0,1]", "model.widths=[8,8]", "sampling.tumor=1"]
 
 
 def cyst_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,19 +67,22 @@ def tree(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tree(tmp_path_factory.mktemp(name), LABEL_NAMES[name])
 
 
+def prepare_tree(tree: Path, cache: Path, *overrides: str) -> None:
+    """The real preparation, scaled to the small trees."""
+    prepare(compose("prepare", [f"data.root={tree}", f"data.cache={cache}", *SIZE, *overrides])["data"])
+
+
 def config_of(stage: str, tree: Path, cache: Path, *overrides: str) -> dict[str, Any]:
     """The real configuration of a stage, scaled to the small trees."""
-    size = ["data.coarse_size=32", "data.roi.min_voxels=100", "data.workers=1", "data.loader_workers=0", "sampling.batch_size=2"]
-    common = [f"stage={stage}", f"data.root={tree}", f"data.cache={cache}", "sampling.patches_per_epoch=4", *size]
+    common = [f"stage={stage}", f"data.root={tree}", f"data.cache={cache}", *SIZE, *SAMPLING]
     return compose("train", [*common, *SMALL[stage], *overrides])
 
 
 @pytest.fixture(scope="module")
 def configs(name: str, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     cache = tmp_path_factory.mktemp("cache")
-    both = {stage: config_of(stage, tree, cache, f"data={name}") for stage in ("coarse", "fine")}
-    prepare(both["fine"]["data"])
-    return both
+    prepare_tree(tree, cache, f"data={name}")
+    return {stage: config_of(stage, tree, cache, f"data={name}") for stage in ("coarse", "fine")}
 
 
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
@@ -164,7 +179,7 @@ def test_a_three_class_checkpoint_reports_no_cyst(kits_tree: Path, tmp_path: Pat
 def test_kits19_refuses_a_tree_with_cysts_and_says_what_to_add(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", "segmentation.nii.gz")
     with pytest.raises(KitsError, match=r"case_00000.*label values 3 are not among \[0, 1, 2\]; .*data=kits23"):
-        prepare(config_of("fine", tree, tmp_path / "cache")["data"])
+        prepare_tree(tree, tmp_path / "cache")
 
 
 def test_training_refuses_a_cache_with_cysts_that_it_cannot_learn(

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.evaluate import evaluate, expected_cases
 from kits.io import read_labels, write_labels
@@ -29,8 +30,8 @@ def predictions(kits_tree: Path, tmp_path: Path) -> Path:
     return folder
 
 
-KITS19 = {"label_name": "segmentation.nii.gz", "classes": KITS19_CLASSES}
-NAME = {"label_name": "segmentation.nii.gz"}
+KITS19 = {"label_name": LABEL_NAME, "classes": KITS19_CLASSES}
+NAME = {"label_name": LABEL_NAME}
 CASES = [f"case_{number:05d}" for number in range(4)]
 
 

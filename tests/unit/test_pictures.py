@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.io import read_labels, read_volume, write_labels, write_volume
 from kits.labels import KITS19_CLASSES
@@ -133,9 +134,7 @@ def test_the_surface_shows_prediction_and_truth_side_by_side(truth: bool, tmp_pa
 def test_a_report_of_a_tree_has_pictures_and_a_page(kits_tree: Path, tmp_path: Path) -> None:
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
-    jobs = find_jobs(
-        kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name="segmentation.nii.gz"
-    )
+    jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
     page = report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["case_00000_slices.png", "case_00000_surface.png", "index.html"]
@@ -148,23 +147,23 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
     write_volume(tmp_path / "scan.nii.gz", volume.array, volume.grid)
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
-    jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name="segmentation.nii.gz")
+    jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
     assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None)]
     assert "scan:   nothing found" in report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match=r"prediction=.*no such"):
-        find_jobs(kits_tree, tmp_path / "absent", None, None, label_name="segmentation.nii.gz")
+        find_jobs(kits_tree, tmp_path / "absent", None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"image=.*no such"):
-        find_jobs(tmp_path / "absent", tmp_path, None, None, label_name="segmentation.nii.gz")
+        find_jobs(tmp_path / "absent", tmp_path, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"no case_00000\.nii\.gz"):
-        find_jobs(kits_tree, tmp_path, None, None, label_name="segmentation.nii.gz")
+        find_jobs(kits_tree, tmp_path, None, None, label_name=LABEL_NAME)
     labels = kits_tree / "case_00000" / "segmentation.nii.gz"
     with pytest.raises(KitsError, match="one file for 4 images"):
-        find_jobs(kits_tree, labels, None, None, label_name="segmentation.nii.gz")
+        find_jobs(kits_tree, labels, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"truth=.*no label map"):
-        find_jobs(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None, label_name="segmentation.nii.gz")
+        find_jobs(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None, label_name=LABEL_NAME)
 
 
 def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path) -> None:
