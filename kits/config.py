@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from kits.errors import KitsError
+from kits.labels import CLASSES, KITS19_CLASSES
+
+# ${length:${data.classes}} in YAML: as many as the list has entries.
+OmegaConf.register_new_resolver("length", len, replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -57,3 +62,22 @@ def require(value: Any, key: str, remedy: str) -> Any:
     if value is None or value == "":
         raise KitsError(f"{key}: no value given; {remedy}")
     return value
+
+
+def check_classes(classes: Sequence[str], outputs: int) -> None:
+    """Hold a data set's classes against the label ids, whose meaning is fixed, and against the network.
+
+    Args:
+        classes: `data.classes`.
+        outputs: classes of the fine network, `model.classes`.
+
+    Raises:
+        KitsError: the classes are neither KiTS19's nor all of KiTS21 and KiTS23, or the network has another number of them.
+    """
+    if tuple(classes) not in (KITS19_CLASSES, CLASSES):
+        allowed = " or ".join(f"[{', '.join(names)}]" for names in (KITS19_CLASSES, CLASSES))
+        raise KitsError(f"data.classes=[{', '.join(classes)}]: label ids have a fixed meaning; take {allowed}")
+    if outputs != len(classes):
+        raise KitsError(
+            f"model.classes={outputs}: the data set has {len(classes)} classes; leave the key out, it follows data.classes"
+        )

@@ -1,4 +1,7 @@
-"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR`: KiTS19's Dice of every expected case, and their means.
+"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: Dice of every expected case, and the means.
+
+`data` says of what set the truth is: the name of its label maps, and whether it tells cysts apart. KiTS19's scores count a cyst
+as kidney, in the truth and in the prediction; where the data set has cysts their own Dice is one column more.
 
 The expected cases decide, not the files found: a case without a usable prediction scores 0 and is listed.
 """
@@ -23,9 +26,10 @@ SAME_MM, SAME_COSINE = 0.1, 1e-3
 def main(config: dict[str, Any]) -> None:
     """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
     truth = Path(config["truth"])
-    cases = expected_cases(truth, config["cases"], config["split"], config["subset"])
-    table = evaluate(Path(config["prediction"]), truth, Path(config["output"]), cases=cases, workers=config["workers"])
-    print(table)
+    data = config["data"]
+    cases = expected_cases(truth, config["cases"], config["split"], config["subset"], label_name=data["label_name"])
+    options = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"], "workers": config["workers"]}
+    print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **options))
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,21 @@ class Row:
     scored: bool
 
 
-def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, subset: str) -> list[str]:
+def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, *, label_name: str) -> list[str]:
     """The cases that must have a prediction: those named, those of a split's part, or all labelled cases of the tree.
 
     Raises:
         KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
     """
-    from kits.data.index import LABEL_NAME, read_split
+    from kits.data.index import read_split
 
     if not truth.is_dir():
-        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{LABEL_NAME}, ...")
-    labelled = sorted(path.parent.name for path in truth.glob(f"case_*/{LABEL_NAME}"))
+        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
+    labelled = sorted(path.parent.name for path in truth.glob(f"case_*/{label_name}"))
     if not labelled:
-        raise KitsError(f"truth={truth}: no case_XXXXX/{LABEL_NAME} in it; scores need label maps")
+        raise KitsError(
+            f"truth={truth}: no case_XXXXX/{label_name} in it; scores need label maps (those of KiTS21: add data=kits21)"
+        )
     if cases is None:
         cases = labelled if split is None else read_split(Path(split), subset)
     expected = list(dict.fromkeys(str(case) for case in cases))
@@ -62,11 +68,21 @@ def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, 
     return expected
 
 
-def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str], workers: int) -> str:
-    """Score `prediction/CASE.nii.gz` against `truth/CASE/segmentation.nii.gz` and write the results to `output`.
+def evaluate(
+    prediction: Path,
+    truth: Path,
+    output: Path,
+    *,
+    cases: Sequence[str],
+    label_name: str,
+    classes: Sequence[str],
+    workers: int,
+) -> str:
+    """Score `prediction/CASE.nii.gz` against `truth/CASE/LABEL_NAME` and write the results to `output`.
 
     Args:
         cases: the expected cases, in the order of the table.
+        label_name, classes: of the truth's data set, `data.label_name` and `data.classes`.
         workers: processes; 1 stays in this one.
 
     Returns:
@@ -81,7 +97,7 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
 
     if not prediction.is_dir():
         raise KitsError(f"prediction={prediction}: no such folder; give the output of kits.predict")
-    calls = [(prediction, truth, case) for case in cases]
+    calls = [(prediction, truth / case / label_name, case, classes) for case in cases]
     rows = [row for row in map_cases(score, calls, workers=workers, desc="evaluate") if isinstance(row, Row)]
     means = summarize(row.scores for row in rows)
     missing = [row.case for row in rows if not row.scored]
@@ -93,26 +109,29 @@ def evaluate(prediction: Path, truth: Path, output: Path, *, cases: Sequence[str
     return table
 
 
-def score(prediction: Path, truth: Path, case: str) -> Row:
+def score(prediction: Path, truth: Path, case: str, classes: Sequence[str]) -> Row:
     """One case; whatever is wrong with its prediction becomes its status and scores 0.
+
+    Args:
+        prediction: folder of predictions.
+        truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
 
     Raises:
         KitsError: the truth itself is damaged.
     """
-    from kits.data.index import LABEL_NAME
     from kits.io import read_labels
-    from kits.labels import CLASSES
-    from kits.metrics import SCORES, score_case
+    from kits.labels import CLASSES, regions_of
+    from kits.metrics import score_case, score_names
 
-    allowed = tuple(range(len(CLASSES)))
-    true = read_labels(truth / case / LABEL_NAME, allowed=allowed)
+    true = read_labels(truth, allowed=range(len(classes)))
+    regions = regions_of(classes)
     path = prediction / f"{case}.nii.gz"
-    nothing = dict.fromkeys(SCORES, 0.0)
+    nothing = dict.fromkeys(score_names(regions), 0.0)
     if not path.is_file():
         return Row(case, nothing, f"missing: no {path.name}", scored=False)
     try:
-        found = read_labels(path, allowed=allowed)
-        scores = score_case(found.array, true.array)
+        found = read_labels(path, allowed=range(len(CLASSES)))
+        scores = score_case(found.array, true.array, regions)
     except KitsError as error:
         return Row(case, nothing, str(error), scored=False)
     return Row(case, scores, geometry_status(found.grid, true.grid), scored=True)
@@ -129,27 +148,24 @@ def geometry_status(found: Any, true: Any) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """`case,kidney,tumor,composite,status`, one line a case."""
-    from kits.metrics import SCORES
-
+    """`case,kidney,tumor,composite,status`, one line a case; `cyst` after the tumor where there are any."""
+    names = list(rows[0].scores)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", *SCORES, "status"])
+    writer.writerow(["case", *names, "status"])
     for row in rows:
-        writer.writerow([row.case, *(f"{row.scores[name]:.6f}" for name in SCORES), row.status])
+        writer.writerow([row.case, *(f"{row.scores[name]:.6f}" for name in names), row.status])
     return text.getvalue()
 
 
 def as_table(rows: Sequence[Row], means: dict[str, float]) -> str:
     """The scores for a reader, the mean last, and a line for the cases that scored 0 for want of a usable prediction."""
-    from kits.metrics import SCORES
-
     width = max(len(row.case) for row in rows)
-    lines = [f"{'case':<{width}} " + "".join(f"{name:>11}" for name in SCORES)]
+    lines = [f"{'case':<{width}} " + "".join(f"{name:>11}" for name in means)]
     for row in rows:
-        values = "".join(f"{row.scores[name]:11.4f}" for name in SCORES)
+        values = "".join(f"{row.scores[name]:11.4f}" for name in means)
         lines.append(f"{row.case:<{width}} {values}" + ("" if row.status == "ok" else f"  {row.status}"))
-    lines.append(f"{'mean':<{width}} " + "".join(f"{means[name]:11.4f}" for name in SCORES))
+    lines.append(f"{'mean':<{width}} " + "".join(f"{means[name]:11.4f}" for name in means))
     missing = sum(not row.scored for row in rows)
     if missing:
         lines.append(f"{missing} of {len(rows)} cases have no usable prediction and count as 0")

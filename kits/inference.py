@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from kits.intensity import PAD_HU, normalise
-from kits.labels import BACKGROUND
+from kits.labels import BACKGROUND, PRECEDENCE
 from kits.postprocess import largest_regions
 from kits.roi import Box
 from kits.volume import Spacing, crop
 
 Network = Callable[[Tensor], Tensor]
+# By label id: its place in PRECEDENCE.
+RANK = np.argsort(PRECEDENCE).astype(np.uint8)
 
 
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
@@ -170,7 +172,7 @@ def segment_boxes(
 
     Returns:
         Labels of the whole volume, uint8 (z, y, x), background outside the boxes, and the boxes that were read in the end.
-        Where boxes overlap the higher label stays: a tumor that one of them saw whole is not cut by the other's border.
+        Where boxes overlap the label of higher precedence stays: a tumor that one saw whole is not cut by the other's border.
     """
     labels = np.full(hu.shape, BACKGROUND, dtype=np.uint8)
     final = []
@@ -181,6 +183,7 @@ def segment_boxes(
             if grown == box:
                 break
             box, found = grown, reader.labels(hu, grown)
-        np.maximum(labels[box.slices], found, out=labels[box.slices])
+        part = labels[box.slices]
+        np.copyto(part, found, where=RANK[found] > RANK[part])
         final.append(box)
     return labels, final

@@ -20,6 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from kits.errors import KitsError
+from kits.labels import CYST
 from kits.volume import Grid, Volume, from_image, to_image
 
 # What ITK warns about on stderr is either checked here and raised (uneven slices, no series) or of no consequence (header codes).
@@ -56,7 +57,8 @@ def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
     unknown = sorted(_distinct(values) - {float(value) for value in allowed})
     if unknown:
         shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        raise KitsError(f"{path}: label values {shown} are not among {sorted(allowed)}; correct the label map")
+        remedy = "3 is a cyst, which only data=kits21 and data=kits23 have" if unknown == [CYST] else "correct the label map"
+        raise KitsError(f"{path}: label values {shown} are not among {sorted(allowed)}; {remedy}")
     return from_image(image if image.GetPixelID() == sitk.sitkUInt8 else sitk.Cast(image, sitk.sitkUInt8))
 
 

@@ -1,7 +1,23 @@
-"""Label ids of KiTS19 and the regions that it scores."""
+"""Label ids of the KiTS data sets, the regions that are scored, and which label stays where two meet."""
 
-BACKGROUND, KIDNEY, TUMOR = 0, 1, 2
-CLASSES = ("background", "kidney", "tumor")
+from collections.abc import Mapping, Sequence
 
-# KiTS19 scores "kidney" as label > 0 (kidney and tumor together) and "tumor" as label > 1 (Heller et al., arXiv 1904.00445).
-REGIONS: dict[str, tuple[int, ...]] = {"kidney": (KIDNEY, TUMOR), "tumor": (TUMOR,)}
+BACKGROUND, KIDNEY, TUMOR, CYST = 0, 1, 2, 3
+# In the order of their ids. KiTS19 has the first three, KiTS21 and KiTS23 have all: `data.classes` says so.
+CLASSES = ("background", "kidney", "tumor", "cyst")
+KITS19_CLASSES = CLASSES[:3]
+
+# A region is the labels that it joins. Labels are not nested: a cyst (3) is no "more than tumor" (2).
+Regions = Mapping[str, tuple[int, ...]]
+# KiTS19 scores "kidney" as label > 0 and "tumor" as label > 1 (Heller et al., arXiv 1904.00445), and marks a cyst as kidney.
+REGIONS: Regions = {"kidney": (KIDNEY, TUMOR, CYST), "tumor": (TUMOR,)}
+CYST_REGION: Regions = {"cyst": (CYST,)}
+
+# Of two labels for one voxel the later stays: KiTS21 and KiTS23 lay down kidneys, then cysts, then tumors
+# (LABEL_AGGREGATION_ORDER in their kits21/configuration/labels.py).
+PRECEDENCE = (BACKGROUND, KIDNEY, CYST, TUMOR)
+
+
+def regions_of(classes: Sequence[str]) -> Regions:
+    """KiTS19's regions and, where a data set with these classes tells cysts apart, theirs."""
+    return {**REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS

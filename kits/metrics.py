@@ -1,4 +1,6 @@
-"""KiTS19's scores: Dice of the kidney region (label > 0) and of the tumor (label > 1), and their mean, the composite.
+"""KiTS19's scores: Dice of the kidney region (label > 0) and of the tumor (label 2), and their mean, the composite.
+
+Where a data set has cysts, they are scored beside these as a region of their own; KiTS19's rule counts them as kidney.
 
 Empty policy, where the official scorer's own one gives NaN: both empty is 1, one empty is 0.
 """
@@ -10,10 +12,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from kits.errors import KitsError
-from kits.labels import CLASSES, REGIONS
-from kits.volume import bounding_slices
-
-SCORES = (*REGIONS, "composite")
+from kits.labels import CLASSES, REGIONS, Regions
+from kits.volume import Spacing, bounding_slices
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -28,33 +28,42 @@ def dice_from_counts(both: int, predicted: int, true: int) -> float:
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Voxel counts (classes, classes): row is the true label, column the predicted one.
+    """Voxel counts (4, 4): row is the true label, column the predicted one; either may be without cysts.
 
     Tables of the parts of a volume add up to that of the whole.
 
     Args:
-        prediction, truth: uint8 labels 0 to 2 of one shape.
+        prediction, truth: uint8 labels 0 to 3 of one shape.
     """
     classes = len(CLASSES)
     pairs = truth.astype(np.uint8, copy=False) * np.uint8(classes) + prediction
     return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
-def scores_from_confusion(table: np.ndarray) -> dict[str, float]:
-    """`kidney`, `tumor` and `composite` from the table of one whole case."""
+def score_names(regions: Regions) -> tuple[str, ...]:
+    """The names of a case's scores, in the order of a table's columns."""
+    return (*regions, "composite")
+
+
+def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
+    """The Dice of every region, and `composite`, from the table of one whole case.
+
+    The composite is KiTS19's, the mean of kidney and tumor, whatever other regions there are.
+    """
     scores = {}
-    for region, labels in REGIONS.items():
+    for region, labels in regions.items():
         inside = list(labels)
         both = int(table[np.ix_(inside, inside)].sum())
         scores[region] = dice_from_counts(both, int(table[:, inside].sum()), int(table[inside].sum()))
-    return {**scores, "composite": float(np.mean(list(scores.values())))}
+    return {**scores, "composite": float(np.mean([scores[region] for region in REGIONS]))}
 
 
-def score_case(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """`kidney`, `tumor` and `composite` Dice of one case.
+def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
+    """The Dice of every region of one case, and `composite`.
 
     Args:
-        prediction, truth: uint8 labels 0 to 2 (z, y, x).
+        prediction, truth: uint8 labels 0 to 3 (z, y, x); one may tell cysts apart and the other not.
+        regions: KiTS19's, and what else is to be scored.
 
     Raises:
         KitsError: the two differ in size.
@@ -71,7 +80,7 @@ def score_case(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         )
         for found, true in zip(prediction[union], truth[union], strict=True):
             table += confusion(found, true)
-    return scores_from_confusion(table)
+    return scores_from_confusion(table, regions)
 
 
 def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -83,4 +92,20 @@ def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
     rows = list(scores)
     if not rows:
         raise KitsError("no cases to average; name at least one")
-    return {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
+    """The volume of every region in mL; the kidney's holds its tumors and cysts, as its score does.
+
+    Args:
+        labels: uint8 (z, y, x).
+        spacing: (z, y, x) mm.
+    """
+    window = bounding_slices(labels)
+    counts = [0] * len(CLASSES)
+    if window is not None:
+        for label in range(1, len(CLASSES)):
+            counts[label] = int(np.count_nonzero(labels[window] == label))
+    voxel_ml = float(np.prod(spacing)) / 1000
+    return {region: sum(counts[label] for label in inside) * voxel_ml for region, inside in regions.items()}

@@ -1,4 +1,7 @@
-"""Clean-up of label maps: what one segmentation alone shows to be wrong. Pure functions on uint8 labels (z, y, x)."""
+"""Clean-up of label maps: what one segmentation alone shows to be wrong. Pure functions on uint8 labels (z, y, x).
+
+A cyst is treated as the kidney that it belongs to, so that a map with cysts scores by KiTS19's rule as it would without them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from kits.labels import BACKGROUND, KIDNEY, TUMOR
+from kits.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
 
 
@@ -27,6 +30,8 @@ def clean(
         labels: uint8 (z, y, x).
         spacing: (z, y, x) mm.
         components: how many regions of foreground stay, the largest first.
+        tumor_distance_mm: see `drop_far_tumors`.
+        min_ml: see `drop_specks`.
 
     Returns:
         A new array, or `labels` itself where nothing changes.
@@ -54,13 +59,12 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
 
 
 def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:
-    """Remove tumor components farther than `distance_mm` (between voxel centers) from every kidney voxel.
+    """Remove tumor components farther than `distance_mm` (between voxel centers) from every voxel of kidney or cyst.
 
-    Without any kidney voxel there is nothing to judge by, and all tumors stay: a tumor may have replaced the kidney.
+    Without any of these there is nothing to judge by, and all tumors stay: a tumor may have replaced the kidney.
     """
     window = bounding_slices(labels == TUMOR)
-    kidney_window = bounding_slices(labels == KIDNEY)
-    if window is None or kidney_window is None:
+    if window is None or not ((labels == KIDNEY).any() or (labels == CYST).any()):
         return labels
     reach = [int(np.ceil(distance_mm / step)) for step in spacing]
     result = labels.copy(order="K")
@@ -71,7 +75,7 @@ def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) ->
         low = [max(p.start + w.start - r, 0) for p, w, r in zip(part, window, reach, strict=True)]
         high = [p.stop + w.start + r for p, w, r in zip(part, window, reach, strict=True)]
         around = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
-        kidney = labels[around] == KIDNEY
+        kidney = _kidney(labels[around])
         inner = tuple(slice(p.start + w.start - lo, p.stop + w.start - lo) for p, w, lo in zip(part, window, low, strict=True))
         if not _near(component, kidney, inner, spacing, distance_mm):
             result[around][inner][component] = BACKGROUND
@@ -90,7 +94,7 @@ def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spac
 
 
 def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarray:
-    """Remove foreground components smaller than `min_ml`; smaller tumor components inside larger ones become kidney."""
+    """Remove foreground components smaller than `min_ml`; smaller ones of tumor or cyst inside larger ones become kidney."""
     window = bounding_slices(labels)
     if window is None:
         return labels
@@ -98,7 +102,10 @@ def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarr
     result = labels.copy(order="K")
     inside = np.ascontiguousarray(labels[window])
     inside = np.where(_small(inside != BACKGROUND, least), BACKGROUND, inside)
-    result[window] = np.where(_small(inside == TUMOR, least), KIDNEY, inside)
+    for label in (TUMOR, CYST):
+        if (inside == label).any():
+            inside = np.where(_small(inside == label, least), KIDNEY, inside)
+    result[window] = inside
     return result
 
 
@@ -118,10 +125,23 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
         around = tuple(slice(p.start - 1, p.stop + 1) for p in part)  # the padding keeps this inside
         hole = regions[around] == number
         shell = inside[around][ndimage.binary_dilation(hole) & ~hole]
-        inside[around][hole] = TUMOR if (shell == TUMOR).sum() > (shell == KIDNEY).sum() else KIDNEY
+        inside[around][hole] = _most_common(shell)
     result = labels.copy(order="K")
     result[window] = inside[1:-1, 1:-1, 1:-1]
     return result
+
+
+def _kidney(labels: np.ndarray) -> np.ndarray:
+    """Where a kidney is that is no tumor: its parenchyma and its cysts."""
+    return (labels == KIDNEY) | (labels == CYST)
+
+
+def _most_common(shell: np.ndarray) -> int:
+    """The foreground label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
+    count = np.bincount(shell, minlength=len(CLASSES))
+    if count[TUMOR] > count[KIDNEY] + count[CYST]:
+        return TUMOR
+    return CYST if count[CYST] > count[KIDNEY] else KIDNEY
 
 
 def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:

@@ -1,4 +1,6 @@
-"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: pictures of every case, and a page that shows them."""
+"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: pictures of every case, and a page that shows them.
+
+`data=kits21` or `data=kits23` where the truth is a tree of that set."""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from kits.errors import KitsError
 def main(config: dict[str, Any]) -> None:
     """Draw `CASE_slices.png` and `CASE_surface.png` for every case with a prediction, and write `index.html`."""
     truth = None if config["truth"] is None else Path(config["truth"])
-    jobs = find_jobs(Path(config["image"]), Path(config["prediction"]), truth, config["cases"])
-    page = report(jobs, Path(config["output"]))
+    data = config["data"]
+    jobs = find_jobs(Path(config["image"]), Path(config["prediction"]), truth, config["cases"], label_name=data["label_name"])
+    page = report(jobs, Path(config["output"]), classes=data["classes"])
     print(f"pictures of {len(jobs)} case(s): {page}")
 
 
@@ -31,13 +34,16 @@ class Job:
     truth: Path | None
 
 
-def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None) -> list[Job]:
+def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None, *, label_name: str) -> list[Job]:
     """The cases to draw: the one image, or every case of a KiTS tree (of those named).
+
+    Args:
+        label_name: file name of the label maps in a tree of truths, `data.label_name`.
 
     Raises:
         KitsError: something that is named does not exist, or no case has a prediction.
     """
-    from kits.data.index import LABEL_NAME, find_images
+    from kits.data.index import find_images
 
     for key, path in (("prediction", prediction), ("truth", truth)):
         if path is not None and not path.exists():
@@ -53,7 +59,7 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
         return found if found is not None and found.is_file() else None
 
     jobs = [
-        Job(name, path, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{LABEL_NAME}"))
+        Job(name, path, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"))
         for name, path in images.items()
     ]
     if all(job.prediction is None for job in jobs):
@@ -63,8 +69,11 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     return jobs
 
 
-def report(jobs: Sequence[Job], output: Path) -> Path:
+def report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str]) -> Path:
     """Draw every case and write the page.
+
+    Args:
+        classes: of the truth's data set, `data.classes`; they decide what is scored.
 
     Returns:
         The path of `index.html`.
@@ -76,31 +85,31 @@ def report(jobs: Sequence[Job], output: Path) -> Path:
 
     from kits.io import write_text
 
-    sections = [draw(job, output) for job in tqdm(jobs, desc="report", unit="case")]
+    sections = [draw(job, output, classes) for job in tqdm(jobs, desc="report", unit="case")]
     page = output / "index.html"
     write_text(page, PAGE.format(body="\n".join(sections)))
     return page
 
 
-def draw(job: Job, output: Path) -> str:
+def draw(job: Job, output: Path, classes: Sequence[str]) -> str:
     """Draw one case; its section of the page."""
     from kits.io import read_labels, read_volume
-    from kits.labels import CLASSES
+    from kits.labels import CLASSES, regions_of
     from kits.metrics import score_case
     from kits.pictures import Scene, save, slices_figure, surface_figure
 
     if job.prediction is None:
         return f"<h2>{html.escape(job.name)}: no prediction</h2>"
-    allowed = tuple(range(len(CLASSES)))
     volume = read_volume(job.image)
-    labels = {path: read_labels(path, allowed=allowed).array for path in (job.prediction, job.truth) if path is not None}
+    allowed = {job.truth: range(len(classes)), job.prediction: range(len(CLASSES))}  # a prediction may know more than the truth
+    labels = {path: read_labels(path, allowed=known).array for path, known in allowed.items() if path is not None}
     for path, array in labels.items():
         if array.shape != volume.array.shape:
             raise KitsError(
                 f"{path}: {array.shape} voxels (z, y, x) but {job.image} has {volume.array.shape}; the two are not one case"
             )
     truth = labels[job.truth] if job.truth is not None else None
-    scores = {} if truth is None else score_case(labels[job.prediction], truth)
+    scores = {} if truth is None else score_case(labels[job.prediction], truth, regions_of(classes))
     scene = Scene(job.name, volume.array, labels[job.prediction], truth, volume.spacing, scores)
     names = f"{job.name}_slices.png", f"{job.name}_surface.png"
     for name, figure in zip(names, (slices_figure(scene), surface_figure(scene)), strict=True):

@@ -15,7 +15,8 @@ from kits.checkpoint import load_network
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
 from kits.intensity import PAD_HU
-from kits.labels import KIDNEY, TUMOR
+from kits.labels import KITS19_CLASSES, regions_of
+from kits.metrics import volumes_ml
 from kits.postprocess import clean
 from kits.roi import Box, body_box, find_rois
 from kits.volume import Volume, plane_grid, to_coarse
@@ -28,11 +29,11 @@ class Segmentation:
     """What was found in one volume.
 
     Attributes:
-        labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor.
+        labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor and, from a checkpoint that knows it, 3 cyst.
         boxes: the ROIs in voxels of the volume, largest first, as the fine stage read them in the end.
         warnings: what a reader of the result should know.
         seconds: wall time of each step.
-        volumes_ml: kidney (without tumor) and tumor volume in mL.
+        volumes_ml: of each region in mL: kidney (its tumors and cysts included), tumor and, from such a checkpoint, cyst.
     """
 
     labels: np.ndarray
@@ -43,7 +44,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """A coarse and a fine network with the settings that they were trained with."""
+    """A coarse and a fine network with the settings that they were trained with; `classes` names the labels that it writes."""
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class Segmenter:
         self.coarse, self.coarse_config = coarse, coarse_config
         self.fine, self.fine_config = fine, fine_config
         self.device = device
+        # Checkpoints that are older than KiTS21 and KiTS23 in this project name no classes.
+        self.classes: list[str] = list(fine_config["data"].get("classes", KITS19_CLASSES))
 
     @classmethod
     def load(cls, coarse: Path | str, fine: Path | str, device: str = "auto") -> Segmenter:
@@ -86,8 +89,7 @@ class Segmenter:
         outlined = time.perf_counter()
         labels = clean(labels, volume.spacing, **self.fine_config["postprocess"])
         cleaned = time.perf_counter()
-        voxel_ml = float(np.prod(volume.spacing)) / 1000
-        volumes = {name: int((labels == value).sum()) * voxel_ml for name, value in (("kidney", KIDNEY), ("tumor", TUMOR))}
+        volumes = volumes_ml(labels, volume.spacing, regions_of(self.classes))
         if not labels.any():
             warnings.append("nothing found: no kidney and no tumor voxel in the result")
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from kits.checkpoint import FORMAT
+from kits.config import check_classes
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
-from kits.labels import BACKGROUND, REGIONS
+from kits.labels import BACKGROUND, REGIONS, regions_of
 from kits.losses import build_loss, parallel_loss
 from kits.metrics import dice, score_case
 from kits.models import build_network
@@ -109,9 +110,13 @@ class CoarseModule(StageModule):
 
 
 class FineModule(StageModule):
-    """Stage two: background, kidney and tumor inside the ROIs, all sources trained in one pass."""
+    """Stage two: every class of the data set inside the ROIs, all sources trained in one pass."""
 
     stage = "fine"
+
+    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
+        check_classes(config["data"]["classes"], config["model"]["classes"])
+        super().__init__(config, pretrained=pretrained)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training)."""
@@ -121,13 +126,15 @@ class FineModule(StageModule):
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:
-        """KiTS19's Dice of the case with true ROIs."""
+        """Dice of the case with true ROIs: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions."""
         margin = self.config["roi"]["margin_mm"]
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
         reader = BoxReader.of(self.network, self.config, self.device)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
-        scores = score_case(labels, np.asarray(case.label))
-        return {"score": scores["composite"], **scores}
+        regions = regions_of(self.config["data"]["classes"])
+        scores = score_case(labels, np.asarray(case.label), regions)
+        mean = fmean(scores[region] for region in regions)  # without cysts this is the composite
+        return {"score": mean, "mean": mean, **scores}
 
 
 MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

@@ -64,7 +64,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path) -> dict[str,
     """Write a case's arrays unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels) and `roi` (`count`, `min_voxels`).
+        settings: `coarse_size` (pixels), `roi` (`count`, `min_voxels`) and `classes` (their names in label order).
 
     Returns:
         The case's record, with its id, key and folder (relative to the cache).
@@ -75,7 +75,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path) -> dict[str,
     key = case_key(case, settings)
     folder = cache / "cases" / f"{case.id}-{key[:16]}"
     if not (folder / "record.json").is_file():
-        image, label = read_pair(case)
+        image, label = read_pair(case, settings["classes"])
         partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         partial.mkdir(parents=True)
         try:

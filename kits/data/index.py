@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kits.errors import KitsError
 
+# As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
 
 
@@ -22,8 +23,11 @@ class Case:
     label: Path
 
 
-def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
+def find_cases(root: Path, exclude: Sequence[str], label_name: str) -> list[Case]:
     """Every `case_*` folder below `root`, by id, without the excluded ones.
+
+    Args:
+        label_name: file name of the label maps, `data.label_name`.
 
     Raises:
         KitsError: the folder does not exist or holds no case.
@@ -31,12 +35,12 @@ def find_cases(root: Path, exclude: Sequence[str]) -> list[Case]:
     if not root.is_dir():
         raise KitsError(f"data.root={root}: no such folder; point it at the tree that holds case_00000, case_00001, ...")
     cases = [
-        Case(folder.name, folder / IMAGE_NAME, folder / LABEL_NAME)
+        Case(folder.name, folder / IMAGE_NAME, folder / label_name)
         for folder in sorted(root.glob("case_*"))
         if folder.is_dir() and folder.name not in exclude
     ]
     if not cases:
-        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {LABEL_NAME}")
+        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
     return cases
 
 

@@ -27,9 +27,9 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         KitsError: the root has no cases, or cases are damaged and `data.skip_invalid` is false.
     """
-    cases = find_cases(Path(data["root"]), data["exclude"])
+    cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"])
     cache = Path(data["cache"])
-    settings = {"coarse_size": data["coarse_size"], "roi": data["roi"]}
+    settings = {"coarse_size": data["coarse_size"], "roi": data["roi"], "classes": data["classes"]}
     records, damaged = prepare_all(cases, settings, cache, data["workers"])
     for text in damaged:
         tqdm.write(f"damaged: {text}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kits.data.index import Case
 from kits.errors import KitsError
 from kits.io import read_labels, read_volume
-from kits.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
+from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.volume import Volume
 
 # Headers of KiTS19's own pairs differ in the last digits of their floats, and in codes that mean nothing here.
@@ -18,8 +20,11 @@ ABSURD_SPACING_MM = (0.1, 20.0)
 MIN_SLICES = 4
 
 
-def read_pair(case: Case) -> tuple[Volume, Volume]:
+def read_pair(case: Case, classes: Sequence[str]) -> tuple[Volume, Volume]:
     """Read and check the image and the label map of a case.
+
+    Args:
+        classes: names of the labels that the map may hold, from 0, `data.classes`.
 
     Returns:
         The image in HU and its labels, both (z, y, x).
@@ -32,7 +37,7 @@ def read_pair(case: Case) -> tuple[Volume, Volume]:
             raise KitsError(f"{path}: missing; every training case needs {case.image.name} and {case.label.name}")
     image = read_volume(case.image)
     check_image(case, image)
-    label = read_labels(case.label, allowed=tuple(range(len(CLASSES))))
+    label = read_labels(case.label, allowed=range(len(classes)))
     check_same_grid(case, image, label)
     check_labels(case, label)
     return image, label

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kits.io import whole_file
-from kits.labels import KIDNEY, TUMOR
+from kits.labels import CYST, KIDNEY, TUMOR, Regions, regions_of
+from kits.metrics import volumes_ml
 from kits.volume import Spacing, bounding_slices
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 Window = tuple[slice, slice, slice]
 
-NAMES = {KIDNEY: "kidney", TUMOR: "tumor"}
-COLORS = {"kidney": "#36b4ff", "tumor": "#ff4f42"}
-TRUTH_COLORS = {"kidney": "#c8ff4d", "tumor": "#ffd21f"}
+NAMES = {KIDNEY: "kidney", TUMOR: "tumor", CYST: "cyst"}
+COLORS = {"kidney": "#36b4ff", "tumor": "#ff4f42", "cyst": "#b58cff"}
+TRUTH_COLORS = {"kidney": "#c8ff4d", "tumor": "#ffd21f", "cyst": "#ff9ade"}
 INK, FAINT, PAPER = "#e8e8e8", "#a8aeb4", "#101214"
 
 
@@ -36,7 +37,7 @@ class Scene:
         prediction: (z, y, x) uint8 labels.
         truth: (z, y, x) uint8 labels, or None.
         spacing: (z, y, x) mm.
-        scores: `kidney`, `tumor` and `composite` Dice, or empty.
+        scores: `kidney`, `tumor` and `composite` Dice, `cyst` where there are any, or empty.
     """
 
     name: str
@@ -51,13 +52,23 @@ class Scene:
         """The prediction and, where there is one, the truth."""
         return [self.prediction] if self.truth is None else [self.prediction, self.truth]
 
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """What is drawn, by label: kidney and tumor, and the cyst where a map has one."""
+        cysts = any((labels == CYST).any() for labels in self.maps)
+        return {label: name for label, name in NAMES.items() if label != CYST or cysts}
+
+    @property
+    def regions(self) -> Regions:
+        """The regions of these names: the kidney's holds its tumors and cysts."""
+        return regions_of(list(self.names.values()))
+
     @property
     def headings(self) -> list[str]:
         """Name and volumes in mL (or that nothing was found), and the scores where there are any."""
         found = "nothing found"
         if self.prediction.any():
-            voxel_ml = float(np.prod(self.spacing)) / 1000
-            volumes = {name: np.count_nonzero(self.prediction == label) * voxel_ml for label, name in NAMES.items()}
+            volumes = volumes_ml(self.prediction, self.spacing, self.regions)
             found = ",   ".join(f"{name} {volume:.1f} mL" for name, volume in volumes.items())
         dice = ",   ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
         return [f"{self.name}:   {found}", *([f"Dice:   {dice}"] if dice else [])]

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kits.labels import KIDNEY, TUMOR
+from kits.labels import BACKGROUND, TUMOR
 from kits.pictures.scene import (
     COLORS,
     FAINT,
     INK,
-    NAMES,
     TRUTH_COLORS,
     Scene,
     Window,
@@ -65,10 +64,11 @@ def slices_figure(scene: Scene) -> Figure:
 def focus_point(scene: Scene) -> tuple[int, int, int]:
     """The voxel (z, y, x) whose three planes cut most of the tumor, or of the kidneys; the middle where there is neither."""
     for labels in scene.maps:
-        for least in (TUMOR, KIDNEY):
-            window = bounding_slices(labels >= least)
+        for tumor in (True, False):
+            mask = labels == TUMOR if tumor else labels != BACKGROUND
+            window = bounding_slices(mask)
             if window is not None:
-                inside = labels[window] >= least
+                inside = mask[window]
                 others = ((1, 2), (0, 2), (0, 1))
                 z, y, x = (p.start + int(inside.sum(axis=o).argmax()) for p, o in zip(window, others, strict=True))
                 return z, y, x
@@ -126,11 +126,12 @@ def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) 
         if labels is None:
             continue
         cut = np.pad(np.take(labels, index, axis)[rows, columns], 1)
-        for label, name in NAMES.items():
+        for label, name in scene.names.items():
             if colors is COLORS and (cut == label).any():
                 axes.contourf(h, v, cut == label, levels=[0.5, 1.5], colors=[colors[name]], alpha=0.22)
-            if (cut >= label).any():
-                axes.contour(h, v, cut >= label, levels=[0.5], colors=[colors[name]], linewidths=1.1)
+            region = np.isin(cut, scene.regions[name])
+            if region.any():
+                axes.contour(h, v, region, levels=[0.5], colors=[colors[name]], linewidths=1.1)
     left, right, low, high = sides
     axes.set_xlim(left, right)
     axes.set_ylim((high, low) if axis == 0 else (low, high))
@@ -157,8 +158,8 @@ def _legend(figure: Figure, scene: Scene) -> None:
     from matplotlib.patches import Patch
 
     handles: list[Patch | Line2D] = [
-        Patch(facecolor=to_rgba(color, 0.3), edgecolor=color, label=name) for name, color in COLORS.items()
+        Patch(facecolor=to_rgba(COLORS[name], 0.3), edgecolor=COLORS[name], label=name) for name in scene.names.values()
     ]
     if scene.truth is not None:
-        handles += [Line2D([], [], color=color, label=f"{name}, truth") for name, color in TRUTH_COLORS.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=11)
+        handles += [Line2D([], [], color=TRUTH_COLORS[name], label=f"{name}, truth") for name in scene.names.values()]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, labelcolor=INK, fontsize=11)

@@ -1,4 +1,4 @@
-"""The surfaces of kidneys and tumors, cast as rays through a smoothed label map.
+"""The surfaces of kidneys, tumors and cysts, cast as rays through a smoothed label map.
 
 Rays through the volume give exact depth order and soft outlines where thousands of translucent triangles would not.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from kits.pictures.scene import COLORS, FAINT, INK, NAMES, PAPER, Scene, length, scale_bar, write
+from kits.pictures.scene import COLORS, FAINT, INK, PAPER, Scene, length, scale_bar, write
 from kits.volume import Spacing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST_VOXELS = 8e6  # of a field; a coarser grid where false positives lie far ap
 
 
 def surface_figure(scene: Scene) -> Figure:
-    """Translucent kidneys and tumors from the front and from behind; the truth, where given, beside the prediction."""
+    """Translucent kidneys, their tumors and cysts, from the front and from behind; beside the prediction the truth, if any."""
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
@@ -38,7 +38,7 @@ def surface_figure(scene: Scene) -> Figure:
     for column, (title, labels) in enumerate(panels):
         fields = {}
         if labels.any():
-            fields = {name: surface_field(labels[window] == label, scene.spacing, grid_mm) for label, name in NAMES.items()}
+            fields = {name: surface_field(labels[window] == label, scene.spacing, grid_mm) for label, name in scene.names.items()}
         for row, (view, letters) in enumerate((("from the front", "RL"), ("from behind", "LR"))):
             axes = figure.add_subplot(grid[row, column])
             picture = render(fields, behind=row == 1) if labels.any() else np.full((2, 2, 3), to_rgb(PAPER))
@@ -68,24 +68,26 @@ def surface_field(mask: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndar
 def render(fields: dict[str, np.ndarray], *, behind: bool) -> np.ndarray:
     """Orthographic picture (z, x, 3) of smooth fields (z, y, x), looked at along y: each as a lit surface at level 0.5.
 
-    The kidney is translucent, more so where it faces the viewer, so that a tumor inside it shows.
+    The kidney is translucent, more so where it faces the viewer, so that a tumor or cyst inside it shows.
     """
     from matplotlib.colors import to_rgb
 
-    def blend(picture: np.ndarray, layer: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        color, opacity = layer
-        return picture * (1 - opacity[..., None]) + color * opacity[..., None]
-
-    depths, layers = {}, {}
+    depths, colors, opacities = [], [], []
     for name, field in fields.items():
-        depths[name], facing, light, coverage = _first_surface(field[:, ::-1, ::-1] if behind else field)
+        depth, facing, light, coverage = _first_surface(field[:, ::-1, ::-1] if behind else field)
         gloss = 0.3 * (light**25)[..., None]
         color = np.array(to_rgb(COLORS[name])) * (0.5 + 0.65 * light)[..., None]
-        opacity = coverage * (1.0 if name == "tumor" else 0.45 + 0.5 * (1 - facing) ** 1.5)
-        layers[name] = (color * (1 - gloss) + gloss).clip(0, 1), opacity
-    paper, kidney, tumor = np.array(to_rgb(PAPER)), layers["kidney"], layers["tumor"]
-    tumor_in_front = (depths["tumor"] < depths["kidney"])[..., None]
-    return np.where(tumor_in_front, blend(blend(paper, kidney), tumor), blend(blend(paper, tumor), kidney))
+        opacity = coverage * (0.45 + 0.5 * (1 - facing) ** 1.5 if name == "kidney" else 1.0)
+        depths.append(depth)
+        colors.append((color * (1 - gloss) + gloss).clip(0, 1))
+        opacities.append(opacity[..., None])
+    picture = np.array(to_rgb(PAPER))
+    order = np.argsort(-np.stack(depths), axis=0, kind="stable")[..., None]  # at each pixel the farthest first
+    layers = np.stack(colors), np.stack(opacities)
+    for place in order:
+        color, opacity = (np.take_along_axis(layer, place[None], axis=0)[0] for layer in layers)
+        picture = picture * (1 - opacity) + color * opacity
+    return picture
 
 
 def _first_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

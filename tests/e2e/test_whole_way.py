@@ -85,7 +85,9 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
 
 
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:
+    from kits.data.index import LABEL_NAME
     from kits.evaluate import evaluate
+    from kits.labels import KITS19_CLASSES
     from kits.predict import predict
 
     hu, labels = kidney_pair(77)
@@ -103,7 +105,15 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
     assert report["boxes"]
     assert set(report["seconds"]) == {"read", "coarse", "fine", "postprocess", "write"}
 
-    evaluate(tmp_path / "predictions", tmp_path / "cases", tmp_path / "scores", cases=["case_00077"], workers=1)
+    evaluate(
+        tmp_path / "predictions",
+        tmp_path / "cases",
+        tmp_path / "scores",
+        cases=["case_00077"],
+        workers=1,
+        label_name=LABEL_NAME,
+        classes=KITS19_CLASSES,
+    )
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["cases"] == 1
     assert summary["kidney"] > 0.7, "two epochs on ellipsoids of 180 HU in fat find them"

@@ -100,3 +100,20 @@ def test_a_box_grows_about_its_middle_to_what_the_network_takes(multiple: int) -
     assert box.start[1] <= 3
     assert box.stop[1] >= 30
     assert box.shape[1] - 27 < multiple
+
+
+def test_where_boxes_overlap_a_tumor_stays_before_a_cyst_and_a_cyst_before_a_kidney() -> None:
+    claims = {
+        Box((0, 0, 0), (1, 1, 4)): [1, 2, 3, 0],
+        Box((0, 0, 1), (1, 1, 5)): [3, 2, 1, 1],
+        Box((0, 0, 0), (1, 1, 3)): [3, 3, 2],
+    }
+
+    class Claims:
+        def labels(self, hu: np.ndarray, box: Box) -> np.ndarray:
+            return np.array(claims[box], dtype=np.uint8)[None, None]
+
+    hu = np.zeros((1, 1, 5), np.int16)
+    for order in itertools.permutations(claims):
+        labels, _ = segment_boxes(Claims(), hu, list(order), SPACING, grow_mm=0, grow_rounds=0)  # type: ignore[arg-type]
+        assert labels.tolist() == [[[3, 2, 2, 1, 1]]]

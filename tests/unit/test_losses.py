@@ -121,7 +121,7 @@ def test_wrong_number_of_class_weights_is_named():
         bias_dice(3.0, class_weights=[1.0, 1.0, 1.0])(*example(3))
 
 
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("classes", [1, 3, 4])
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_equals_finite_differences(name, classes):
     logits, label = example(classes)
@@ -131,7 +131,7 @@ def test_gradient_equals_finite_differences(name, classes):
 
 
 @pytest.mark.parametrize("value", [0, 1, 2])
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("classes", [1, 3, 4])
 @pytest.mark.parametrize("name", LOSSES)
 def test_empty_and_full_masks_stay_finite_in_bfloat16(name, classes, value):
     logits = (100 * example(classes)[0]).to(torch.bfloat16).requires_grad_()

@@ -7,7 +7,9 @@ import torch
 from omegaconf import OmegaConf
 from torch.nn import functional
 
+from kits.config import plain
 from kits.errors import KitsError
+from kits.labels import KITS19_CLASSES
 from kits.losses import build_loss, parallel_loss
 from kits.models import NETWORKS, build_network, weights
 from kits.models.layers import LEAK
@@ -27,7 +29,8 @@ LOSS = {
 
 
 def configured(name, **changes):
-    return {**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), **changes}
+    config = OmegaConf.create({"data": {"classes": list(KITS19_CLASSES)}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
+    return {**plain(config)["model"], **changes}
 
 
 def unet(**changes):

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.io import read_labels, read_volume, write_labels, write_volume
+from kits.labels import KITS19_CLASSES
 from kits.pictures import Scene, save, slices_figure, surface_figure
-from kits.pictures.slices import body_window, detail_slices, focus_point
+from kits.pictures.scene import COLORS
+from kits.pictures.slices import body_window, detail_slices, draw_plane, focus_point
 from kits.pictures.surface import EDGE_MM, GRID_MM, render, surface_field
 from kits.report import Job, find_jobs, report
 
@@ -47,7 +51,7 @@ def test_the_slices_name_the_case_its_volumes_and_its_scores(truth: bool) -> Non
     text = words(slices_figure(scene(truth=truth)))
     labels = scene().prediction
     assert "case_00007" in text
-    assert f"kidney {np.count_nonzero(labels == 1) * 0.004:.1f} mL" in text
+    assert f"kidney {np.count_nonzero(labels) * 0.004:.1f} mL" in text
     assert ("tumor 0.800" in text) == truth
     assert ("tumor, truth" in text) == truth
 
@@ -130,8 +134,8 @@ def test_the_surface_shows_prediction_and_truth_side_by_side(truth: bool, tmp_pa
 def test_a_report_of_a_tree_has_pictures_and_a_page(kits_tree: Path, tmp_path: Path) -> None:
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
-    jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"])
-    page = report(jobs, tmp_path / "out").read_text()
+    jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
+    page = report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["case_00000_slices.png", "case_00000_surface.png", "index.html"]
     assert 'src="case_00000_slices.png"' in page
@@ -143,23 +147,23 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
     write_volume(tmp_path / "scan.nii.gz", volume.array, volume.grid)
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
-    jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None)
+    jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
     assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None)]
-    assert "scan:   nothing found" in report(jobs, tmp_path / "out").read_text()
+    assert "scan:   nothing found" in report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match=r"prediction=.*no such"):
-        find_jobs(kits_tree, tmp_path / "absent", None, None)
+        find_jobs(kits_tree, tmp_path / "absent", None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"image=.*no such"):
-        find_jobs(tmp_path / "absent", tmp_path, None, None)
+        find_jobs(tmp_path / "absent", tmp_path, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"no case_00000\.nii\.gz"):
-        find_jobs(kits_tree, tmp_path, None, None)
+        find_jobs(kits_tree, tmp_path, None, None, label_name=LABEL_NAME)
     labels = kits_tree / "case_00000" / "segmentation.nii.gz"
     with pytest.raises(KitsError, match="one file for 4 images"):
-        find_jobs(kits_tree, labels, None, None)
+        find_jobs(kits_tree, labels, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"truth=.*no label map"):
-        find_jobs(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None)
+        find_jobs(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None, label_name=LABEL_NAME)
 
 
 def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path) -> None:
@@ -168,4 +172,55 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     write_labels(tmp_path / "half.nii.gz", half, replace(labels.grid, size=(20, 32, 64)))
     job = Job("case_00000", kits_tree / "case_00000" / "imaging.nii.gz", tmp_path / "half.nii.gz", None)
     with pytest.raises(KitsError, match="not one case"):
-        report([job], tmp_path / "out")
+        report([job], tmp_path / "out", classes=KITS19_CLASSES)
+
+
+def cystic(prediction: bool) -> Scene:
+    """A scene with a cyst at the kidney without a tumor, in the prediction or in the truth alone."""
+    plain = scene()
+    cysts = plain.prediction.copy()
+    cysts[5:11, 8:20, 12:24] = 3
+    return replace(plain, prediction=cysts) if prediction else replace(plain, truth=cysts)
+
+
+def violet(pixels: np.ndarray) -> int:
+    """Pixels with clearly less green than red and blue, as only a cyst's colors have."""
+    return int((np.minimum(pixels[..., 0], pixels[..., 2]) - pixels[..., 1] > 0.1).sum())
+
+
+@pytest.mark.parametrize("prediction", [True, False])
+def test_a_cyst_has_its_own_color_legend_and_volume(prediction: bool, tmp_path: Path) -> None:
+    shown = cystic(prediction)
+    for draw in (slices_figure, surface_figure):
+        figure = draw(shown)
+        text = words(figure)
+        assert f"cyst {np.count_nonzero(shown.prediction == 3) * 0.004:.1f} mL" in text
+        assert f"kidney {np.count_nonzero(shown.prediction) * 0.004:.1f} mL" in text
+        assert ("cyst, truth" in text) == (draw is slices_figure)
+        save(figure, tmp_path / "cyst.png")
+        save(draw(scene()), tmp_path / "plain.png")
+        with_cyst, without = (violet(imread(tmp_path / f"{name}.png")) for name in ("cyst", "plain"))
+        assert with_cyst > without + 100
+    assert "cyst" not in words(slices_figure(scene()))
+
+
+def test_the_outline_of_the_kidney_runs_around_its_cyst_and_the_tumor_is_no_cyst() -> None:
+    shown = cystic(prediction=True)
+    figure = Figure()
+    axes = figure.add_subplot()
+    draw_plane(axes, replace(shown, truth=None), 0, 8, body_window(shown))
+    colors = {to_hex(contour.get_edgecolor()[0]): contour for contour in axes.collections if not contour.filled}
+    assert set(colors) == {COLORS["kidney"], COLORS["cyst"]}, "no tumor in this slice"
+    top = min(path.vertices[:, 1].min() for path in colors[COLORS["kidney"]].get_paths())
+    assert top == pytest.approx(8.0, abs=1.0)  # where the cyst begins, 12 mm in front of the kidney
+
+
+def test_an_opaque_cyst_shows_through_the_kidney_but_not_through_a_tumor() -> None:
+    fields = {name: np.zeros((30, 60, 30), np.float32) for name in ("kidney", "tumor", "cyst")}
+    fields["kidney"][3:27, 20:55, 3:27] = fields["cyst"][10:20, 40:50, 10:20] = fields["tumor"][10:20, 5:15, 10:20] = 1
+    hidden, shown = (render(fields, behind=behind)[15, 15] for behind in (False, True))
+    only = render({**fields, "tumor": fields["tumor"] * 0}, behind=True)[15, 15]
+    np.testing.assert_allclose(shown, only)
+    assert hidden[0] - hidden[2] > 0.3  # the tumor's red
+    kidney = render({**fields, "cyst": fields["cyst"] * 0, "tumor": fields["tumor"] * 0}, behind=True)[15, 15]
+    assert shown[0] - kidney[0] > 0.05  # violet through the kidney's blue

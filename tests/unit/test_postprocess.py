@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kits.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed, largest_regions
 
@@ -111,3 +113,40 @@ def test_only_the_largest_regions_stay_whatever_their_labels() -> None:
     assert largest_regions(labels > 0, 1)[..., :9].sum() == largest_regions(labels > 0, 1).sum() > 0
     np.testing.assert_array_equal(largest_regions(labels > 0, 9), labels > 0)
     assert not largest_regions(np.zeros((3, 3, 3), dtype=bool), 2).any()
+
+
+def test_a_tumor_at_a_cyst_stays_and_small_cysts_become_kidney() -> None:
+    labels = kidney()
+    labels[3:8, 10:20, 20:30] = 3  # a cyst at the kidney, and a tumor behind it
+    labels[4:6, 12:15, 30:33] = 2
+    np.testing.assert_array_equal(drop_far_tumors(labels, SPACING, 5.0), labels)
+    expected = labels.copy()
+    labels[5, 12:14, 12:14] = 3  # 12 cubic mm inside the kidney
+    np.testing.assert_array_equal(drop_specks(labels, SPACING, 0.03), expected)
+    labels[0, 35:38, 35:38] = 3  # 27 cubic mm on its own
+    np.testing.assert_array_equal(drop_specks(labels, SPACING, 0.03), expected)
+
+
+@pytest.mark.parametrize(("ring", "filled"), [((3, 3), 3), ((3, 1), 3), ((1, 3), 1)])
+def test_a_hole_between_kidney_and_cyst_takes_the_commoner(ring: tuple[int, int], filled: int) -> None:
+    labels = kidney()
+    labels[4:7, 13:18, 13:18], labels[4:7, 13, 13:18] = ring
+    labels[5, 14:17, 14:17] = 0
+    assert (fill_enclosed(labels)[5, 14:17, 14:17] == filled).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_clean_up_with_cysts_scores_by_kits19s_rule_as_without_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((8, 24, 24), dtype=np.uint8)
+    for _ in range(12):
+        z, y, x = (rng.integers(0, size - 1, 2) for size in labels.shape)
+        labels[min(z) : max(z) + 1, min(y) : max(y) + 1, min(x) : max(x) + 1] = rng.integers(0, 4)
+    options = {"components": 2, "tumor_distance_mm": 3.0, "min_ml": 0.02, "fill_holes": True}
+
+    def without_cysts(array: np.ndarray) -> np.ndarray:
+        return np.where(array == 3, 1, array).astype(np.uint8)
+
+    cleaned = clean(labels, SPACING, **options)
+    np.testing.assert_array_equal(without_cysts(cleaned), clean(without_cysts(labels), SPACING, **options))

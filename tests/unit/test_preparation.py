@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from kits.cli import compose
 from kits.data.cache import case_key
 from kits.data.datamodule import KitsDataModule
-from kits.data.index import Case, find_cases, find_images, read_split, split_cases
+from kits.data.index import LABEL_NAME, Case, find_cases, find_images, read_split, split_cases
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from tests.conftest import kidney_pair, write_case
@@ -135,13 +135,14 @@ def test_a_damaged_case_is_named_and_stops_prepare_unless_it_may_be_skipped(kits
 
 def test_a_root_without_cases_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        find_cases(tmp_path / "nowhere", [])
+        find_cases(tmp_path / "nowhere", [], LABEL_NAME)
     with pytest.raises(KitsError, match="no case_XXXXX folder"):
-        find_cases(tmp_path, [])
+        find_cases(tmp_path, [], LABEL_NAME)
 
 
 def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
-    assert [case.id for case in find_cases(kits_tree, ["case_00001"])] == ["case_00000", "case_00002", "case_00003"]
+    found = find_cases(kits_tree, ["case_00001"], LABEL_NAME)
+    assert [case.id for case in found] == ["case_00000", "case_00002", "case_00003"]
 
 
 @pytest.mark.parametrize(("total", "validation"), [(210, 21), (300, 21), (42, 4), (4, 1), (2, 1)])
