@@ -93,7 +93,7 @@ class Client:
 
     def _persist(self, source: Source, attempt: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
         """Attempt until it succeeds; `retries` failures in a row without getting further than ever before are the end."""
-        failures, best, host = 0, reached(), str(urlsplit(source.url).hostname)
+        failures, best, host = 0, reached(), urlsplit(source.url).netloc
         while True:
             if host in self.unreachable:
                 raise KitsError(f"{source.name}: {self.unreachable[host]}")
@@ -167,7 +167,7 @@ class Client:
 
     @contextmanager
     def _judged(self, source: Source) -> Iterator[None]:
-        """Turn what the libraries raise into `PassingError` or one line for the user; addresses and headers in it may be secret."""
+        """Turn what the libraries raise into PassingError or one line for the user; its addresses and headers may be secret."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
         from huggingface_hub.utils import httpx
 
