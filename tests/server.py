@@ -21,7 +21,7 @@ class Fault:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     content: bytes | None = None  # sent (and measured) in place of the file
-    promised: int | None = None  # Content-Length in place of the true one; for HEAD
+    unsized: bool = False  # an answer to HEAD that does not tell the size
     cut: int | None = None  # bytes after which the connection is closed
     stall: int | None = None  # bytes after which nothing more comes
     no_range: bool = False  # the whole file whatever was asked for
@@ -114,14 +114,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(416, {"Content-Range": f"bytes */{len(content)}"}, b"")
                 return
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if fault.promised is not None:
-            headers["Content-Length"] = str(fault.promised)
         self.send(status, headers, content[start:], fault)
 
     def send(self, status: int, headers: dict[str, str], body: bytes, fault: Fault = Fault()) -> None:
         site = self.server.site
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        length = {} if fault.unsized else {"Content-Length": str(len(body))}
+        for name, value in (length | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":

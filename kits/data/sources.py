@@ -29,8 +29,11 @@ def wanted(config: dict[str, Any]) -> list[Source]:
     """The files of the configured cases, case by case, after the records of all.
 
     Raises:
-        KitsError: `cases` cannot be understood or names a case that the data set does not have.
+        KitsError: `cases` cannot be understood or names a case that the data set does not have, or an address is none.
     """
+    for key in ("labels_url", "hub_endpoint"):
+        if not re.match(r"https?://[^/]", str(config[key])):
+            raise KitsError(f"{key}: not an address of a server; it begins with https:// (or http:// for one of your own)")
     labeled = set(case_numbers(config["labeled_cases"], "labeled_cases"))
     sources = [_labels(config, config["records"], RECORDS_NAME)]
     for number in chosen(config):
@@ -82,9 +85,13 @@ def _labels(config: dict[str, Any], path: str, name: str) -> Source:
 
 def _imaging(config: dict[str, Any], case: str) -> Source:
     from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
 
     endpoint, repo = config["hub_endpoint"].rstrip("/"), config["hub_repo"]
-    url = hf_hub_url(repo, f"images/{case}.nii.gz", repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
+    try:
+        url = hf_hub_url(repo, f"images/{case}.nii.gz", repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
+    except HFValidationError:
+        raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
     remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"
     return Source(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, hub=True)
 

@@ -130,6 +130,17 @@ def test_a_server_that_cannot_resume_sends_all_but_not_for_ever(server: Server, 
     assert len(server.asked("GET", image_path(1))) == 4  # the first, and three that got no further
 
 
+def test_a_server_that_tells_no_size_is_believed_as_far_as_the_file_opens(
+    server: Server, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = f"{GIT}/case_00000/segmentation.nii.gz"
+    server.always["HEAD", path] = Fault(unsized=True)
+    server.faults["GET", path] = [Fault(cut=500)]
+    run(server, tmp_path, imaging=False)
+    assert [request.range for request in server.asked("GET", path)] == [None, "bytes=500-"]
+    assert (tmp_path / "case_00000/segmentation.nii.gz").read_bytes() == files[path]
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path, status: int) -> None:
     for method in ("HEAD", "GET"):
@@ -392,6 +403,15 @@ def test_other_cases_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(KitsError, match="cases") as caught:
         chosen(compose("download", ["output=x", f"cases={text}"]))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hub_endpoint", "mirror.org"), ("labels_url", ""), ("hub_repo", "no data set"), ("hub_endpoint", "http://")],
+)
+def test_an_address_that_is_none_is_refused_in_one_line(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(KitsError, match=key):
+        download(defaults() | {"output": str(tmp_path), key: value})
 
 
 def test_the_public_addresses_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
