@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             site.sent[self.path.partition("?")[0]] += len(body)
         if fault.stall is not None:
             site.stalled.set()
-            site.closing.wait(20)
+            site.closing.wait(60)
         if ends:
             self.close_connection = True
             self.connection.shutdown(SHUT_RDWR)
