@@ -72,6 +72,11 @@ def read_geometry(path: str | Path) -> Grid:
     return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
+def check_file(path: Path) -> None:
+    """Raise KitsError where an image file is not whole: it is read to its end, but no voxel is kept."""
+    _check_file(path, *_promise(_open(path)))
+
+
 def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     """Write a label map (z, y, x) in LPS order as .nii.gz in the geometry `grid`; uint8 in the file.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
-ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo"}
+ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
@@ -24,6 +24,7 @@ LIBRARIES = {
     "timm": {"models"},
     "torch": {"models", "losses", "data", "inference", 3, 4},
     "omegaconf": {"config", 4},
+    "huggingface_hub": {"data"},
     "nibabel": set(),
     "monai": set(),
 }

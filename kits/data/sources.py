@@ -1,0 +1,103 @@
+"""What KiTS19 consists of and where each file is kept: label maps and records in a git repository, imaging on the hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from kits.data.index import IMAGE_NAME, LABEL_NAME
+from kits.errors import KitsError
+
+RECORDS_NAME = "kits.json"
+GRAMMAR = "give all, train, a number, a range such as 0-41, or a list such as [3,160]"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: its name below the output folder, its address, and how to speak of its server."""
+
+    name: str
+    url: str
+    server: str  # the address that the user configured, without credentials
+    remedy: str  # what to do when the server does not have the file
+    hub: bool  # asked in the hub's way: its headers and, for a large file, its digest
+
+
+def wanted(config: dict[str, Any]) -> list[Source]:
+    """The files of the configured cases, case by case, after the records of all.
+
+    Raises:
+        KitsError: `cases` cannot be understood or names a case that the data set does not have, or an address is none.
+    """
+    for key in ("labels_url", "hub_endpoint"):
+        if not re.match(r"https?://[^/]", str(config[key])):
+            raise KitsError(f"{key}: not an address of a server; it begins with https:// (or http:// for one of your own)")
+    labeled = set(case_numbers(config["labeled_cases"], "labeled_cases"))
+    sources = [_labels(config, config["records"], RECORDS_NAME)]
+    for number in chosen(config):
+        case = f"case_{number:05d}"
+        if number in labeled:
+            sources.append(_labels(config, f"{case}/{LABEL_NAME}", f"{case}/{LABEL_NAME}"))
+        if config["imaging"]:
+            sources.append(_imaging(config, case))
+    return sources
+
+
+def chosen(config: dict[str, Any]) -> list[int]:
+    """The numbers that `cases` asks for, in order, each once.
+
+    Raises:
+        KitsError: see `wanted`.
+    """
+    groups = {"all": config["all_cases"], "train": config["labeled_cases"]}
+    cases = config["cases"]
+    numbers = case_numbers(groups.get(cases, cases) if isinstance(cases, str) else cases, "cases")
+    unknown = sorted(set(numbers) - set(case_numbers(config["all_cases"], "all_cases")))
+    if unknown:
+        raise KitsError(f"cases: the data set has no case {unknown[0]}; it has {config['all_cases']}")
+    return sorted(set(numbers))
+
+
+def case_numbers(text: Any, key: str) -> list[int]:
+    """The case numbers of `160`, `case_00160`, `0-41` or a list of these.
+
+    Raises:
+        KitsError: anything else; `key` names where it stands.
+    """
+    numbers: list[int] = []
+    for item in text if isinstance(text, list) else [text]:
+        match = re.fullmatch(r"(?:case_)?(\d{1,5})(?:-(?:case_)?(\d{1,5}))?", str(item))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise KitsError(f"{key}={item}: not a case; {GRAMMAR}")
+        numbers += range(first, last + 1)
+    if not numbers:
+        raise KitsError(f"{key}: names no case; {GRAMMAR}")
+    return numbers
+
+
+def _labels(config: dict[str, Any], path: str, name: str) -> Source:
+    root = config["labels_url"].rstrip("/")
+    return Source(name, f"{root}/{path}", shown(root), "check labels_url and the case number", hub=False)
+
+
+def _imaging(config: dict[str, Any], case: str) -> Source:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+
+    endpoint, repo = config["hub_endpoint"].rstrip("/"), config["hub_repo"]
+    try:
+        url = hf_hub_url(repo, f"images/{case}.nii.gz", repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
+    except HFValidationError:
+        raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
+    remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"
+    return Source(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, hub=True)
+
+
+def shown(url: str) -> str:
+    """An address fit for the screen: no user, password or query, any of which can be a secret."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip("/")

@@ -1,0 +1,134 @@
+"""The folder that a download fills: files in place, parts of others, and a note of which were read to their end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from kits.data.remote import DamagedError, Promise
+from kits.data.sources import Source
+from kits.errors import KitsError
+from kits.io import check_file, write_json
+
+# Below the output folder, so that a finished file moves by one rename; hidden, so that no pattern for cases finds it.
+HIDDEN = ".download"
+
+
+@dataclass
+class Folder:
+    """The output folder; safe to use from several threads, each with files of its own."""
+
+    path: Path
+    checked: dict[str, list[int]] = field(default_factory=dict)  # name: size, time of change in ns
+    lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        try:
+            self.checked = json.loads(self.note.read_text())
+        except (OSError, ValueError):  # no note: files are read again
+            self.checked = {}
+
+    @property
+    def note(self) -> Path:
+        return self.path / HIDDEN / "checked.json"
+
+    def sound(self, name: str) -> bool:
+        """Whether the file is in place and opens to its end; read only once as long as it does not change."""
+        path = self.path / name
+        if not path.is_file():
+            return False
+        if self.checked.get(name) != _stamp(path):
+            try:
+                check_content(path)
+            except KitsError:
+                return False
+            self.mark(name)
+        return True
+
+    def mark(self, name: str) -> None:
+        """Note that the file in place was read to its end."""
+        with self.lock:
+            self.checked[name] = _stamp(self.path / name)
+            write_json(self.note, self.checked)
+
+    def part(self, source: Source, promise: Promise) -> Path:
+        """Where this version of a file arrives; parts of other versions are of no use and go."""
+        # The ending stays: readers go by it.
+        stem, dot, ending = source.name.replace("/", ".").partition(".nii.gz" if source.name.endswith(".nii.gz") else ".json")
+        key = hashlib.sha256(f"{promise.version} {promise.size}".encode()).hexdigest()[:12]
+        part = self.path / HIDDEN / f"{stem}.{key}.part{dot}{ending}"
+        for other in part.parent.glob(f"{stem}.*.part{dot}"):
+            if other != part:
+                other.unlink()
+        return part
+
+    def place(self, part: Path, name: str) -> None:
+        """Give a complete, sound file its name."""
+        final = self.path / name
+        final.parent.mkdir(exist_ok=True)
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())  # the name must not reach the disk before the bytes
+        os.replace(part, final)
+        self.mark(name)
+
+
+@contextmanager
+def sole_user(path: Path) -> Iterator[Path]:
+    """The output folder, made where it is missing, for one process at a time: two would append to the same parts.
+
+    Raises:
+        KitsError: it cannot be made, or another download is at work in it.
+    """
+    import fcntl
+
+    try:
+        (path / HIDDEN).mkdir(parents=True, exist_ok=True)
+        lock = (path / HIDDEN / "lock").open("w")
+    except OSError as error:
+        raise KitsError(f"output={path}: cannot be made ({error.strerror}); give a folder you may write") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system however the process ends
+        except BlockingIOError:
+            raise KitsError(f"output={path}: another download is at work there; wait for it or give another folder") from None
+        except OSError:  # some network file systems have no locks
+            pass
+        yield path
+
+
+def check_arrived(source: Source, promise: Promise, part: Path) -> None:
+    """Raise DamagedError where a file is not what the server promised, or does not open to its end."""
+    if promise.sha256:
+        with part.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != promise.sha256:
+                raise DamagedError(f"{source.name}: arrived damaged (its SHA-256 is not the promised one); run the command again")
+    try:
+        check_content(part)
+    except KitsError as error:
+        reason = str(error).removeprefix(f"{part}: ").partition(";")[0]
+        raise DamagedError(
+            f"{source.name}: the file of {source.server} is broken ({reason}); leave the case out, or take it from another server"
+        ) from error
+
+
+def check_content(path: Path) -> None:
+    """Raise KitsError for an image that does not decompress to what its header promises, or records that are not a JSON list."""
+    if path.suffix != ".json":
+        check_file(path)
+        return
+    try:
+        if not isinstance(json.loads(path.read_text()), list):
+            raise ValueError("no list of records")
+    except ValueError as error:
+        raise KitsError(f"{path}: not the records of cases ({error}); copy it again") from error
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,19 @@
+"""`python -m kits.download output=DIR cases=...`: KiTS19 from its two public servers, in the layout that kits.prepare reads."""
+
+from typing import Any
+
+from kits.cli import command
+from kits.config import require
+
+
+@command("download")
+def main(config: dict[str, Any]) -> None:
+    """Fetch what `conf/download.yaml` and the command line ask for and is not there yet."""
+    require(config["cases"], "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
+    from kits.data.download import download
+
+    print(download(config))
+
+
+if __name__ == "__main__":
+    main()
