@@ -10,6 +10,9 @@ from omegaconf.errors import InterpolationResolutionError
 
 from kits.errors import KitsError
 
+# ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
+OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
+
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists and scalars with every interpolation resolved.

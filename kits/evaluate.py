@@ -23,7 +23,7 @@ SAME_MM, SAME_COSINE = 0.1, 1e-3
 def main(config: dict[str, Any]) -> None:
     """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
     truth = Path(config["truth"])
-    cases = expected_cases(truth, config["cases"], config["split"], config["subset"])
+    cases = expected_cases(truth, config["cases"], config["split"]["source"], config["subset"], config["fold"])
     table = evaluate(Path(config["prediction"]), truth, Path(config["output"]), cases=cases, workers=config["workers"])
     print(table)
 
@@ -38,13 +38,16 @@ class Row:
     scored: bool
 
 
-def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, subset: str) -> list[str]:
-    """The cases that must have a prediction: those named, those of a split's part, or all labelled cases of the tree.
+def expected_cases(
+    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None = None
+) -> list[str]:
+    """The cases that must have a prediction: those named, those of a split's subset, or all labelled cases of the tree.
 
     Raises:
         KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
     """
-    from kits.data.index import LABEL_NAME, read_split
+    from kits.data.index import LABEL_NAME
+    from kits.data.splits import read_split
 
     if not truth.is_dir():
         raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{LABEL_NAME}, ...")
@@ -52,7 +55,7 @@ def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, 
     if not labelled:
         raise KitsError(f"truth={truth}: no case_XXXXX/{LABEL_NAME} in it; scores need label maps")
     if cases is None:
-        cases = labelled if split is None else read_split(Path(split), subset)
+        cases = labelled if split is None else read_split(Path(split)).subset(subset, fold)
     expected = list(dict.fromkeys(str(case) for case in cases))
     if not expected:
         raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")

@@ -121,8 +121,8 @@ class FineModule(StageModule):
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:
-        """KiTS19's Dice of the case with true ROIs."""
-        margin = self.config["roi"]["margin_mm"]
+        """KiTS19's Dice of the case with true ROIs, or with those that data.roi=oof reads, which have their margin already."""
+        margin = 0 if self.config["data"]["roi"] == "oof" else self.config["roi"]["margin_mm"]
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
         reader = BoxReader.of(self.network, self.config, self.device)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
