@@ -76,8 +76,9 @@ class Split:
         """
         asked = _recorded(settings)
         if self.settings != asked:
-            held = _spelled(self.settings) if self.settings else "none, it is an older or a hand-written file"
-            raise KitsError(f"{self.path}: the settings that made it are {held}; this run asks for {_spelled(asked)}; {RENEW}")
+            made = f"was made with {_spelled(self.settings)}" if self.settings else "does not say how it was made"
+            keep = "ask for that, " if self.settings else ""
+            raise KitsError(f"{self.path}: {made}; this run asks for {_spelled(asked)}; {keep}{RENEW}")
 
     def check_cases(self, cases: Iterable[str], remedy: str) -> None:
         """Refuse a file that was drawn for another list of cases.
