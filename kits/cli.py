@@ -36,7 +36,8 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
                 # --help, --multirun and the like are Hydra's own; everything else is composed here first.
                 if not any(argument.startswith("-") for argument in arguments):
                     compose(name, arguments)
-                launch(name, task, arguments)
+                sys.argv[1:] = spelled_out(name, arguments)
+                launch(name, task, sys.argv[1:])
             except KitsError as error:
                 print(f"kits.{name}: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
@@ -91,11 +92,26 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    overrides = spelled_out(name, overrides)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:
             return plain(hydra.compose(name, overrides=overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise KitsError(explain(str(error), name, overrides)) from error
+
+
+def spelled_out(name: str, overrides: list[str]) -> list[str]:
+    """`split=X` as `split.source=X` for a command that takes a file there.
+
+    Other commands choose from the group of that name, and Hydra looks for X in the group whichever command it is.
+    """
+    from omegaconf import OmegaConf
+
+    here = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
+    assert isinstance(here, dict)
+    short = {key for key, value in here.items() if isinstance(value, dict) and "source" in value}
+    parts = [override.partition("=") for override in overrides]
+    return [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
 
 
 def explain(message: str, name: str, overrides: list[str]) -> str:

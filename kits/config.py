@@ -15,6 +15,9 @@ from kits.labels import CLASSES, KITS19_CLASSES
 # ${length:${data.classes}} in YAML: as many as the list has entries.
 OmegaConf.register_new_resolver("length", len, replace=True)
 
+# ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
+OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
+
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists and scalars with every interpolation resolved.

@@ -26,9 +26,10 @@ SAME_MM, SAME_COSINE = 0.1, 1e-3
 def main(config: dict[str, Any]) -> None:
     """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
     truth = Path(config["truth"])
-    data = config["data"]
-    cases = expected_cases(truth, config["cases"], config["split"], config["subset"], label_name=data["label_name"])
-    options = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"], "workers": config["workers"]}
+    data, label_name = config["data"], config["data"]["label_name"]
+    split = config["split"]["source"]
+    cases = expected_cases(truth, config["cases"], split, config["subset"], config["fold"], label_name=label_name)
+    options = {"cases": cases, "label_name": label_name, "classes": data["classes"], "workers": config["workers"]}
     print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **options))
 
 
@@ -42,13 +43,15 @@ class Row:
     scored: bool
 
 
-def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, *, label_name: str) -> list[str]:
-    """The cases that must have a prediction: those named, those of a split's part, or all labelled cases of the tree.
+def expected_cases(
+    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None = None, *, label_name: str
+) -> list[str]:
+    """The cases that must have a prediction: those named, those of a split's subset, or all labelled cases of the tree.
 
     Raises:
         KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
     """
-    from kits.data.index import read_split
+    from kits.data.splits import read_split
 
     if not truth.is_dir():
         raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
@@ -58,7 +61,7 @@ def expected_cases(truth: Path, cases: Sequence[str] | None, split: str | None, 
             f"truth={truth}: no case_XXXXX/{label_name} in it; scores need label maps (those of KiTS21: add data=kits21)"
         )
     if cases is None:
-        cases = labelled if split is None else read_split(Path(split), subset)
+        cases = labelled if split is None else read_split(Path(split)).subset(subset, fold)
     expected = list(dict.fromkeys(str(case) for case in cases))
     if not expected:
         raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")

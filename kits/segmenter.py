@@ -100,32 +100,42 @@ class Segmenter:
 
         Where no component is large enough the whole body is taken, with a warning that says so.
         """
-        data, rule = self.coarse_config["data"], self.coarse_config["roi"]
-        grid = plane_grid(volume.array.shape, data["coarse_size"])
-        mask = coarse_mask(
-            self.coarse,
-            to_coarse(volume.array, grid, PAD_HU),
-            window_hu=data["window_hu"],
-            inference=self.coarse_config["inference"],
-            device=self.device,
-        )
-        inside = np.zeros_like(mask)
-        inside[grid.inside] = mask[grid.inside]  # what the network sees in the padding is nowhere in the volume
-        found = find_rois(
-            inside,
-            count=rule["count"],
-            min_voxels=rule["min_voxels"],
-            min_ml=rule["min_ml"],
-            spacing=grid.spacing(volume.spacing),
-        )
-        native = [Box(*grid.to_native(box.start, box.stop)) for box in found]
-        if native:
-            return [box.grow_mm(rule["margin_mm"], volume.spacing, volume.array.shape) for box in native], []
-        warning = (
-            f"the coarse stage found no region of more than {rule['min_voxels']} voxels on its grid"
-            f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
-        )
-        return [body_box(volume.array, BODY_THRESHOLD_HU)], [warning]
+        return find_boxes(self.coarse, self.coarse_config, volume, self.device)
+
+
+def find_boxes(network: nn.Module, config: dict[str, Any], volume: Volume, device: torch.device) -> tuple[list[Box], list[str]]:
+    """The ROIs that a coarse network finds, in voxels of the volume, with margin, and warnings (see `Segmenter.find_boxes`).
+
+    Args:
+        config: the configuration that the network was trained with.
+        volume: array (z, y, x) in HU.
+    """
+    data, rule = config["data"], config["roi"]
+    grid = plane_grid(volume.array.shape, data["coarse_size"])
+    mask = coarse_mask(
+        network,
+        to_coarse(volume.array, grid, PAD_HU),
+        window_hu=data["window_hu"],
+        inference=config["inference"],
+        device=device,
+    )
+    inside = np.zeros_like(mask)
+    inside[grid.inside] = mask[grid.inside]  # what the network sees in the padding is nowhere in the volume
+    found = find_rois(
+        inside,
+        count=rule["count"],
+        min_voxels=rule["min_voxels"],
+        min_ml=rule["min_ml"],
+        spacing=grid.spacing(volume.spacing),
+    )
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in found]
+    if native:
+        return [box.grow_mm(rule["margin_mm"], volume.spacing, volume.array.shape) for box in native], []
+    warning = (
+        f"the coarse stage found no region of more than {rule['min_voxels']} voxels on its grid"
+        f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
+    )
+    return [body_box(volume.array, BODY_THRESHOLD_HU)], [warning]
 
 
 def pick_device(name: str) -> torch.device:

@@ -126,8 +126,11 @@ class FineModule(StageModule):
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:
-        """Dice of the case with true ROIs: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions."""
-        margin = self.config["roi"]["margin_mm"]
+        """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
+
+        With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
+        """
+        margin = 0 if self.config["data"]["roi"] == "oof" else self.config["roi"]["margin_mm"]
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
         reader = BoxReader.of(self.network, self.config, self.device)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)

@@ -1,4 +1,4 @@
-"""`python -m kits.train stage=coarse|fine [experiment=STUDY/RECIPE]`: train one stage on a prepared cache."""
+"""`python -m kits.train stage=coarse|fine [fold=0] [experiment=STUDY/RECIPE]`: train one stage on a prepared cache."""
 
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ def train(config: dict[str, Any]) -> None:
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = KitsDataModule(config)
+    # In the checkpoint, so that no model is ever asked for out-of-fold boxes of a case that it learned from.
+    config = {**config, "trained_on": data.split["train"]}
     module = MODULES[config["stage"]](config, pretrained=True)
     trainer = pl.Trainer(
         **config["trainer"],

@@ -64,7 +64,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path) -> dict[str,
     """Write a case's arrays unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels), `roi` (`count`, `min_voxels`) and `classes` (their names in label order).
+        settings: `coarse_size` (pixels), `roi_rule` (`count`, `min_voxels`) and `classes` (their names in label order).
 
     Returns:
         The case's record, with its id, key and folder (relative to the cache).
@@ -93,13 +93,13 @@ def write_arrays(case: Case, image: Volume, label: Volume, settings: dict[str, A
     """All arrays of one case, and the record of what is in them."""
     grid = plane_grid(image.array.shape, settings["coarse_size"])
     coarse_label = labels_to_coarse(label.array, grid)
-    rule = settings["roi"]
+    rule = settings["roi_rule"]
     found = find_rois(coarse_label > BACKGROUND, count=rule["count"], min_voxels=rule["min_voxels"])
     boxes = [Box(*grid.to_native(box.start, box.stop)) for box in found]
     if not boxes:
         raise KitsError(
             f"{case.label}: no kidney region of more than {rule['min_voxels']} voxels on the"
-            f" {settings['coarse_size']} grid; lower data.roi.min_voxels or name the case in data.exclude"
+            f" {settings['coarse_size']} grid; lower data.roi_rule.min_voxels or name the case in data.exclude"
         )
     save_slabs(folder / "image.npy", image.array, np.int16)
     save_slabs(folder / "label.npy", label.array, np.uint8)

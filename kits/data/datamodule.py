@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
+from kits.config import require
+from kits.data.boxes import with_boxes
 from kits.data.datasets import CachedCase, CoarseWindows, RoiPatches, WholeCases
-from kits.data.index import read_split
+from kits.data.splits import read_split
 from kits.errors import KitsError
 
 PATCHES = {"coarse": CoarseWindows, "fine": RoiPatches}
+ROIS = ("gt_jitter", "oof")
 
 
 class EpochSampler(Sampler[int]):
@@ -40,10 +43,11 @@ class KitsDataModule:
     It serves loaders and knows nothing of Lightning, which lives a floor above.
 
     Args:
-        config: the plain training configuration (`stage`, `data`, `sampling`, `seed`).
+        config: the plain training configuration (`stage`, `data`, `sampling`, `seed`, and `fold` where there are folds).
 
     Raises:
-        KitsError: the cache has not been prepared, or was prepared with other settings.
+        KitsError: the cache has not been prepared, or was prepared with other settings; its split is not of its cases, of
+            another kind than `data.split` asks for, or has no such fold; `data.roi` is not known, or its boxes are refused.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -52,11 +56,17 @@ class KitsDataModule:
         self.sampling: dict[str, Any] = config["sampling"]
         self.seed: int = config["seed"]
         cache = Path(self.data["cache"])
-        settings = {key: self.data[key] for key in ("coarse_size", "roi", "classes")}
-        index = read_index(cache, settings)
+        index = read_index(cache, {key: self.data[key] for key in ("coarse_size", "roi_rule", "classes")})
         self.data_hash: str = index["data_hash"]
-        self.split = {part: read_split(cache / "splits.json", part) for part in ("train", "validation")}
-        self.cases = {part: [CachedCase(cache, index["cases"][case]) for case in ids] for part, ids in self.split.items()}
+        self.split = split_of(cache, index["cases"], self.data["split"], config.get("fold"))
+        records = index["cases"]
+        if self.stage == "fine" and self.data["roi"] == "oof":
+            records = with_boxes(records, Path(require(self.data["boxes"], "data.boxes", "add data.boxes=DIR/boxes.json")))
+            # Jitter makes true boxes like those that coarse networks predict; these are such boxes.
+            self.sampling = {**self.sampling, "jitter_mm": 0}
+        elif self.data["roi"] not in ROIS:
+            raise KitsError(f"data.roi={self.data['roi']}: no such ROIs; take one of {', '.join(ROIS)}")
+        self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""
@@ -75,6 +85,23 @@ class KitsDataModule:
     def val_dataloader(self) -> DataLoader:
         """One `CachedCase` at a time."""
         return DataLoader(WholeCases(self.cases["validation"]), batch_size=None)
+
+
+def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:
+    """The ids of `train` and `validation` in a prepared cache.
+
+    Args:
+        cases: the ids of its index.
+        settings: the group `split` where the run chooses one, which the file must then agree with.
+
+    Raises:
+        KitsError: the split is not of these cases or not made with these settings, or has no such fold.
+    """
+    split = read_split(cache / "splits.json")
+    split.check_cases(cases, "run kits.prepare again")
+    if settings is not None:
+        split.check_settings(settings)
+    return {subset: split.subset(subset, fold) for subset in ("train", "validation")}
 
 
 def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,7 @@
-"""Which cases there are, and which of them train and validate."""
+"""Which cases there are, and where their files lie."""
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,36 +40,6 @@ def find_cases(root: Path, exclude: Sequence[str], label_name: str) -> list[Case
     if not cases:
         raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
     return cases
-
-
-def split_cases(ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int) -> dict[str, list[str]]:
-    """Seeded split into `train` and `validation`: 21 validation cases of 210 (paper, section 3), a fraction of fewer.
-
-    Raises:
-        KitsError: fewer than two cases, so that one of the parts would be empty.
-    """
-    if len(ids) < 2:
-        raise KitsError(f"data.root: {len(ids)} usable case; training and validation need at least one each")
-    whole_set = 210
-    count = validation_cases if len(ids) >= whole_set else max(1, round(validation_fraction * len(ids)))
-    shuffled = sorted(ids)
-    random.Random(seed).shuffle(shuffled)
-    return {"train": sorted(shuffled[count:]), "validation": sorted(shuffled[:count])}
-
-
-def read_split(path: Path, subset: str) -> list[str]:
-    """The case ids of one part of a `splits.json`.
-
-    Raises:
-        KitsError: the file cannot be read, or has no such part.
-    """
-    try:
-        split = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise KitsError(f"{path}: cannot be read as a split ({error}); kits.prepare writes it") from error
-    if subset not in split:
-        raise KitsError(f"{path}: no part {subset!r}; it has {', '.join(split)}")
-    return list(split[subset])
 
 
 def find_images(path: Path, cases: Sequence[str] | None) -> dict[str, Path]:

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from kits.data.cache import digest, prepare_case
-from kits.data.index import Case, find_cases, split_cases
+from kits.data.index import Case, find_cases
+from kits.data.splits import check_kept, settle_split
 from kits.errors import KitsError
 from kits.io import write_json
 from kits.parallel import map_cases
@@ -25,11 +26,13 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         The index: settings, data hash, one record a case.
 
     Raises:
-        KitsError: the root has no cases, or cases are damaged and `data.skip_invalid` is false.
+        KitsError: the root has no cases, cases are damaged and `data.skip_invalid` is false, or `splits.json`
+            holds another split.
     """
     cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"])
     cache = Path(data["cache"])
-    settings = {"coarse_size": data["coarse_size"], "roi": data["roi"], "classes": data["classes"]}
+    settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
+    check_kept(cache / "splits.json", data["split"])
     records, damaged = prepare_all(cases, settings, cache, data["workers"])
     for text in damaged:
         tqdm.write(f"damaged: {text}")
@@ -43,9 +46,9 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         "data_hash": digest([record["key"] for record in records]),
         "cases": {record["id"]: record for record in records},
     }
-    split = split_cases(list(index["cases"]), **data["split"])
+    tumor_ml = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
+    settle_split(cache / "splits.json", data["split"], tumor_ml)
     write_json(cache / "index.json", index)
-    write_json(cache / "splits.json", split)
     write_json(cache / "fingerprint.json", fingerprint(records))
     return index
 

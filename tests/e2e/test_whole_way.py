@@ -19,7 +19,8 @@ from tests.conftest import kidney_pair, write_case
 
 SMALL = [
     "data.coarse_size=32",
-    "data.roi.min_voxels=100",
+    "data.roi_rule.min_voxels=100",
+    "split=paper",
     "data.workers=1",
     "data.loader_workers=0",
     "data.augmentation.flip=0",

@@ -48,7 +48,7 @@ def test_the_stages_keep_the_papers_numbers() -> None:
         assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant"}
         assert config["trainer"]["max_epochs"] == 100
         assert config["callbacks"]["early_stopping"]["patience"] == 5
-        assert config["data"]["split"]["validation_cases"] == 21
+    assert compose("prepare", [])["data"]["split"]["validation_cases"] == 21
     assert (coarse["roi"]["count"], coarse["roi"]["min_voxels"]) == (2, 4000)
     assert len(fine["model"]["sources"]) == 3
 
@@ -62,7 +62,7 @@ def test_the_stages_keep_the_papers_numbers() -> None:
         ("train", ["experiment=demo/none"], ["experiment=demo/none", "demo/coarse"]),
         ("train", ["stage=coarse", "loss=none"], ["loss=none", "bias_dice"]),
         ("train", ["stage"], ["'stage'"]),
-        ("predict", ["coarse=a"], ["fine, input, output", "fine=..."]),
+        ("predict", ["coarse=a"], ["input, output", "input=..."]),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_it(name: str, overrides: list[str], words: list[str]) -> None:

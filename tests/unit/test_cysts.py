@@ -20,7 +20,7 @@ from kits.segmenter import Segmenter
 from kits.stages import CoarseModule, FineModule
 from tests.conftest import ellipsoid, kidney_pair, write_case
 
-SIZE = ["data.coarse_size=32", "data.roi.min_voxels=100", "data.workers=1"]
+SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.workers=1"]
 SAMPLING = ["data.loader_workers=0", "sampling.batch_size=2", "sampling.patches_per_epoch=4"]
 LABEL_NAMES = {"kits21": "aggregated_MAJ_seg.nii.gz", "kits23": "segmentation.nii.gz"}
 SMALL = {

@@ -16,9 +16,9 @@ from kits.intensity import normalise
 @pytest.fixture(scope="module")
 def config(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The fine stage's real configuration on the small tree, without augmentation."""
-    config = compose("train", ["stage=fine"])
+    config = compose("train", ["stage=fine", "split=paper"])
     config["data"].update(root=str(kits_tree), cache=str(tmp_path_factory.mktemp("cache")), coarse_size=32, loader_workers=0)
-    config["data"].update(workers=1, roi={"count": 2, "min_voxels": 100})
+    config["data"].update(workers=1, roi_rule={"count": 2, "min_voxels": 100})
     config["data"]["augmentation"] = {"flip": 0.0, "scale": 0.0, "shift_hu": 0.0, "noise_hu": 0.0, "gamma": 0.0}
     config["sampling"].update(patch=[8, 24, 24], patches_per_epoch=12, tumor=1.0)
     prepare(config["data"])

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from kits.cli import compose
 from kits.data.cache import case_key
 from kits.data.datamodule import KitsDataModule
-from kits.data.index import LABEL_NAME, Case, find_cases, find_images, read_split, split_cases
+from kits.data.index import LABEL_NAME, Case, find_cases, find_images
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from tests.conftest import kidney_pair, write_case
@@ -20,7 +20,7 @@ from tests.conftest import kidney_pair, write_case
 def data_config(root: Path, cache: Path, **changes: object) -> dict:
     """The real group `data`, scaled to the small tree."""
     data = compose("prepare", [f"data.root={root}", f"data.cache={cache}"])["data"]
-    data["coarse_size"], data["workers"], data["roi"]["min_voxels"] = 32, 1, 100
+    data["coarse_size"], data["workers"], data["roi_rule"]["min_voxels"] = 32, 1, 100
     return {**data, **changes}
 
 
@@ -145,17 +145,6 @@ def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
     assert [case.id for case in found] == ["case_00000", "case_00002", "case_00003"]
 
 
-@pytest.mark.parametrize(("total", "validation"), [(210, 21), (300, 21), (42, 4), (4, 1), (2, 1)])
-def test_the_split_has_21_validation_cases_or_a_tenth(total: int, validation: int) -> None:
-    ids = [f"case_{number:05d}" for number in range(total)]
-    split = split_cases(ids, validation_cases=21, validation_fraction=0.1, seed=0)
-    assert len(split["validation"]) == validation
-    assert sorted(split["train"] + split["validation"]) == ids
-    assert split == split_cases(ids[::-1], validation_cases=21, validation_fraction=0.1, seed=0)
-    if total > 10:
-        assert split != split_cases(ids, validation_cases=21, validation_fraction=0.1, seed=1)
-
-
 def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path, tmp_path: Path) -> None:
     config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, cache)}
     assert sum(len(cases) for cases in KitsDataModule(config).cases.values()) == 4
@@ -177,8 +166,3 @@ def test_inputs_are_found_by_what_they_are(kits_tree: Path, tmp_path: Path) -> N
             find_images(wrong, None)
     with pytest.raises(KitsError, match="case_00009"):
         find_images(kits_tree, ["case_00009"])
-
-
-def test_a_split_without_that_part_names_the_parts(cache: Path) -> None:
-    with pytest.raises(KitsError, match="train, validation"):
-        read_split(cache / "splits.json", "test")

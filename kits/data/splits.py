@@ -1,0 +1,209 @@
+"""Which cases train and which validate: drawn once, kept by case id in `splits.json`, never silently drawn again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kits.data.cache import digest
+from kits.errors import KitsError
+from kits.io import write_json
+
+# The labelled cases of KiTS19, from which the paper takes a fixed number (section 3).
+WHOLE_SET = 210
+RENEW = "delete the file or add split.renew=true to draw it again"
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a `splits.json` holds.
+
+    Attributes:
+        path: the file, for messages.
+        settings: what made it: kind, seed and the kind's own numbers; empty for parts that someone wrote by hand.
+        parts: case ids: `train` and `validation`, or `fold0`, `fold1`, ...
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    parts: dict[str, list[str]]
+
+    @property
+    def cases(self) -> list[str]:
+        """Every case, by id."""
+        return sorted(case for part in self.parts.values() for case in part)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether a fold has to be chosen before there is a validation set."""
+        return "fold0" in self.parts
+
+    def subset(self, name: str, fold: int | None) -> list[str]:
+        """The ids of `train` or `validation`; of folds, validation is `fold` and train all the others.
+
+        Raises:
+            KitsError: no such subset; or a fold is chosen where there is none, none where there are some, or an unknown one.
+        """
+        subsets = self._of_fold(fold) if self.has_folds else self.parts
+        if fold is not None and not self.has_folds:
+            raise KitsError(
+                f"fold={fold}: {self.path} is one fixed split without folds; leave fold out,"
+                " or run kits.prepare with split=folds split.renew=true"
+            )
+        if name not in subsets:
+            raise KitsError(f"subset={name}: {self.path} has none of this name; take one of {', '.join(subsets)}")
+        return subsets[name]
+
+    def _of_fold(self, fold: int | None) -> dict[str, list[str]]:
+        offered = f"fold=0 to fold={len(self.parts) - 1}"
+        if fold is None:
+            raise KitsError(f"fold: no value given; {self.path} holds {len(self.parts)} folds, add one of {offered}")
+        if f"fold{fold}" not in self.parts:
+            raise KitsError(f"fold={fold}: {self.path} holds {len(self.parts)} folds; give one of {offered}")
+        validation = self.parts[f"fold{fold}"]
+        return {"train": sorted(set(self.cases) - set(validation)), "validation": validation}
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse a file that other settings made; `settings` is the group `split`.
+
+        Raises:
+            KitsError: they differ; the text names how.
+        """
+        asked = _recorded(settings)
+        if self.settings != asked:
+            made = f"was made with {_spelled(self.settings)}" if self.settings else "does not say how it was made"
+            keep = "ask for that, " if self.settings else ""
+            raise KitsError(f"{self.path}: {made}; this run asks for {_spelled(asked)}; {keep}{RENEW}")
+
+    def check_cases(self, cases: Iterable[str], remedy: str) -> None:
+        """Refuse a file that was drawn for another list of cases.
+
+        Raises:
+            KitsError: the lists differ; the text names what is new and what is gone, and the remedy.
+        """
+        now, then = set(cases), set(self.cases)
+        if now != then:
+            changes = [f"{word} {_some(ids)}" for word, ids in (("new", now - then), ("gone", then - now)) if ids]
+            raise KitsError(
+                f"{self.path}: was drawn for {len(then)} cases, now there are {len(now)}: {'; '.join(changes)}; {remedy}"
+            )
+
+
+def read_split(path: Path) -> Split:
+    """The split that a `splits.json` holds, or a file of the same form that gives only `train` and `validation`.
+
+    Raises:
+        KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
+    """
+    try:
+        content = json.loads(path.read_text())
+        parts = {name: [str(case) for case in ids] for name, ids in content.get("parts", content).items()}
+        split = Split(path, dict(content.get("settings", {})), parts)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise KitsError(f"{path}: cannot be read as a split ({error}); kits.prepare writes it") from error
+    if split.has_folds and set(parts) != {f"fold{number}" for number in range(len(parts))}:
+        raise KitsError(f"{path}: its parts are not fold0, fold1, ... without a gap; {RENEW}")
+    twice = {case for case, count in Counter(split.cases).items() if count > 1}
+    if twice:
+        raise KitsError(f"{path}: {_some(twice)} stands in it more than once; {RENEW}")
+    if "cases_sha256" in content and content["cases_sha256"] != digest(split.cases):
+        raise KitsError(f"{path}: its parts do not hold the cases that it was drawn for; {RENEW}")
+    return split
+
+
+def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
+    """Refuse at once, before hours of preparing, what `settle_split` would refuse in the end for its settings.
+
+    Raises:
+        KitsError: no kind of split is chosen, or there is a split that other settings made, and it is not to be renewed.
+    """
+    if settings is None:
+        raise KitsError("split: no value given; add split=paper or split=folds")
+    if path.exists() and not settings["renew"]:
+        read_split(path).check_settings(settings)
+
+
+def settle_split(path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> None:
+    """Keep the split that `path` holds for these cases and settings, byte for byte, or draw one where there is none.
+
+    Args:
+        settings: the group `split`.
+        tumor_ml: the tumor volume in mL of every case.
+
+    Raises:
+        KitsError: the file was drawn for other cases or with other settings, and `split.renew` is false.
+    """
+    if path.exists() and not settings["renew"]:
+        split = read_split(path)
+        split.check_settings(settings)
+        split.check_cases(tumor_ml, RENEW)
+        return
+    parts = draw(settings, tumor_ml)
+    made_by = {"settings": _recorded(settings), "cases": len(tumor_ml), "cases_sha256": digest(sorted(tumor_ml))}
+    write_json(path, {**made_by, "parts": parts})
+
+
+def draw(settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> dict[str, list[str]]:
+    """The parts of a new split; they depend on the settings, the ids and (for folds) the volumes, never on the cases' order.
+
+    Raises:
+        KitsError: no such kind of split, or too few cases for it.
+    """
+    options = _recorded(settings)
+    kind = options.pop("kind")
+    if kind == "paper":
+        return draw_paper(list(tumor_ml), **options)
+    if kind == "folds":
+        return draw_folds(tumor_ml, **options)
+    raise KitsError(f"split.kind={kind}: no such kind of split; add split=paper or split=folds")
+
+
+def draw_paper(ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int) -> dict[str, list[str]]:
+    """Seeded `train` and `validation`: 21 validation cases of 210 (paper, section 3), a fraction of fewer.
+
+    Raises:
+        KitsError: fewer than two cases, so that one of the parts would be empty.
+    """
+    if len(ids) < 2:
+        raise KitsError(f"data.root: {len(ids)} usable case; training and validation need at least one each")
+    count = validation_cases if len(ids) >= WHOLE_SET else max(1, round(validation_fraction * len(ids)))
+    shuffled = sorted(ids)
+    random.Random(seed).shuffle(shuffled)
+    return {"train": sorted(shuffled[count:]), "validation": sorted(shuffled[:count])}
+
+
+def draw_folds(tumor_ml: Mapping[str, float], *, k: int, seed: int) -> dict[str, list[str]]:
+    """`fold0` to `fold<k-1>`, seeded and stratified: of every k cases that are neighbors by tumor volume each fold gets one.
+
+    Raises:
+        KitsError: fewer than two folds, or fewer cases than folds.
+    """
+    if k < 2 or k > len(tumor_ml):
+        raise KitsError(f"split.k={k}: {len(tumor_ml)} usable cases make 2 to {len(tumor_ml)} folds; give another split.k")
+    by_volume = sorted(tumor_ml, key=lambda case: (tumor_ml[case], case))
+    folds: list[list[str]] = [[] for _ in range(k)]
+    rng = random.Random(seed)
+    for first in range(0, len(by_volume), k):
+        for fold, case in zip(rng.sample(range(k), k), by_volume[first : first + k], strict=False):
+            folds[fold].append(case)
+    return {f"fold{number}": sorted(fold) for number, fold in enumerate(folds)}
+
+
+def _recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a split, without the order to renew it."""
+    return {name: value for name, value in settings.items() if name != "renew"}
+
+
+def _spelled(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _some(ids: Iterable[str]) -> str:
+    """The first few ids of many."""
+    ordered = sorted(ids)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
