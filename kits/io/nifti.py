@@ -104,6 +104,15 @@ def read_voxels(path: Path, shape: tuple[int, ...], dtype: np.dtype, convert: Co
     return result.reshape(shape)
 
 
+def is_nifti_2(path: Path) -> bool:
+    """Whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
+    try:
+        with _open(path) as stream:
+            return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+    except KitsError:
+        return False
+
+
 def check_gzip(path: Path) -> None:
     """Decompress a file of any other format whose name ends in .gz to see whether it is whole.
 

@@ -116,6 +116,8 @@ def _explain_header(path: Path, reason: str) -> str:
             f"{path}: its axes are not at right angles (sheared affine); "
             "resample it to an upright grid or save it with an orthonormal qform"
         )
+    if nifti.is_nifti_2(path):
+        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
     if "Unable to determine ImageIO" in reason:
         return f"{path}: not an image that can be read (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
     return f"{path}: cannot be read ({reason}); copy or convert it again"
