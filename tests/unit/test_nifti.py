@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from omegaconf import OmegaConf
 
+from kits.benches import reading
 from kits.errors import KitsError
 from kits.io import nifti, read_geometry, read_labels, read_volume
 from kits.volume import from_image, grid_of
@@ -221,6 +224,18 @@ def test_other_formats_come_through_itk(tmp_path: Path, dtype: str) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / "labels.nrrd")
     found = read_labels(tmp_path / "labels.nrrd", allowed=(0, 1, 2)).array
     np.testing.assert_array_equal(found, labels.astype(np.uint8), strict=True)
+
+
+def test_the_bench_measures_every_reading_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = OmegaConf.load(Path(__file__).parents[2] / "conf" / "bench_data.yaml").bars.reading
+    small = {name: replace(grid, size=tuple(n // 8 for n in grid.size)) for name, grid in reading.SCANS.items()}
+    monkeypatch.setattr(reading, "SCANS", small)
+    ratios = reading.measure({"scratch": str(tmp_path)})
+    assert set(ratios) == set(bars)
+    assert all(ratio > 0 for ratio in ratios.values())
+    assert not list(tmp_path.iterdir())
+    hu = reading.scan((8, 256, 256))
+    assert 1.7 < hu.nbytes / len(gzip.compress(hu.tobytes())) < 2.5  # as CT compresses
 
 
 @pytest.mark.slow
