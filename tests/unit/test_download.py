@@ -292,7 +292,7 @@ def test_a_killed_or_interrupted_download_goes_on_from_its_part(
     addresses = [f"hub_endpoint={server.url}", f"labels_url={server.url}{GIT}"]
     program = [sys.executable, "-m", "kits.download", f"output={tmp_path}", "cases=0", *addresses, "network.timeout=60"]
     checkout = conf_dir().parent
-    with subprocess.Popen(program, cwd=checkout, env=os.environ, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(program, cwd=checkout, env=os.environ, stderr=subprocess.PIPE, encoding="utf-8") as process:
         assert server.stalled.wait(60)
         deadline = time.monotonic() + 5
         while (

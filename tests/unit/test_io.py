@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import kits.io
 from kits.errors import KitsError
 from kits.io import read_geometry, read_labels, read_volume, write_labels, write_text, write_volume
 from kits.volume import Grid, grid_of
@@ -231,7 +230,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         Path(name).write_bytes(b"half")
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(kits.io.sitk, "WriteImage", half_written)
+    monkeypatch.setattr(sitk, "WriteImage", half_written)
     with pytest.raises(KitsError, match="disk full"):
         write_labels(path, np.zeros((2, 3, 4), np.uint8), grid)
     assert path.read_bytes() == before

@@ -21,6 +21,7 @@ from kits.volume import (
     labels_to_native,
     paste,
     plane_grid,
+    slabs,
     to_coarse,
     to_image,
 )
@@ -164,6 +165,21 @@ def test_padding_is_the_callers_air_and_never_water() -> None:
     assert (coarse[grid.inside] == 55).all()
     coarse[grid.inside] = -1024
     assert (coarse == -1024).all()
+
+
+@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
+def test_slabs_are_the_volume_in_plain_order(axes: tuple[int, ...], signs: tuple[float, ...]) -> None:
+    memory = np.random.default_rng(0).integers(-1000, 1000, (41, 37, 39), dtype=np.int16)
+    view = memory.transpose(axes)[tuple(slice(None, None, int(sign)) for sign in signs)]
+    blocks = list(slabs(view, depth=15))
+    assert [start for start, _ in blocks] == list(range(0, len(view), 15))
+    assert all(block.flags.c_contiguous for _, block in blocks)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), view)
+
+
+def test_slabs_of_a_plain_volume_are_parts_of_it() -> None:
+    plain = np.zeros((40, 5, 6), np.int16)
+    assert all(np.shares_memory(block, plain) for _, block in slabs(plain))
 
 
 def test_slabs_do_not_show_in_the_coarse_image() -> None:

@@ -1,0 +1,20 @@
+"""Files to Volumes and back: NIfTI (and whatever else ITK reads) and DICOM series in, label maps out, written atomically.
+
+ITK reads a truncated or damaged .nii.gz without complaint and fills the rest with what it has. So it is asked for the header
+only, and the voxels of NIfTI files are read here (`kits.io.nifti`): once, checked to the last byte, into the memory they stay in.
+"""
+
+from kits.io.reading import check_file, read_geometry, read_labels, read_volume
+from kits.io.writing import whole_file, write_json, write_labels, write_text, write_volume
+
+__all__ = [
+    "check_file",
+    "read_geometry",
+    "read_labels",
+    "read_volume",
+    "whole_file",
+    "write_json",
+    "write_labels",
+    "write_text",
+    "write_volume",
+]

@@ -1,0 +1,71 @@
+"""One DICOM series in a folder as one image, its slices stacked by position and evenly spaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from kits.errors import KitsError
+from kits.io.reason import last_line
+
+
+def series_files(folder: Path) -> tuple[str, ...]:
+    """The files of the one series in a folder, in the order of their slices.
+
+    Raises:
+        KitsError: there is no series, or more than one.
+    """
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
+    if not files:
+        raise KitsError(f"{folder}: no DICOM series in this folder; give a folder of DICOM files or an image file")
+    if len(files) > 1:
+        found = "; ".join(f"{uid} ({len(names)} files, {_description(names[0])})" for uid, names in files.items())
+        raise KitsError(f"{folder}: {len(files)} DICOM series, move each to a folder of its own: {found}")
+    return files[series[0]]
+
+
+def read_slices(folder: Path, names: tuple[str, ...]) -> sitk.Image:
+    """The volume of a series that has one slice a file.
+
+    Raises:
+        KitsError: a file cannot be read, the slices are not gray, or they are uneven.
+    """
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    reader.MetaDataDictionaryArrayUpdateOn()
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise KitsError(f"{folder}: DICOM series cannot be read ({last_line(error)}); export it again") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise KitsError(f"{folder}: DICOM series is not one gray volume; give a CT series")
+    _check_slices(folder, image, [reader.GetMetaData(k, "0020|0032") for k in range(len(names))])
+    return image
+
+
+def _check_slices(folder: Path, image: sitk.Image, positions: list[str]) -> None:
+    """Raise KitsError unless the slices lie evenly along the normal: ITK would only warn and invent a spacing.
+
+    Args:
+        positions: Image Position (Patient), "x\\y\\z" in mm, in the order of the slices.
+    """
+    steps = np.diff(np.array([[float(value) for value in text.split("\\")] for text in positions]), axis=0)
+    normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
+    along = steps @ normal
+    # A tenth of a slice: scanners round positions to 0.1 mm or better, and a missing slice is off by a whole one.
+    tolerance = 0.1 * float(np.median(np.abs(along)))
+    if np.abs(along - np.median(along)).max() > tolerance or tolerance == 0:
+        gaps = f"{np.abs(along).min():.2f} to {np.abs(along).max():.2f} mm apart"
+        raise KitsError(f"{folder}: slices are missing, doubled or uneven ({gaps}); export the whole series again")
+    if np.linalg.norm(steps - along[:, None] * normal, axis=1).max() > tolerance:
+        raise KitsError(f"{folder}: slices are shifted against each other (gantry tilt); resample the series first")
+
+
+def _description(name: str) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.ReadImageInformation()
+    return reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else "no description"

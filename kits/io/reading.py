@@ -1,0 +1,133 @@
+"""Files to Volumes: NIfTI (and whatever else ITK reads) and DICOM series, checked to the last byte."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from kits.errors import KitsError
+from kits.io import dicom, nifti
+from kits.io.reason import last_line
+from kits.io.voxels import Convert, LabelCheck, to_hu
+from kits.volume import Grid, Volume, from_image, from_stored, grid_of
+
+# What ITK warns about on stderr is either checked here and raised (uneven slices, no series) or of no consequence (header codes).
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def read_volume(path: str | Path) -> Volume:
+    """A CT scan in HU from an image file or a folder that holds one DICOM series.
+
+    Returns:
+        Volume with an int16 array (z, y, x): other types are rounded to whole HU and clipped to [-32768, 32767].
+
+    Raises:
+        KitsError: no such file, damaged, not 3D, not one DICOM series, uneven slices, sheared axes, or NaN voxels.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = dicom.series_files(path)
+        if len(names) > 1:
+            return _converted(dicom.read_slices(path, names), np.dtype(np.int16), partial(to_hu, path=path))
+        path = Path(names[0])  # a multi-frame file, or a lone slice, which is refused
+    return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
+
+
+def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
+    """A label map as a Volume of uint8 (z, y, x), whatever integer or float type the file has.
+
+    Raises:
+        KitsError: as `read_volume`, or a voxel is not one of the `allowed` values (each 0 to 255).
+    """
+    path = Path(path)
+    check = LabelCheck(path, allowed)
+    labels = _read_file(path, np.dtype(np.uint8), check)
+    check.refuse_unknown()
+    return labels
+
+
+def read_geometry(path: str | Path) -> Grid:
+    """The geometry of an image file from its header alone.
+
+    Raises:
+        KitsError: no such file, not an image, not 3D, or sheared axes.
+    """
+    return _grid(_open(Path(path)))
+
+
+def check_file(path: str | Path) -> None:
+    """Read an image file to its end, keeping no voxel, to see whether it is whole.
+
+    Raises:
+        KitsError: as `read_volume`, but for NaN voxels.
+    """
+    path = Path(path)
+    nifti.check_length(path, _open(path).GetSize()[::-1])
+
+
+def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
+    """An image file, its voxels passed through `convert`, which makes them `dtype`."""
+    reader = _open(path)
+    stored = nifti.read_voxels(path, reader.GetSize()[::-1], dtype, convert)
+    if stored is not None:
+        return from_stored(stored, _grid(reader))
+    nifti.check_length(path, reader.GetSize()[::-1])
+    try:
+        image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise KitsError(f"{path}: cannot be read ({last_line(error)}); copy it again") from error
+    return _converted(image, dtype, convert)
+
+
+def _converted(image: sitk.Image, dtype: np.dtype, convert: Convert) -> Volume:
+    """What ITK has read as a Volume of `dtype`, slice by slice; the image's own memory where it has that type."""
+    values = sitk.GetArrayViewFromImage(image)
+    if values.dtype == dtype:
+        for part in values:
+            convert(part)
+        return from_image(image)
+    stored = np.empty(values.shape, dtype)
+    for target, part in zip(stored, values, strict=True):
+        target[...] = convert(part)
+    return from_stored(stored, grid_of(image))
+
+
+def _grid(reader: sitk.ImageFileReader) -> Grid:
+    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def _open(path: Path) -> sitk.ImageFileReader:
+    """A reader whose header is read and describes one 3D scalar image."""
+    if not path.exists():
+        raise KitsError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise KitsError(f"{path}: is a folder; give an image file")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise KitsError(_explain_header(path, last_line(error))) from error
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        kind = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s)"
+        raise KitsError(f"{path}: is {kind}, of size {reader.GetSize()}; give one 3D image with one value per voxel")
+    if min(reader.GetSize()) < 2 and reader.HasMetaDataKey("0020|000e"):
+        raise KitsError(f"{path}: is one slice of a DICOM series; give the folder of the series")
+    return reader
+
+
+def _explain_header(path: Path, reason: str) -> str:
+    if "orthonormal" in reason:
+        return (
+            f"{path}: its axes are not at right angles (sheared affine); "
+            "resample it to an upright grid or save it with an orthonormal qform"
+        )
+    if nifti.is_nifti_2(path):
+        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
+    if "Unable to determine ImageIO" in reason:
+        return f"{path}: not an image that can be read (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
+    return f"{path}: cannot be read ({reason}); copy or convert it again"

@@ -1,0 +1,78 @@
+"""Voxel values of any type, part by part, to the two types that the project works with: int16 HU and uint8 labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+
+from kits.errors import KitsError
+from kits.labels import CYST
+
+HU_RANGE = (-32768, 32767)
+
+# From values as they are stored (any shape) to values of the wanted type; may return what it was given.
+Convert = Callable[[np.ndarray], np.ndarray]
+
+
+def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values as int16 HU: CT numbers fit (padding of -3024 too), and half the memory of float32 is spared throughout.
+
+    Fractions are rounded, halves up as ITK rounds them; what lies outside int16 is clipped.
+
+    Raises:
+        KitsError: NaN or infinite values.
+    """
+    if values.dtype == np.int16:
+        return values
+    low, high = HU_RANGE
+    if values.dtype.kind == "f":
+        _refuse_non_finite(values, path)
+        values = np.floor(values + np.float64(0.5))
+    else:
+        held = np.iinfo(values.dtype)  # numpy refuses bounds that the type itself cannot hold
+        low, high = max(low, held.min), min(high, held.max)
+    return np.clip(values, low, high).astype(np.int16)
+
+
+class LabelCheck:
+    """Values as uint8 labels, remembering those that are not allowed, so that they are named together."""
+
+    def __init__(self, path: Path, allowed: Collection[int]) -> None:
+        self.path = path
+        self.allowed = frozenset(allowed)
+        self.unknown: set[float] = set()
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The values as uint8, arbitrary where they are not allowed.
+
+        Raises:
+            KitsError: NaN or infinite values.
+        """
+        if values.dtype.kind == "f":
+            _refuse_non_finite(values, self.path)
+        low, high = values.min(), values.max()
+        if low >= 0 and high <= 255:
+            labels = values.astype(np.uint8, copy=False)
+            # Two passes at the speed of memory; counting values, let alone sorting them, takes many times as long.
+            if self.allowed.issuperset(range(int(low), int(high) + 1)) and (
+                values.dtype.kind in "iu" or np.array_equal(labels, values)
+            ):
+                return labels
+        self.unknown |= set(map(float, np.unique(values))) - self.allowed
+        return values.clip(0, 255).astype(np.uint8)
+
+    def refuse_unknown(self) -> None:
+        """Raise KitsError where a value was not allowed."""
+        if self.unknown:
+            first = ", ".join(f"{value:g}" for value in sorted(self.unknown)[:5]) + (", ..." if len(self.unknown) > 5 else "")
+            remedy = (
+                "3 is a cyst, which only data=kits21 and data=kits23 have" if self.unknown == {CYST} else "correct the label map"
+            )
+            raise KitsError(f"{self.path}: label values {first} are not among {sorted(self.allowed)}; {remedy}")
+
+
+def _refuse_non_finite(values: np.ndarray, path: Path) -> None:
+    if not np.isfinite(values).all():
+        raise KitsError(f"{path}: has voxels that are NaN or infinite; replace them with air (-1024 HU) or background")

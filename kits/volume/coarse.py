@@ -1,0 +1,140 @@
+"""The coarse in-plane grid, and images and label maps on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kits.volume.geometry import Spacing, Triple
+from kits.volume.slabs import slabs
+
+
+@dataclass(frozen=True)
+class CoarseGrid:
+    """In-plane grid of the coarse stage: `size` x `size`, slices untouched (paper, section 3).
+
+    Rows and columns shrink (or grow) by one common factor, so that a slice of 512 x 796 is not squashed; the shorter side is
+    centered and padded. Along each axis the `native` voxels and the `inner` coarse ones span exactly the same millimeters.
+
+    Attributes:
+        native: (z, y, x) voxels of the volume.
+        size: side of the square coarse slice.
+        inner: (y, x) coarse pixels that hold image, the rest is padding.
+        offset: (y, x) coarse pixels of padding before them.
+    """
+
+    native: Triple
+    size: int
+    inner: tuple[int, int]
+    offset: tuple[int, int]
+
+    @property
+    def shape(self) -> Triple:
+        """(z, y, x) of a coarse array."""
+        return self.native[0], self.size, self.size
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """Slices of a coarse array that leave its padding out."""
+        (rows, columns), (top, left) = self.inner, self.offset
+        return slice(None), slice(top, top + rows), slice(left, left + columns)
+
+    def spacing(self, native: Spacing) -> Spacing:
+        """Coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
+        return native[0], native[1] * self.native[1] / self.inner[0], native[2] * self.native[2] / self.inner[1]
+
+    def to_native(self, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
+        """A coarse window [start, stop) as the smallest native one that contains it, in exact integer arithmetic, clipped."""
+        low, high = [max(start[0], 0)], [min(stop[0], self.native[0])]
+        for axis in (1, 2):
+            n, m, offset = self.native[axis], self.inner[axis - 1], self.offset[axis - 1]
+            low.append(min(max((start[axis] - offset) * n // m, 0), n))
+            high.append(max(min(-(-(stop[axis] - offset) * n // m), n), low[-1]))
+        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def plane_grid(shape: tuple[int, ...], size: int) -> CoarseGrid:
+    """The coarse grid of a volume of this shape (z, y, x) whose longer in-plane side becomes `size` pixels."""
+    z, y, x = shape
+    factor = size / max(y, x)
+    rows, columns = max(1, math.floor(y * factor + 0.5)), max(1, math.floor(x * factor + 0.5))
+    return CoarseGrid((z, y, x), size, (rows, columns), ((size - rows) // 2, (size - columns) // 2))
+
+
+def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarray:
+    """An image (z, y, x) on the coarse grid by area averaging; same type, integers rounded.
+
+    `pad_value` fills the padding: the lowest value that the scan can have (air, -1024 HU), never 0 HU, which is water.
+    """
+    coarse = np.full(grid.shape, pad_value, dtype=array.dtype)
+    window = coarse[grid.inside]
+    for start, block in slabs(array):
+        means = area_resize(block, grid.inner)
+        window[start : start + len(block)] = np.rint(means, out=means) if array.dtype.kind in "iu" else means
+    return coarse
+
+
+def labels_to_coarse(labels: np.ndarray, grid: CoarseGrid) -> np.ndarray:
+    """Labels (z, y, x) uint8 on the coarse grid: foreground where at least half of a coarse voxel's area is, tumor likewise.
+
+    Where the foreground prevails but no label of 2 and above does, it is 1, kidney.
+    Not the nearest voxel: at the usual factor of 2 a coarse center falls on a corner of native voxels, and whichever
+    neighbor is taken shifts the whole map by half a voxel.
+    """
+    coarse = np.zeros(grid.shape, dtype=np.uint8)
+    for start, block in slabs(labels):
+        top = int(block.max())
+        if not top:
+            continue
+        window = coarse[grid.inside][start : start + len(block)]
+        window[_prevails(block > 0, grid)] = 1
+        for label in range(top, 1, -1):  # the lower one, tumor before cyst, where two have exactly half
+            window[_prevails(block == label, grid)] = label
+    return coarse
+
+
+def _prevails(mask: np.ndarray, grid: CoarseGrid) -> np.ndarray:
+    """Where at least half of a coarse voxel's area is inside; a float32 weight is exact to 1e-6, so a true half stays a half."""
+    return area_resize(mask.view(np.uint8), grid.inner) >= 0.5 - 1e-4
+
+
+def labels_to_native(coarse: np.ndarray, grid: CoarseGrid) -> np.ndarray:
+    """A coarse map (z, size, size) on the native grid (z, y, x): each voxel takes the coarse one that holds its center."""
+    rows, columns = (
+        ((2 * np.arange(n) + 1) * m // (2 * n)) + offset
+        for n, m, offset in zip(grid.native[1:], grid.inner, grid.offset, strict=True)
+    )
+    return coarse[:, rows[:, None], columns[None, :]]
+
+
+def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Slices (z, y, x) averaged over the area of each target pixel, as float32 (z, *shape); works for growing too."""
+    if array.shape[1:] == (2 * shape[0], 2 * shape[1]):
+        return _halve(array)
+    return _area_resize_axis(_area_resize_axis(array, shape[0], 1), shape[1], 2)
+
+
+def _halve(array: np.ndarray) -> np.ndarray:
+    """The mean of each 2 x 2 pixels: the usual 512 x 512 to 256 x 256, several times faster than in general."""
+    half = np.empty((len(array), array.shape[1] // 2, array.shape[2] // 2), np.float32)
+    exact = np.result_type(array.dtype, np.float32)  # 16 bits are exact in float32, wider ones get float64
+    for target, plane in zip(half, array, strict=True):  # what is between stays in a core's cache
+        rows = np.add(plane[0::2], plane[1::2], dtype=exact)
+        target[...] = (rows[:, 0::2] + rows[:, 1::2]) / 4
+    return half
+
+
+def _area_resize_axis(array: np.ndarray, m: int, axis: int) -> np.ndarray:
+    """The n cells along an axis averaged into m equal ones that span the same length; the weights of each sum to 1."""
+    n = array.shape[axis]
+    edges = np.arange(m + 1) * n  # in units of 1 / (n m) of the length: integers, so exact
+    first = edges[:-1] // m
+    result = np.zeros((*array.shape[:axis], m, *array.shape[axis + 1 :]), dtype=np.float32)
+    for k in range(int((-(-edges[1:] // m) - first).max())):
+        overlap = np.minimum((first + k + 1) * m, edges[1:]) - np.maximum((first + k) * m, edges[:-1])
+        weights = (np.maximum(overlap, 0) / n).astype(np.float32)
+        cells = np.minimum(first + k, n - 1)  # beyond the last cell the weight is 0
+        result += np.take(array, cells, axis) * weights.reshape((-1,) + (1,) * (2 - axis))
+    return result
