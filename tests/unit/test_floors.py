@@ -25,7 +25,8 @@ LIBRARIES = {
     "torch": {"models", "losses", "data", "inference", 3, 4},
     "omegaconf": {"config", 4},
     "nibabel": set(),
-    "monai": set(),
+    "monai": {"data", "benches"},
+    "torchio": {"benches"},
 }
 
 
