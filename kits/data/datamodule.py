@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
-from kits.data.datasets import CachedCase, CoarseWindows, RoiPatches, WholeCases
+from kits.data.datasets import CachedCase, CoarseWindows, RoiPatches, WholeCases, worker_context
 from kits.data.index import read_split
 from kits.errors import KitsError
 
@@ -67,7 +67,7 @@ class KitsDataModule:
             sampler=EpochSampler(len(patches)),
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context=worker_context(patches) if workers else None,
             drop_last=True,
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from kits.data.transforms import Augmentation
 from kits.labels import BACKGROUND
 from kits.roi import Box, jitter
 from kits.volume import Spacing, plane_grid
-
 
 # Beside the seed and the position: augmentation draws from a stream of its own, so that it moves no patch.
 VARIATION = 2
@@ -129,8 +130,8 @@ class CoarseWindows(Patches):
 class RoiPatches(Patches):
     """Patches of the ROIs at original resolution, from true boxes whose faces are jittered.
 
-    Shares around a voxel of tumor and around one of kidney come first. Of the rest a share comes from around the boxes: without it
-    the network has never seen a psoas or a spleen whole, and calls them tumor as soon as a predicted box shows one.
+    Shares around a voxel of tumor and around one of kidney or tumor come first. Of the rest a share comes from around the boxes:
+    without it the network has never seen a psoas or a spleen whole, and calls them tumor as soon as a predicted box shows one.
     """
 
     def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
@@ -175,6 +176,19 @@ def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
             row, column = found[rng.integers(len(found))]
             return np.array([z, rows.start + row, columns.start + column])
     return (np.array(box.start) + np.array(box.stop)) // 2
+
+
+def worker_context(patches: Patches) -> BaseContext:
+    """How the processes of a loader start: forked from a server that has imported torch, and MONAI where patches are augmented.
+
+    Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
+    shares no threads with this process, as plain forks would.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "monai.transforms"] if patches.augmentation.options else ["torch"])
+    return context
 
 
 class WholeCases(Dataset[CachedCase]):

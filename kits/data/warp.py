@@ -26,7 +26,7 @@ class Window:
     Attributes:
         start: first voxel (z, y, x) of the window, relative to the patch's own.
         shape: voxels of the window.
-        grid: (1, D, H, W, 3), for each voxel of the patch a place in the window as torch's `grid_sample` counts: (x, y, z) in [-1, 1].
+        grid: (1, D, H, W, 3), for each voxel of the patch a place in the window as `grid_sample` counts: (x, y, z) in [-1, 1].
     """
 
     start: Triple
@@ -34,19 +34,21 @@ class Window:
     grid: Tensor
 
     def read(self, image: np.ndarray, label: np.ndarray, start: Triple) -> tuple[Tensor, Tensor]:
-        """The warped patch whose own first voxel is `start`: HU float32, trilinear, and uint8 labels, nearest neighbor."""
+        """The warped patch whose own first voxel is `start`: HU float32, trilinear; labels by nearest neighbor."""
         corner = (start[0] + self.start[0], start[1] + self.start[1], start[2] + self.start[2])
-        hu = _sample(crop(image, corner, self.shape, PAD_HU), self.grid, "bilinear")
+        hu = torch.from_numpy(crop(image, corner, self.shape, PAD_HU)).to(torch.float32)[None, None]
+        # Outside is nothing but what rounding puts there.
+        warped = grid_sample(hu, self.grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
         labels = crop(label, corner, self.shape, BACKGROUND)
-        if not labels.any():
-            return hu, torch.zeros(hu.shape, dtype=torch.uint8)
-        return hu, _sample(labels, self.grid, "nearest").to(torch.uint8)
+        return warped, torch.from_numpy(labels.ravel()[self._nearest().numpy()])
 
-
-def _sample(array: np.ndarray, grid: Tensor, mode: str) -> Tensor:
-    """(D, H, W) float32; nothing is outside but by rounding."""
-    source = torch.from_numpy(array).to(torch.float32)[None, None]
-    return grid_sample(source, grid, mode=mode, padding_mode="border", align_corners=True)[0, 0]
+    def _nearest(self) -> Tensor:
+        """(D, H, W) positions in the flattened window; four times as fast as `grid_sample` with float labels."""
+        flat = torch.zeros(self.grid.shape[1:4], dtype=torch.int32)
+        for axis, length in enumerate(self.shape):
+            index = self.grid[0, ..., 2 - axis].add(1).mul_((length - 1) / 2).round_().clamp_(0, length - 1)
+            flat = flat * length + index.to(torch.int32)
+        return flat
 
 
 class Warp:

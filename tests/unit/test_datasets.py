@@ -49,7 +49,8 @@ def test_some_patches_show_what_lies_beside_the_kidneys(config: dict) -> None:
 
 def shares(config: dict, count: int, **sampling: object) -> list[str]:
     """What lies in the middle of many patches that are one voxel large: `kidney`, `tumor` or `background`."""
-    dataset = RoiPatches(KitsDataModule(config).cases["train"], config["data"], {**config["sampling"], **sampling, "patch": [1, 1, 1]}, 0)
+    sampling = {**config["sampling"], **sampling, "patch": [1, 1, 1]}
+    dataset = RoiPatches(KitsDataModule(config).cases["train"], config["data"], sampling, 0)
     names = ("background", "kidney", "tumor")
     return [names[int(dataset[position]["label"][0, 0, 0])] for position in range(count)]
 
