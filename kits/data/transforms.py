@@ -108,11 +108,13 @@ def check(options: dict[str, Any]) -> None:
     Raises:
         KitsError: the text names the key and what is allowed there.
     """
+    if not isinstance(options, dict):
+        raise KitsError(f"{KEY}={options}: no entries by name; take a set by augmentation=none, light or full")
     warps: list[str] = []
     for name, step in options.items():
         key = f"{KEY}.{name}"
         transform = step.get("transform") if isinstance(step, dict) else step
-        if transform not in TRANSFORMS:
+        if not isinstance(transform, str) or transform not in TRANSFORMS:
             raise KitsError(f"{key}.transform={transform}: no transform to augment with; take one of {', '.join(TRANSFORMS)}")
         check_arguments(key, step)
         if transform in warps:

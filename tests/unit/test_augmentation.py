@@ -204,6 +204,8 @@ def test_no_global_random_state_is_used(scan: tuple[np.ndarray, np.ndarray]) -> 
     [
         ({"flip": {"transform": "os.system", "prob": 1.0}}, r"flip\.transform=os\.system: .*take one of RandFlip"),
         ({"flip": {"prob": 1.0}}, r"data\.augmentation\.flip\.transform=None"),
+        ({"flip": {"transform": ["RandFlip"]}}, r"data\.augmentation\.flip\.transform=\['RandFlip'\]: no transform"),
+        (None, r"data\.augmentation=None: .*augmentation=none, light or full"),
         ({"flip": 0.5}, r"data\.augmentation\.flip\.transform=0\.5"),
         (surely("noise", device="cuda"), r"data\.augmentation\.noise\.device: RandGaussianNoise .*take some of prob, std, mean"),
         (surely("noise", prob=1.5), r"data\.augmentation\.noise\.prob=1\.5: .*a number from 0 to 1"),
