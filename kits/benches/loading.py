@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kits.benches.rivals import monai_batches, torchio_batches
+from kits.benches.rivals import QUEUE, monai_batches, torchio_batches
 from kits.data.datamodule import EpochSampler
 from kits.data.datasets import CachedCase, RoiPatches, worker_context
 from kits.data.index import Case, find_cases
@@ -23,7 +23,7 @@ ROUNDS = 2
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Our patches a second as multiples of the faster rival's: `plain`, and `augmented` with the set `data.augmentation`.
+    """Our patches a second as multiples of the faster rival's: `plain`, and `augmented` with the set of the group `augmentation`.
 
     Args:
         config: `root`, `scratch`, `data` and `loading` of conf/bench_data.yaml.
@@ -72,9 +72,11 @@ def compare(
         "monai": monai_batches(cases, data, options, scratch / "monai"),
         "torchio": torchio_batches(cases, data, options, scratch / "torchio"),
     }
-    # Batches until each has read every case, and as many to time as take seconds; TorchIO's queue is filled in whole rounds.
-    warm = {"kits": 40, "monai": 2 * options["cases"], "torchio": 15}
-    timed = {"kits": 150, "monai": 4 * options["cases"], "torchio": 15}
+    # Batches until each has read every case, and as many to time as take seconds. TorchIO's queue runs empty before it is filled
+    # again, so it is timed over whole fillings.
+    filling = QUEUE // options["batch_size"]
+    warm = {"kits": 20, "monai": 2 * options["cases"], "torchio": filling}
+    timed = {"kits": 60, "monai": 4 * options["cases"], "torchio": filling}
     seconds = dict.fromkeys(batches, 0.0)
     for name, stream in batches.items():
         for _ in islice(stream, warm[name]):

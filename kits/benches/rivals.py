@@ -15,7 +15,7 @@ import numpy as np
 from kits.data.index import Case
 
 KEYS = ["image", "label"]
-# TorchIO's example: ten patches of a volume once it is loaded. The queue is filled with those of six volumes.
+# TorchIO's example takes ten patches of a volume once it is loaded. The queue holds those of six volumes.
 PER_VOLUME, QUEUE = 10, 60
 
 
@@ -86,7 +86,7 @@ def torchio_batches(cases: list[Case], data: dict[str, Any], options: dict[str, 
             subject.label.save(paths["label"])
         subjects.append(t.Subject(image=t.ScalarImage(paths["image"]), label=t.LabelMap(paths["label"])))
     steps = [torchio_step(step, high - low) for step in data["augmentation"].values()]
-    volumes = t.SubjectsDataset(subjects, transform=t.Compose(steps) if steps else None)
+    volumes = t.SubjectsDataset(subjects * 200, transform=t.Compose(steps) if steps else None)
     depth, height, width = options["sampling"]["patch"]
     sampler = t.LabelSampler((width, height, depth), "label", {0: 0.2, 1: 0.3, 2: 0.5})
     queue = t.Queue(volumes, QUEUE, PER_VOLUME, sampler, num_workers=options["workers"])

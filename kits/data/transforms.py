@@ -20,7 +20,7 @@ from kits.intensity import PAD_HU, normalise
 from kits.labels import BACKGROUND
 from kits.volume import Spacing, Triple, crop
 
-KEY = "data.augmentation"
+KEY = "augmentation"
 Check = Callable[[Any], bool]
 
 
@@ -109,7 +109,7 @@ def check(options: dict[str, Any]) -> None:
         KitsError: the text names the key and what is allowed there.
     """
     if not isinstance(options, dict):
-        raise KitsError(f"{KEY}={options}: no entries by name; take a set by augmentation=none, light or full")
+        raise KitsError(f"{KEY}={options}: no entries by name; take one of none, light, full")
     warps: list[str] = []
     for name, step in options.items():
         key = f"{KEY}.{name}"
