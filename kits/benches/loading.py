@@ -87,6 +87,7 @@ def compare(
             for _ in islice(stream, 2 * options["workers"] if name != "torchio" else 0):
                 pass
             seconds[name] += elapsed(stream, timed[name])
+            print(f"  {name} {timed[name] * options['batch_size']} patches, {seconds[name]:.1f} s so far", flush=True)
     rates = {name: ROUNDS * timed[name] * options["batch_size"] / seconds[name] for name in batches}
     kind = "augmented" if data["augmentation"] else "plain"
     for name, rate in rates.items():
