@@ -14,7 +14,7 @@ from typing import Any
 
 from kits.benches.rivals import QUEUE, monai_batches, torchio_batches
 from kits.data.datamodule import EpochSampler
-from kits.data.datasets import CachedCase, RoiPatches, worker_context
+from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
 from kits.data.index import Case, find_cases
 from kits.data.preparation import prepare
 
@@ -107,11 +107,9 @@ def elapsed(stream: Iterator[Any], count: int) -> float:
 
 def our_batches(cases: list[CachedCase], data: dict[str, Any], options: dict[str, Any]) -> Iterator[Any]:
     """Endless batches as the data module makes them."""
-    from torch.utils.data import DataLoader
-
     patches = RoiPatches(cases, data, {**options["sampling"], "patches_per_epoch": 400}, seed=0)
     sampler = EpochSampler(len(patches))
-    loader = DataLoader(
+    loader = PatchLoader(
         patches,
         batch_size=options["batch_size"],
         sampler=sampler,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
-from kits.data.datasets import CachedCase, CoarseWindows, RoiPatches, WholeCases, worker_context
+from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, worker_context
 from kits.data.index import read_split
 from kits.errors import KitsError
 
@@ -61,7 +61,7 @@ class KitsDataModule:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""
         patches = PATCHES[self.stage](self.cases["train"], self.data, self.sampling, self.seed)
         workers = self.data["loader_workers"]
-        return DataLoader(
+        return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
             sampler=EpochSampler(len(patches)),

@@ -188,10 +188,11 @@ class Augmentation:
             seed: decides everything that is random here.
 
         Returns:
-            Image float32 (D, H, W) in [-1, 1] and label int64 (D, H, W).
+            Image float32 (D, H, W) in [-1, 1] and label (D, H, W) of its own type.
         """
         if not self.options:
-            return self._windowed(torch.from_numpy(self._cut(image, start, PAD_HU))), self._long(label, start)
+            labels = torch.from_numpy(self._cut(label, start, BACKGROUND))
+            return self._windowed(torch.from_numpy(self._cut(image, start, PAD_HU))), labels
         steps = self._seeded(seed)
         window = self._warp.draw(spacing) if self._warp else None
         if window:
@@ -208,13 +209,10 @@ class Augmentation:
         scaled = self._windowed(_plain(hu))
         for step in steps["window"]:
             scaled = step(scaled)
-        return _plain(scaled), _plain(labels).to(torch.int64)
+        return _plain(scaled), _plain(labels)
 
     def _cut(self, array: np.ndarray, start: Triple, pad_value: int) -> np.ndarray:
         return crop(array, start, self.patch, pad_value)
-
-    def _long(self, label: np.ndarray, start: Triple) -> Tensor:
-        return torch.from_numpy(self._cut(label, start, BACKGROUND).astype(np.int64))
 
     def _windowed(self, hu: Tensor) -> Tensor:
         return torch.from_numpy(normalise(hu.numpy(), self.window))

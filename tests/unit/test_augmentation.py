@@ -41,10 +41,10 @@ def vary(scan: tuple[np.ndarray, np.ndarray], options: dict[str, Any], seed: int
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_set_gives_contiguous_float32_and_int64(scan: tuple[np.ndarray, np.ndarray], name: str) -> None:
+def test_every_set_gives_contiguous_float32_and_bytes(scan: tuple[np.ndarray, np.ndarray], name: str) -> None:
     options = compose("train", ["stage=coarse", f"augmentation={name}"])["data"]["augmentation"]
     image, label = vary(scan, {key: {**step, "prob": 1.0} for key, step in options.items()})
-    for tensor, kind in ((image, torch.float32), (label, torch.int64)):
+    for tensor, kind in ((image, torch.float32), (label, torch.uint8)):
         assert type(tensor) is torch.Tensor
         assert tensor.dtype == kind
         assert tensor.shape == PATCH
@@ -245,6 +245,7 @@ def epochs(config: dict[str, Any], workers: int) -> Iterator[dict[str, torch.Ten
 def test_the_number_of_workers_changes_nothing_in_any_epoch(loading: dict[str, Any]) -> None:
     alone = list(epochs(loading, 0))
     assert len(alone) == 12
+    assert all(batch["label"].dtype == torch.int64 and batch["label"].is_contiguous() for batch in alone)
     assert not any(torch.equal(a["image"], b["image"]) for a, b in zip(alone[:6], alone[6:], strict=True))
     for workers in (1, 2):
         for a, b in zip(alone, epochs(loading, workers), strict=True):
