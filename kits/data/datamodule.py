@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
-from kits.data.datasets import CachedCase, CoarseWindows, RoiPatches, WholeCases
+from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, worker_context
 from kits.data.splits import read_split
 from kits.errors import KitsError
 
@@ -72,13 +72,13 @@ class KitsDataModule:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""
         patches = PATCHES[self.stage](self.cases["train"], self.data, self.sampling, self.seed)
         workers = self.data["loader_workers"]
-        return DataLoader(
+        return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
             sampler=EpochSampler(len(patches)),
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context=worker_context(patches) if workers else None,
             drop_last=True,
         )
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from kits.data.transforms import apply_gamma, augment
-from kits.intensity import PAD_HU, normalise
+from kits.data.transforms import Augmentation
 from kits.labels import BACKGROUND
 from kits.roi import Box, jitter
-from kits.volume import Spacing, crop
+from kits.volume import Spacing, plane_grid
+
+# Beside the seed and the position: augmentation draws from a stream of its own, so that it moves no patch.
+VARIATION = 2
+# Slices that are searched for foreground.
+TRIES = 20
 
 
 class CachedCase:
@@ -63,53 +71,53 @@ class CachedCase:
         return {name: value for name, value in self.__dict__.items() if name not in arrays}
 
 
+@dataclass(frozen=True)
+class Place:
+    """A patch that has not been read: volume (z, y, x), labels, first voxel (may be outside) and spacing in mm."""
+
+    image: np.ndarray
+    label: np.ndarray
+    start: np.ndarray
+    spacing: Spacing
+
+
 class Patches(Dataset[dict[str, Tensor]]):
     """`length` random patches an epoch; patch i of epoch e is the same for a seed whatever the number of workers.
 
-    An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` int64 (D, H, W).
+    An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` uint8 (D, H, W).
     """
 
     def __init__(self, cases: list[CachedCase], data: dict[str, Any], sampling: dict[str, Any], seed: int) -> None:
         self.cases = cases
-        self.window = tuple(data["window_hu"])
-        self.augmentation = data["augmentation"]
         self.sampling = sampling
         self.patch: tuple[int, int, int] = tuple(sampling["patch"])
         self.seed = seed
+        self.augmentation = Augmentation(data["augmentation"], self.patch, data["window_hu"])
 
     def __len__(self) -> int:
         return int(self.sampling["patches_per_epoch"])
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         """Item `position`, counted over all epochs (see EpochSampler)."""
-        rng = np.random.default_rng([self.seed, position])
-        hu, label = self.draw(self.case_of(position), rng)
-        hu, label = augment(hu, label, rng, self.augmentation)
-        image = apply_gamma(normalise(hu, self.window), rng, self.augmentation["gamma"])
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
-            "label": torch.from_numpy(label.astype(np.int64)),
-        }
+        place = self.draw(self.case_of(position), np.random.default_rng([self.seed, position]))
+        start = (int(place.start[0]), int(place.start[1]), int(place.start[2]))
+        image, label = self.augmentation(place.image, place.label, start, place.spacing, [self.seed, position, VARIATION])
+        return {"image": image[None], "label": label}
 
     def case_of(self, position: int) -> CachedCase:
         """Cases in a new random order each round, so that each is drawn equally often."""
         turn, place = divmod(position, len(self.cases))
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One patch of HU and labels, both (D, H, W)."""
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
+        """Where one patch is."""
         raise NotImplementedError
-
-    def cut(self, image: np.ndarray, label: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The patch at `start`; beyond the volume there is air."""
-        corner = (int(start[0]), int(start[1]), int(start[2]))
-        return crop(image, corner, self.patch, PAD_HU), crop(label, corner, self.patch, BACKGROUND)
 
 
 class CoarseWindows(Patches):
     """Windows along z of the coarse volume, most of them around the kidneys."""
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
         depth, slices = self.patch[0], case.shape[0]
         if rng.random() < self.sampling["foreground"]:
             first, last = case.kidney_slices
@@ -117,26 +125,32 @@ class CoarseWindows(Patches):
         else:
             centre = int(rng.integers(slices))
         start = np.clip(centre - depth // 2, 0, max(0, slices - depth))
-        return self.cut(case.coarse_image, case.coarse_label, np.array([start, 0, 0]))
+        spacing = plane_grid(case.shape, case.coarse_image.shape[1]).spacing(case.spacing)
+        return Place(case.coarse_image, case.coarse_label, np.array([start, 0, 0]), spacing)
 
 
 class RoiPatches(Patches):
     """Patches of the ROIs at original resolution, from true boxes whose faces are jittered.
 
-    A share comes from around the boxes: without it the network has never seen a psoas or a spleen whole, and calls them tumor
-    as soon as a predicted box shows one.
+    Shares around a voxel of tumor and around one of kidney or tumor come first. Of the rest a share comes from around the boxes:
+    without it the network has never seen a psoas or a spleen whole, and calls them tumor as soon as a predicted box shows one.
     """
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if len(case.tumor_points) and rng.random() < self.sampling["tumor"]:
-            start = self._around(case.tumor_points[rng.integers(len(case.tumor_points))], rng)
-            return self.cut(case.image, case.label, start)
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
+        return Place(case.image, case.label, self._start(case, rng), case.spacing)
+
+    def _start(self, case: CachedCase, rng: np.random.Generator) -> np.ndarray:
+        chance = rng.random()
+        if len(case.tumor_points) and chance < self.sampling["tumor"]:
+            return self._around(case.tumor_points[rng.integers(len(case.tumor_points))], rng)
+        if 1 - chance < self.sampling["kidney"]:
+            return self._around(foreground_voxel(case, rng), rng)
         box = case.boxes[rng.integers(len(case.boxes))]
         if rng.random() < self.sampling["around"]:
             box = box.grow_mm(self.sampling["around_mm"], case.spacing, case.shape)
         else:
             box = jitter(box, rng, self.sampling["jitter_mm"], case.spacing, case.shape)
-        return self.cut(case.image, case.label, self._inside(box, rng))
+        return self._inside(box, rng)
 
     def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A start that puts the voxel in the middle half of the patch."""
@@ -147,6 +161,47 @@ class RoiPatches(Patches):
         """A start within the box, or centred on it along axes where the box is smaller than the patch."""
         start, room = np.array(box.start), np.array(box.shape) - np.array(self.patch)
         return np.where(room > 0, start + rng.integers(0, np.maximum(room, 0) + 1), start + room // 2)
+
+
+def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
+    """A voxel (z, y, x) of kidney or tumor in one of the case's ROIs, every slice that has some as likely as another.
+
+    It reads slices of the box until one has some, not the volume: a box is tight around a connected region, so nearly every slice
+    has. The middle of the box stands in where a box from elsewhere holds next to nothing.
+    """
+    box = case.boxes[rng.integers(len(case.boxes))]
+    planes, rows, columns = box.slices
+    for _ in range(TRIES):
+        z = int(rng.integers(planes.start, planes.stop))
+        found = np.argwhere(case.label[z, rows, columns] > BACKGROUND)
+        if len(found):
+            row, column = found[rng.integers(len(found))]
+            return np.array([z, rows.start + row, columns.start + column])
+    return (np.array(box.start) + np.array(box.stop)) // 2
+
+
+class PatchLoader(DataLoader[dict[str, Tensor]]):
+    """Batches of patches, their labels int64.
+
+    From the workers they come as bytes: as int64 they would be two thirds of the shared memory that is filled for a batch.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
+        for batch in super().__iter__():
+            yield {**batch, "label": batch["label"].to(torch.int64)}
+
+
+def worker_context(patches: Patches) -> BaseContext:
+    """How the processes of a loader start: forked from a server that has imported torch, and MONAI where patches are augmented.
+
+    Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
+    shares no threads with this process, as plain forks would.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "monai.transforms"] if patches.augmentation.options else ["torch"])
+    return context
 
 
 class WholeCases(Dataset[CachedCase]):

@@ -8,9 +8,10 @@ import torch
 
 from kits.cli import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
+from kits.data.datasets import CoarseWindows, RoiPatches, foreground_voxel
 from kits.data.preparation import prepare
-from kits.data.transforms import apply_gamma, augment
 from kits.intensity import normalise
+from kits.roi import Box
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def config(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     config = compose("train", ["stage=fine", "split=paper"])
     config["data"].update(root=str(kits_tree), cache=str(tmp_path_factory.mktemp("cache")), coarse_size=32, loader_workers=0)
     config["data"].update(workers=1, roi_rule={"count": 2, "min_voxels": 100})
-    config["data"]["augmentation"] = {"flip": 0.0, "scale": 0.0, "shift_hu": 0.0, "noise_hu": 0.0, "gamma": 0.0}
+    config["data"]["augmentation"] = {}
     config["sampling"].update(patch=[8, 24, 24], patches_per_epoch=12, tumor=1.0)
     prepare(config["data"])
     return config
@@ -46,6 +47,40 @@ def test_some_patches_show_what_lies_beside_the_kidneys(config: dict) -> None:
     assert 0 < sum((patch["label"] > 0).any().item() for patch in around) < 20
 
 
+def shares(config: dict, count: int, **sampling: object) -> list[str]:
+    """What lies in the middle of many patches that are one voxel large: `kidney`, `tumor` or `background`."""
+    sampling = {**config["sampling"], **sampling, "patch": [1, 1, 1]}
+    dataset = RoiPatches(KitsDataModule(config).cases["train"], config["data"], sampling, 0)
+    names = ("background", "kidney", "tumor")
+    return [names[int(dataset[position]["label"][0, 0, 0])] for position in range(count)]
+
+
+def test_shares_of_tumor_and_kidney_are_those_of_the_configuration(config: dict) -> None:
+    # A patch of one voxel is the voxel that it was drawn around. Four standard deviations of a share of 600 are 0.08.
+    elsewhere = {"around": 1.0, "around_mm": 500}  # anywhere in the scan: kidney fills about a twentieth of it
+    drawn = shares(config, 600, tumor=0.3, kidney=0.0, **elsewhere)
+    assert 0.3 - 0.08 < drawn.count("tumor") / 600 < 0.33 + 0.08
+    drawn = shares(config, 600, tumor=0.3, kidney=0.5, **elsewhere)
+    assert 0.8 - 0.08 < 1 - drawn.count("background") / 600 < 0.83 + 0.08
+    assert 0.45 - 0.08 < drawn.count("kidney") / 600 < 0.53 + 0.08
+    assert "background" not in shares(config, 100, tumor=0.0, kidney=1.0)
+
+
+def test_a_box_without_foreground_gives_its_middle(config: dict) -> None:
+    case = KitsDataModule(config).cases["train"][0]
+    case.boxes = [Box((0, 0, 0), (4, 6, 8))]
+    np.testing.assert_array_equal(foreground_voxel(case, np.random.default_rng(0)), [2, 3, 4])
+
+
+def test_the_share_of_windows_around_the_kidneys_is_that_of_the_configuration(config: dict) -> None:
+    sampling = {"patch": [1, 32, 32], "foreground": 0.7, "patches_per_epoch": 400, "batch_size": 1}
+    dataset = CoarseWindows(KitsDataModule(config).cases["train"], config["data"], sampling, 0)
+    kidney = {case.id: (case.kidney_slices[1] - case.kidney_slices[0] + 1) / case.shape[0] for case in dataset.cases}
+    chance = 0.7 + 0.3 * float(np.mean(list(kidney.values())))
+    found = np.mean([bool((dataset[position]["label"] > 0).any()) for position in range(400)])
+    assert abs(found - chance) < 4 * np.sqrt(chance * (1 - chance) / 400)
+
+
 def test_image_and_label_of_a_patch_belong_together(config: dict) -> None:
     for patch in patches(config):
         hu = (patch["image"][0] + 1) * 200 - 100
@@ -62,15 +97,6 @@ def test_a_seed_decides_every_patch_and_epochs_differ(config: dict) -> None:
     one = list(sampler)
     sampler.set_epoch(1)
     assert not set(one) & set(sampler)
-
-
-def test_the_number_of_workers_changes_nothing(config: dict) -> None:
-    alone = KitsDataModule(config).train_dataloader()
-    data = {**config["data"], "loader_workers": 1}
-    helped = KitsDataModule({**config, "data": data}).train_dataloader()
-    for a, b in zip(alone, helped, strict=True):
-        assert torch.equal(a["image"], b["image"])
-        assert torch.equal(a["label"], b["label"])
 
 
 def test_every_case_is_drawn_equally_often(config: dict) -> None:
@@ -102,22 +128,3 @@ def test_a_window_longer_than_the_scan_is_padded_with_air(config: dict) -> None:
 def test_normalising_clips_to_the_window_and_scales_to_one() -> None:
     hu = np.array([-3024, -100, 100, 300, 2000], dtype=np.int16)
     np.testing.assert_allclose(normalise(hu, (-100, 300)), [-1, -1, 0, 1, 1])
-
-
-def test_augmentation_moves_image_and_label_together() -> None:
-    rng = np.random.default_rng(0)
-    hu = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
-    options = {"flip": 1.0, "scale": 0.0, "shift_hu": 0.0, "noise_hu": 0.0, "gamma": 0.0}
-    image, label = augment(hu, hu.astype(np.uint8), rng, options)
-    np.testing.assert_array_equal(image, hu[:, :, ::-1])
-    np.testing.assert_array_equal(label, hu[:, :, ::-1])
-    noisy, label = augment(hu, hu.astype(np.uint8), rng, {**options, "flip": 0.0, "noise_hu": 10.0, "shift_hu": 5.0})
-    assert not np.array_equal(noisy, hu)
-    np.testing.assert_array_equal(label, hu)
-
-
-def test_gamma_keeps_the_ends() -> None:
-    bent = apply_gamma(np.array([-1, -0.2, 1], dtype=np.float32), np.random.default_rng(3), 0.5)
-    assert bent[0] == -1
-    assert bent[2] == 1
-    assert bent[1] != np.float32(-0.2)

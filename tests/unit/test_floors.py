@@ -26,7 +26,8 @@ LIBRARIES = {
     "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),
-    "monai": set(),
+    "monai": {"data", "benches"},
+    "torchio": {"benches"},
 }
 
 
