@@ -52,7 +52,8 @@ class KitsDataModule:
         self.sampling: dict[str, Any] = config["sampling"]
         self.seed: int = config["seed"]
         cache = Path(self.data["cache"])
-        index = read_index(cache, {"coarse_size": self.data["coarse_size"], "roi": self.data["roi"]})
+        settings = {key: self.data[key] for key in ("coarse_size", "roi", "classes")}
+        index = read_index(cache, settings)
         self.data_hash: str = index["data_hash"]
         self.split = {part: read_split(cache / "splits.json", part) for part in ("train", "validation")}
         self.cases = {part: [CachedCase(cache, index["cases"][case]) for case in ids] for part, ids in self.split.items()}
