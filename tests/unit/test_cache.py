@@ -118,7 +118,7 @@ def test_the_size_is_printed_in_advance_and_refused_where_the_disk_is_too_small(
 
 
 def test_a_second_prepare_of_the_same_cache_is_refused(kits_tree: Path, tmp_path: Path) -> None:
-    with sole_user(tmp_path), pytest.raises(KitsError, match="another kits.prepare"):
+    with sole_user(tmp_path), pytest.raises(KitsError, match="another kits"):
         prepare(data_config(kits_tree, tmp_path))
 
 
