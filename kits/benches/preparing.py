@@ -16,6 +16,7 @@ from typing import Any
 from kits.data.index import find_cases
 from kits.data.preparation import prepare
 from kits.io import read_geometry
+from kits.parallel import end_with_parent
 
 WORKERS = 2
 
@@ -32,7 +33,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     try:
         before = read_all(files)
         # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             seconds, peak = pool.submit(timed_prepare, data).result()
         after = read_all(files)
     finally:
