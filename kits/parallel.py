@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from kits.errors import KitsError
 
 T = TypeVar("T")
 
@@ -26,6 +31,9 @@ def map_cases(
         workers: processes; 1 stays in this one.
         desc: the name of the progress bar, which shows a rate and the time left.
         catch: exceptions that become a call's result; any other ends the whole.
+
+    Raises:
+        KitsError: a process was killed, by the system for want of memory as a rule.
     """
     results: list[Any] = [None] * len(calls)
     for position, job in tqdm(finished(work, calls, workers), total=len(calls), desc=desc, unit="case"):
@@ -33,6 +41,8 @@ def map_cases(
             results[position] = job.result()
         except catch as error:
             results[position] = error
+        except BrokenProcessPool as error:
+            raise KitsError(f"{desc}: a worker process was killed, most likely for want of memory; use fewer workers") from error
     return results
 
 
@@ -43,7 +53,7 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
             yield position, run_here(work, call)
         return
     # Spawned, not forked: a fork of a process whose libraries have started threads can hang.
-    with ProcessPoolExecutor(min(workers, len(calls)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(calls)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         positions = {pool.submit(work, *call): position for position, call in enumerate(calls)}
         try:
             for job in as_completed(positions):
@@ -51,6 +61,18 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """End this worker as soon as its parent is gone: a pool's workers otherwise wait for ever for a parent that was killed."""
+    parent = parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        Thread(target=wait, daemon=True).start()
 
 
 def run_here(work: Callable[..., T], call: tuple[Any, ...]) -> Future[T]:

@@ -6,7 +6,7 @@ A case's folder holds
     coarse_image.npy  int16 (z, size, size) HU on the coarse grid
     coarse_label.npy  uint8 (z, size, size)
     tumor_points.npy  int32 (n, 3) voxels of tumor, to centre patches on
-    record.json       spacing, boxes and statistics
+    record.json       spacing, boxes, statistics, warnings, and the size of every file
 and appears by one rename when all of it is written.
 """
 
@@ -17,23 +17,27 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from kits.data import arrays
+from kits.data.findings import ERROR, Finding, errors
 from kits.data.index import Case
-from kits.data.validate import read_pair
+from kits.data.plausible import check_hu, check_kidney_hu, check_order
+from kits.data.validate import check_files, check_headers, check_listed
 from kits.errors import KitsError
-from kits.intensity import PAD_HU
-from kits.labels import BACKGROUND, KIDNEY, TUMOR
-from kits.roi import Box, coverage, find_rois
-from kits.volume import Volume, labels_to_coarse, plane_grid, to_coarse
+from kits.io import read_labels, read_volume
+from kits.labels import BACKGROUND, KIDNEY
+from kits.roi import Box
+from kits.volume import plane_grid
+
+T = TypeVar("T")
 
 # Raised whenever the arrays change their meaning, so that an older cache is never read.
-FORMAT = 1
-SLAB = 32
-POINTS = 2000
+FORMAT = 2
 
 
 def file_digest(path: Path) -> str:
@@ -60,94 +64,128 @@ def case_key(case: Case, settings: dict[str, Any]) -> str:
     return digest([FORMAT, settings, files])
 
 
-def prepare_case(case: Case, settings: dict[str, Any], cache: Path) -> dict[str, Any]:
-    """Write a case's arrays unless they are there already.
+def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Validate a case and write its arrays, unless they are there already.
 
     Args:
         settings: `coarse_size` (pixels), `roi_rule` (`count`, `min_voxels`) and `classes` (their names in label order).
+        listed: the case's record in `kits.json`.
 
     Returns:
-        The case's record, with its id, key and folder (relative to the cache).
+        `id`, `findings` and, where none of them is an error, the record of the arrays with `key` and `folder` (in the cache).
 
     Raises:
-        KitsError: the case is damaged; the text names the file.
+        KitsError: the cache cannot be written.
     """
-    key = case_key(case, settings)
-    folder = cache / "cases" / f"{case.id}-{key[:16]}"
-    if not (folder / "record.json").is_file():
-        image, label = read_pair(case, settings["classes"])
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        partial.mkdir(parents=True)
+    findings = check_files(case)
+    record: dict[str, Any] | None = None
+    if not findings:
         try:
-            record = write_arrays(case, image, label, settings, partial)
-            (partial / "record.json").write_text(json.dumps(record, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    record = json.loads((folder / "record.json").read_text())
+            key = case_key(case, settings)
+            folder = cache / "cases" / f"{case.id}-{key[:16]}"
+            record = read_record(folder)
+            if record is None:
+                record, findings = build(case, settings, folder)
+        except KitsError as error:
+            findings = [Finding.of_error(case.id, error)]
+        except OSError as error:  # of the cache: what reads the case has caught its own
+            raise KitsError(f"data.cache={cache}: cannot write {case.id} ({error}); free space or choose another") from error
+        except Exception as error:
+            findings = [Finding.unexpected(case.id, "preparing it", error)]
+    if record is None:
+        return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
+    record["findings"] += [finding.to_dict() for finding in check_listed(case.id, record["spacing"], listed)]
     return {"id": case.id, "key": key, "folder": str(folder.relative_to(cache)), **record}
 
 
-def write_arrays(case: Case, image: Volume, label: Volume, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """All arrays of one case, and the record of what is in them."""
-    grid = plane_grid(image.array.shape, settings["coarse_size"])
-    coarse_label = labels_to_coarse(label.array, grid)
-    rule = settings["roi_rule"]
-    found = find_rois(coarse_label > BACKGROUND, count=rule["count"], min_voxels=rule["min_voxels"])
-    boxes = [Box(*grid.to_native(box.start, box.stop)) for box in found]
-    if not boxes:
-        raise KitsError(
-            f"{case.label}: no kidney region of more than {rule['min_voxels']} voxels on the"
-            f" {settings['coarse_size']} grid; lower data.roi_rule.min_voxels or name the case in data.exclude"
-        )
-    save_slabs(folder / "image.npy", image.array, np.int16)
-    save_slabs(folder / "label.npy", label.array, np.uint8)
-    np.save(folder / "coarse_image.npy", to_coarse(image.array, grid, PAD_HU))
-    np.save(folder / "coarse_label.npy", coarse_label)
-    points = tumor_points(label.array)
-    np.save(folder / "tumor_points.npy", points)
-    return {
-        "shape": list(image.array.shape),
-        "spacing": list(image.spacing),
-        "boxes": [box.to_list() for box in boxes],
-        "kidney_slices": kidney_slices(coarse_label),
-        "statistics": statistics(image, label, boxes),
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a cached case; None where it is not there whole, as after a crash of the machine."""
+    try:
+        record = json.loads((folder / "record.json").read_text())
+        whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record) if whole else None
+
+
+def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Decode a case into a hidden folder that becomes `folder` by one rename; None, and why, where it is damaged."""
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    partial.mkdir(parents=True)
+    try:
+        record, findings = write_case(case, settings, partial)
+        if record is None:
+            return None, findings
+        record["findings"] = [finding.to_dict() for finding in findings]
+        record["files"] = {path.name: path.stat().st_size for path in sorted(partial.glob("*.npy"))}
+        (partial / "record.json").write_text(json.dumps(record, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+        return record, findings
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """All arrays of one case and the record of what is in them, and everything that is odd about it.
+
+    The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
+    """
+    size, classes = settings["coarse_size"], settings["classes"]
+    findings, unreadable = check_headers(case)
+    labels = scan = None
+    label = attempt(lambda: read_labels(case.label, allowed=range(len(classes))), case.id, case.label, unreadable, findings)
+    if label is not None:
+        labels = arrays.write_labels(label, size, folder)
+        del label
+    image = attempt(lambda: read_volume(case.image), case.id, case.image, unreadable, findings)
+    if image is not None:
+        fitting = labels if labels is not None and labels.shape == image.array.shape else None
+        scan = arrays.write_image(image, fitting, len(classes), size, folder)
+        del image
+        findings += check_hu(case.id, str(case.image), scan.counts)
+        findings += check_order(case.id, str(case.image), scan.coarse)
+    boxes: list[Box] = []
+    if labels is not None:
+        boxes, found = check_regions(case, labels, settings["roi_rule"])
+        findings += found
+    if scan is not None and scan.of_label[KIDNEY].any():
+        findings += check_kidney_hu(case.id, str(case.label), arrays.percentile(scan.of_label[KIDNEY], 50))
+    if labels is None or scan is None or errors(findings):
+        return None, findings
+    rois = boxes[: settings["roi_rule"]["count"]]
+    np.save(folder / "tumor_points.npy", arrays.tumor_points(labels))
+    record = {
+        "made_with": digest([FORMAT, settings]),
+        "shape": list(labels.shape),
+        "spacing": list(scan.spacing),
+        "boxes": [box.to_list() for box in rois],
+        "kidney_slices": arrays.kidney_slices(labels.coarse),
+        "statistics": arrays.statistics(scan, labels, rois, len(boxes), classes),
     }
+    return record, findings
 
 
-def save_slabs(path: Path, array: np.ndarray, dtype: type) -> None:
-    """Write a permuted view as a plain (z, y, x) file, a few slices at a time."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=array.shape)
-    for start in range(0, len(array), SLAB):
-        out[start : start + SLAB] = array[start : start + SLAB]
-    out.flush()
+def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path], findings: list[Finding]) -> T | None:
+    """What `read` reads; None and a finding where it cannot, whatever it raises."""
+    if path in unreadable:
+        return None
+    try:
+        return read()
+    except KitsError as error:
+        findings.append(Finding.of_error(case, error))
+    except Exception as error:
+        findings.append(Finding.unexpected(case, f"{path}: reading it", error))
+    return None
 
 
-def tumor_points(label: np.ndarray) -> np.ndarray:
-    """Up to POINTS tumor voxels (n, 3), drawn with a fixed seed; label is (z, y, x)."""
-    points = np.argwhere(label == TUMOR).astype(np.int32)
-    if len(points) > POINTS:
-        points = points[np.random.default_rng(0).choice(len(points), POINTS, replace=False)]
-    return points
-
-
-def kidney_slices(coarse_label: np.ndarray) -> list[int]:
-    """First and last slice with a kidney."""
-    found = np.flatnonzero((coarse_label > BACKGROUND).any(axis=(1, 2)))
-    return [int(found[0]), int(found[-1])]
-
-
-def statistics(image: Volume, label: Volume, boxes: list[Box]) -> dict[str, Any]:
-    """What the fingerprint reports of a case: volumes in mL, HU percentiles, what the ROI rule keeps."""
-    voxel_ml = float(np.prod(image.spacing)) / 1000
-    result: dict[str, Any] = {"roi_share": sum(float(np.prod(box.shape)) for box in boxes) / label.array.size}
-    for name, value in (("kidney", KIDNEY), ("tumor", TUMOR)):
-        mask = label.array == value
-        count = int(mask.sum())
-        result[f"{name}_ml"] = count * voxel_ml
-        if count:
-            percentiles = np.percentile(image.array[mask], [0.5, 50, 99.5])
-            result[f"{name}_hu"] = [float(value) for value in percentiles]
-            result[f"{name}_in_rois"] = coverage(boxes, mask)
-    return result
+def check_regions(case: Case, labels: arrays.Labels, rule: dict[str, Any]) -> tuple[list[Box], list[Finding]]:
+    """The boxes of all kidney regions, and an error where there is none."""
+    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1]), rule)
+    if not (labels.crop > BACKGROUND).any():
+        what = f"{case.label}: no kidney in it (label {KIDNEY})"
+        return [], [Finding(case.id, ERROR, what, "leave the case out with data.exclude")]
+    if not boxes:
+        what = f"{case.label}: no kidney region of more than {rule['min_voxels']} voxels on the {labels.coarse.shape[1]} grid"
+        return [], [Finding(case.id, ERROR, what, "lower data.roi_rule.min_voxels or name the case in data.exclude")]
+    return boxes, []

@@ -21,11 +21,12 @@ class Case:
     label: Path
 
 
-def find_cases(root: Path, exclude: Sequence[str], label_name: str) -> list[Case]:
-    """Every `case_*` folder below `root`, by id, without the excluded ones.
+def find_cases(root: Path, exclude: Sequence[str], label_name: str, unlabeled_from: int | None = None) -> list[Case]:
+    """Every `case_*` folder below `root`, by id, without the excluded ones and those of a test set.
 
     Args:
         label_name: file name of the label maps, `data.label_name`.
+        unlabeled_from: the number from which on cases have no labels, `data.unlabeled_from`; None where all have some.
 
     Raises:
         KitsError: the folder does not exist or holds no case.
@@ -35,11 +36,17 @@ def find_cases(root: Path, exclude: Sequence[str], label_name: str) -> list[Case
     cases = [
         Case(folder.name, folder / IMAGE_NAME, folder / label_name)
         for folder in sorted(root.glob("case_*"))
-        if folder.is_dir() and folder.name not in exclude
+        if folder.is_dir() and folder.name not in exclude and not is_test_case(folder.name, unlabeled_from)
     ]
     if not cases:
         raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
     return cases
+
+
+def is_test_case(name: str, unlabeled_from: int | None) -> bool:
+    """Whether the number of `case_XXXXX` is in the part of a data set that comes without labels."""
+    number = name.removeprefix("case_")
+    return unlabeled_from is not None and number.isdecimal() and int(number) >= unlabeled_from
 
 
 def find_images(path: Path, cases: Sequence[str] | None) -> dict[str, Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,15 +11,20 @@ from typing import Any
 from tqdm import tqdm
 
 from kits.data.cache import digest, prepare_case
+from kits.data.disk import announce_size, sole_user
+from kits.data.findings import Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
 from kits.data.splits import check_kept, settle_split
+from kits.data.validate import listed_spacing
 from kits.errors import KitsError
 from kits.io import write_json
 from kits.parallel import map_cases
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
-    """Validate and cache every case of `data.root`, and write `index.json`, `splits.json` and `fingerprint.json`.
+    """Validate and cache every case of `data.root`; write `index.json`, `splits.json`, `fingerprint.json` and `findings.csv`.
+
+    What an earlier run finished is kept, so that an interrupted one goes on where it stopped.
 
     Args:
         data: the configuration group `data`, plain.
@@ -26,56 +33,102 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         The index: settings, data hash, one record a case.
 
     Raises:
-        KitsError: the root has no cases, cases are damaged and `data.skip_invalid` is false, or `splits.json`
-            holds another split.
+        KitsError: the root has no cases, the disk has no room, cases are damaged and `data.skip_invalid` is false, or
+            `splits.json` holds another split.
     """
-    cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"])
+    cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
     cache = Path(data["cache"])
     settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
     check_kept(cache / "splits.json", data["split"])
-    records, damaged = prepare_all(cases, settings, cache, data["workers"])
-    for text in damaged:
-        tqdm.write(f"damaged: {text}")
-    if damaged and not data["skip_invalid"]:
+    with sole_user(cache):
+        results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])
+        refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
+        records = [record for record in results if not errors(findings_of(record))]
+        return write_index(records, settings, cache, data)
+
+
+def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: bool) -> None:
+    """Show and write the table of findings.
+
+    Raises:
+        KitsError: a case has an error and may not be left out.
+    """
+    findings = [finding for result in results for finding in findings_of(result)]
+    write_findings(cache / "findings.csv", findings)
+    if findings:
+        tqdm.write(table(findings, cache / "findings.csv"))
+    found = errors(findings)
+    damaged = {finding.case for finding in found}
+    if damaged and not skip_invalid:
+        # What an earlier run called ready is no longer what the tree holds.
+        (cache / "index.json").unlink(missing_ok=True)
         raise KitsError(
-            f"{len(damaged)} of {len(cases)} cases are damaged, the first: {damaged[0]};"
+            f"{len(damaged)} of {len(results)} cases are damaged, the first: {found[0]} (all in {cache / 'findings.csv'});"
             " mend them, name them in data.exclude, or leave them out with data.skip_invalid=true"
         )
+
+
+def findings_of(result: dict[str, Any]) -> list[Finding]:
+    """The rows that a case adds to the table."""
+    return [Finding(**finding) for finding in result["findings"]]
+
+
+def write_index(records: list[dict[str, Any]], settings: dict[str, Any], cache: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Write what training reads beside the cases."""
     index = {
         "settings": settings,
         "data_hash": digest([record["key"] for record in records]),
         "cases": {record["id"]: record for record in records},
     }
-    tumor_ml = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
-    settle_split(cache / "splits.json", data["split"], tumor_ml)
+    settle_split(cache / "splits.json", data["split"], {record["id"]: record["statistics"]["tumor_ml"] for record in records})
     write_json(cache / "index.json", index)
     write_json(cache / "fingerprint.json", fingerprint(records))
     return index
 
 
-def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, workers: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The records of the sound cases by id, and what is wrong with each of the others."""
-    calls = [(case, settings, cache) for case in cases]
-    results = map_cases(prepare_case, calls, workers=workers, desc="prepare", catch=(KitsError,))
-    records = [result for result in results if not isinstance(result, Exception)]
-    return records, [str(result) for result in results if isinstance(result, Exception)]
+def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, root: Path, workers: int) -> list[dict[str, Any]]:
+    """What `prepare_case` says of each case, by id."""
+    listed = listed_spacing(root)
+    sizes = announce_size(cases, settings, cache)
+    # The largest first: the last to finish should be short, or the other processes wait for it.
+    order = sorted(cases, key=lambda case: -sizes[case.id])
+    calls = [(case, settings, cache, listed.get(case.id)) for case in order]
+    results = map_cases(prepare_case, calls, workers=workers, desc="prepare")
+    return sorted((result for result in results if isinstance(result, dict)), key=lambda result: str(result["id"]))
 
 
 def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per case and overall: shape, spacing (mm), volumes (mL), HU percentiles, what the ROI rule keeps."""
+    """Per case and overall: shape, spacing (mm), volumes (mL), HU percentiles, ROIs (mm), what the ROI rule keeps."""
     per_case = {
         record["id"]: {"shape": record["shape"], "spacing": record["spacing"], **record["statistics"]} for record in records
     }
-    shares = [case["roi_share"] for case in per_case.values()]
-    tumors = [case["tumor_ml"] for case in per_case.values()]
-    overall = {
-        "cases": len(per_case),
-        "median_spacing": [median(case["spacing"][axis] for case in per_case.values()) for axis in range(3)],
-        "median_shape": [median(case["shape"][axis] for case in per_case.values()) for axis in range(3)],
-        "median_roi_share": median(shares),
-        "largest_roi_share": max(shares),
-        "tumor_ml": [min(tumors), max(tumors)],
-        "least_tumor_in_rois": min(case.get("tumor_in_rois", 1.0) for case in per_case.values()),
-        "least_kidney_in_rois": min(case.get("kidney_in_rois", 1.0) for case in per_case.values()),
+    cases = list(per_case.values())
+
+    rois = [roi for case in cases for roi in case["roi_mm"]]
+    names = [key.removesuffix("_ml") for key in cases[0] if key.endswith("_ml")]
+    overall: dict[str, Any] = {
+        "cases": len(cases),
+        "median_spacing": [median(case["spacing"][axis] for case in cases) for axis in range(3)],
+        "median_shape": [median(case["shape"][axis] for case in cases) for axis in range(3)],
+        "median_roi_share": median(case["roi_share"] for case in cases),
+        "largest_roi_share": max(case["roi_share"] for case in cases),
+        "median_roi_mm": [median(roi[axis] for roi in rois) for axis in range(3)],
+        "largest_roi_mm": [max(roi[axis] for roi in rois) for axis in range(3)],
+        "cases_by_rois": counted(case["rois"] for case in cases),
+        "cases_by_kidneys": counted(case["kidneys"] for case in cases),
+        "cases_by_tumor_pieces": counted(case["tumor_pieces"] for case in cases),
     }
+    for name in names:  # least, median and most of the cases
+        volumes = [case[f"{name}_ml"] for case in cases]
+        overall[f"{name}_ml"] = [min(volumes), median(volumes), max(volumes)]
+        with_it = [case for case in cases if f"{name}_hu" in case]
+        if with_it:
+            overall[f"{name}_hu"] = [median(case[f"{name}_hu"][place] for case in with_it) for place in range(3)]
+        overall[f"least_{name}_in_rois"] = min(case.get(f"{name}_in_rois", 1.0) for case in cases)
     return {"overall": overall, "cases": per_case}
+
+
+def counted(values: Iterable[int]) -> dict[str, int]:
+    """How many times each value occurs, for JSON."""
+    found = Counter(values)
+    return {str(value): found[value] for value in sorted(found)}

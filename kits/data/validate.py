@@ -1,16 +1,19 @@
-"""Is this image and label map one sound case? The first thing that is wrong, in one line."""
+"""Are this image and label map one sound case? All that headers and records say against it; plausible.py judges voxels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kits.data.findings import ERROR, WARNING, Finding
 from kits.data.index import Case
 from kits.errors import KitsError
-from kits.io import read_labels, read_volume
-from kits.labels import BACKGROUND, KIDNEY, TUMOR
-from kits.volume import Volume
+from kits.io import read_geometry
+from kits.volume import Grid, Spacing
 
 # Headers of KiTS19's own pairs differ in the last digits of their floats, and in codes that mean nothing here.
 SPACING_TOLERANCE_MM = 1e-3
@@ -18,66 +21,127 @@ ORIGIN_TOLERANCE_MM = 1e-1
 DIRECTION_TOLERANCE = 1e-3
 ABSURD_SPACING_MM = (0.1, 20.0)
 MIN_SLICES = 4
+# KiTS19's largest scan (case_00151) has 278 million voxels.
+MAX_VOXELS = 1 << 30
+# DEFLATE cannot shrink further (zlib's own technical notes): a header that promises more voxels than that is damaged.
+MAX_DEFLATE = 1032
+# Records of spacing are rounded to the micrometer at worst; beyond this share volumes in mL are visibly wrong.
+LISTED_TOLERANCE, LISTED_ERROR = 0.01, 0.1
 
 
-def read_pair(case: Case, classes: Sequence[str]) -> tuple[Volume, Volume]:
-    """Read and check the image and the label map of a case.
-
-    Args:
-        classes: names of the labels that the map may hold, from 0, `data.classes`.
-
-    Returns:
-        The image in HU and its labels, both (z, y, x).
-
-    Raises:
-        KitsError: a file is missing or damaged, or the two do not belong together; the text names the case and file.
-    """
+def check_files(case: Case) -> list[Finding]:
+    """Both files are there and not empty."""
+    found = []
     for path in (case.image, case.label):
         if not path.is_file():
-            raise KitsError(f"{path}: missing; every training case needs {case.image.name} and {case.label.name}")
-    image = read_volume(case.image)
-    check_image(case, image)
-    label = read_labels(case.label, allowed=range(len(classes)))
-    check_same_grid(case, image, label)
-    check_labels(case, label)
-    return image, label
+            what = "is a folder" if path.is_dir() else "missing"
+            need = f"every training case needs {case.image.name} and {case.label.name}"
+            found.append(Finding(case.id, ERROR, f"{path}: {what}", need))
+        elif not path.stat().st_size:
+            found.append(Finding(case.id, ERROR, f"{path}: empty (0 bytes)", "copy it again"))
+    return found
 
 
-def check_image(case: Case, image: Volume) -> None:
-    """Spacing and HU as a CT scanner could have made them."""
+def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
+    """What headers alone say against a case, and the files whose voxels need not be tried."""
+    found, grids = [], {}
+    for path in (case.image, case.label):
+        try:
+            grid = read_geometry(path)
+        except KitsError as error:
+            found.append(Finding.of_error(case.id, error))
+            continue
+        except Exception as error:
+            found.append(Finding.unexpected(case.id, f"{path}: reading the header", error))
+            continue
+        if not is_possible(path, grid):
+            what = f"{path}: its header promises {grid.size} voxels, more than the file can hold"
+            found.append(Finding(case.id, ERROR, what, "copy it again"))
+            continue
+        grids[path] = grid
+        found += [Finding(case.id, ERROR, f"{path}: {what}", remedy) for what, remedy in _odd(grid)]
+    if len(grids) == 2:
+        found += check_same_grid(case, grids[case.image], grids[case.label])
+    return found, {case.image, case.label} - set(grids)
+
+
+def is_possible(path: Path, grid: Grid) -> bool:
+    """Whether a file of this length can hold the voxels that its header promises, and a CT be that large."""
+    voxels = math.prod(grid.size)
+    return voxels <= MAX_VOXELS and voxels <= MAX_DEFLATE * path.stat().st_size
+
+
+def _odd(grid: Grid) -> list[tuple[str, str]]:
     low, high = ABSURD_SPACING_MM
-    if not all(low <= step <= high for step in image.spacing):
-        raise KitsError(f"{case.image}: spacing {image.spacing} mm is not that of a CT; mend the header")
-    if image.array.shape[0] < MIN_SLICES:
-        raise KitsError(f"{case.image}: only {image.array.shape[0]} slices; is it a single picture or a scout view?")
-    darkest, brightest = int(image.array.min()), int(image.array.max())
-    if darkest == brightest:
-        raise KitsError(f"{case.image}: every voxel is {darkest}; download the file again")
-    if darkest > -500:
-        raise KitsError(
-            f"{case.image}: the darkest voxel is {darkest} HU, so there is no air: a missing HU offset or a windowed picture;"
-            " convert it again from DICOM"
-        )
+    found = []
+    if not all(low <= step <= high for step in grid.spacing):
+        found.append((f"spacing {grid.spacing_zyx} mm is not that of a CT", "mend the header"))
+    if grid.shape_zyx[0] < MIN_SLICES:
+        found.append((f"only {grid.shape_zyx[0]} slices", "a single picture or a scout view? Give the whole scan"))
+    return found
 
 
-def check_same_grid(case: Case, image: Volume, label: Volume) -> None:
-    """Sizes equal, spacing, origin and direction equal within a tolerance."""
-    if image.array.shape != label.array.shape:
-        raise KitsError(
-            f"{case.label}: {label.array.shape} voxels but the image has {image.array.shape}; the two are not one case"
-        )
+def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
+    """Sizes equal, spacing, origin and direction equal within a tolerance, whatever order of axes each file has."""
+    remedy = "the two are not one case: find the label map of this image"
+    if image.shape_zyx != label.shape_zyx:
+        return [Finding(case.id, ERROR, f"{case.label}: {label.shape_zyx} voxels but the image has {image.shape_zyx}", remedy)]
+    found = []
+    of_image, of_label = affine(image), affine(label)
     for what, tolerance in (
         ("spacing", SPACING_TOLERANCE_MM),
         ("origin", ORIGIN_TOLERANCE_MM),
         ("direction", DIRECTION_TOLERANCE),
     ):
-        of_image, of_label = getattr(image.grid, what), getattr(label.grid, what)
-        if not np.allclose(of_image, of_label, rtol=0, atol=tolerance):
-            raise KitsError(f"{case.label}: {what} {of_label} but the image has {of_image}; the two are not one case")
+        if not np.allclose(of_image[what], of_label[what], rtol=0, atol=tolerance):
+            here, there = (np.round(grid[what], 4).tolist() for grid in (of_label, of_image))
+            found.append(Finding(case.id, ERROR, f"{case.label}: {what} {here} but the image has {there}", remedy))
+    return found
 
 
-def check_labels(case: Case, label: Volume) -> None:
-    """A label map without a kidney teaches nothing."""
-    top = int(label.array.max())
-    if top == BACKGROUND:
-        raise KitsError(f"{case.label}: no kidney in it (label {KIDNEY}, tumor is {TUMOR}); leave the case out with data.exclude")
+def affine(grid: Grid) -> dict[str, np.ndarray]:
+    """Spacing (z, y, x), direction (columns z, y, x) and position of the first voxel of the array in LPS order."""
+    columns = np.reshape(grid.direction, (3, 3))
+    origin = np.array(grid.origin, dtype=float)
+    kept = []
+    for axis, flip in zip(grid.axes, grid.flips, strict=True):
+        index = 2 - axis
+        kept.append(-columns[:, index] if flip else columns[:, index])
+        if flip:
+            origin += columns[:, index] * grid.spacing[index] * (grid.size[index] - 1)
+    return {"spacing": np.array(grid.spacing_zyx), "origin": origin, "direction": np.stack(kept, axis=1)}
+
+
+def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
+    """What `kits.json` beside the cases says of each case's spacing; empty where there is no such file.
+
+    Raises:
+        KitsError: it is no list of records.
+    """
+    path = root / "kits.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {str(record["case_id"]): record for record in json.loads(path.read_text()) if isinstance(record, dict)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KitsError(f"{path}: not KiTS's list of records ({error!r}); download it again or move it away") from error
+
+
+def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> list[Finding]:
+    """The image's spacing (z, y, x) against its record in `kits.json`.
+
+    `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's,
+    and every volume, margin and distance would be wrong. `captured_slice_thickness` of older records is no spacing (slices
+    may overlap), so it only warns.
+    """
+    voxel, found = (record or {}).get("voxel_spacing") or {}, []
+    for axis, step in zip("zyx", spacing, strict=True):
+        captured = (record or {}).get("captured_slice_thickness" if axis == "z" else "captured_pixel_width")
+        listed = voxel.get(f"{axis}_spacing", captured)
+        if not isinstance(listed, int | float) or listed <= 0 or abs(step - listed) <= LISTED_TOLERANCE * listed:
+            continue
+        thickness = axis == "z" and f"{axis}_spacing" not in voxel
+        severity = WARNING if thickness or abs(step - listed) <= LISTED_ERROR * listed else ERROR
+        what = f"spacing along {axis} is {step:.4f} mm but kits.json says {'thickness ' * thickness}{listed:.4f} mm"
+        found.append(Finding(case, severity, what, "mend the image's header, or its record if the image is right"))
+    return found

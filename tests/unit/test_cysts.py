@@ -86,14 +86,14 @@ def configs(name: str, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
-def test_the_sets_differ_from_kits19_in_classes_and_a_file_name_alone(stage: str) -> None:
+def test_the_sets_differ_from_kits19_in_classes_file_name_and_test_set_alone(stage: str) -> None:
     kits19 = compose("train", [f"stage={stage}"])
     assert kits19["data"]["classes"] == ["background", "kidney", "tumor"]
     assert kits19["model"]["classes"] == (1 if stage == "coarse" else 3)
     for name, label_name in LABEL_NAMES.items():
         config = compose("train", [f"stage={stage}", f"data={name}"])
         assert config["model"] == {**kits19["model"], "classes": 1 if stage == "coarse" else 4}
-        assert config["data"] == {**kits19["data"], "classes": list(CLASSES), "label_name": label_name}
+        assert config["data"] == {**kits19["data"], "classes": list(CLASSES), "label_name": label_name, "unlabeled_from": None}
 
 
 def test_the_cache_keeps_cysts_and_the_coarse_label_knows_them_as_foreground(configs: dict[str, dict[str, Any]]) -> None:

@@ -145,6 +145,13 @@ def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
     assert [case.id for case in found] == ["case_00000", "case_00002", "case_00003"]
 
 
+def test_the_test_set_is_left_out_of_training(kits_tree: Path) -> None:
+    found = find_cases(kits_tree, [], LABEL_NAME, unlabeled_from=2)
+    assert [case.id for case in found] == ["case_00000", "case_00001"]
+    assert compose("prepare", [])["data"]["unlabeled_from"] == 210
+    assert compose("prepare", ["data=kits23"])["data"]["unlabeled_from"] is None
+
+
 def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path, tmp_path: Path) -> None:
     config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, cache)}
     assert sum(len(cases) for cases in KitsDataModule(config).cases.values()) == 4

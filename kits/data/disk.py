@@ -1,0 +1,95 @@
+"""The cache as a folder of a disk: one user at a time, nothing left of a killed run, and room for what will be written."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kits.data.arrays import POINTS
+from kits.data.cache import FORMAT, digest, read_record
+from kits.data.index import Case
+from kits.data.validate import is_possible
+from kits.errors import KitsError
+from kits.io import read_geometry
+
+# Headers of five .npy files and a record.
+OVERHEAD = 16_384
+# Files beside the cases, each written under a hidden name first.
+WRITTEN = ("index", "splits", "fingerprint", "findings")
+
+
+@contextmanager
+def sole_user(cache: Path) -> Iterator[None]:
+    """Hold the cache's folder, made where it is missing, and remove what a killed run left half-written in it.
+
+    Raises:
+        KitsError: it cannot be made, or another prepare works in it.
+    """
+    try:
+        (cache / "cases").mkdir(parents=True, exist_ok=True)
+        lock = (cache / ".lock").open("w")
+    except OSError as error:
+        raise KitsError(f"data.cache={cache}: cannot be made ({error.strerror}); give a folder that you may write") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+        except BlockingIOError:
+            raise KitsError(
+                f"data.cache={cache}: another kits.prepare is at work there; wait for it, or choose another"
+            ) from None
+        except OSError:  # some network file systems have no locks
+            pass
+        for partial in (cache / "cases").glob(".*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        for name in WRITTEN:
+            for temporary in cache.glob(f".{name}.*"):
+                temporary.unlink(missing_ok=True)
+        yield
+
+
+def case_bytes(case: Case, coarse_size: int) -> int:
+    """At most how much a case takes in the cache, from its image's header alone; 0 where that cannot be read."""
+    try:
+        grid = read_geometry(case.image)
+        if not is_possible(case.image, grid):
+            return 0
+    except Exception:  # validation names it
+        return 0
+    return math.prod(grid.size) * 3 + grid.shape_zyx[0] * coarse_size**2 * 3 + POINTS * 12 + OVERHEAD
+
+
+def is_cached(case: Case, settings: dict[str, Any], cache: Path) -> bool:
+    """Whether the cache has this case with these settings; a file that has changed since is noticed only when it is read."""
+    made_with = digest([FORMAT, settings])
+    records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
+    return any(record is not None and record["made_with"] == made_with for record in records)
+
+
+def announce_size(cases: Sequence[Case], settings: dict[str, Any], cache: Path) -> dict[str, int]:
+    """Print how much will be written at most.
+
+    Returns:
+        The bytes of each case by id.
+
+    Raises:
+        KitsError: more than the disk has room for.
+    """
+    sizes = {case.id: case_bytes(case, settings["coarse_size"]) for case in cases}
+    missing = [case.id for case in cases if not is_cached(case, settings, cache)]
+    wanted, free = sum(sizes[case] for case in missing), shutil.disk_usage(cache).free
+    print(
+        f"{len(cases)} cases take up to {sum(sizes.values()) / 1e9:.1f} GB in {cache}; {len(missing)} are to be written:"
+        f" up to {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+        flush=True,
+    )
+    if wanted > free:
+        raise KitsError(
+            f"data.cache={cache}: up to {wanted / 1e9:.1f} GB are to be written but the disk has {free / 1e9:.1f} GB free;"
+            " free space, choose another data.cache, or name cases in data.exclude"
+        )
+    return sizes
