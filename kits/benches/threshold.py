@@ -72,7 +72,9 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         figures[region] = print_best(f"{region}, one threshold", ways, np.where(single, dice, -1), groups)
         figures[f"{region}_band"] = print_best(f"{region}, one band", ways, dice, groups)
         own = dice.max(axis=1)
-        print(f"  each case with its own best band (an oracle): mean {own.mean():.3f}, least {own.min():.3f}, most {own.max():.3f}")
+        print(
+            f"  each case with its own best band (an oracle): mean {own.mean():.3f}, least {own.min():.3f}, most {own.max():.3f}"
+        )
     return figures
 
 

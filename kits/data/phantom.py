@@ -210,7 +210,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 
 def write_record(output: Path, records: list[dict[str, Any]]) -> None:
-    """kits.json, of whose clinical fields only the case id and the spacing mean anything for painted cases; `painted` says how."""
+    """kits.json: of the clinical fields only case id and spacing mean anything here; `painted` says how a case was made."""
     hidden = output / f".kits.{os.getpid()}.json"
     hidden.write_text(json.dumps(records, indent=1) + "\n")
     os.replace(hidden, output / "kits.json")

@@ -30,13 +30,13 @@ def vary_contrast(rng: np.random.Generator, contrast: Contrast, variety: float) 
         return contrast
     hu = dict(contrast.hu)
     draw = rng.random()
-    if draw < 0.45 * variety:
+    if draw < 0.3 * variety:
         model = hu[str(rng.choice(["liver", "spleen", "pancreas"]))]
         hu["cortex"] = max(model + float(rng.uniform(-10, 25)), 55.0)
         dark = float(rng.uniform(5, 45)) if contrast.phase == "corticomedullary" else float(rng.normal(0, 8))
         hu["medulla"] = max(hu["cortex"] - dark, 40.0)
         hu["renal_vein"] = min(hu["renal_vein"], hu["cortex"] + 30)
-    elif draw < 0.85 * variety:
+    elif draw < 0.7 * variety:
         kidney = 0.6 * hu["cortex"] + 0.4 * hu["medulla"]
         for tissue, highest in HIGHEST.items():
             share = float(rng.uniform(0.3, 1))
@@ -90,7 +90,9 @@ def beside(canvas: Canvas, kidney: Kidney, away_mm: float, *, front: bool = Fals
     if canvas.empty(where):
         return None
     fits = (abs(canvas.distance[where] - away_mm) < 1.5) & (canvas.inside[where] < -4)
-    _, v, u = np.meshgrid(*(axis[part] for axis, part in zip(canvas.lattice.axes, where, strict=True)), indexing="ij", sparse=True)
+    _, v, u = np.meshgrid(
+        *(axis[part] for axis, part in zip(canvas.lattice.axes, where, strict=True)), indexing="ij", sparse=True
+    )
     if front:
         fits = fits & (v < kidney.center[1])
     if lateral:
