@@ -32,7 +32,19 @@ def bench_data() -> None:
     run()
 
 
-BENCHES = {"demo": bench_demo, "data": bench_data}
+def bench_threshold() -> None:
+    """A painted tree against HU alone: kidney and tumor Dice of the best threshold and band."""
+
+    @command("bench_threshold")
+    def run(config: dict[str, Any]) -> None:
+        from kits.benches import threshold
+
+        threshold.bench_threshold(config)
+
+    run()
+
+
+BENCHES = {"demo": bench_demo, "data": bench_data, "threshold": bench_threshold}
 
 
 def main() -> None:

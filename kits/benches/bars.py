@@ -17,7 +17,7 @@ def judge(measured: dict[str, float], bars: dict[str, dict[str, float]]) -> None
     """
     short = []
     for name, bar in bars.items():
-        ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / measured[name]
+        ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / max(measured[name], 1e-12)
         wanted = f">= {bar['least']}" if "least" in bar else f"<= {bar['most']}"
         print(f"{name:>28} {measured[name]:9.4f}  bar {wanted:>8}  ratio {ratio:.3f}")
         if not ratio >= 1:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.data import bones, bowel, frame, organs, trunk
+from kits.data import bones, bowel, frame, organs, trunk, variety
 from kits.data.canvas import FINE, SLOW, STRAND, Canvas
 from kits.data.fields import Field, Lattice
 from kits.data.frame import Body
 from kits.data.phases import Contrast
 
 
-def paint_surroundings(rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field) -> Field:
+def paint_surroundings(
+    rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, *, amount: float
+) -> Field:
     """HU of a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
 
     Args:
         lattice: points in the volume (z, y, x) mm.
         distance: signed distance (mm) to the kidneys on the lattice, negative inside.
+        amount: of variety, 0 to 1.
 
     Returns:
         HU, float32, of the lattice's shape.
     """
-    canvas = Canvas.blank(rng, body, contrast, frame.shifted(lattice, body.origin), distance)
+    canvas = Canvas.blank(rng, body, contrast, frame.shifted(lattice, body.origin), distance, amount)
     trunk.paint_skin_and_wall(canvas)
     organs.paint_mesentery(canvas)
     bowel.paint_bowel(canvas)
     organs.paint_upper_abdomen(canvas)
     organs.paint_masses(canvas)
     paint_perirenal_fat(canvas)
+    variety.paint_contacts(canvas)
     trunk.paint_chest(canvas)
     trunk.paint_back_muscles(canvas)
     organs.paint_vessels(canvas)
@@ -45,7 +49,7 @@ def paint_perirenal_fat(canvas: Canvas) -> None:
     if not near.any():
         return
     slow = canvas.noise(*SLOW)
-    gap = (0.5 + 13 * lean) + (2.5 + 6 * lean) * slow
+    gap = variety.close_gaps(canvas, (0.5 + 13 * lean) + (2.5 + 6 * lean) * slow)
     fat = canvas.fat + 9 * canvas.noise(*FINE)
     strand = abs(canvas.noise(*STRAND))
     amount = rng.beta(1, 3)

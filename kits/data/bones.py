@@ -22,6 +22,8 @@ def paint_spine(canvas: Canvas) -> None:
     waist = 1 - 0.1 * np.cos(2 * np.pi * level / period)
     body = (np.sqrt((u / (wide * waist)) ** 2 + (v / (deep * waist)) ** 2) - 1) * deep
     marrow, cortex = rng.uniform(80, 240), rng.uniform(260, 650)
+    if canvas.happens(0.4):
+        marrow, cortex = rng.uniform(40, 110), rng.uniform(170, 350)  # thinned by age: as bright as a kidney
     spongy = marrow + rng.uniform(10, 40) * grain + 10 * fine
     rim = np.clip(1 + (body + 1) / 1.5, 0, 1)
     plate = 0.5 * np.clip(1 - (period / 2 - 5.5 - level) / 2.5, 0, 1)

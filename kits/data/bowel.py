@@ -20,6 +20,8 @@ def paint_bowel(canvas: Canvas) -> None:
     # Pieces of small bowel: fat takes their room in a large belly.
     crowd = (1 - 0.6 * body.lean) * body.half_width * body.front / (165 * 110) * belly_height(canvas) / 160
     kinds = rng.dirichlet([1.6, 1.0, 0.7, 0.5])
+    if canvas.happens(0.3):
+        kinds = 0.35 * kinds + 0.65 * np.array([0.0, 0.0, 1.0, 0.0])  # a patient who drank the contrast in time
     for _ in range(int(rng.integers(*SMALL_LOOPS) * crowd)):
         kind = rng.choice(["tissue", "fluid", "contrast", "gas"], p=kinds)
         paint_loop(canvas, small_loop(canvas), float(rng.uniform(7, 14)), str(kind), haustra=0.15)

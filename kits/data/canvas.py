@@ -36,6 +36,7 @@ class Canvas:
         soft: width of an edge in mm.
         fat: HU of fat.
         wall, inside: signed distance (mm) to the outer and the inner face of the muscular wall, once it is painted.
+        variety: 0 to 1, how often a case has what `kits.data.variety` adds.
         noises: smooth noise fields shared between organs, by the name of their scale.
     """
 
@@ -49,20 +50,27 @@ class Canvas:
     hu: Field
     distance: Field
     soft: float
+    variety: float = 0.0
     noises: dict[str, Field] = field(default_factory=dict)
     fat: float = -105.0
     wall: Field = field(init=False)
     inside: Field = field(init=False)
 
     @classmethod
-    def blank(cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field) -> Canvas:
+    def blank(
+        cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, variety: float
+    ) -> Canvas:
         """Air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
         w, v, u = (
             base.reshape([-1 if k == axis else 1 for k in range(3)]) + WARP_MM * smooth_noise(rng, lattice, WARP_CELL)
             for axis, base in enumerate(lattice.axes)
         )
         hu = np.full(lattice.shape, -1000, np.float32)
-        return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2])
+        return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2], variety=variety)
+
+    def happens(self, share: float) -> bool:
+        """Whether something that `share` of the cases have at full variety is there; draws nothing at variety 0."""
+        return self.variety > 0 and bool(self.rng.random() < share * self.variety)
 
     def noise(self, name: str, cell: Triple) -> Field:
         """A smooth field kept under `name`: drawn once, used by every organ that wants that scale."""

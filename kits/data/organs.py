@@ -113,7 +113,10 @@ def paint_liver(canvas: Canvas) -> None:
         canvas.blob(spot, (r := float(rng.uniform(3, 18)), r, r), float(rng.choice([8, liver - 40, liver + 45])), 6)
     if rng.random() < 0.7:
         r = float(rng.uniform(11, 20))
-        canvas.blob((right[0] - 55, -62 * size, -52 * size + rng.normal(0, 6)), (1.5 * r, r, r), rng.uniform(0, 25), 2)
+        spot, bile = (right[0] - 55, -62 * size, -52 * size + rng.normal(0, 6)), rng.uniform(0, 25)
+        if canvas.happens(0.3):
+            bile = rng.uniform(30, 220)  # sludge, or contrast that the liver passed on
+        canvas.blob(spot, (1.5 * r, r, r), bile, 2)
 
 
 def paint_vessels(canvas: Canvas) -> None:

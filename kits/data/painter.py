@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from kits.data.frame import find_body
 from kits.data.kidney import MARGIN_MM, Cyst, Interior, paint_interior
 from kits.data.phases import draw_contrast
 from kits.data.scanner import Detector, draw_scanner
+from kits.data.variety import vary_contrast, vary_kidney
 
 # Surroundings: fine enough that an edge is no blurrier than the scanner makes it. Distances need less.
 COARSE_MM = (2.5, 1.5, 1.5)
@@ -29,8 +30,9 @@ def paint(
     *,
     cysts: list[Cyst] | None,
     phases: dict[str, float],
+    variety: float,
     out: NDArray[np.int16],
-) -> None:
+) -> str:
     """Paint a CT around and inside a label map.
 
     Args:
@@ -38,7 +40,11 @@ def paint(
         spacing: (z, y, x) mm.
         cysts: where label 1 is a cyst; None draws some at random inside it.
         phases: weight of each contrast phase.
+        variety: 0 to 1, how often a case has neighbors like its kidneys that touch them, and uneven kidneys.
         out: receives HU, int16, of the labels' shape; may be any view.
+
+    Returns:
+        The contrast phase that was drawn.
     """
     depth, height, width = ((n - 1) * size for n, size in zip(labels.shape, spacing, strict=True))
     extent = (depth, height, width)
@@ -46,9 +52,9 @@ def paint(
     rough = Lattice.cover((0, 0, 0), extent, finest(DISTANCE_MM, spacing))
     sampled = sample(labels, spacing, rough)
     body = find_body(sampled, rough, extent, rng)
-    contrast = draw_contrast(rng, phases)
+    contrast = vary_contrast(rng, draw_contrast(rng, phases), variety)
     distance = resample(signed_distance(sampled > 0, rough.step), rough, coarse)
-    around = paint_surroundings(rng, body, contrast, coarse, distance)
+    around = paint_surroundings(rng, body, contrast, coarse, distance, amount=variety)
     if rng.random() < 0.25:
         around += rng.uniform(2, 9) * smooth_noise(rng, coarse, (15, 5, 110)) * (around > -300)
 
@@ -58,7 +64,8 @@ def paint(
         lattice = Lattice.cover(corner, opposite, finest(DETAIL_MM, spacing))
         detail = sample(labels, spacing, lattice)
         placed = random_cysts(rng, detail, lattice) if cysts is None else cysts
-        interiors.append(paint_interior(rng, detail, lattice, contrast, fat, placed))
+        interior = paint_interior(rng, detail, lattice, contrast, fat, placed)
+        interiors.append(replace(interior, kidney=vary_kidney(rng, interior.kidney, lattice, variety)))
 
     scanner = draw_scanner(rng, extent, spacing)
     detector = Detector(scanner, (labels.shape[1], labels.shape[2]), spacing, rng)
@@ -75,6 +82,7 @@ def paint(
         slab = ndimage.gaussian_filter1d(slab, sigma, axis=0, mode="nearest", truncate=2.5)
         block = np.stack([detector.expose(image) for image in slab[first - low : last - low]])
         out[first:last] = block
+    return contrast.phase
 
 
 def finest(step: Triple, spacing: Triple) -> Triple:

@@ -46,6 +46,7 @@ class Plan:
     matrix: int
     tumor_radius: tuple[float, float]
     phases: dict[str, float]
+    variety: float
 
 
 def write_dataset(
@@ -60,6 +61,7 @@ def write_dataset(
     matrix: int,
     tumor_radius: list[float],
     phases: dict[str, float],
+    variety: dict[str, float],
 ) -> list[str]:
     """Write `case_XXXXX/{imaging,segmentation}.nii.gz` and `kits.json` under `output`.
 
@@ -71,6 +73,7 @@ def write_dataset(
         matrix: rows and columns (drawn cases only).
         tumor_radius: smallest and largest tumor in mm (drawn cases only).
         phases: weight of each contrast phase of `kits.data.phases.PHASES`.
+        variety: 0 to 1, for cases that are `drawn` and for those on given `labels` (see `kits.data.variety`).
 
     Returns:
         The case ids.
@@ -84,6 +87,7 @@ def write_dataset(
     check_whole("seed", seed, 0)
     check_whole("matrix", matrix, 32)
     check_phases(phases)
+    amount = checked_variety(variety, "drawn" if labels is None else "labels")
     ranges = checked_range("spacing_z", spacing_z, 20), checked_range("spacing_xy", spacing_xy, 20)
     radii = checked_range("tumor_radius", tumor_radius, 100)
     sources: list[tuple[str, Path | None]]
@@ -93,7 +97,7 @@ def write_dataset(
         sources = [(f"case_{number:05d}", None) for number in range(cases)]
     else:
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
-    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases) for case_id, source in sources]
+    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases, amount) for case_id, source in sources]
     make_folder(Path(output))
     # Nothing is caught: the first case that cannot be written ends the whole.
     records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
@@ -113,6 +117,14 @@ def check_phases(phases: object) -> None:
     numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in weights)
     if not weights or not numbers or sum(weights) <= 0:
         raise KitsError(f"phases={phases}: give a weight of 0 or more to each of {', '.join(PHASES)}, and not 0 to all")
+
+
+def checked_variety(variety: object, kind: str) -> float:
+    """The amount for this kind of case, between 0 and 1."""
+    amount = variety.get(kind) if isinstance(variety, dict) else None
+    if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 <= amount <= 1:
+        raise KitsError(f"variety.{kind}={amount}: give a number from 0 to 1")
+    return float(amount)
 
 
 def checked_range(name: str, values: list[float], highest: float) -> tuple[float, float]:
@@ -154,7 +166,8 @@ def write_case(plan: Plan) -> dict[str, Any]:
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
-    paint(labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, out=stored.transpose(grid.axes)[flips])
+    out = stored.transpose(grid.axes)[flips]
+    phase = paint(labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, variety=plan.variety, out=out)
 
     final = plan.output / plan.case_id
     hidden = plan.output / f".{plan.case_id}.{os.getpid()}"
@@ -171,7 +184,8 @@ def write_case(plan: Plan) -> dict[str, Any]:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     z, y, x = grid.spacing_zyx
-    return {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
+    record = {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
+    return {**record, "painted": {"phase": phase, "variety": plan.variety}}
 
 
 def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
@@ -196,7 +210,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 
 def write_record(output: Path, records: list[dict[str, Any]]) -> None:
-    """kits.json, of whose clinical fields only the case id and the spacing mean anything for painted cases."""
+    """kits.json: of the clinical fields only case id and spacing mean anything here; `painted` says how a case was made."""
     hidden = output / f".kits.{os.getpid()}.json"
     hidden.write_text(json.dumps(records, indent=1) + "\n")
     os.replace(hidden, output / "kits.json")
