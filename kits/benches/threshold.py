@@ -12,7 +12,7 @@ import cc3d
 import numpy as np
 
 from kits.benches.bars import judge
-from kits.data.index import Case, find_cases
+from kits.data.index import LABEL_NAME, Case, find_cases
 from kits.io import read_labels, read_volume
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.metrics import dice_from_counts
@@ -56,7 +56,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         KitsError: no cases, or one that cannot be read.
     """
     root = Path(config["root"])
-    cases = find_cases(root, exclude=())
+    cases = find_cases(root, (), LABEL_NAME)
     thresholds = [(float(low), np.inf) for low in steps(config["thresholds"])]
     bands = sorted({*thresholds, *combinations((-np.inf, *steps(config["band_edges"])), 2)})
     tables = map_cases(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from kits.data.index import Case
 from kits.data.validate import is_possible
 from kits.errors import KitsError
 from kits.io import read_geometry
+from kits.io.locking import sole_user
 
 # Headers of five .npy files and a record.
 OVERHEAD = 16_384
@@ -24,26 +24,14 @@ WRITTEN = ("index", "splits", "fingerprint", "findings")
 
 
 @contextmanager
-def sole_user(cache: Path) -> Iterator[None]:
-    """Hold the cache's folder, made where it is missing, and remove what a killed run left half-written in it.
+def held_cache(cache: Path) -> Iterator[None]:
+    """Hold the cache for one prepare at a time, and remove what a killed run left half-written in it.
 
     Raises:
         KitsError: it cannot be made, or another prepare works in it.
     """
-    try:
-        (cache / "cases").mkdir(parents=True, exist_ok=True)
-        lock = (cache / ".lock").open("w")
-    except OSError as error:
-        raise KitsError(f"data.cache={cache}: cannot be made ({error.strerror}); give a folder that you may write") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
-        except BlockingIOError:
-            raise KitsError(
-                f"data.cache={cache}: another kits.prepare is at work there; wait for it, or choose another"
-            ) from None
-        except OSError:  # some network file systems have no locks
-            pass
+    with sole_user(cache, lock=cache / ".lock", key="data.cache", work="kits.prepare"):
+        (cache / "cases").mkdir(exist_ok=True)
         for partial in (cache / "cases").glob(".*"):
             shutil.rmtree(partial, ignore_errors=True)
         for name in WRITTEN:

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from kits.data.remote import Client, DamagedError, Promise, quiet_hub, size_of, token_for
 from kits.data.sources import Source, wanted
-from kits.data.store import Folder, check_arrived, sole_user
+from kits.data.store import HIDDEN, Folder, check_arrived
 from kits.errors import KitsError
+from kits.io.locking import sole_user
 
 T = TypeVar("T")
 
@@ -34,7 +35,8 @@ def download(config: dict[str, Any]) -> str:
     stop = Event()
     client = Client(config["network"], token=token_for(config["hub_endpoint"]), stop=stop)
     try:
-        with sole_user(Path(config["output"])) as path, quiet_hub():
+        path = Path(config["output"])
+        with sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download"), quiet_hub():
             folder = Folder(path)
             promises, failures = look(sources, folder, client, config["workers"])
             announce(promises, folder, len(sources) - len(promises) - len(failures))

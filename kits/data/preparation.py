@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kits.data.cache import digest, prepare_case
-from kits.data.disk import announce_size, sole_user
+from kits.data.disk import announce_size, held_cache
 from kits.data.findings import Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
 from kits.data.splits import check_kept, settle_split
@@ -40,7 +40,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
     cache = Path(data["cache"])
     settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
     check_kept(cache / "splits.json", data["split"])
-    with sole_user(cache):
+    with held_cache(cache):
         results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]

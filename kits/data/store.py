@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -76,30 +74,6 @@ class Folder:
             os.fsync(stream.fileno())  # the name must not reach the disk before the bytes
         os.replace(part, final)
         self.mark(name)
-
-
-@contextmanager
-def sole_user(path: Path) -> Iterator[Path]:
-    """The output folder, made where it is missing, for one process at a time: two would append to the same parts.
-
-    Raises:
-        KitsError: it cannot be made, or another download is at work in it.
-    """
-    import fcntl
-
-    try:
-        (path / HIDDEN).mkdir(parents=True, exist_ok=True)
-        lock = (path / HIDDEN / "lock").open("w")
-    except OSError as error:
-        raise KitsError(f"output={path}: cannot be made ({error.strerror}); give a folder you may write") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of by the system however the process ends
-        except BlockingIOError:
-            raise KitsError(f"output={path}: another download is at work there; wait for it or give another folder") from None
-        except OSError:  # some network file systems have no locks
-            pass
-        yield path
 
 
 def check_arrived(source: Source, promise: Promise, part: Path) -> None:

@@ -3,10 +3,10 @@
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 
-from kits.volume.coarse import CoarseGrid, area_resize, labels_to_coarse, labels_to_native, plane_grid, to_coarse
+from kits.volume.coarse import CoarseGrid, area_resize, labels_to_coarse, plane_grid, to_coarse
 from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, to_image
 from kits.volume.slabs import slabs
-from kits.volume.windows import bounding_slices, crop, paste
+from kits.volume.windows import bounding_slices, crop
 
 __all__ = [
     "CoarseGrid",
@@ -21,8 +21,6 @@ __all__ = [
     "from_stored",
     "grid_of",
     "labels_to_coarse",
-    "labels_to_native",
-    "paste",
     "plane_grid",
     "slabs",
     "to_coarse",

@@ -100,15 +100,6 @@ def _prevails(mask: np.ndarray, grid: CoarseGrid) -> np.ndarray:
     return area_resize(mask.view(np.uint8), grid.inner) >= 0.5 - 1e-4
 
 
-def labels_to_native(coarse: np.ndarray, grid: CoarseGrid) -> np.ndarray:
-    """A coarse map (z, size, size) on the native grid (z, y, x): each voxel takes the coarse one that holds its center."""
-    rows, columns = (
-        ((2 * np.arange(n) + 1) * m // (2 * n)) + offset
-        for n, m, offset in zip(grid.native[1:], grid.inner, grid.offset, strict=True)
-    )
-    return coarse[:, rows[:, None], columns[None, :]]
-
-
 def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Slices (z, y, x) averaged over the area of each target pixel, as float32 (z, *shape); works for growing too."""
     if array.shape[1:] == (2 * shape[0], 2 * shape[1]):

@@ -15,12 +15,6 @@ def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> n
     return window
 
 
-def paste(target: np.ndarray, patch: np.ndarray, start: Triple) -> None:
-    """Write `patch` into `target` (z, y, x) at `start`, the way back from `crop`; what falls outside is dropped."""
-    inside, source = _overlap(target.shape, start, patch.shape)
-    target[source] = patch[inside]
-
-
 def _overlap(bounds: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
     """The part of a window that lies in an array, in the window's and in the array's own indices; may be empty."""
     low = [min(max(s, 0), b) for s, b in zip(start, bounds, strict=True)]

@@ -12,7 +12,7 @@ import pytest
 
 from kits.data import cache as cache_module
 from kits.data.arrays import start_npy
-from kits.data.disk import sole_user
+from kits.data.disk import held_cache
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.volume import slabs
@@ -119,7 +119,7 @@ def test_the_size_is_printed_in_advance_and_refused_where_the_disk_is_too_small(
 
 
 def test_a_second_prepare_of_the_same_cache_is_refused(kits_tree: Path, tmp_path: Path) -> None:
-    with sole_user(tmp_path), pytest.raises(KitsError, match="another kits"):
+    with held_cache(tmp_path), pytest.raises(KitsError, match="another kits"):
         prepare(data_config(kits_tree, tmp_path))
 
 

@@ -18,8 +18,6 @@ from kits.volume import (
     from_image,
     grid_of,
     labels_to_coarse,
-    labels_to_native,
-    paste,
     plane_grid,
     slabs,
     to_coarse,
@@ -103,11 +101,6 @@ def test_a_crop_equals_slicing_a_padded_array(start: tuple[int, int, int], shape
     window = tuple(slice(s + 20, s + 20 + n) for s, n in zip(start, shape, strict=True))
     patch = crop(array, start, shape, -1024)
     np.testing.assert_array_equal(patch, padded[window])
-    target = np.zeros_like(array)
-    paste(target, patch, start)
-    mark = np.zeros(padded.shape, dtype=bool)
-    mark[window] = True
-    np.testing.assert_array_equal(target, np.where(mark[20:-20, 20:-20, 20:-20], array, 0))
 
 
 def test_the_bounding_window_is_tight_and_none_when_empty() -> None:
@@ -205,12 +198,11 @@ def test_labels_do_not_shift_on_the_coarse_grid(shape: tuple[int, int, int]) -> 
         np.testing.assert_allclose(found, native, atol=0.25 * 0.5 * max(shape[1:]) / 32)
 
 
-def test_labels_of_whole_coarse_voxels_come_back_unchanged() -> None:
+def test_labels_of_whole_coarse_voxels_stay_as_they_are() -> None:
     coarse = np.random.default_rng(0).integers(0, 3, (2, 8, 8), dtype=np.uint8)
     labels = coarse.repeat(3, axis=1).repeat(3, axis=2)
     grid = plane_grid(labels.shape, 8)
     np.testing.assert_array_equal(labels_to_coarse(labels, grid), coarse)
-    np.testing.assert_array_equal(labels_to_native(coarse, grid), labels)
 
 
 @settings(deadline=None)  # a busy machine is no failure
