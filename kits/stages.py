@@ -116,7 +116,7 @@ class FineModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training)."""
         fused, sources = self.network.all_logits(batch["image"])  # type: ignore[operator]
-        loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        loss = parallel_loss(self.loss, fused, [[own] for own in sources], batch["label"], self.config["parallel_weight"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 

@@ -23,6 +23,7 @@ LOSS = {
     "smooth": 1.0,
     "per_sample": False,
     "class_weights": None,
+    "over": "classes",
 }
 
 
@@ -96,7 +97,7 @@ def test_every_parameter_gets_a_gradient(fusion):
             for adaptation in source.adaptations:
                 adaptation.last.weight.normal_()
     fused, sources = network.all_logits(volume())
-    parallel_loss(build_loss(LOSS), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
+    parallel_loss(build_loss(LOSS), fused, [[own] for own in sources], torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
@@ -261,7 +262,7 @@ def fit(network, logits_of, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         fused, sources = logits_of(image)
-        parallel_loss(build_loss(LOSS), fused, sources, label, 0.5).backward()
+        parallel_loss(build_loss(LOSS), fused, [[own] for own in sources], label, 0.5).backward()
         optimizer.step()
     with torch.no_grad():
         return network.eval()(image), label
