@@ -32,7 +32,19 @@ def bench_data() -> None:
     run()
 
 
-BENCHES = {"demo": bench_demo, "data": bench_data}
+def bench_model() -> None:
+    """One training step of the fine stage against the plain passes of its encoders."""
+
+    @command("bench_model")
+    def run(config: dict[str, Any]) -> None:
+        from kits.benches import model
+
+        model.bench_model(config)
+
+    run()
+
+
+BENCHES = {"demo": bench_demo, "data": bench_data, "model": bench_model}
 
 
 def main() -> None:
