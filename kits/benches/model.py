@@ -1,4 +1,4 @@
-"""One training step of the fine stage: on a CPU against the plain 2D passes of its encoders, on a GPU against its matrix products."""
+"""One training step of the fine stage: on a CPU against plain 2D passes of its encoders, on a GPU against matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from kits.benches.bars import judge
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import build_network
-from kits.models.layers import fold
 
 
 def bench_model(config: dict[str, Any]) -> None:
@@ -49,14 +48,14 @@ class Step:
     def train(self) -> None:
         """Forward, loss of the parallel training, backward, optimizer."""
         self.optimizer.zero_grad()
-        fused, sources = self.network.all_logits(self.image)
-        parallel_loss(self.loss, fused, [[own] for own in sources], self.label, self.weight).backward()
+        fused, sources = self.network.training_logits(self.image)
+        parallel_loss(self.loss, fused, sources, self.label, self.weight).backward()
         self.optimizer.step()
 
     def encoders(self) -> None:
         """Forward and backward of each encoder alone: what the same slices cost in 2D."""
         for source in self.network.sources:
-            mean_of_maps(source.encoder, fold(self.image)).backward()
+            mean_of_maps(source.encoder, source.mapping(source.turn(self.image))).backward()
         self.network.zero_grad()
 
 
@@ -76,10 +75,11 @@ def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
     """Seconds of a step over seconds of the plain passes, alternating so that a busy machine slows both; median of the rounds."""
     torch.set_num_threads(config["threads"])
     step = Step(config, "cpu")
-    step.train(), step.encoders()
+    step.train()
+    step.encoders()
     ratios = []
     for number in range(config["rounds"]):
-        plain, whole = seconds(step.encoders), seconds(step.train)
+        plain, whole = (seconds(call) for call in (step.encoders, step.train))
         ratios.append(whole / plain)
         print(f"round {number + 1}: step {whole:.2f} s, plain 2D passes {plain:.2f} s, ratio {ratios[-1]:.3f}", flush=True)
     return {"step": median(ratios)}

@@ -1,19 +1,19 @@
 """The two networks: shapes, sizes they take, how sources are fused, what they can learn."""
 
-from pathlib import Path
+from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional
 
+from kits.cli import compose
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import NETWORKS, build_network, weights
 from kits.models.layers import LEAK
 from kits.models.unet3d import UNet3d
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 TINY = "test_efficientnet"
 LOSS = {
     "name": "dice_ce",
@@ -27,8 +27,14 @@ LOSS = {
 }
 
 
+@cache
+def composed(stage):
+    return compose("train", [f"stage={stage}"])["model"]
+
+
 def configured(name, **changes):
-    return {**OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), **changes}
+    """The model as its file in conf/model and the stage's interpolations make it."""
+    return {**deepcopy(composed({"unet3d": "coarse", "finenet": "fine"}[name])), **changes}
 
 
 def unet(**changes):
@@ -68,10 +74,13 @@ def test_unet_padding_repeats_the_last_slice():
 
 
 @pytest.mark.parametrize(("build", "multiple"), [(unet, 16), (finenet, 16)])
-def test_a_size_that_does_not_fit_is_answered_with_the_next_that_does(build, multiple):
+def test_a_size_that_does_not_fit_is_answered_with_the_nearest_that_does(build, multiple):
     network = build()
     assert network.in_plane_multiple == multiple
-    with pytest.raises(KitsError, match=r"in-plane size 33 x 32 is not a multiple of 16; the next valid size is 48 x 32"):
+    with pytest.raises(
+        KitsError,
+        match=r"in-plane size 33 x 32 is not a multiple of 16; the nearest valid size is 32 x 32, the next larger 48 x 32",
+    ):
         network(torch.zeros(1, 1, 2, 33, 32))
 
 
@@ -96,8 +105,8 @@ def test_every_parameter_gets_a_gradient(fusion):
         for source in network.sources:
             for adaptation in source.adaptations:
                 adaptation.last.weight.normal_()
-    fused, sources = network.all_logits(volume())
-    parallel_loss(build_loss(LOSS), fused, [[own] for own in sources], torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
+    fused, sources = network.training_logits(volume())
+    parallel_loss(build_loss(LOSS), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
@@ -220,12 +229,18 @@ def test_a_rebuilt_network_predicts_the_same():
     [
         ({"name": "torch.nn.Linear"}, r"model\.name: no network 'torch.nn.Linear'; choose one of finenet, unet3d"),
         ({"_target_": "os.system"}, r"model\.name: no network None"),
-        (configured("unet3d", depth=3), r"model unet3d: unknown option depth; it takes classes, widths"),
+        (configured("unet3d", levels=3), r"model unet3d: unknown option levels; it takes classes, width, depth"),
         (configured("finenet", pretrained=True), r"model finenet: unknown option pretrained"),
-        ({"name": "unet3d", "classes": 1}, r"model unet3d: option widths, strides, kernels, norm is missing"),
-        (configured("unet3d", widths=[4]), r"widths, strides and kernels differ in length"),
+        (
+            {"name": "unet3d", "classes": 1},
+            r"model unet3d: option width, depth, spacing, widths, strides, kernels, norm, deep_supervision is missing",
+        ),
+        (configured("unet3d", widths=[4], strides=[], kernels=[[3, 3, 3]]), r"widths, strides and kernels differ in length"),
         (configured("finenet", sources=[]), r"model\.sources: the list is empty"),
-        (configured("finenet", sources=[{"backbone": TINY}]), r"an entry has the keys backbone; it needs backbone, weights"),
+        (
+            configured("finenet", sources=[{"backbone": TINY}]),
+            r"an entry has the keys backbone; it needs backbone, weights, and may",
+        ),
         (configured("finenet", widths=[8, 8]), r"model\.widths: 2 entries for 4 out_indices"),
         (configured("finenet", fusion="vote"), r"model\.fusion: no fusion 'vote'; choose one of concat, gate, mean"),
         (configured("unet3d", norm="batch"), r"model\.norm: no normalization 'batch'"),
@@ -262,7 +277,7 @@ def fit(network, logits_of, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         fused, sources = logits_of(image)
-        parallel_loss(build_loss(LOSS), fused, [[own] for own in sources], label, 0.5).backward()
+        parallel_loss(build_loss(LOSS), fused, sources, label, 0.5).backward()
         optimizer.step()
     with torch.no_grad():
         return network.eval()(image), label
@@ -276,7 +291,7 @@ def test_unet_learns_a_blob_by_heart():
 
 def test_finenet_learns_kidney_and_tumor_by_heart():
     network = finenet(sources=1)
-    logits, label = fit(network, network.all_logits, 50)
+    logits, label = fit(network, network.training_logits, 50)
     found = logits.argmax(1)
     assert overlap(found > 0, label > 0) > 0.95
     assert overlap(found == 2, label == 2) > 0.85
