@@ -122,7 +122,7 @@ class FineModule(StageModule):
         if self.config["training"] not in TRAININGS:
             raise KitsError(f"training={self.config['training']}: no such training; take one of {', '.join(TRAININGS)}")
         if self.config["training"] == "staged":
-            phase = phase_at(self.current_epoch / max(1, self.trainer.max_epochs or 1), self.config["staged_shares"])
+            phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
             self.network.set_phase(phase)  # type: ignore[operator]
             for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
                 stopping.wait_count = 0

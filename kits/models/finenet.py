@@ -150,15 +150,15 @@ class FineNet(nn.Module):
         return self
 
 
-def phase_at(progress: float, shares: Sequence[float]) -> str:
-    """The phase of a staged training after the share `progress` of its epochs; `shares` are those of the first two phases.
+def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
+    """The phase of a staged training in `epoch` (from 0) of `epochs`; `shares` of them are for the first and the second phase.
 
     Raises KitsError unless they leave something for the last phase.
     """
     if len(shares) != 2 or min(shares) < 0 or sum(shares) >= 1:
         raise KitsError(f"staged_shares={list(shares)}: give the shares of the sources and of the fusion, together less than 1")
-    first, second = shares
-    return PHASES[0] if progress < first else PHASES[1] if progress < first + second else PHASES[2]
+    ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
+    return PHASES[sum(epoch >= end for end in ends)]
 
 
 def check_sources(sources: Sequence[Mapping[str, Any]]) -> None:

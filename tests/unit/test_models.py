@@ -10,7 +10,7 @@ from torch.nn import functional
 from kits.cli import compose
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
-from kits.models import NETWORKS, build_network, weights
+from kits.models import BEFORE, NETWORKS, build_network, completed, weights
 from kits.models.layers import LEAK
 from kits.models.unet3d import UNet3d
 
@@ -45,7 +45,7 @@ def unet(**changes):
 def finenet(sources=2, **changes):
     torch.manual_seed(0)
     small = {"widths": [6, 6, 8, 8], "width": 8, "stem_width": 4}
-    names = [{"backbone": TINY, "weights": None}] * sources
+    names = [{"backbone": TINY, "weights": None}] * sources if isinstance(sources, int) else sources
     return build_network(configured("finenet", sources=names, **{**small, **changes}), pretrained=True)
 
 
@@ -157,24 +157,6 @@ def test_the_stem_sees_what_the_encoders_lose():
     assert roughness(fused) > 5 * max(roughness(logits) for logits in sources)
 
 
-def test_no_operator_leaves_the_sources_two_dimensional():
-    x = volume(3)
-    changed = x.clone()
-    changed[:, :, 2] = -changed[:, :, 2]
-
-    def moves(operator):
-        network = finenet(operator=operator).eval()
-        with torch.no_grad():
-            for source in network.sources:
-                for adaptation in source.adaptations:
-                    adaptation.last.weight.normal_()
-            before, after = network.all_logits(x)[1], network.all_logits(changed)[1]
-        return max((b - a)[:, :, 1].abs().max().item() for b, a in zip(before, after, strict=True))
-
-    assert moves("none") == pytest.approx(0, abs=1e-5)
-    assert moves("p3d") > 1e-2
-
-
 @pytest.mark.parametrize("build", [unet, finenet])
 def test_bfloat16_autocast_agrees_with_float32(build):
     network = build().eval()
@@ -208,6 +190,19 @@ def test_a_checkpoint_needs_neither_weight_packages_nor_the_hub(monkeypatch):
     assert len(network.sources) == 3
     with pytest.raises(AssertionError, match="weights were looked for"):
         build_network(model, pretrained=True)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_checkpoint_from_before_an_option_is_still_read(name):
+    model = configured(name)
+    if name == "unet3d":
+        model |= {"widths": [4, 8], "strides": [[1, 2, 2]] * 2, "kernels": [[3, 3, 3]] * 2}
+    old = {key: value for key, value in model.items() if key not in BEFORE[name]}
+    assert old.keys() < model.keys()
+    network = build_network(completed(old), pretrained=False)
+    network.load_state_dict(build_network(model, pretrained=False).state_dict())  # strict
+    with pytest.raises(KitsError, match="is missing"):
+        build_network(old, pretrained=False)
 
 
 def test_a_rebuilt_network_predicts_the_same():
