@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold, upsample
+from kits.models.layers import LEAK, build_norm, conv_block, fold, pointwise, unfold, upsample
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:
@@ -38,8 +38,10 @@ class ConcatFusion(nn.Module):
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         context = upsample(self.reduce(concatenate(features)), volume.shape[-2:])
-        mixed = torch.cat([context, self.stem(fold(volume))], dim=1)
-        return self.head(self.mix(unfold(mixed, volume.shape[2])))
+        # Of one input channel torch cannot see the memory format, and would go on in the other one.
+        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
+        mixed = torch.cat([context, edges], dim=1)
+        return pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
 
 
 class GateFusion(nn.Module):
