@@ -20,6 +20,7 @@ from kits.metrics import dice, score_case
 from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
+from kits.models.memory import keep_freed_memory
 from kits.roi import coverage, find_rois
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -60,6 +61,11 @@ class StageModule(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """On a CPU large blocks of memory are used again."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def validation_step(self, case: CachedCase, index: int) -> None:
         """Score one whole case."""

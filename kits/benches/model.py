@@ -14,6 +14,7 @@ from kits.benches.bars import judge
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import build_network
+from kits.models.memory import keep_freed_memory
 
 
 def bench_model(config: dict[str, Any]) -> None:
@@ -74,6 +75,7 @@ def seconds(call: Callable[[], None]) -> float:
 def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
     """Seconds of a step over seconds of the plain passes, alternating so that a busy machine slows both; median of the rounds."""
     torch.set_num_threads(config["threads"])
+    keep_freed_memory()  # as every training on a CPU does
     step = Step(config, "cpu")
     step.train()
     step.encoders()
