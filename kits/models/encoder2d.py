@@ -109,8 +109,9 @@ class Encoder2d(nn.Module):
     def train(self, mode: bool = True) -> "Encoder2d":
         super().train(mode)
         for module in self.features.modules():
-            frozen = not any(parameter.requires_grad for parameter in module.parameters())
-            if (isinstance(module, _BatchNorm) and self.freeze_statistics) or (frozen and any(True for _ in module.parameters())):
+            learning = [parameter.requires_grad for parameter in module.parameters()]
+            frozen = bool(learning) and not any(learning)
+            if frozen or (self.freeze_statistics and isinstance(module, _BatchNorm)):
                 module.eval()
         return self
 
