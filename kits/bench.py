@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from kits.cli import command
 
-
-def bench_demo() -> None:
-    """The demo against its bars: minutes, kidney and tumor Dice."""
-
-    @command("demo")
-    def run(config: dict[str, Any]) -> None:
-        from kits.demo import run_demo
-
-        run_demo(config)
-
-    run()
-
-
-def bench_data() -> None:
-    """The data layer: reading, preparing, random access and loading."""
-
-    @command("bench_data")
-    def run(config: dict[str, Any]) -> None:
-        from kits.benches import data
-
-        data.bench_data(config)
-
-    run()
-
-
-def bench_threshold() -> None:
-    """A painted tree against HU alone: kidney and tumor Dice of the best threshold and band."""
-
-    @command("bench_threshold")
-    def run(config: dict[str, Any]) -> None:
-        from kits.benches import threshold
-
-        threshold.bench_threshold(config)
-
-    run()
-
-
-BENCHES = {"demo": bench_demo, "data": bench_data, "threshold": bench_threshold}
+# Name: the configuration in conf/, and the module and function that measure.
+BENCHES = {
+    "demo": ("demo", "kits.demo", "run_demo"),  # the demo against its bars: minutes, kidney and tumor Dice
+    "data": ("bench_data", "kits.benches.data", "bench_data"),  # reading, preparing, random access, loading
+    "threshold": ("bench_threshold", "kits.benches.threshold", "bench_threshold"),  # a painted tree against HU alone
+    "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
+}
 
 
 def main() -> None:
@@ -54,7 +24,13 @@ def main() -> None:
         print(f"kits.bench: {name or 'no name given'}: no such benchmark; take one of {', '.join(BENCHES)}", file=sys.stderr)
         raise SystemExit(2)
     del sys.argv[1]
-    BENCHES[name]()
+    configuration, module, function = BENCHES[name]
+
+    @command(configuration)
+    def measure(config: dict[str, Any]) -> None:
+        getattr(import_module(module), function)(config)
+
+    measure()
 
 
 if __name__ == "__main__":

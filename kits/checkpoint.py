@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kits.errors import KitsError
-from kits.models import build_network
+from kits.models import build_network, completed
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
 FORMAT = 1
@@ -42,7 +42,7 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
         raise KitsError(f"{path}: written in format {config['kits_format']}, this version reads {FORMAT}; train it again")
     if config["stage"] != stage:
         raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
-    network = build_network(config["model"], pretrained=False)
+    network = build_network(completed(config["model"]), pretrained=False)
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
     try:
         network.load_state_dict(weights)

@@ -1,6 +1,7 @@
 """Segmentation losses on logits (B, C, D, H, W) and labels (B, D, H, W), by name.
 
-C == 1: the foreground (label > 0) by a sigmoid. C > 1: every class by a softmax; overlap losses leave the background class out.
+C == 1: the foreground (label > 0) by a sigmoid. C > 1: every class by a softmax; overlap losses leave the background class out
+and, by their option `over`, score each class, all of the foreground as one, or both.
 Everything is computed in float32, under autocast too: counts of a million voxels do not fit bfloat16's 8 bits.
 """
 
@@ -14,26 +15,40 @@ from torch.nn import functional
 
 from kits.errors import KitsError
 
+OVER = ("classes", "foreground", "both")
+
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """`logits` in float32, or in float64 if they are."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def probabilities_and_targets(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Foreground probabilities and one-hot targets, both (B, K, D, H, W): K = 1 for C == 1, else C - 1 without the background."""
+def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple[Tensor, Tensor]:
+    """Foreground probabilities and one-hot targets, both (B, K, D, H, W).
+
+    K = 1 for C == 1. Else K = C - 1 classes (`over` classes), 1 (foreground: kidney and tumor together, KiTS19's "kidney"), or
+    the C - 1 classes and then the foreground (both).
+    """
     logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         return logits.sigmoid(), (label > 0).unsqueeze(1).to(logits.dtype)
+    probability = logits.softmax(dim=1)
+    foreground = 1 - probability[:, :1]
+    if over == "foreground":
+        return foreground, (label > 0).unsqueeze(1).to(logits.dtype)
     classes = torch.arange(1, logits.shape[1], device=label.device).view(1, -1, 1, 1, 1)
-    return logits.softmax(dim=1)[:, 1:], (label.unsqueeze(1) == classes).to(logits.dtype)
+    target = label.unsqueeze(1) == classes
+    if over == "classes":
+        return probability[:, 1:], target.to(logits.dtype)
+    both = torch.cat([target, (label > 0).unsqueeze(1)], dim=1)
+    return torch.cat([probability[:, 1:], foreground], dim=1), both.to(logits.dtype)
 
 
 class Tversky(nn.Module):
-    """1 - (TP + e) / (TP + alpha FP + beta FN + e) per foreground class, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
+    """1 - (TP + e) / (TP + alpha FP + beta FN + e) per region of `over`, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
 
     Soft counts are over the whole batch, or over each sample with `per_sample`. `class_weights` weights the mean over the
-    foreground classes; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and Khan (arXiv 1810.07842, eq. 4).
+    regions; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and Khan (arXiv 1810.07842, eq. 4).
     """
 
     def __init__(
@@ -44,15 +59,19 @@ class Tversky(nn.Module):
         smooth: float,
         per_sample: bool,
         class_weights: Sequence[float] | None,
+        over: str,
         gamma: float = 1.0,
     ) -> None:
         super().__init__()
+        if over not in OVER:
+            raise KitsError(f"loss.over: {over!r} is no choice of regions; take one of {', '.join(OVER)}")
+        self.over = over
         self.alpha, self.beta, self.smooth, self.per_sample, self.gamma = alpha, beta, smooth, per_sample, gamma
         self.class_weights = None if class_weights is None else tuple(float(weight) for weight in class_weights)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            probability, target = probabilities_and_targets(logits, label)
+            probability, target = probabilities_and_targets(logits, label, self.over)
             axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
             true_positive = (probability * target).sum(axes)
             # FP = sum p - TP and FN = sum t - TP: two passes over the volume fewer than the products.
@@ -66,42 +85,46 @@ class Tversky(nn.Module):
 
 
 def weighted_mean(loss: Tensor, class_weights: tuple[float, ...] | None) -> Tensor:
-    """Mean over (..., K), the classes weighted."""
+    """Mean over (..., K), the regions weighted."""
     if class_weights is None:
         return loss.mean()
     if len(class_weights) != loss.shape[-1]:
         raise KitsError(
-            f"loss.class_weights: {len(class_weights)} weights for {loss.shape[-1]} foreground classes; give one each"
+            f"loss.class_weights: {len(class_weights)} weights for {loss.shape[-1]} foreground regions; give one each"
         )
     weights = loss.new_tensor(class_weights)
     return ((loss * weights).sum(-1) / weights.sum()).mean()
 
 
-def bias_dice(*, bias: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
+def bias_dice(*, bias: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str) -> Tversky:
     """The paper's bias-dice as method.md reads it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
 
     Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
     """
     if bias < 1:
         raise KitsError(f"loss.bias: {bias} would favor precision; the bias of bias_dice is at least 1")
-    return Tversky(alpha=0.5, beta=bias / 2, smooth=smooth / 2, per_sample=per_sample, class_weights=class_weights)
+    return Tversky(alpha=0.5, beta=bias / 2, smooth=smooth / 2, per_sample=per_sample, class_weights=class_weights, over=over)
 
 
-def dice(*, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
+def dice(*, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str) -> Tversky:
     """Soft Dice (Milletari et al., arXiv 1606.04797): bias-dice with b = 1."""
-    return bias_dice(bias=1.0, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+    return bias_dice(bias=1.0, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
 
 
-def tversky(*, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None) -> Tversky:
+def tversky(
+    *, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str
+) -> Tversky:
     """Tversky loss, `alpha` weighting false positives and `beta` false negatives."""
-    return Tversky(alpha=alpha, beta=beta, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+    return Tversky(alpha=alpha, beta=beta, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
 
 
 def focal_tversky(
-    *, alpha: float, beta: float, gamma: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None
+    *, alpha: float, beta: float, gamma: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str
 ) -> Tversky:
     """Focal Tversky loss: Tversky's to the power 1 / gamma."""
-    return Tversky(alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+    return Tversky(
+        alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over
+    )
 
 
 class DiceCe(nn.Module):
@@ -116,9 +139,10 @@ class DiceCe(nn.Module):
         smooth: float,
         per_sample: bool,
         class_weights: Sequence[float] | None,
+        over: str,
     ) -> None:
         super().__init__()
-        self.dice = bias_dice(bias=bias, smooth=smooth, per_sample=per_sample, class_weights=class_weights)
+        self.dice = bias_dice(bias=bias, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
         self.dice_weight, self.ce_weight = dice_weight, ce_weight
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -157,9 +181,43 @@ def build_loss(loss: Mapping[str, Any]) -> nn.Module:
     return LOSSES[name](**options)
 
 
-def parallel_loss(loss: nn.Module, fused: Tensor, sources: Sequence[Tensor], label: Tensor, weight: float) -> Tensor:
-    """L_fused + weight * sum over sources of L_k: the parallel training's loss (method.md)."""
+def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B, D, H, W) on a coarser grid `size` (d, h, w) over the same extent: each takes the voxel nearest its center.
+
+    Of two equally near the later one, as `nearest-exact` of torch does; integers throughout, so that no label is invented.
+    """
+    for axis, new in enumerate(size, start=1):
+        old = label.shape[axis]
+        if new != old:
+            center = (2 * torch.arange(new, device=label.device) + 1) * old // (2 * new)
+            label = label.index_select(axis, center)
+    return label
+
+
+def deep_supervision(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> Tensor:
+    """Mean of the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
+
+    Coarse logits meet labels of the nearest voxel (Lee et al., arXiv 1409.5185; halving weights as in nnU-Net, 1904.08128).
+    """
+    weights = [0.5**k for k in range(len(pyramid))]
+    total = loss(pyramid[0], label)
+    for weight, logits in zip(weights[1:], pyramid[1:], strict=True):
+        total = total + weight * loss(logits, nearest_labels(label, logits.shape[2:]))
+    return total / sum(weights)
+
+
+def parallel_loss(
+    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
+) -> Tensor:
+    """L_fused + weight * sum over sources of L_k: the parallel training's loss (method.md).
+
+    Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
+    of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.
+    """
+    own = [deep_supervision(loss, pyramid, label) for pyramid in sources]
+    if fused is None:
+        return torch.stack(own).sum()
     total = loss(fused, label)
-    for logits in sources:
-        total = total + weight * loss(logits, label)
+    for part in own:
+        total = total + weight * part
     return total

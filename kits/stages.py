@@ -16,13 +16,17 @@ from kits.data.datasets import CachedCase
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
 from kits.labels import BACKGROUND, REGIONS, regions_of
-from kits.losses import build_loss, parallel_loss
+from kits.losses import build_loss, deep_supervision, parallel_loss
 from kits.metrics import dice, score_case
 from kits.models import build_network
+from kits.models.finenet import phase_at
+from kits.models.groups import parameter_groups
+from kits.models.memory import keep_freed_memory
 from kits.roi import coverage, find_rois
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("constant", "cosine")
+TRAININGS = ("parallel", "staged")
 
 
 class StageModule(pl.LightningModule):
@@ -47,16 +51,22 @@ class StageModule(pl.LightningModule):
         """Adam at a constant rate in the paper (section 3); other choices by name."""
         options = dict(self.config["optimizer"])
         name, schedule = options.pop("name"), options.pop("schedule")
+        factors = {"encoder_factor": options.pop("encoder_factor"), "encoder_decay": options.pop("encoder_decay")}
         if name not in OPTIMIZERS:
             raise KitsError(f"optimizer.name={name}: no such optimizer; take one of {', '.join(OPTIMIZERS)}")
         if schedule not in SCHEDULES:
             raise KitsError(f"optimizer.schedule={schedule}: no such schedule; take one of {', '.join(SCHEDULES)}")
-        optimizer = OPTIMIZERS[name](self.parameters(), **options)
+        optimizer = OPTIMIZERS[name](parameter_groups(self.network, options["lr"], **factors), **options)
         if schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """On a CPU large blocks of memory are used again."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def validation_step(self, case: CachedCase, index: int) -> None:
         """Score one whole case."""
@@ -81,7 +91,7 @@ class CoarseModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
-        loss: Tensor = self.loss(self.network(batch["image"]), batch["label"])
+        loss = deep_supervision(self.loss, self.network.training_logits(batch["image"]), batch["label"])  # type: ignore[operator]
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
@@ -118,9 +128,19 @@ class FineModule(StageModule):
         check_classes(config["data"]["classes"], config["model"]["classes"])
         super().__init__(config, pretrained=pretrained)
 
+    def on_train_epoch_start(self) -> None:
+        """Staged training: choose what learns now, and let early stopping count in the last phase only."""
+        if self.config["training"] not in TRAININGS:
+            raise KitsError(f"training={self.config['training']}: no such training; take one of {', '.join(TRAININGS)}")
+        if self.config["training"] == "staged":
+            phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
+            self.network.set_phase(phase)  # type: ignore[operator]
+            for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
+                stopping.wait_count = 0
+
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """The fused loss plus the weighted losses of the sources (parallel training)."""
-        fused, sources = self.network.all_logits(batch["image"])  # type: ignore[operator]
+        """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
+        fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
         loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss

@@ -11,6 +11,26 @@ from kits.models.finenet import FineNet
 from kits.models.unet3d import UNet3d
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet}
+# What a checkpoint meant that was written before its network had these options. No defaults: a training names them all.
+BEFORE: dict[str, dict[str, Any]] = {
+    "unet3d": {"width": None, "depth": None, "spacing": None, "deep_supervision": 0},
+    "finenet": {
+        "input": "replicate",
+        "window_hu": None,
+        "windows_hu": [],
+        "data_window_hu": [],
+        "plane": "axial",
+        "deep_supervision": 0,
+        "freeze_stages": 0,
+        "slices_at_once": None,
+        "checkpointing": False,
+    },
+}
+
+
+def completed(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's `model` with the options that its network has got since."""
+    return {**BEFORE.get(str(model.get("name")), {}), **model}
 
 
 def build_network(model: Mapping[str, Any], *, pretrained: bool) -> nn.Module:

@@ -48,7 +48,7 @@ class P3d(nn.Module):
         self.across = SliceConv(channels)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
-        return self.across(functional.leaky_relu(self.in_plane(slices, depth), LEAK), depth)
+        return self.across(functional.leaky_relu(self.in_plane(slices, depth), LEAK, inplace=True), depth)
 
 
 class Conv3d(nn.Module):

@@ -9,7 +9,7 @@ from kits.models.layers import conv_block, upsample
 
 
 class Decoder2d(nn.Module):
-    """Features (B D, widths[k], h_k, w_k), finest first -> (B D, widths[0], h_0, w_0)."""
+    """Features (B D, widths[k], h_k, w_k), finest first -> decoded features of the same shapes, finest first."""
 
     def __init__(self, widths: Sequence[int], *, norm: str) -> None:
         super().__init__()
@@ -17,8 +17,8 @@ class Decoder2d(nn.Module):
             conv_block(widths[k] + widths[k + 1], widths[k], kernel=3, norm=norm) for k in range(len(widths) - 1)
         )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        decoded = features[-1]
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        decoded = [features[-1]]
         for k in reversed(range(len(self.merge))):
-            decoded = self.merge[k](torch.cat([features[k], upsample(decoded, features[k].shape[-2:])], dim=1))
-        return decoded
+            decoded.append(self.merge[k](torch.cat([features[k], upsample(decoded[-1], features[k].shape[-2:])], dim=1)))
+        return decoded[::-1]

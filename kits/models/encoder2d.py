@@ -4,50 +4,133 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from timm.layers import Format
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
+from kits.errors import KitsError
 from kits.models.weights import create_features
+
+# Pixels of the image that tells which parameters a scale depends on; the least that every flexible backbone takes.
+PROBE = 64
 
 
 class Encoder2d(nn.Module):
-    """Slices (B D, 1, H, W) in [-1, 1] -> one feature map (B D, out_channels[k], H / reductions[k], W / reductions[k]) per scale.
+    """Slices (N, 1 or 3, H, W) in [-1, 1] -> a feature map (N, out_channels[k], H / reductions[k], W / reductions[k]) per scale.
 
-    The gray slice is replicated to three channels and normalized as the backbone was in its own training.
-    `freeze_statistics` keeps BatchNorm in evaluation mode, through `.train()` too: the running statistics of the tf_ models move
-    by 1 % a step, so that a short training would be evaluated with statistics of neither the old nor the new weights.
-    Scale and offset of BatchNorm stay trainable.
+    A single channel is replicated to three; they are normalized as the backbone was in its own training.
+
+    Args:
+        backbone, weights, out_indices: see `kits.models.weights.create_features`.
+        freeze_statistics: keep BatchNorm in evaluation mode, through `.train()` too: the running statistics of the tf_ models
+            move by 1 % a step, so that a short training would be evaluated with those of neither the old nor the new weights.
+            Scale and offset of BatchNorm stay trainable.
+        freeze_stages: so many of the first scales, or "all", do not learn, and their layers stay in evaluation mode.
+        slices_at_once: slices that pass in one go; None is all. Unless its statistics are frozen, BatchNorm sees only these.
+        checkpointing: keep no activations for the backward pass but compute them again, for less memory and a third more time.
+
+    Attributes:
+        multiple: H and W must be multiples of this. fixed_size: they must be this, where it is not None.
+
+    Raises:
+        KitsError: weights or scales cannot be had, or the options do not go together.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, backbone: str, weights: str | None, out_indices: Sequence[int], freeze_statistics: bool) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        weights: str | None,
+        out_indices: Sequence[int],
+        freeze_statistics: bool,
+        freeze_stages: int | str,
+        slices_at_once: int | None,
+        checkpointing: bool,
+    ) -> None:
         super().__init__()
-        self.features = create_features(backbone, weights, tuple(out_indices))
+        self.features, self.fixed_size = create_features(backbone, weights, tuple(out_indices))
         info = cast(FeatureInfo, self.features.feature_info)
         self.out_channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
+        self.multiple = self.fixed_size or self.reductions[-1]
+        self.channels_at_the_end = getattr(self.features, "output_fmt", None) == Format.NHWC
         drop_unused_blocks(self.features, info.module_name()[-1])
         self.freeze_statistics = freeze_statistics
+        self.slices_at_once, self.checkpointing = slices_at_once, checkpointing
         config = cast(dict[str, Any], self.features.pretrained_cfg)
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+        self.freeze(freeze_stages)
+        if checkpointing and any(isinstance(m, _BatchNorm) and m.training for m in self.train().modules()):
+            raise KitsError(
+                "model.checkpointing: every slice passes twice, and would move the statistics of BatchNorm twice;"
+                " set model.freeze_statistics=true"
+            )
         self.train()
+
+    def freeze(self, stages: int | str) -> None:
+        """Stop the learning of the first `stages` scales, or of "all"."""
+        count = len(self.reductions) if stages == "all" else stages
+        if not isinstance(count, int) or not 0 <= count <= len(self.reductions):
+            raise KitsError(f"model.freeze_stages={stages}: give a number from 0 to {len(self.reductions)}, or all")
+        if count:
+            stage = self.stages()
+            for name, parameter in self.features.named_parameters():
+                parameter.requires_grad_(stage[name] >= count)
+
+    def stages(self) -> dict[str, int]:
+        """By name of each parameter of `features`: the first scale whose map depends on it.
+
+        Read from the gradients of a small image, which holds for any backbone whatever its layers are called.
+        """
+        mode = self.features.training
+        learning = {name: parameter.requires_grad for name, parameter in self.features.named_parameters()}
+        self.features.eval().requires_grad_(True)
+        size = self.fixed_size or PROBE
+        with torch.enable_grad():
+            maps = self.features(torch.zeros(1, 3, size, size, device=self.mean.device))
+        parameters = dict(self.features.named_parameters())
+        found: dict[str, int] = {}
+        for k, scale in enumerate(maps):
+            gradients = torch.autograd.grad(scale.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    found.setdefault(name, k)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(learning[name])
+        self.features.train(mode)
+        return {name: found.get(name, len(self.reductions) - 1) for name in parameters}
 
     def train(self, mode: bool = True) -> "Encoder2d":
         super().train(mode)
-        if self.freeze_statistics:
-            for module in self.features.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.features.modules():
+            learning = [parameter.requires_grad for parameter in module.parameters()]
+            frozen = bool(learning) and not any(learning)
+            if frozen or (self.freeze_statistics and isinstance(module, _BatchNorm)):
+                module.eval()
         return self
 
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Feature maps of `slices`, finest first."""
+        parts = slices.split(self.slices_at_once) if self.slices_at_once else [slices]
+        maps = [self.scales_of(part) for part in parts]
+        return maps[0] if len(maps) == 1 else [torch.cat(scale) for scale in zip(*maps, strict=True)]
+
+    def scales_of(self, slices: Tensor) -> list[Tensor]:
+        """Feature maps of slices that pass in one go."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._scales_of, slices, use_reentrant=False)
+        return self._scales_of(slices)
+
+    def _scales_of(self, slices: Tensor) -> list[Tensor]:
         image = ((slices + 1) / 2 - self.mean) / self.std
-        return list(self.features(image.contiguous(memory_format=torch.channels_last)))
+        maps = self.features(image.contiguous(memory_format=torch.channels_last))
+        return [scale.permute(0, 3, 1, 2) for scale in maps] if self.channels_at_the_end else list(maps)
 
 
 def drop_unused_blocks(features: nn.Module, last: str) -> None:

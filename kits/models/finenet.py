@@ -1,64 +1,39 @@
 """The fine network: several pretrained 2D sub-networks with dimension adaptation modules, fused into one 3D prediction."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kits.errors import KitsError
-from kits.models.adaptation import Adaptation
-from kits.models.decoder2d import Decoder2d
 from kits.models.encoder2d import Encoder2d
 from kits.models.fusion import build_fusion
-from kits.models.layers import channels_last, check_in_plane, fold, unfold, upsample
+from kits.models.inputs import InputMapping
+from kits.models.layers import channels_last, check_in_plane
+from kits.models.subnetwork import SubNetwork
 
-SOURCE_KEYS = ("backbone", "weights")
-
-
-class SubNetwork(nn.Module):
-    """One source: 2D encoder, an adaptation module per scale, in-plane decoder, and a head of its own for parallel training."""
-
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        weights: str | None,
-        classes: int,
-        out_indices: Sequence[int],
-        widths: Sequence[int],
-        operator: str,
-        gate: bool,
-        norm: str,
-        freeze_statistics: bool,
-    ) -> None:
-        super().__init__()
-        self.encoder = Encoder2d(backbone=backbone, weights=weights, out_indices=out_indices, freeze_statistics=freeze_statistics)
-        self.adaptations = nn.ModuleList(
-            Adaptation(channels, width, operator=operator, gate=gate, norm=norm)
-            for channels, width in zip(self.encoder.out_channels, widths, strict=True)
-        )
-        self.decoder = Decoder2d(widths, norm=norm)
-        self.head = nn.Conv2d(widths[0], classes, 1)
-
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, D, H, W) -> features (B D, widths[0], h, w) at the encoder's finest scale, own logits (B, classes, D, H, W)."""
-        depth, in_plane = volume.shape[2], volume.shape[3:]
-        scales = self.encoder(fold(volume))
-        features = self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
-        return features, unfold(upsample(self.head(features), in_plane), depth)
+# What a source must say, and what it may say for itself instead of the network's option of the same name.
+NEEDED = ("backbone", "weights")
+OWN = ("input", "window_hu", "windows_hu", "plane", "out_indices")
+# The parts that learn: each source alone, then the fusion with the sources as they are, or everything.
+PHASES = ("sources", "fusion", "all")
 
 
 class FineNet(nn.Module):
     """(B, 1, D, H, W) in [-1, 1] -> logits (B, classes, D, H, W).
 
-    Any D >= 1 works. H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
+    Any D >= 1 works. H and W must be multiples of `in_plane_multiple`; KitsError names the nearest valid size otherwise.
 
     Args:
-        sources: list of {backbone, weights}, see `kits.models.weights.create_features`.
+        sources: list of {backbone, weights}, see `kits.models.weights.create_features`; each may also give its own of OWN.
+        input, window_hu, windows_hu: see `InputMapping`. data_window_hu: the HU that are [-1, 1]. plane: see `SubNetwork`.
         out_indices: scales of each encoder, finest first. widths: channels of each scale after adaptation.
         operator, gate, norm: see `Adaptation`.
         fusion: concat, gate or mean. width, stem_width: channels of the fusion.
-        freeze_statistics: see `Encoder2d`.
+        deep_supervision: so many coarser scales of each source have heads too, for the loss.
+        freeze_statistics, freeze_stages, slices_at_once, checkpointing: see `Encoder2d`.
         pretrained: false leaves the sources' weights out, for a network whose own weights follow.
     """
 
@@ -67,6 +42,11 @@ class FineNet(nn.Module):
         *,
         classes: int,
         sources: Sequence[Mapping[str, Any]],
+        input: str,  # noqa: A002 (the configuration's word)
+        window_hu: Sequence[float] | None,
+        windows_hu: Sequence[Sequence[float]],
+        data_window_hu: Sequence[float],
+        plane: str,
         out_indices: Sequence[int],
         widths: Sequence[int],
         operator: str,
@@ -75,31 +55,60 @@ class FineNet(nn.Module):
         fusion: str,
         width: int,
         stem_width: int,
+        deep_supervision: int,
         freeze_statistics: bool,
+        freeze_stages: int | str,
+        slices_at_once: int | None,
+        checkpointing: bool,
         pretrained: bool,
     ) -> None:
         super().__init__()
         check_sources(sources)
-        if len(widths) != len(out_indices):
-            raise KitsError(f"model.widths: {len(widths)} entries for {len(out_indices)} out_indices; give one width per scale")
-        subnetworks = [
-            SubNetwork(
-                backbone=source["backbone"],
-                weights=source["weights"] if pretrained else None,
-                classes=classes,
-                out_indices=out_indices,
-                widths=widths,
-                operator=operator,
-                gate=gate,
-                norm=norm,
+        shared = {
+            "input": input,
+            "window_hu": window_hu,
+            "windows_hu": windows_hu,
+            "plane": plane,
+            "out_indices": out_indices,
+        }
+        subnetworks = []
+        for source in sources:
+            own = {**shared, **source}
+            if len(widths) != len(own["out_indices"]):
+                raise KitsError(
+                    f"model.widths: {len(widths)} entries for {len(own['out_indices'])} out_indices; give one width per scale"
+                )
+            encoder = Encoder2d(
+                backbone=own["backbone"],
+                weights=own["weights"] if pretrained else None,
+                out_indices=own["out_indices"],
                 freeze_statistics=freeze_statistics,
+                freeze_stages=freeze_stages,
+                slices_at_once=slices_at_once,
+                checkpointing=checkpointing,
             )
-            for source in sources
-        ]
-        self.in_plane_multiple = max(source.encoder.reductions[-1] for source in subnetworks)
+            mapping = InputMapping(
+                own["input"], window_hu=own["window_hu"], windows_hu=own["windows_hu"], data_window_hu=data_window_hu
+            )
+            subnetworks.append(
+                SubNetwork(
+                    encoder,
+                    mapping,
+                    plane=own["plane"],
+                    classes=classes,
+                    widths=widths,
+                    operator=operator,
+                    gate=gate,
+                    norm=norm,
+                    deep_supervision=deep_supervision,
+                )
+            )
+        self.in_plane_multiple = math.lcm(*(source.encoder.multiple for source in subnetworks))
+        self.fixed_size = any(source.encoder.fixed_size for source in subnetworks)
         self.sources = nn.ModuleList(subnetworks)
         finest = [widths[0]] * len(sources)
         self.fusion = build_fusion(fusion, finest, classes=classes, width=width, stem_width=stem_width, norm=norm)
+        self.phase = "all"
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -107,16 +116,58 @@ class FineNet(nn.Module):
         return self.all_logits(volume)[0]
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Fused logits and each source's own, for the loss of the parallel training; all (B, classes, D, H, W)."""
-        check_in_plane(volume, self.in_plane_multiple)
-        features, logits = zip(*(source(volume) for source in self.sources), strict=True)
-        return self.fusion(volume, features, logits), list(logits)
+        """Fused logits and each source's own, which tell how far the sources agree; all (B, classes, D, H, W)."""
+        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
+        features, pyramids = zip(*(source(volume) for source in self.sources), strict=True)
+        logits = [pyramid[0] for pyramid in pyramids]
+        return self.fusion(volume, features, logits), logits
+
+    def training_logits(self, volume: Tensor) -> tuple[Tensor | None, list[list[Tensor]]]:
+        """What the loss of the present phase takes (`kits.losses.parallel_loss`): fused logits, and a pyramid of each source's.
+
+        The phase `sources` has no fused logits, and the phase `fusion` none of the sources, which then get no gradient.
+        """
+        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
+        learn = torch.is_grad_enabled() and self.phase != "fusion"
+        with torch.set_grad_enabled(learn):
+            features, pyramids = zip(*(source(volume, coarser=True) for source in self.sources), strict=True)
+        if self.phase == "sources":
+            return None, list(pyramids)
+        fused = self.fusion(volume, features, [pyramid[0] for pyramid in pyramids])
+        return fused, [] if self.phase == "fusion" else list(pyramids)
+
+    def set_phase(self, phase: str) -> None:
+        """Choose which parts learn, one of PHASES. A fusion without parameters has nothing to learn alone: that is `all`."""
+        if phase not in PHASES:
+            raise KitsError(f"phase {phase!r}: no such phase of a training; choose one of {', '.join(PHASES)}")
+        self.phase = "all" if phase == "fusion" and not list(self.fusion.parameters()) else phase
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "FineNet":
+        super().train(mode)
+        if self.phase == "fusion":
+            self.sources.eval()
+        return self
+
+
+def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
+    """The phase of a staged training in `epoch` (from 0) of `epochs`; `shares` of them are for the first and the second phase.
+
+    Raises KitsError unless they leave something for the last phase.
+    """
+    if len(shares) != 2 or min(shares) < 0 or sum(shares) >= 1:
+        raise KitsError(f"staged_shares={list(shares)}: give the shares of the sources and of the fusion, together less than 1")
+    ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
+    return PHASES[sum(epoch >= end for end in ends)]
 
 
 def check_sources(sources: Sequence[Mapping[str, Any]]) -> None:
-    """Raise KitsError unless there is at least one source and each has exactly the keys in SOURCE_KEYS."""
+    """Raise KitsError unless there is at least one source and each has all keys of NEEDED, and no others than those of OWN."""
     if not sources:
         raise KitsError("model.sources: the list is empty; name at least one {backbone, weights}")
     for source in sources:
-        if set(source) != set(SOURCE_KEYS):
-            raise KitsError(f"model.sources: an entry has the keys {', '.join(source)}; it needs {', '.join(SOURCE_KEYS)}")
+        if not set(NEEDED) <= set(source) <= {*NEEDED, *OWN}:
+            raise KitsError(
+                f"model.sources: an entry has the keys {', '.join(source)}; it needs {', '.join(NEEDED)},"
+                f" and may have {', '.join(OWN)}"
+            )

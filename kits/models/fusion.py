@@ -1,7 +1,7 @@
 """The fusion decision module: from several sources' features and logits to one prediction.
 
-Every fusion takes the volume (B, 1, D, H, W), per source its features (B D, C, h, w) and its logits (B, classes, D, H, W),
-and gives logits (B, classes, D, H, W).
+Every fusion takes the volume (B, 1, D, H, W), per source its features (B D, C, h, w), whose sizes may differ, and its logits
+(B, classes, D, H, W), and gives logits (B, classes, D, H, W).
 """
 
 import math
@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kits.errors import KitsError
-from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold, upsample
+from kits.models.layers import LEAK, build_norm, conv_block, fold, pointwise, unfold, upsample
+
+
+def concatenate(features: Sequence[Tensor]) -> Tensor:
+    """Features of all sources in one tensor, at the resolution of the finest."""
+    size = max((one.shape[-2:] for one in features), key=math.prod)
+    return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in features], dim=1)
 
 
 class ConcatFusion(nn.Module):
@@ -31,9 +37,11 @@ class ConcatFusion(nn.Module):
         self.head = nn.Conv3d(width, classes, 1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-        context = upsample(self.reduce(torch.cat(list(features), dim=1)), volume.shape[-2:])
-        mixed = torch.cat([context, self.stem(fold(volume))], dim=1)
-        return self.head(self.mix(unfold(mixed, volume.shape[2])))
+        context = upsample(self.reduce(concatenate(features)), volume.shape[-2:])
+        # Of one input channel torch cannot see the memory format, and would go on in the other one.
+        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
+        mixed = torch.cat([context, edges], dim=1)
+        return pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
 
 
 class GateFusion(nn.Module):
@@ -45,7 +53,7 @@ class GateFusion(nn.Module):
         self.score = nn.Conv2d(width, len(widths), 3, padding=1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-        scores = upsample(self.score(self.reduce(torch.cat(list(features), dim=1))), volume.shape[-2:])
+        scores = upsample(self.score(self.reduce(concatenate(features))), volume.shape[-2:])
         weights = unfold(scores, volume.shape[2]).softmax(dim=1)
         return (weights.unsqueeze(2) * torch.stack(list(logits), dim=1)).sum(dim=1)
 

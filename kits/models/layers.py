@@ -60,14 +60,29 @@ def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:
     return functional.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def check_in_plane(volume: Tensor, multiple: int) -> None:
-    """Raise KitsError, naming the next valid size, unless H and W of (B, C, D, H, W) are multiples of `multiple`."""
-    height, width = volume.shape[-2:]
-    if height % multiple or width % multiple:
-        valid = [math.ceil(size / multiple) * multiple for size in (height, width)]
+def pointwise(convolution: nn.Conv3d, volume: Tensor) -> Tensor:
+    """`convolution`, of 1 x 1 x 1, as the matrix product that it is: in channels-last on a CPU it copies nothing."""
+    return functional.linear(volume.movedim(1, -1), convolution.weight.flatten(1), convolution.bias).movedim(-1, 1)
+
+
+def check_in_plane(volume: Tensor, multiple: int, fixed: bool = False) -> None:
+    """Raise KitsError unless H and W of (B, C, D, H, W) are multiples of `multiple`, or just this where `fixed`.
+
+    It names the nearest valid size, and the next larger one where the nearest is smaller.
+    """
+    size = (volume.shape[-2], volume.shape[-1])
+    if fixed and size != (multiple, multiple):
         raise KitsError(
-            f"in-plane size {height} x {width} is not a multiple of {multiple}; the next valid size is {valid[0]} x {valid[1]}"
+            f"in-plane size {size[0]} x {size[1]}: a backbone takes {multiple} x {multiple} only, the nearest valid size;"
+            " give patches of it, or another backbone"
         )
+    if size[0] % multiple or size[1] % multiple:
+        nearest = tuple(max(1, (2 * n + multiple) // (2 * multiple)) * multiple for n in size)
+        larger = tuple(math.ceil(n / multiple) * multiple for n in size)
+        text = f"the nearest valid size is {nearest[0]} x {nearest[1]}"
+        if larger != nearest:
+            text += f", the next larger {larger[0]} x {larger[1]}"
+        raise KitsError(f"in-plane size {size[0]} x {size[1]} is not a multiple of {multiple}; {text}")
 
 
 def channels_last(module: nn.Module) -> None:

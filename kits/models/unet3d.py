@@ -9,6 +9,10 @@ from torch.nn import functional
 
 from kits.errors import KitsError
 from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane
+from kits.models.pooling import Levels, anisotropic_levels
+
+# The widest level over the first one: a light network stays light when it grows deeper.
+WIDEST = 6
 
 
 class UNet3d(nn.Module):
@@ -16,7 +20,9 @@ class UNet3d(nn.Module):
 
     Level k has `widths[k]` channels, convolutions of size `kernels[k]` (z, y, x), and its first one strides by `strides[k]`. The
     first level strides too: nothing runs at full resolution but the head, a transposed convolution that predicts each voxel of
-    a stride cell by itself.
+    a stride cell by itself. Where `widths` is None there are `depth` levels of `width`, twice that, and so on up to six times it.
+    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm, see `anisotropic_levels`.
+    `deep_supervision` gives so many of the coarser levels a head too, for the loss.
 
     Any D works: the last slice is repeated up to the next multiple of the strides in z, and the repeats' logits dropped.
     H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
@@ -26,12 +32,20 @@ class UNet3d(nn.Module):
         self,
         *,
         classes: int,
-        widths: Sequence[int],
-        strides: Sequence[Sequence[int]],
-        kernels: Sequence[Sequence[int]],
+        width: int | None,
+        depth: int | None,
+        spacing: Sequence[float] | None,
+        widths: Sequence[int] | None,
+        strides: Sequence[Sequence[int]] | None,
+        kernels: Sequence[Sequence[int]] | None,
         norm: str,
+        deep_supervision: int,
     ) -> None:
         super().__init__()
+        widths = level_widths(width, depth) if widths is None else widths
+        if strides is None or kernels is None:
+            chosen = chosen_levels(spacing, len(widths))
+            strides, kernels = strides or chosen[0], kernels or chosen[1]
         if not len(widths) == len(strides) == len(kernels) >= 1:
             raise KitsError("model unet3d: widths, strides and kernels differ in length; give each one entry per level")
         self.depth_multiple, multiple_y, multiple_x = (prod(stride[axis] for stride in strides) for axis in range(3))
@@ -51,6 +65,9 @@ class UNet3d(nn.Module):
             conv_block(2 * widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm) for k in levels[:-1]
         )
         self.head = upsampling(widths[0], classes, strides[0])
+        if not 0 <= deep_supervision < len(widths):
+            raise KitsError(f"model.deep_supervision={deep_supervision}: give a number from 0 to {len(widths) - 1}")
+        self.coarser_heads = nn.ModuleList(nn.Conv3d(widths[k], classes, 1) for k in levels[1 : deep_supervision + 1])
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, a=LEAK, nonlinearity="leaky_relu")
@@ -58,17 +75,46 @@ class UNet3d(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits of every voxel of `volume`, (B, 1, D, H, W)."""
-        check_in_plane(volume, self.in_plane_multiple)
+        return self.head(self.decoded(volume)[0])[:, :, : volume.shape[2]]
+
+    def training_logits(self, volume: Tensor) -> list[Tensor]:
+        """Logits of every voxel, then those of the coarser levels with a head: (B, classes, D, h, w), in-plane coarser only."""
         depth = volume.shape[2]
-        features = functional.pad(volume, (0, 0, 0, 0, 0, -depth % self.depth_multiple), mode="replicate")
+        decoded = self.decoded(volume)
+        pyramid = [self.head(decoded[0])[:, :, :depth]]
+        for head, features in zip(self.coarser_heads, decoded[1 : len(self.coarser_heads) + 1], strict=True):
+            logits = head(features)
+            filled = depth + -depth % self.depth_multiple
+            pyramid.append(logits.repeat_interleave(filled // logits.shape[2], dim=2)[:, :, :depth])
+        return pyramid
+
+    def decoded(self, volume: Tensor) -> list[Tensor]:
+        """The decoder's features of each level, finest first, of as many slices as `depth_multiple` divides."""
+        check_in_plane(volume, self.in_plane_multiple)
+        features = functional.pad(volume, (0, 0, 0, 0, 0, -volume.shape[2] % self.depth_multiple), mode="replicate")
         features = features.contiguous(memory_format=torch.channels_last_3d)
         skips = []
         for level in self.down:
             features = level(features)
             skips.append(features)
+        found = [features]
         for k in reversed(range(len(self.merge))):
-            features = self.merge[k](torch.cat([skips[k], self.up[k](features)], dim=1))
-        return self.head(features)[:, :, :depth]
+            found.append(self.merge[k](torch.cat([skips[k], self.up[k](found[-1])], dim=1)))
+        return found[::-1]
+
+
+def level_widths(width: int | None, depth: int | None) -> list[int]:
+    """Channels of `depth` levels; KitsError without both numbers."""
+    if not width or not depth:
+        raise KitsError("model unet3d: give width and depth, or the list widths")
+    return [width * min(2**k, WIDEST) for k in range(depth)]
+
+
+def chosen_levels(spacing: Sequence[float] | None, depth: int) -> tuple[Levels, Levels]:
+    """Strides and kernels for `spacing`; KitsError unless it is three positive lengths."""
+    if spacing is None or len(spacing) != 3 or min(spacing) <= 0:
+        raise KitsError(f"model.spacing={spacing}: give the coarse grid's (z, y, x) in mm, or the lists strides and kernels")
+    return anisotropic_levels(spacing, depth)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:

@@ -19,8 +19,12 @@ PACKAGES = {
 }
 
 
-def create_features(backbone: str, weights: str | None, out_indices: tuple[int, ...]) -> nn.Module:
-    """timm's `backbone` as a list of feature maps, initialized from `weights`.
+# How backbones that are built for one image size are told to take any: those with windows, and plain vision transformers.
+FLEXIBLE: tuple[dict[str, Any], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True})
+
+
+def create_features(backbone: str, weights: str | None, out_indices: tuple[int, ...]) -> tuple[nn.Module, int | None]:
+    """timm's `backbone` as a list of feature maps, initialized from `weights`, and the only image size that it takes, or None.
 
     `weights` is None (random), "imagenet" (an installed package), "hub" (timm's model hub, needs the network) or the path of a
     .safetensors or .pth file with a state dict of the timm model. Raises KitsError where these cannot be had or do not fit.
@@ -36,22 +40,35 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
     state = package_state(backbone) if weights == "imagenet" else file_state(Path(weights))
     complete = complete_state(backbone, state, weights)
     features = _create(backbone, out_indices, pretrained=False)
-    names = features.state_dict().keys()
+    names = features[0].state_dict().keys()
     if names <= complete.keys():
-        features.load_state_dict({name: complete[name] for name in names})
+        features[0].load_state_dict({name: complete[name] for name in names})
         return features
     # Where timm wraps the classifier and renames its parts, it also loads: strictly, into the classifier, before wrapping.
     return _create(backbone, out_indices, pretrained=True, pretrained_cfg_overlay={"state_dict": complete})
 
 
-def _create(backbone: str, out_indices: tuple[int, ...], **options: Any) -> nn.Module:
-    try:
-        return timm.create_model(backbone, features_only=True, out_indices=out_indices, in_chans=3, **options)
-    except (IndexError, AssertionError) as error:
-        raise KitsError(f"out_indices {list(out_indices)}: {backbone} has fewer scales; choose smaller indices") from error
+def _create(backbone: str, out_indices: tuple[int, ...], **options: Any) -> tuple[nn.Module, int | None]:
+    known = timm.get_pretrained_cfg(backbone)
+    fixed = known is not None and known.fixed_input_size
+    choices: tuple[dict[str, Any], ...] = (*FLEXIBLE, {}) if fixed else ({},)
+    for flexibility in choices:
+        try:
+            features = timm.create_model(
+                backbone, features_only=True, out_indices=out_indices, in_chans=3, **flexibility, **options
+            )
+        except (IndexError, AssertionError) as error:
+            raise KitsError(f"out_indices {list(out_indices)}: {backbone} has fewer scales; choose smaller indices") from error
+        except TypeError:  # this family does not know the option
+            if not flexibility:
+                raise
+        else:
+            size = cast(dict[str, Any], features.pretrained_cfg)["input_size"][1] if fixed and not flexibility else None
+            return features, size
+    raise AssertionError("the last try returns or raises")
 
 
-def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> nn.Module:
+def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> tuple[nn.Module, int | None]:
     # What a failed download raises differs between releases of the hub's client (OSError, RuntimeError, its own and others).
     try:
         return _create(backbone, out_indices, pretrained=True)

@@ -45,7 +45,15 @@ def test_the_stages_keep_the_papers_numbers() -> None:
     for config in (coarse, fine):
         assert config["data"]["window_hu"] == [-100, 300]
         assert config["data"]["coarse_size"] == 256
-        assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant"}
+        optimizer = {
+            "name": "adam",
+            "lr": 1e-3,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "encoder_factor": 1.0,
+            "encoder_decay": 1.0,
+        }
+        assert config["optimizer"] == optimizer
         assert config["trainer"]["max_epochs"] == 100
         assert config["callbacks"]["early_stopping"]["patience"] == 5
     assert compose("prepare", [])["data"]["split"]["validation_cases"] == 21

@@ -349,7 +349,7 @@ def test_two_downloads_into_one_folder_do_not_mix(server: Server, tmp_path: Path
     (tmp_path / ".download").mkdir()
     with (tmp_path / ".download/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(KitsError, match="another kits.download is at work"):
+        with pytest.raises(KitsError, match=r"another kits\.download is at work"):
             run(server, tmp_path)
     assert "3 files downloaded" in run(server, tmp_path)
 

@@ -18,8 +18,16 @@ installed = pytest.mark.skipif(
 )
 
 
-def encoder(backbone=LITE, source=None, out_indices=(0, 1), freeze=True):
-    return Encoder2d(backbone=backbone, weights=source, out_indices=out_indices, freeze_statistics=freeze)
+def encoder(backbone=LITE, source=None, out_indices=(0, 1), freeze=True, stages=0, at_once=None, checkpointing=False):
+    return Encoder2d(
+        backbone=backbone,
+        weights=source,
+        out_indices=out_indices,
+        freeze_statistics=freeze,
+        freeze_stages=stages,
+        slices_at_once=at_once,
+        checkpointing=checkpointing,
+    )
 
 
 def state_of(backbone):
@@ -204,3 +212,129 @@ def test_frozen_statistics_leave_scale_and_offset_trainable():
     module = encoder("resnet18")
     module(torch.rand(2, 1, 32, 32))[-1].square().sum().backward()
     assert module.features.bn1.weight.grad.abs().max() > 0
+
+
+slow = pytest.mark.slow
+FAMILIES = [
+    "resnet18",
+    pytest.param("resnet34", marks=slow),
+    pytest.param("vgg16_bn", marks=slow),
+    "densenet121",
+    "tf_efficientnet_lite0",
+    pytest.param("tf_efficientnet_lite1", marks=slow),
+    pytest.param("tf_efficientnet_lite2", marks=slow),
+    pytest.param("convnext_tiny", marks=slow),
+    "regnety_008",
+    "swin_tiny_patch4_window7_224",
+]
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_families_of_backbones_encode_slices_of_any_valid_size(backbone):
+    """Channels first, a map of the published size each, a gradient for the first layer; windows of 7 do not fit 64 x 96."""
+    torch.manual_seed(0)
+    module = encoder(backbone, out_indices=(0, 1, 2, 3))
+    slices = torch.rand(2, 1, 64, 96) * 2 - 1
+    maps = module(slices)
+    sizes = [(2, channels, 64 // r, 96 // r) for channels, r in zip(module.out_channels, module.reductions, strict=True)]
+    assert [tuple(scale.shape) for scale in maps] == sizes
+    assert module.multiple == module.reductions[-1]
+    sum(scale.square().mean() for scale in maps).backward()
+    first = next(module.features.parameters())
+    assert first.grad.isfinite().all()
+    assert first.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("backbone", [pytest.param("swin_tiny_patch4_window7_224", marks=slow), "densenet121"])
+def test_local_weights_of_other_families_are_taken(tmp_path, backbone):
+    state = state_of(backbone)
+    torch.save(state, tmp_path / "weights.pth")
+    torch.manual_seed(4)
+    loaded = [p for p in encoder(backbone, str(tmp_path / "weights.pth")).features.parameters() if p.dim() > 1]
+    assert len(loaded) > 5
+    assert all(any(torch.equal(p, stored) for stored in state.values() if stored.shape == p.shape) for p in loaded)
+
+
+def test_a_backbone_of_one_size_says_so():
+    module = encoder("maxvit_tiny_tf_224")
+    assert module.fixed_size == module.multiple == 224
+    assert encoder("resnet18").fixed_size is None
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", LITE, "test_convnext"])
+def test_stages_are_the_scales_that_depend_on_each_parameter(backbone):
+    module = encoder(backbone, out_indices=(0, 1, 2))
+    stages = module.stages()
+    assert set(stages.values()) == {0, 1, 2}
+    assert list(stages) == [name for name, _ in module.features.named_parameters()]
+    # Layers stand in the order in which they run.
+    assert list(stages.values()) == sorted(stages.values())
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("stages", "learning"), [(0, {0, 1, 2}), (1, {1, 2}), (2, {2}), ("all", set()), (3, set())])
+@pytest.mark.parametrize("backbone", ["resnet18", LITE])
+def test_frozen_stages_neither_learn_nor_count(backbone, stages, learning):
+    module = encoder(backbone, out_indices=(0, 1, 2), stages=stages, freeze=False)
+    stage = module.stages()
+    module.eval().train()
+    before = {name: buffer.clone() for name, buffer in module.features.named_buffers() if "running_mean" in name}
+    maps = module(torch.rand(2, 1, 64, 64))
+    if learning:
+        sum(scale.sum() for scale in maps).backward()
+    assert {stage[name] for name, parameter in module.features.named_parameters() if parameter.grad is not None} == learning
+    moved = {
+        stage[name.replace("running_mean", "weight")]
+        for name, buffer in module.features.named_buffers()
+        if name in before and not torch.equal(before[name], buffer)
+    }
+    assert moved == learning
+
+
+def test_stages_to_freeze_are_checked():
+    with pytest.raises(KitsError, match=r"model\.freeze_stages=4: give a number from 0 to 2, or all"):
+        encoder(stages=4)
+
+
+@pytest.mark.parametrize(("at_once", "checkpointing"), [(2, False), (None, True), (2, True), (100, True)])
+def test_slices_in_parts_give_the_maps_and_gradients_of_all_at_once(at_once, checkpointing):
+    torch.manual_seed(0)
+    whole = encoder("resnet18", out_indices=(0, 1, 2))
+    parts = encoder("resnet18", out_indices=(0, 1, 2), at_once=at_once, checkpointing=checkpointing)
+    parts.load_state_dict(whole.state_dict())
+    slices = torch.rand(5, 1, 32, 32) * 2 - 1
+    for module in (whole, parts):
+        torch.stack([scale.square().mean() for scale in module(slices)]).sum().backward()
+    for found, wanted in zip(parts(slices), whole(slices), strict=True):
+        torch.testing.assert_close(found, wanted)
+    for found, wanted in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+def kept_for_the_backward_pass(module, slices):
+    """Bytes that autograd saves in a forward pass, weights aside."""
+    known = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    saved = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in known:
+            saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        maps = module(slices)
+    return sum(saved.values()), maps
+
+
+def test_checkpointing_keeps_a_fraction_for_the_backward_pass():
+    slices = torch.rand(4, 1, 64, 64)
+    plain, _ = kept_for_the_backward_pass(encoder("resnet18", out_indices=(0, 1, 2)), slices)
+    light, _ = kept_for_the_backward_pass(encoder("resnet18", out_indices=(0, 1, 2), checkpointing=True), slices)
+    assert light < 0.1 * plain
+
+
+def test_checkpointing_refuses_statistics_that_would_move_twice():
+    with pytest.raises(KitsError, match=r"checkpointing: .*set model\.freeze_statistics=true"):
+        encoder("resnet18", freeze=False, checkpointing=True)
+    encoder("test_convnext", freeze=False, checkpointing=True)  # has no BatchNorm

@@ -7,10 +7,11 @@ import torch
 from monai.losses import TverskyLoss
 from torch.nn import functional
 
+from kits.cli import choices_of, compose
 from kits.errors import KitsError
-from kits.losses import LOSSES, build_loss, parallel_loss
+from kits.losses import LOSSES, build_loss, deep_supervision, nearest_labels, parallel_loss
 
-COMMON = {"smooth": 1e-5, "per_sample": False, "class_weights": None}
+COMMON = {"smooth": 1e-5, "per_sample": False, "class_weights": None, "over": "classes"}
 ALL = {
     "bias_dice": {"bias": 3.0, **COMMON},
     "dice": COMMON,
@@ -87,6 +88,30 @@ def test_one_channel_is_a_sigmoid_of_kidney_and_tumor_together():
     torch.testing.assert_close(bias_dice(3.0)(logits, label), oracle(logits, (label > 0).unsqueeze(1).float()))
 
 
+def test_foreground_is_kidney_and_tumor_as_one():
+    # Kidney called tumor is no error of the foreground: TP 2, FP 1, FN 1.
+    label = row([1, 2, 0, 1])
+    logits = 50.0 * functional.one_hot(row([2, 2, 1, 0]), 3).movedim(-1, 1).float()
+    loss = bias_dice(3.0, smooth=0.0, over="foreground")(logits, label)
+    assert loss.item() == pytest.approx(1 - 4 / (4 + 1 + 3 * 1), abs=1e-6)
+
+
+def test_the_foreground_of_several_classes_equals_monai_on_the_merged_ones():
+    logits, label = example(3)
+    oracle = TverskyLoss(alpha=0.5, beta=1.5, smooth_nr=0.5e-5, smooth_dr=0.5e-5, batch=True)
+    foreground = logits.softmax(1)[:, 1:].sum(1, keepdim=True)
+    expected = oracle(foreground, (label > 0).unsqueeze(1).float())
+    torch.testing.assert_close(bias_dice(3.0, over="foreground")(logits, label), expected)
+
+
+def test_both_is_the_mean_over_the_classes_and_the_foreground():
+    logits, label = example(3)
+    classes, foreground, both = (bias_dice(3.0, over=over)(logits, label) for over in ("classes", "foreground", "both"))
+    torch.testing.assert_close(both, (2 * classes + foreground) / 3)
+    alone = bias_dice(3.0, over="both", class_weights=[0.0, 0.0, 1.0])(logits, label)
+    torch.testing.assert_close(alone, foreground)
+
+
 def test_dice_is_bias_dice_without_bias():
     logits, label = example(3)
     torch.testing.assert_close(build_loss({"name": "dice", **COMMON})(logits, label), bias_dice(1.0)(logits, label))
@@ -117,25 +142,27 @@ def test_class_weights_choose_between_kidney_and_tumor():
 
 
 def test_wrong_number_of_class_weights_is_named():
-    with pytest.raises(KitsError, match=r"class_weights: 3 weights for 2 foreground classes"):
+    with pytest.raises(KitsError, match=r"class_weights: 3 weights for 2 foreground regions"):
         bias_dice(3.0, class_weights=[1.0, 1.0, 1.0])(*example(3))
 
 
-@pytest.mark.parametrize("classes", [1, 3, 4])
+@pytest.mark.parametrize(("classes", "over"), [(1, "classes"), (3, "classes"), (4, "classes"), (3, "foreground"), (3, "both")])
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradient_equals_finite_differences(name, classes):
+def test_gradient_equals_finite_differences(name, classes, over):
     logits, label = example(classes)
     logits = logits[:, :, :1, :2, :3].double().requires_grad_()
     label = label[:, :1, :2, :3]
-    torch.autograd.gradcheck(lambda x: build_loss({"name": name, **ALL[name]})(x, label), (logits,))
+    torch.autograd.gradcheck(lambda x: build_loss({"name": name, **ALL[name], "over": over})(x, label), (logits,))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("value", [0, 1, 2])
 @pytest.mark.parametrize("classes", [1, 3, 4])
+@pytest.mark.parametrize("over", ["classes", "both"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_empty_and_full_masks_stay_finite_in_bfloat16(name, classes, value):
-    logits = (100 * example(classes)[0]).to(torch.bfloat16).requires_grad_()
-    loss = build_loss({"name": name, **ALL[name]})(logits, torch.full((2, 3, 4, 5), value))
+def test_empty_and_full_masks_stay_finite_at_half_precision(name, over, classes, value, dtype):
+    logits = (100 * example(classes)[0]).to(dtype).requires_grad_()
+    loss = build_loss({"name": name, **ALL[name], "over": over})(logits, torch.full((2, 3, 4, 5), value))
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
@@ -195,13 +222,50 @@ def test_training_of_one_logit_follows_the_bias():
     assert gradient(3.0) < 0
 
 
+def test_labels_of_a_coarser_grid_are_those_of_the_nearest_voxel():
+    label = torch.randint(0, 3, (2, 3, 12, 10))
+    for size in ((3, 6, 5), (3, 3, 4), (2, 5, 3)):
+        expected = functional.interpolate(label[:, None].double(), size=size, mode="nearest-exact")[:, 0].long()
+        assert torch.equal(nearest_labels(label, size), expected)
+    assert nearest_labels(label, (3, 12, 10)) is label
+
+
+def test_coarser_labels_are_never_a_mixture():
+    """Between background and tumor linear interpolation would invent kidney."""
+    label = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    label[..., 5:] = 2
+    coarse = nearest_labels(label, (1, 4, 4))
+    assert coarse.dtype == torch.uint8
+    assert coarse.unique().tolist() == [0, 2]
+
+
+def test_deep_supervision_weights_each_resolution_half_of_the_finer_one():
+    loss = bias_dice(3.0)
+    label = example(3)[1]
+    fine = example(3)[0]
+    coarse = torch.randn(2, 3, 3, 2, 2)
+    expected = (loss(fine, label) + 0.5 * loss(coarse, nearest_labels(label, (3, 2, 2)))) / 1.5
+    torch.testing.assert_close(deep_supervision(loss, [fine, coarse], label), expected)
+    torch.testing.assert_close(deep_supervision(loss, [fine], label), loss(fine, label))
+
+
 def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
     loss = bias_dice(3.0)
     fused, label = example(3)
-    sources = [example(3, seed)[0] for seed in (1, 2)]
-    expected = loss(fused, label) + 0.5 * (loss(sources[0], label) + loss(sources[1], label))
-    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.5), expected)
+    sources = [[example(3, seed)[0]] for seed in (1, 2)]
+    own = loss(sources[0][0], label) + loss(sources[1][0], label)
+    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.5), loss(fused, label) + 0.5 * own)
     torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.0), loss(fused, label))
+    torch.testing.assert_close(parallel_loss(loss, fused, [], label, 0.5), loss(fused, label))
+    torch.testing.assert_close(parallel_loss(loss, None, sources, label, 0.5), own)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_selected_by_its_name(name):
+    assert choices_of("loss") == sorted(LOSSES)
+    options = compose("train", ["stage=fine", f"loss={name}"])["loss"]
+    assert options["name"] == name
+    assert build_loss(options)(*example(3)).isfinite()
 
 
 @pytest.mark.parametrize(
@@ -212,6 +276,7 @@ def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
         ({"name": "dice", **COMMON, "bias": 3}, r"loss dice: unknown option bias; it takes smooth"),
         ({"name": "bias_dice", **COMMON}, r"loss bias_dice: option bias is missing"),
         ({"name": "bias_dice", **COMMON, "bias": 0.5}, r"loss\.bias: 0\.5 would favor precision"),
+        ({"name": "dice", **COMMON, "over": "tumor"}, r"loss\.over: 'tumor' is no choice of regions; take one of classes, fore"),
     ],
 )
 def test_a_wrong_configuration_is_named(loss, message):

@@ -1,21 +1,19 @@
 """The two networks: shapes, sizes they take, how sources are fused, what they can learn."""
 
-from pathlib import Path
+from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional
 
-from kits.config import plain
+from kits.cli import compose
 from kits.errors import KitsError
-from kits.labels import KITS19_CLASSES
 from kits.losses import build_loss, parallel_loss
-from kits.models import NETWORKS, build_network, weights
+from kits.models import BEFORE, NETWORKS, build_network, completed, weights
 from kits.models.layers import LEAK
 from kits.models.unet3d import UNet3d
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 TINY = "test_efficientnet"
 LOSS = {
     "name": "dice_ce",
@@ -25,12 +23,18 @@ LOSS = {
     "smooth": 1.0,
     "per_sample": False,
     "class_weights": None,
+    "over": "classes",
 }
 
 
+@cache
+def composed(stage):
+    return compose("train", [f"stage={stage}"])["model"]
+
+
 def configured(name, **changes):
-    config = OmegaConf.create({"data": {"classes": list(KITS19_CLASSES)}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
-    return {**plain(config)["model"], **changes}
+    """The model as its file in conf/model and the stage's interpolations make it."""
+    return {**deepcopy(composed({"unet3d": "coarse", "finenet": "fine"}[name])), **changes}
 
 
 def unet(**changes):
@@ -41,7 +45,7 @@ def unet(**changes):
 def finenet(sources=2, **changes):
     torch.manual_seed(0)
     small = {"widths": [6, 6, 8, 8], "width": 8, "stem_width": 4}
-    names = [{"backbone": TINY, "weights": None}] * sources
+    names = [{"backbone": TINY, "weights": None}] * sources if isinstance(sources, int) else sources
     return build_network(configured("finenet", sources=names, **{**small, **changes}), pretrained=True)
 
 
@@ -70,10 +74,13 @@ def test_unet_padding_repeats_the_last_slice():
 
 
 @pytest.mark.parametrize(("build", "multiple"), [(unet, 16), (finenet, 16)])
-def test_a_size_that_does_not_fit_is_answered_with_the_next_that_does(build, multiple):
+def test_a_size_that_does_not_fit_is_answered_with_the_nearest_that_does(build, multiple):
     network = build()
     assert network.in_plane_multiple == multiple
-    with pytest.raises(KitsError, match=r"in-plane size 33 x 32 is not a multiple of 16; the next valid size is 48 x 32"):
+    with pytest.raises(
+        KitsError,
+        match=r"in-plane size 33 x 32 is not a multiple of 16; the nearest valid size is 32 x 32, the next larger 48 x 32",
+    ):
         network(torch.zeros(1, 1, 2, 33, 32))
 
 
@@ -98,7 +105,7 @@ def test_every_parameter_gets_a_gradient(fusion):
         for source in network.sources:
             for adaptation in source.adaptations:
                 adaptation.last.weight.normal_()
-    fused, sources = network.all_logits(volume())
+    fused, sources = network.training_logits(volume())
     parallel_loss(build_loss(LOSS), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
@@ -150,24 +157,6 @@ def test_the_stem_sees_what_the_encoders_lose():
     assert roughness(fused) > 5 * max(roughness(logits) for logits in sources)
 
 
-def test_no_operator_leaves_the_sources_two_dimensional():
-    x = volume(3)
-    changed = x.clone()
-    changed[:, :, 2] = -changed[:, :, 2]
-
-    def moves(operator):
-        network = finenet(operator=operator).eval()
-        with torch.no_grad():
-            for source in network.sources:
-                for adaptation in source.adaptations:
-                    adaptation.last.weight.normal_()
-            before, after = network.all_logits(x)[1], network.all_logits(changed)[1]
-        return max((b - a)[:, :, 1].abs().max().item() for b, a in zip(before, after, strict=True))
-
-    assert moves("none") == pytest.approx(0, abs=1e-5)
-    assert moves("p3d") > 1e-2
-
-
 @pytest.mark.parametrize("build", [unet, finenet])
 def test_bfloat16_autocast_agrees_with_float32(build):
     network = build().eval()
@@ -203,6 +192,19 @@ def test_a_checkpoint_needs_neither_weight_packages_nor_the_hub(monkeypatch):
         build_network(model, pretrained=True)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_checkpoint_from_before_an_option_is_still_read(name):
+    model = configured(name)
+    if name == "unet3d":
+        model |= {"widths": [4, 8], "strides": [[1, 2, 2]] * 2, "kernels": [[3, 3, 3]] * 2}
+    old = {key: value for key, value in model.items() if key not in BEFORE[name]}
+    assert old.keys() < model.keys()
+    network = build_network(completed(old), pretrained=False)
+    network.load_state_dict(build_network(model, pretrained=False).state_dict())  # strict
+    with pytest.raises(KitsError, match="is missing"):
+        build_network(old, pretrained=False)
+
+
 def test_a_rebuilt_network_predicts_the_same():
     network = finenet().eval()
     torch.manual_seed(5)
@@ -222,12 +224,18 @@ def test_a_rebuilt_network_predicts_the_same():
     [
         ({"name": "torch.nn.Linear"}, r"model\.name: no network 'torch.nn.Linear'; choose one of finenet, unet3d"),
         ({"_target_": "os.system"}, r"model\.name: no network None"),
-        (configured("unet3d", depth=3), r"model unet3d: unknown option depth; it takes classes, widths"),
+        (configured("unet3d", levels=3), r"model unet3d: unknown option levels; it takes classes, width, depth"),
         (configured("finenet", pretrained=True), r"model finenet: unknown option pretrained"),
-        ({"name": "unet3d", "classes": 1}, r"model unet3d: option widths, strides, kernels, norm is missing"),
-        (configured("unet3d", widths=[4]), r"widths, strides and kernels differ in length"),
+        (
+            {"name": "unet3d", "classes": 1},
+            r"model unet3d: option width, depth, spacing, widths, strides, kernels, norm, deep_supervision is missing",
+        ),
+        (configured("unet3d", widths=[4], strides=[], kernels=[[3, 3, 3]]), r"widths, strides and kernels differ in length"),
         (configured("finenet", sources=[]), r"model\.sources: the list is empty"),
-        (configured("finenet", sources=[{"backbone": TINY}]), r"an entry has the keys backbone; it needs backbone, weights"),
+        (
+            configured("finenet", sources=[{"backbone": TINY}]),
+            r"an entry has the keys backbone; it needs backbone, weights, and may",
+        ),
         (configured("finenet", widths=[8, 8]), r"model\.widths: 2 entries for 4 out_indices"),
         (configured("finenet", fusion="vote"), r"model\.fusion: no fusion 'vote'; choose one of concat, gate, mean"),
         (configured("unet3d", norm="batch"), r"model\.norm: no normalization 'batch'"),
@@ -278,7 +286,7 @@ def test_unet_learns_a_blob_by_heart():
 
 def test_finenet_learns_kidney_and_tumor_by_heart():
     network = finenet(sources=1)
-    logits, label = fit(network, network.all_logits, 50)
+    logits, label = fit(network, network.training_logits, 50)
     found = logits.argmax(1)
     assert overlap(found > 0, label > 0) > 0.95
     assert overlap(found == 2, label == 2) > 0.85

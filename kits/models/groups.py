@@ -1,0 +1,29 @@
+"""Learning rates by part: pretrained layers may learn slower than new ones, early layers slower than late ones."""
+
+from typing import Any
+
+from torch import nn
+
+from kits.models.encoder2d import Encoder2d
+
+
+def parameter_groups(network: nn.Module, lr: float, *, encoder_factor: float, encoder_decay: float) -> list[dict[str, Any]]:
+    """Groups {params, lr} for an optimizer, of all parameters that learn.
+
+    Those of an encoder's scale k of n learn at lr * encoder_factor * encoder_decay ** (n - 1 - k), all others at lr (layer-wise
+    decay as in Clark et al., arXiv 2003.10555, by scale). With both factors 1, and in a network without 2D encoders, there is one
+    group.
+    """
+    factors: dict[int, float] = {}
+    for encoder in network.modules():
+        if isinstance(encoder, Encoder2d):
+            last = len(encoder.reductions) - 1
+            stage = encoder.stages() if encoder_decay != 1 else {}
+            for name, parameter in encoder.features.named_parameters():
+                factors[id(parameter)] = encoder_factor * encoder_decay ** (last - stage.get(name, last))
+    groups: dict[float, dict[str, Any]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            rate = lr * factors.get(id(parameter), 1.0)
+            groups.setdefault(rate, {"params": [], "lr": rate})["params"].append(parameter)
+    return list(groups.values())

@@ -1,0 +1,91 @@
+"""From the gray volume to the three channels that a pretrained 2D backbone takes, by name.
+
+The networks see HU as [-1, 1] of the data's window (`data.window_hu`). A narrower window of a source is a part of that range, so
+it is given in HU together with the data's, and must lie inside it: what was clipped cannot come back.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kits.errors import KitsError
+from kits.models.layers import fold
+
+Interval = tuple[float, float]
+
+
+def relative_window(window_hu: Sequence[float], data_window_hu: Sequence[float]) -> Interval:
+    """`window_hu` in the network's range, where `data_window_hu` is [-1, 1]; KitsError unless it is ascending and inside."""
+    low, high = (float(bound) for bound in data_window_hu)
+    if len(window_hu) != 2 or not low <= window_hu[0] < window_hu[1] <= high:
+        raise KitsError(
+            f"model window {list(window_hu)} HU is not two ascending bounds inside data.window_hu [{low:g}, {high:g}];"
+            " choose others, or widen data.window_hu"
+        )
+    first, last = (2 * (bound - low) / (high - low) - 1 for bound in window_hu)
+    return first, last
+
+
+def narrow(volume: Tensor, window: Interval) -> Tensor:
+    """The part `window` of the range [-1, 1] stretched to [-1, 1], and what lies outside clipped."""
+    low, high = window
+    return ((2 * volume - (low + high)) / (high - low)).clamp(-1, 1)
+
+
+def replicate(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
+    """The slice itself; the normalization spreads it over the three channels."""
+    return volume
+
+
+def neighbors(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
+    """The slices z - 1, z and z + 1; the first and the last one stand for what lies beyond."""
+    before = torch.cat([volume[:, :, :1], volume[:, :, :-1]], dim=2)
+    after = torch.cat([volume[:, :, 1:], volume[:, :, -1:]], dim=2)
+    return torch.cat([before, volume, after], dim=1)
+
+
+def three_windows(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
+    """The slice through three HU windows."""
+    return torch.cat([narrow(volume, window) for window in windows], dim=1)
+
+
+# (B, 1, D, H, W) -> (B, 1 or 3, D, H, W), all in [-1, 1].
+MAPPINGS: dict[str, Callable[[Tensor, Sequence[Interval]], Tensor]] = {
+    "replicate": replicate,
+    "neighbors": neighbors,
+    "windows": three_windows,
+}
+
+
+class InputMapping:
+    """Volumes (B, 1, D, H, W) in [-1, 1] -> slices (B D, 1 or 3, H, W) in [-1, 1], as a source wants them.
+
+    Args:
+        name: replicate, neighbors or windows. windows_hu: the three of `windows`.
+        window_hu: of `replicate` and `neighbors`; None is all of `data_window_hu`, the HU that are [-1, 1].
+
+    Raises:
+        KitsError: an unknown name, or windows that the data's does not hold.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        window_hu: Sequence[float] | None,
+        windows_hu: Sequence[Sequence[float]],
+        data_window_hu: Sequence[float],
+    ) -> None:
+        if name not in MAPPINGS:
+            raise KitsError(f"model.input: no input {name!r}; choose one of {', '.join(MAPPINGS)}")
+        if name == "windows" and (window_hu is not None or len(windows_hu) != 3):
+            raise KitsError("model.input=windows: it takes three windows in windows_hu, and window_hu null")
+        self.map = MAPPINGS[name]
+        self.window = None if window_hu is None else relative_window(window_hu, data_window_hu)
+        self.windows = [relative_window(one, data_window_hu) for one in windows_hu] if name == "windows" else []
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        if self.window is not None:
+            volume = narrow(volume, self.window)
+        return fold(self.map(volume, self.windows))

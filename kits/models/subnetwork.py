@@ -1,0 +1,95 @@
+"""One source of the fine network: a 2D encoder in some plane, its adaptation modules, a decoder and a head of its own."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kits.errors import KitsError
+from kits.models.adaptation import Adaptation
+from kits.models.decoder2d import Decoder2d
+from kits.models.encoder2d import Encoder2d
+from kits.models.inputs import InputMapping
+from kits.models.layers import fold, unfold, upsample
+
+# By plane: the axis of (B, C, D, H, W) along which its slices lie. It changes places with D, which is its own way back.
+PLANES = {"axial": 2, "coronal": 3, "sagittal": 4}
+
+
+class SubNetwork(nn.Module):
+    """(B, 1, D, H, W) -> features at the encoder's finest scale, and logits, in the volume's own axes whatever the plane.
+
+    Other planes than the axial have D among the sides of their images: it is filled up to the encoder's next multiple with
+    repeats of the last slice. So any D works there too, but most of an image is repeats where D is much smaller.
+
+    Args:
+        encoder: a new `Encoder2d`. mapping: what it sees of the volume.
+        plane: axial, coronal or sagittal.
+        widths: channels of each scale after adaptation. operator, gate, norm: see `Adaptation`.
+        deep_supervision: so many of the coarser scales have heads too.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder2d,
+        mapping: InputMapping,
+        *,
+        plane: str,
+        classes: int,
+        widths: Sequence[int],
+        operator: str,
+        gate: bool,
+        norm: str,
+        deep_supervision: int,
+    ) -> None:
+        super().__init__()
+        if plane not in PLANES:
+            raise KitsError(f"model.plane: no plane {plane!r}; choose one of {', '.join(PLANES)}")
+        if encoder.fixed_size and plane != "axial":
+            raise KitsError(f"model.plane: {plane} images have no fixed size; take another backbone for them")
+        if not 0 <= deep_supervision < len(widths):
+            raise KitsError(f"model.deep_supervision={deep_supervision}: give a number from 0 to {len(widths) - 1}")
+        self.encoder, self.mapping = encoder, mapping
+        self.axis = PLANES[plane]
+        self.adaptations = nn.ModuleList(
+            Adaptation(channels, width, operator=operator, gate=gate, norm=norm)
+            for channels, width in zip(encoder.out_channels, widths, strict=True)
+        )
+        self.decoder = Decoder2d(widths, norm=norm)
+        self.head = nn.Conv2d(widths[0], classes, 1)
+        self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
+
+    def forward(self, volume: Tensor, *, coarser: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Features (B D, widths[0], h, w) and a pyramid of logits, finest first.
+
+        The first logits are (B, classes, D, H, W). With `coarser` those of the deep supervision follow, at the in-plane
+        resolution of their scales.
+        """
+        turned = self.turn(volume)
+        scales = self.encoder(self.mapping(turned))
+        depth = turned.shape[2]
+        decoded = self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
+        reductions = self.encoder.reductions
+        pyramid = [self.turn_back(self.head(decoded[0]), volume, 1)]
+        if coarser:
+            for k, head in enumerate(self.coarser_heads, start=1):
+                pyramid.append(self.turn_back(head(decoded[k]), volume, reductions[k]))
+        return fold(self.turn_back(decoded[0], volume, reductions[0])), pyramid
+
+    def turn(self, volume: Tensor) -> Tensor:
+        """The volume with this source's slices along its third axis, filled up to a size that the encoder takes."""
+        if self.axis == 2:
+            return volume
+        lacking = -volume.shape[2] % self.encoder.multiple
+        filled = functional.pad(volume, (0, 0, 0, 0, 0, lacking), mode="replicate")
+        return filled.transpose(2, self.axis)
+
+    def turn_back(self, slices: Tensor, volume: Tensor, reduction: int) -> Tensor:
+        """What was computed of the turned slices, (N, C, h, w), at `volume`'s D and its H and W by `reduction`."""
+        depth, height, width = volume.shape[2:]
+        in_plane = (height // reduction, width // reduction)
+        if self.axis == 2:
+            return unfold(slices if slices.shape[-2:] == in_plane else upsample(slices, in_plane), depth)
+        filled = depth + -depth % self.encoder.multiple
+        found = unfold(slices, volume.shape[self.axis]).transpose(2, self.axis)
+        return functional.interpolate(found, size=(filled, *in_plane), mode="trilinear", align_corners=False)[:, :, :depth]

@@ -1,0 +1,68 @@
+"""Strides and kernels from the spacing."""
+
+from math import prod, sqrt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kits.cli import compose
+from kits.errors import KitsError
+from kits.models import build_network
+from kits.models.pooling import anisotropic_levels
+from tests.unit.test_models import unet
+
+lengths = st.floats(0.2, 12)
+
+
+def anisotropy(spacing):
+    return max(spacing) / min(spacing)
+
+
+def test_the_default_pools_thick_slices_late():
+    network = build_network(compose("train", ["stage=coarse"])["model"], pretrained=False)
+    levels = [level[0][0] for level in network.down]
+    assert [tuple(one.stride) for one in levels] == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
+    assert [tuple(one.kernel_size) for one in levels] == [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
+    assert [one.out_channels for one in levels] == [16, 32, 64, 96]
+
+
+@given(z=lengths, pixel=lengths, depth=st.integers(1, 6))
+def test_pooling_never_takes_the_spacing_farther_from_isotropic(z, pixel, depth):
+    spacing = [z, pixel, pixel]
+    strides, kernels = anisotropic_levels(spacing, depth)
+    assert len(strides) == len(kernels) == depth
+    for stride, kernel in zip(strides, kernels, strict=True):
+        assert set(stride) <= {1, 2}
+        assert 2 in stride
+        assert all(size == 3 or (size == 1 and step == 1) for size, step in zip(kernel, stride, strict=True))
+        pooled = [length * step for length, step in zip(spacing, stride, strict=True)]
+        assert anisotropy(pooled) <= max(anisotropy(spacing), sqrt(2)) * (1 + 1e-9)
+        # Neither slices nor pixels that are more than twice as coarse are mixed.
+        assert all(size == 3 or length > 2 * min(spacing) for size, length in zip(kernel, spacing, strict=True))
+        spacing = pooled
+
+
+@given(z=lengths, pixel=lengths, scale=st.sampled_from([0.25, 0.5, 2, 8]))
+def test_the_choice_does_not_depend_on_the_unit(z, pixel, scale):
+    assert anisotropic_levels([z, pixel, pixel], 5) == anisotropic_levels([scale * z, scale * pixel, scale * pixel], 5)
+
+
+@given(z=lengths, pixel=lengths)
+def test_enough_levels_reach_a_nearly_isotropic_spacing(z, pixel):
+    strides, _ = anisotropic_levels([z, pixel, pixel], 7)
+    z, pixel = (length * prod(stride[axis] for stride in strides) for axis, length in enumerate((z, pixel)))
+    assert anisotropy([z, pixel]) <= sqrt(2) * (1 + 1e-9)
+
+
+def test_width_and_depth_are_options():
+    network = unet(widths=None, width=4, depth=3, strides=None, kernels=None, spacing=[1.5, 1.5, 1.5])
+    assert [level[0][0].out_channels for level in network.down] == [4, 8, 16]
+    assert network.depth_multiple == network.in_plane_multiple == 8
+
+
+def test_what_is_missing_for_the_choice_is_named():
+    with pytest.raises(KitsError, match="give width and depth, or the list widths"):
+        unet(widths=None, width=None)
+    with pytest.raises(KitsError, match=r"model\.spacing=None: give the coarse grid's \(z, y, x\) in mm"):
+        unet(spacing=None, strides=None)
