@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kits.data.datamodule import EpochSampler
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
 from kits.data.index import Case, find_cases
 from kits.data.preparation import prepare
+from kits.errors import KitsError
 
 # Rounds in which the loaders take turns, so that a busy moment of the machine meets all of them.
 ROUNDS = 2
@@ -27,7 +29,12 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
     Args:
         config: `root`, `scratch`, `data` and `loading` of conf/bench_data.yaml.
+
+    Raises:
+        KitsError: TorchIO is not installed.
     """
+    if find_spec("torchio") is None:
+        raise KitsError("parts=[loading]: TorchIO is not installed; pip install 'kits[bench]'")
     scratch = Path(config["scratch"]) / "loading"
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -26,7 +26,7 @@ SCANS = {
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Median processor seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, by scan.
+    """Median seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, by scan.
 
     Args:
         config: `scratch`, a folder; what is written there is removed again.
@@ -63,13 +63,10 @@ def compare(name: str, path: Path, size: int) -> float:
 
 
 def seconds(read: Callable[[], object]) -> float:
-    """Processor time of one call, all threads together, its result dropped again.
-
-    The file is warm, so nobody waits; and what else runs on the machine does not count, as it would in wall time.
-    """
-    start = time.process_time()
+    """Time of one call, its result dropped again."""
+    start = time.perf_counter()
     read()
-    return time.process_time() - start
+    return time.perf_counter() - start
 
 
 def scan(shape: tuple[int, int, int]) -> np.ndarray:
