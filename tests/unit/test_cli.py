@@ -31,6 +31,29 @@ def test_every_recipe_composes_and_chooses_its_stage(recipe: str) -> None:
     assert compose("train", [f"experiment={recipe}"])["stage"] in ("coarse", "fine")
 
 
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
+    config = compose("train", [f"experiment=paper/{stage}"])
+    data = config["data"]
+    assert config["stage"] == stage
+    assert data["window_hu"] == [-100, 300]
+    assert data["coarse_size"] == 256
+    assert data["roi_rule"] == {"count": 2, "min_voxels": 4000}
+    assert (data["split"]["kind"], data["split"]["validation_cases"]) == ("paper", 21)
+    assert (config["optimizer"]["name"], config["optimizer"]["lr"], config["optimizer"]["schedule"]) == ("adam", 1e-3, "constant")
+    assert config["trainer"]["max_epochs"] == 100
+    assert config["callbacks"]["early_stopping"]["patience"] == 5
+    assert data["augmentation"] == {}
+    assert config["roi"]["margin_mm"] == 0
+    if stage == "coarse":
+        assert (config["loss"]["name"], config["loss"]["bias"]) == ("bias_dice", 3.0)
+        assert (config["roi"]["count"], config["roi"]["min_voxels"], config["roi"]["min_ml"]) == (2, 4000, None)
+    else:
+        assert (config["training"], len(config["model"]["sources"])) == ("parallel", 3)
+        assert all(source["weights"] == "imagenet" for source in config["model"]["sources"])
+        assert not any(config["postprocess"].values())
+
+
 @pytest.mark.parametrize(
     ("group", "choice"),
     [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"],
