@@ -60,6 +60,12 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise KitsError unless an option is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise KitsError(f"{name}={value}: give a whole number of {least} or more")
+
+
 def require(value: Any, key: str, remedy: str) -> Any:
     """`value`, or a KitsError that names the key where it is null or empty."""
     if value is None or value == "":

@@ -19,6 +19,8 @@ from kits.roi import Box
 from kits.volume import Spacing, crop
 
 Network = Callable[[Tensor], Tensor]
+# Slices at a time.
+SLAB = 32
 # By label id: its place in PRECEDENCE.
 RANK = np.argsort(PRECEDENCE).astype(np.uint8)
 
@@ -138,7 +140,8 @@ class BoxReader:
             overlap=self.inference["overlap"],
             device=self.device,
         )
-        found = logits.argmax(0).to(torch.uint8).numpy()
+        # In slabs: torch counts classes in int64, eight times the labels.
+        found = np.concatenate([part.argmax(0).to(torch.uint8).numpy() for part in logits.split(SLAB, dim=1)])
         offset = np.subtract(box.start, outer.start)
         return found[tuple(slice(o, o + size) for o, size in zip(offset, box.shape, strict=True))]
 

@@ -3,7 +3,7 @@
 With `split=oof coarse=[CKPT,...]` it writes no label maps but `boxes.json`, the ROIs that the fine stage can be trained on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,42 @@ def predict_labels(config: dict[str, Any]) -> None:
     Raises:
         KitsError: a checkpoint is missing or several are given, or inputs cannot be found or read.
     """
-    from kits.data.index import find_images
+    from kits.data.index import case_ids, find_images
     from kits.data.splits import read_split
 
     require(config["fine"], "fine", "add fine=CKPT")
     if not isinstance(config["coarse"], str):
         raise KitsError("coarse: several checkpoints are for split=oof; give one")
-    cases, split = config["cases"], config["split"]["source"]
+    cases, split = case_ids(config["cases"]), config["split"]["source"]
     if cases is None and split is not None:
         cases = read_split(Path(split)).subset(config["subset"], config["fold"])
+    elif config["fold"] is not None:
+        raise KitsError(f"fold={config['fold']}: means nothing without a split; add split=CACHE/splits.json")
     images = find_images(Path(config["input"]), cases)
     targets = {name: target_of(name, Path(config["output"]), len(images)) for name in images}
 
     from kits.segmenter import Segmenter
 
     segmenter = Segmenter.load(config["coarse"], config["fine"], config["device"])
+    if split is not None and config["cases"] is None and config["subset"] == "validation":
+        refuse_leaks(images, {"coarse": segmenter.coarse_config, "fine": segmenter.fine_config})
+    make_folders(targets)
     predict(segmenter, images, targets)
+
+
+def refuse_leaks(cases: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to predict as validation what a checkpoint was trained on; older checkpoints do not say what that was.
+
+    Raises:
+        KitsError: a checkpoint knows a case.
+    """
+    for stage, config in configs.items():
+        seen = sorted(set(config.get("trained_on") or ()) & set(cases))
+        if seen:
+            raise KitsError(
+                f"{stage}: this checkpoint was trained on {len(seen)} of these validation cases, the first {seen[0]};"
+                " give the one of this split and fold, or name the cases with cases=[...]"
+            )
 
 
 def predict_out_of_fold(config: dict[str, Any]) -> None:
@@ -60,14 +80,14 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     from kits.checkpoint import load_network
     from kits.data.boxes import choose_checkpoints, write_boxes
     from kits.data.cache import file_digest
-    from kits.data.index import find_images
+    from kits.data.index import case_ids, find_images
     from kits.segmenter import pick_device
 
     paths = [config["coarse"]] if isinstance(config["coarse"], str) else config["coarse"]
     source, output = Path(config["input"]), Path(config["output"])
     if source.is_file():
         raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
-    images = find_images(source, config["cases"])
+    images = find_images(source, case_ids(config["cases"]))
     device = pick_device(config["device"])
     networks = {str(path): load_network(Path(path), "coarse", device) for path in paths}
     trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
@@ -145,13 +165,28 @@ def target_of(name: str, output: Path, count: int) -> Path:
     """Where the label map of an input goes: `output` itself for one input and a file name, else a file inside it.
 
     Raises:
-        KitsError: several inputs and one file name.
+        KitsError: several inputs and one file name, or a name that is not written.
     """
-    if not output.name.endswith((".nii", ".nii.gz")):
+    if output.name.endswith(".nii"):
+        raise KitsError(f"output={output}: label maps are written compressed; give a name that ends in .nii.gz, or a folder")
+    if not output.name.endswith(".nii.gz"):
         return output / f"{name}.nii.gz"
     if count > 1:
         raise KitsError(f"output={output}: one file for {count} inputs; give a folder")
     return output
+
+
+def make_folders(targets: Mapping[str, Path]) -> None:
+    """Make the folders of the label maps, before minutes are spent on what could not be written.
+
+    Raises:
+        KitsError: one cannot be made.
+    """
+    for folder in {target.parent for target in targets.values()}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KitsError(f"output={folder}: cannot be made ({error.strerror}); give a folder that you may write") from error
 
 
 def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -> None:
@@ -180,7 +215,6 @@ def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -
         for warning in result.warnings:
             tqdm.write(f"{name}: {warning}")
         began = time.perf_counter()
-        targets[name].parent.mkdir(parents=True, exist_ok=True)
         write_labels(targets[name], result.labels, volume.grid)
         seconds = {"read": read, **result.seconds, "write": time.perf_counter() - began}
         report[name] = {
@@ -191,8 +225,7 @@ def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -
             "warnings": result.warnings,
             "seconds": {step: round(value, 2) for step, value in seconds.items()},
         }
-    if report:
-        write_json(next(iter(targets.values())).parent / "report.json", report)
+        write_json(targets[name].parent / "report.json", report)  # after each: what is done stays told if a later one fails
     if failed:
         raise KitsError(f"{len(failed)} of {len(images)} inputs could not be segmented, the first: {failed[0]}")
 

@@ -17,9 +17,13 @@ from kits.errors import KitsError
 @command("report")
 def main(config: dict[str, Any]) -> None:
     """Draw `CASE_slices.png` and `CASE_surface.png` for every case with a prediction, and write `index.html`."""
+    from kits.data.index import case_ids
+
     truth = None if config["truth"] is None else Path(config["truth"])
     data = config["data"]
-    jobs = find_jobs(Path(config["image"]), Path(config["prediction"]), truth, config["cases"], label_name=data["label_name"])
+    jobs = find_jobs(
+        Path(config["image"]), Path(config["prediction"]), truth, case_ids(config["cases"]), label_name=data["label_name"]
+    )
     page = report(jobs, Path(config["output"]), classes=data["classes"])
     print(f"pictures of {len(jobs)} case(s): {page}")
 
@@ -50,7 +54,7 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
             raise KitsError(f"{key}={path}: no such file or folder; check the path")
     if not image.exists():
         raise KitsError(f"image={image}: no such file or folder; give a NIfTI file, a DICOM folder or a folder of cases")
-    images = find_images(image, None if cases is None else [str(case) for case in cases])
+    images = find_images(image, cases)
     if len(images) > 1 and prediction.is_file():
         raise KitsError(f"prediction={prediction}: one file for {len(images)} images; give the folder of predictions")
 

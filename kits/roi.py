@@ -5,13 +5,14 @@ Boxes may overlap and are not merged (the paper gives each region its own ROI); 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cc3d
 import numpy as np
 
-from kits.volume import Spacing, Triple, bounding_slices
+from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ def find_rois(
         for region in largest
         if voxels[region] > min_voxels
     ]
+
+
+def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any]) -> list[Box]:
+    """Boxes on the coarse grid by a configuration's rule; what a network sees in the grid's padding is nowhere in the volume.
+
+    Args:
+        mask: bool on the grid.
+        native: (z, y, x) mm of the volume.
+        rule: `count`, `min_voxels` and `min_ml` (see `find_rois`).
+    """
+    inside = np.zeros_like(mask)
+    inside[grid.inside] = mask[grid.inside]
+    size = {"min_voxels": rule["min_voxels"], "min_ml": rule["min_ml"]}
+    return find_rois(inside, count=rule["count"], spacing=grid.spacing(native), **size)
 
 
 def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:

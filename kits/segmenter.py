@@ -18,7 +18,7 @@ from kits.intensity import PAD_HU
 from kits.labels import KITS19_CLASSES, regions_of
 from kits.metrics import volumes_ml
 from kits.postprocess import clean
-from kits.roi import Box, body_box, find_rois
+from kits.roi import Box, body_box, rois_of
 from kits.volume import Volume, plane_grid, to_coarse
 
 BODY_THRESHOLD_HU = -300
@@ -119,20 +119,12 @@ def find_boxes(network: nn.Module, config: dict[str, Any], volume: Volume, devic
         inference=config["inference"],
         device=device,
     )
-    inside = np.zeros_like(mask)
-    inside[grid.inside] = mask[grid.inside]  # what the network sees in the padding is nowhere in the volume
-    found = find_rois(
-        inside,
-        count=rule["count"],
-        min_voxels=rule["min_voxels"],
-        min_ml=rule["min_ml"],
-        spacing=grid.spacing(volume.spacing),
-    )
-    native = [Box(*grid.to_native(box.start, box.stop)) for box in found]
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule)]
     if native:
         return [box.grow_mm(rule["margin_mm"], volume.spacing, volume.array.shape) for box in native], []
+    limit = f"{rule['min_voxels']} voxels" if rule["min_ml"] is None else f"{rule['min_ml']} mL"
     warning = (
-        f"the coarse stage found no region of more than {rule['min_voxels']} voxels on its grid"
+        f"the coarse stage found no region of more than {limit} on its grid"
         f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
     )
     return [body_box(volume.array, BODY_THRESHOLD_HU)], [warning]

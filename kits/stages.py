@@ -22,7 +22,8 @@ from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
-from kits.roi import coverage, find_rois
+from kits.roi import coverage, rois_of
+from kits.volume import plane_grid
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("constant", "cosine")
@@ -105,8 +106,7 @@ class CoarseModule(StageModule):
             device=self.device,
         )
         truth = np.asarray(case.coarse_label)
-        rule = self.config["roi"]
-        boxes = find_rois(mask, count=rule["count"], min_voxels=rule["min_voxels"])
+        boxes = rois_of(mask, plane_grid(case.shape, case.coarse_image.shape[1]), case.spacing, self.config["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}

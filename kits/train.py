@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.cli import command
-from kits.config import require
+from kits.config import one_line, require
 from kits.errors import KitsError
 
 
@@ -13,7 +13,7 @@ def main(config: dict[str, Any]) -> None:
     """Train one stage and leave best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
     require(config["run_dir"], "run_dir", "add run_dir=DIR")
     if (Path(config["run_dir"]) / "best.ckpt").exists() and not config["overwrite"]:
-        raise KitsError(f"run_dir={config['run_dir']}: holds a finished run; give another run_dir=DIR, or overwrite=true")
+        raise KitsError(f"run_dir={config['run_dir']}: holds a run already; give another run_dir=DIR, or overwrite=true")
     train(config)
 
 
@@ -23,6 +23,7 @@ def train(config: dict[str, Any]) -> None:
     import warnings
 
     import pytorch_lightning as pl
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     # Its tips about clusters, loaders and loggers would drown what matters here.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -38,13 +39,21 @@ def train(config: dict[str, Any]) -> None:
     # In the checkpoint, so that no model is ever asked for out-of-fold boxes of a case that it learned from.
     config = {**config, "trained_on": data.split["train"]}
     module = MODULES[config["stage"]](config, pretrained=True)
-    trainer = pl.Trainer(
-        **config["trainer"],
-        default_root_dir=config["run_dir"],
-        callbacks=build_callbacks(config, data.data_hash, data.split),
-        logger=build_loggers(config),
-        enable_model_summary=False,
-    )
+    try:
+        trainer = pl.Trainer(
+            **config["trainer"],
+            default_root_dir=config["run_dir"],
+            callbacks=build_callbacks(config, data.data_hash, data.split),
+            logger=build_loggers(config),
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise KitsError(f"trainer: {one_line(error)}") from error
+    if trainer.world_size > 1:
+        raise KitsError("trainer.devices: a run uses one device, so that every case is validated; give trainer.devices=1")
+    # Nothing can be wrong with the configuration any more: an older run makes way, before the new manifest is written.
+    for name in ("best.ckpt", "last.ckpt"):
+        (Path(config["run_dir"]) / name).unlink(missing_ok=True)
     print(f"{config['stage']}: {len(data.split['train'])} training and {len(data.split['validation'])} validation cases")
     trainer.fit(module, data.train_dataloader(), data.val_dataloader())
     best = trainer.checkpoint_callback

@@ -38,11 +38,12 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     scratch = Path(config["scratch"]) / "loading"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        found = find_cases(Path(config["root"]), config["data"]["exclude"], config["data"]["label_name"])
+        data = config["data"]
+        found = find_cases(Path(config["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
         cases = chosen(found, config["loading"]["cases"])
         print(f"cases: {', '.join(case.id for case in cases)}")
         link_tree(cases, scratch / "tree")
-        data = {**config["data"], "root": str(scratch / "tree"), "cache": str(scratch / "cache")}
+        data = {**data, "root": str(scratch / "tree"), "cache": str(scratch / "cache")}
         index = prepare(data)
         ours = [CachedCase(scratch / "cache", record) for record in index["cases"].values()]
         result = {}

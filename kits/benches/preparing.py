@@ -24,12 +24,15 @@ WORKERS = 2
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """`prepare`: its seconds over those of reading every file; `worker_memory`: a worker's peak over the largest int16 volume."""
     root, scratch = Path(config["root"]), Path(config["scratch"])
-    cases = find_cases(root, [], config["data"]["label_name"])
+    data = {**config["data"], "root": str(root), "workers": WORKERS}
+    cases = find_cases(root, data["exclude"], data["label_name"], data["unlabeled_from"])
     largest = max(math.prod(read_geometry(case.image).size) * 2 for case in cases)
     files = sorted((path for case in cases for path in (case.image, case.label)), key=lambda path: -path.stat().st_size)
     scratch.mkdir(parents=True, exist_ok=True)
     cache = Path(mkdtemp(prefix="prepare-", dir=scratch))
-    data = {**config["data"], "root": str(root), "cache": str(cache), "workers": WORKERS}
+    data["cache"] = str(cache)
+    for path in files:  # once for all: nobody waits for the disk
+        path.read_bytes()
     try:
         before = read_all(files)
         # In a process of its own, whose only children are the workers: their peak is what the system reports for children.

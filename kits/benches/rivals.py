@@ -69,6 +69,8 @@ def monai_step(name: str, step: dict[str, Any], width: float, patch: tuple[int, 
     if transform == "RandSmoothDeform":
         arguments |= {"spatial_size": patch, "field_mode": "trilinear", "grid_mode": ["bilinear", "nearest"]}
         return m.RandSmoothDeformd(KEYS, **arguments)
+    if transform == "RandGaussianSmooth":  # within the slices, as ours: here x is the first axis in space
+        arguments |= {"sigma_x": (1e-3, 1e-3), "sigma_y": step["sigma_x"], "sigma_z": step["sigma_y"]}
     for argument in ("offsets", "std"):
         if argument in arguments:
             arguments[argument] = arguments[argument] / (width / 2)

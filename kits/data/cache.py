@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kits.data import arrays
-from kits.data.findings import ERROR, Finding, errors
+from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
 from kits.data.plausible import check_hu, check_kidney_hu, check_order
 from kits.data.validate import check_files, check_headers, check_listed
 from kits.errors import KitsError
 from kits.io import read_labels, read_volume
-from kits.labels import BACKGROUND, KIDNEY
+from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.roi import Box
 from kits.volume import plane_grid
 
@@ -51,16 +51,20 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def case_key(case: Case, settings: dict[str, Any]) -> str:
-    """What a cached case was made from: both files' bytes, the settings and the format of the cache.
+def file_digests(case: Case) -> list[str]:
+    """SHA-256 of the image and of the label map.
 
     Raises:
         KitsError: a file of the case cannot be read.
     """
     try:
-        files = [file_digest(case.image), file_digest(case.label)]
+        return [file_digest(case.image), file_digest(case.label)]
     except OSError as error:
         raise KitsError(f"{error.filename}: cannot be read ({error.strerror}); every case needs both files") from error
+
+
+def case_key(files: list[str], settings: dict[str, Any]) -> str:
+    """What a cached case was made from: both files' bytes, the settings and the format of the cache."""
     return digest([FORMAT, settings, files])
 
 
@@ -77,11 +81,16 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     Raises:
         KitsError: the cache cannot be written.
     """
-    findings = check_files(case)
+    try:
+        findings = check_files(case)
+    except OSError as error:
+        remedy = "give yourself the right to read it"
+        findings = [Finding(case.id, ERROR, f"{error.filename}: cannot be read ({error.strerror})", remedy)]
     record: dict[str, Any] | None = None
     if not findings:
         try:
-            key = case_key(case, settings)
+            files = file_digests(case)
+            key = case_key(files, settings)
             folder = cache / "cases" / f"{case.id}-{key[:16]}"
             record = read_record(folder)
             if record is None:
@@ -95,7 +104,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     if record is None:
         return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
     record["findings"] += [finding.to_dict() for finding in check_listed(case.id, record["spacing"], listed)]
-    return {"id": case.id, "key": key, "folder": str(folder.relative_to(cache)), **record}
+    return {"id": case.id, "key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache)), **record}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -153,6 +162,7 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
         findings += check_kidney_hu(case.id, str(case.label), arrays.percentile(scan.of_label[KIDNEY], 50))
     if labels is None or scan is None or errors(findings):
         return None, findings
+    findings += check_classes_present(case, labels, classes)
     rois = boxes[: settings["roi_rule"]["count"]]
     np.save(folder / "tumor_points.npy", arrays.tumor_points(labels))
     record = {
@@ -164,6 +174,17 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
         "statistics": arrays.statistics(scan, labels, rois, len(boxes), classes),
     }
     return record, findings
+
+
+def check_classes_present(case: Case, labels: arrays.Labels, classes: list[str]) -> list[Finding]:
+    """A warning for a map without kidney or without tumor: every case of KiTS has both, a map that lost one says nothing."""
+    return [
+        Finding(
+            case.id, WARNING, f"{case.label}: no {classes[value]} in it (label {value})", "look at it: every KiTS case has some"
+        )
+        for value in (KIDNEY, TUMOR)
+        if not (labels.crop == value).any()
+    ]
 
 
 def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path], findings: list[Finding]) -> T | None:

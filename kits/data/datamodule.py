@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
+from kits.data.cache import FORMAT, read_record
 from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, worker_context
 from kits.data.splits import read_split
 from kits.errors import KitsError
@@ -108,7 +109,7 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The index of a prepared cache.
 
     Raises:
-        KitsError: there is none, or its settings are not these.
+        KitsError: there is none, its settings are not these, another version made it, or a case in it is not whole.
     """
     path = cache / "index.json"
     try:
@@ -120,4 +121,8 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
             f"data.cache={cache}: was prepared with {index['settings']}, this run asks for {settings};"
             " run kits.prepare again with this configuration"
         )
+    broken = [case for case, record in index["cases"].items() if read_record(cache / record["folder"]) is None]
+    if index.get("format") != FORMAT or broken:
+        what = f"{broken[0]} is not whole" if broken else "was prepared by another version"
+        raise KitsError(f"data.cache={cache}: {what}; run kits.prepare again")
     return dict(index)

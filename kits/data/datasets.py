@@ -27,7 +27,7 @@ TRIES = 20
 
 
 class CachedCase:
-    """One case of the cache; its arrays are opened when first read, in whichever process reads them."""
+    """One case of the cache. Its arrays are mapped anew whenever they are asked for: open maps use up file descriptors."""
 
     def __init__(self, cache: Path, record: dict[str, Any]) -> None:
         self.id: str = record["id"]
@@ -40,22 +40,22 @@ class CachedCase:
     def _open(self, name: str) -> np.ndarray:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
-    @cached_property
+    @property
     def image(self) -> np.ndarray:
         """int16 HU (z, y, x) at original resolution."""
         return self._open("image")
 
-    @cached_property
+    @property
     def label(self) -> np.ndarray:
         """uint8 (z, y, x) at original resolution."""
         return self._open("label")
 
-    @cached_property
+    @property
     def coarse_image(self) -> np.ndarray:
         """int16 HU (z, size, size) on the coarse grid."""
         return self._open("coarse_image")
 
-    @cached_property
+    @property
     def coarse_label(self) -> np.ndarray:
         """uint8 (z, size, size) on the coarse grid."""
         return self._open("coarse_label")
@@ -66,9 +66,8 @@ class CachedCase:
         return np.load(self.folder / "tumor_points.npy")
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map that travels to a worker would travel as its whole content.
-        arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-        return {name: value for name, value in self.__dict__.items() if name not in arrays}
+        # A worker reads its own.
+        return {name: value for name, value in self.__dict__.items() if name != "tumor_points"}
 
 
 @dataclass(frozen=True)
@@ -169,11 +168,12 @@ def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
     It reads slices of the box until one has some, not the volume: a box is tight around a connected region, so nearly every slice
     has. The middle of the box stands in where a box from elsewhere holds next to nothing.
     """
+    label = case.label
     box = case.boxes[rng.integers(len(case.boxes))]
     planes, rows, columns = box.slices
     for _ in range(TRIES):
         z = int(rng.integers(planes.start, planes.stop))
-        found = np.argwhere(case.label[z, rows, columns] > BACKGROUND)
+        found = np.argwhere(label[z, rows, columns] > BACKGROUND)
         if len(found):
             row, column = found[rng.integers(len(found))]
             return np.array([z, rows.start + row, columns.start + column])

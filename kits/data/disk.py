@@ -55,7 +55,7 @@ def is_cached(case: Case, settings: dict[str, Any], cache: Path) -> bool:
     """Whether the cache has this case with these settings; a file that has changed since is noticed only when it is read."""
     made_with = digest([FORMAT, settings])
     records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
-    return any(record is not None and record["made_with"] == made_with for record in records)
+    return any(record is not None and record.get("made_with") == made_with for record in records)
 
 
 def announce_size(cases: Sequence[Case], settings: dict[str, Any], cache: Path) -> dict[str, int]:

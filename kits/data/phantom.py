@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from kits.config import check_whole
 from kits.data.kidney import Cyst
 from kits.data.painter import paint
 from kits.data.phases import PHASES
@@ -103,12 +104,6 @@ def write_dataset(
     records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
     write_record(Path(output), records)
     return [record["case_id"] for record in records]
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise KitsError unless an option is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise KitsError(f"{name}={value}: give a whole number of {least} or more")
 
 
 def check_phases(phases: object) -> None:

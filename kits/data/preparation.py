@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kits.data.cache import digest, prepare_case
+from kits.config import check_whole
+from kits.data.cache import FORMAT, digest, prepare_case
 from kits.data.disk import announce_size, held_cache
-from kits.data.findings import Finding, errors, table, write_findings
+from kits.data.findings import ERROR, Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
 from kits.data.splits import check_kept, settle_split
 from kits.data.validate import listed_spacing
@@ -37,11 +39,15 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
             `splits.json` holds another split.
     """
     cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
+    check_whole("data.workers", data["workers"], 1)
+    check_whole("data.coarse_size", data["coarse_size"], 1)
     cache = Path(data["cache"])
     settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
     check_kept(cache / "splits.json", data["split"])
     with held_cache(cache):
         results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])
+        name_twins(results)
+        forget_changed(results, cache)
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]
         return write_index(records, settings, cache, data)
@@ -60,12 +66,37 @@ def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: 
     found = errors(findings)
     damaged = {finding.case for finding in found}
     if damaged and not skip_invalid:
-        # What an earlier run called ready is no longer what the tree holds.
-        (cache / "index.json").unlink(missing_ok=True)
         raise KitsError(
             f"{len(damaged)} of {len(results)} cases are damaged, the first: {found[0]} (all in {cache / 'findings.csv'});"
             " mend them, name them in data.exclude, or leave them out with data.skip_invalid=true"
         )
+
+
+def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
+    """Remove an earlier run's index where one of its cases has changed or is damaged now: nobody shall train on what it was.
+
+    If this run is refused for another reason, such as a changed list of cases, the index stays as sound as it was.
+    """
+    try:
+        earlier = json.loads((cache / "index.json").read_text())["cases"]
+    except (OSError, ValueError, KeyError):
+        return
+    for result in results:
+        if result["id"] in earlier and (errors(findings_of(result)) or earlier[result["id"]]["key"] != result["key"]):
+            (cache / "index.json").unlink()
+            return
+
+
+def name_twins(results: list[dict[str, Any]]) -> None:
+    """Add an error to every case whose image is another's, byte for byte: one patient would train and validate."""
+    first: dict[str, str] = {}
+    for result in results:
+        twin = first.setdefault(result["image_sha256"], result["id"]) if "image_sha256" in result else result["id"]
+        if twin != result["id"]:
+            remedy = "find its own image, or name one of the two in data.exclude"
+            result["findings"].append(
+                Finding(result["id"], ERROR, f"its image is that of {twin}, byte for byte", remedy).to_dict()
+            )
 
 
 def findings_of(result: dict[str, Any]) -> list[Finding]:
@@ -76,6 +107,7 @@ def findings_of(result: dict[str, Any]) -> list[Finding]:
 def write_index(records: list[dict[str, Any]], settings: dict[str, Any], cache: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Write what training reads beside the cases."""
     index = {
+        "format": FORMAT,
         "settings": settings,
         "data_hash": digest([record["key"] for record in records]),
         "cases": {record["id"]: record for record in records},

@@ -14,8 +14,8 @@ from kits.data.cache import digest
 from kits.errors import KitsError
 from kits.io import write_json
 
-# The labelled cases of KiTS19, from which the paper takes a fixed number (section 3).
-WHOLE_SET = 210
+# KiTS19's 210 labelled cases, of which the paper takes a fixed number (section 3), less a few that one may exclude.
+WHOLE_SET = 200
 RENEW = "delete the file or add split.renew=true to draw it again"
 
 
@@ -172,6 +172,10 @@ def draw_paper(ids: Sequence[str], *, validation_cases: int, validation_fraction
     if len(ids) < 2:
         raise KitsError(f"data.root: {len(ids)} usable case; training and validation need at least one each")
     count = validation_cases if len(ids) >= WHOLE_SET else max(1, round(validation_fraction * len(ids)))
+    if not 0 < count < len(ids):
+        raise KitsError(
+            f"split: {count} of {len(ids)} cases to validate leave none to train, or none to validate; give other numbers"
+        )
     shuffled = sorted(ids)
     random.Random(seed).shuffle(shuffled)
     return {"train": sorted(shuffled[count:]), "validation": sorted(shuffled[:count])}

@@ -44,6 +44,11 @@ def is_range(value: Any) -> bool:
     return is_number(value) or is_pair(value)
 
 
+def is_spread(value: Any) -> bool:
+    """a number above 0 or [low, high] with low < high; prob: 0 switches it off."""
+    return (is_number(value) and value > 0) or (is_pair(value) and value[0] < value[1])
+
+
 def is_range_per_axis(value: Any) -> bool:
     """[z, y, x], a number or [low, high] each."""
     return isinstance(value, Sequence) and len(value) == 3 and all(map(is_range, value))
@@ -90,7 +95,7 @@ TRANSFORMS = {
     "RandFlip": Allowed("flip", {"spatial_axis": is_axis}),
     "RandAffine": Allowed("warp", {}, dict.fromkeys(("rotate_range", "shear_range", "scale_range"), is_range_per_axis)),
     "RandSmoothDeform": Allowed(
-        "warp", {"rand_size": is_counts, "def_range": is_range}, {"pad": is_padding}, {"spatial_size": None}
+        "warp", {"rand_size": is_counts, "def_range": is_spread}, {"pad": is_padding}, {"spatial_size": None}
     ),
     "RandScaleIntensity": Allowed("hu", {"factors": is_range}),
     "RandShiftIntensity": Allowed("hu", {"offsets": is_range}),

@@ -134,7 +134,8 @@ def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> 
     and every volume, margin and distance would be wrong. `captured_slice_thickness` of older records is no spacing (slices
     may overlap), so it only warns.
     """
-    voxel, found = (record or {}).get("voxel_spacing") or {}, []
+    voxel, found = (record or {}).get("voxel_spacing"), []
+    voxel = voxel if isinstance(voxel, dict) else {}
     for axis, step in zip("zyx", spacing, strict=True):
         captured = (record or {}).get("captured_slice_thickness" if axis == "z" else "captured_pixel_width")
         listed = voxel.get(f"{axis}_spacing", captured)

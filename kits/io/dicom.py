@@ -42,17 +42,21 @@ def read_slices(folder: Path, names: tuple[str, ...]) -> sitk.Image:
         raise KitsError(f"{folder}: DICOM series cannot be read ({last_line(error)}); export it again") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise KitsError(f"{folder}: DICOM series is not one gray volume; give a CT series")
-    _check_slices(folder, image, [reader.GetMetaData(k, "0020|0032") for k in range(len(names))])
+    try:
+        positions = [[float(value) for value in reader.GetMetaData(k, "0020|0032").split("\\")] for k in range(len(names))]
+    except (RuntimeError, ValueError) as error:
+        raise KitsError(f"{folder}: slices without a position, so no CT series; give a CT series") from error
+    _check_slices(folder, image, np.array(positions))
     return image
 
 
-def _check_slices(folder: Path, image: sitk.Image, positions: list[str]) -> None:
+def _check_slices(folder: Path, image: sitk.Image, positions: np.ndarray) -> None:
     """Raise KitsError unless the slices lie evenly along the normal: ITK would only warn and invent a spacing.
 
     Args:
-        positions: Image Position (Patient), "x\\y\\z" in mm, in the order of the slices.
+        positions: Image Position (Patient), (n, 3) mm, in the order of the slices.
     """
-    steps = np.diff(np.array([[float(value) for value in text.split("\\")] for text in positions]), axis=0)
+    steps = np.diff(positions, axis=0)
     normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
     along = steps @ normal
     # A tenth of a slice: scanners round positions to 0.1 mm or better, and a missing slice is off by a whole one.

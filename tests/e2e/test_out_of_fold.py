@@ -16,7 +16,7 @@ from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.io import read_volume
-from kits.predict import predict_labels, predict_out_of_fold
+from kits.predict import predict_labels, predict_out_of_fold, refuse_leaks
 from kits.roi import Box, coverage
 from kits.segmenter import find_boxes
 from kits.train import train
@@ -119,6 +119,13 @@ def test_boxes_that_leak_or_do_not_belong_are_refused_in_one_line(folder: Path, 
     outside = refusal(lambda boxes: boxes["cases"]["case_00003"]["boxes_mm"][0].__setitem__(1, [84.0, 96.0, 96.0]))
     assert "leaves its scan" in outside
     assert "kits.predict split=oof writes it" in refusal(lambda boxes: boxes.clear())
+
+
+def test_validation_cases_that_a_checkpoint_was_trained_on_are_refused(folder: Path) -> None:
+    coarse = torch.load(folder / "coarse0" / "best.ckpt", weights_only=True)["hyper_parameters"]
+    refuse_leaks(set(CASES) - set(coarse["trained_on"]), {"coarse": coarse, "fine": {}})
+    with pytest.raises(KitsError, match=f"coarse: .* trained on 1 .* first {coarse['trained_on'][0]}"):
+        refuse_leaks(coarse["trained_on"][:1], {"coarse": coarse, "fine": {}})
 
 
 def test_rois_of_another_name_or_without_a_file_are_refused(folder: Path, kits_tree: Path) -> None:

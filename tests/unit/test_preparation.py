@@ -9,9 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 from kits.cli import compose
-from kits.data.cache import case_key
+from kits.data.cache import case_key, file_digests
 from kits.data.datamodule import KitsDataModule
-from kits.data.index import LABEL_NAME, Case, find_cases, find_images
+from kits.data.index import LABEL_NAME, Case, case_ids, find_cases, find_images
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from tests.conftest import kidney_pair, write_case
@@ -71,11 +71,11 @@ def test_preparing_again_reuses_what_is_there(kits_tree: Path, cache: Path) -> N
 def test_a_changed_file_or_setting_has_another_key(kits_tree: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(kits_tree / "case_00000", tmp_path / "case_00000")
     case = Case("case_00000", folder / "imaging.nii.gz", folder / "segmentation.nii.gz")
-    key = case_key(case, {"coarse_size": 32})
-    assert key != case_key(case, {"coarse_size": 64})
+    key = case_key(file_digests(case), {"coarse_size": 32})
+    assert key != case_key(file_digests(case), {"coarse_size": 64})
     hu, labels = kidney_pair(9)
     write_case(tmp_path, "case_00000", hu, labels)
-    assert key != case_key(case, {"coarse_size": 32})
+    assert key != case_key(file_digests(case), {"coarse_size": 32})
 
 
 def damage(tree: Path, kind: str) -> None:
@@ -161,6 +161,44 @@ def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path
     config["data"]["cache"] = tmp_path
     with pytest.raises(KitsError, match=r"kits\.prepare"):
         KitsDataModule(config)
+
+
+@pytest.mark.parametrize("exclude", [["case_0015"], [15], "case_00001", 15])
+def test_an_exclusion_that_is_no_case_id_is_refused(kits_tree: Path, exclude: object) -> None:
+    with pytest.raises(KitsError, match=r"data\.exclude.*case_00015"):
+        find_cases(kits_tree, exclude, LABEL_NAME)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [(None, None), ("case_00003", ["case_00003"]), (3, ["case_00003"]), ([0, "160"], ["case_00000", "case_00160"])],
+)
+def test_cases_are_named_by_id_or_number(given: object, ids: object) -> None:
+    assert case_ids(given) == ids
+
+
+def test_training_refuses_a_cache_that_is_not_whole_or_of_another_version(kits_tree: Path, tmp_path: Path) -> None:
+    index = prepare(data_config(kits_tree, tmp_path))
+    config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, tmp_path)}
+    (tmp_path / "index.json").write_text(json.dumps({**index, "format": 0}))
+    with pytest.raises(KitsError, match="another version"):
+        KitsDataModule(config)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    (tmp_path / index["cases"]["case_00002"]["folder"] / "image.npy").write_bytes(b"")
+    with pytest.raises(KitsError, match="case_00002 is not whole"):
+        KitsDataModule(config)
+
+
+def test_one_image_under_two_ids_is_refused(kits_tree: Path, tmp_path: Path) -> None:
+    tree = shutil.copytree(kits_tree, tmp_path / "tree")
+    shutil.copytree(tree / "case_00001", tree / "case_00007")
+    with pytest.raises(KitsError, match="case_00007: its image is that of case_00001"):
+        prepare(data_config(tree, tmp_path / "cache"))
+
+
+def test_workers_that_are_none_are_refused(kits_tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitsError, match=r"data\.workers=0: give a whole number"):
+        prepare(data_config(kits_tree, tmp_path, workers=0))
 
 
 def test_inputs_are_found_by_what_they_are(kits_tree: Path, tmp_path: Path) -> None:
