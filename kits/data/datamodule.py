@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from kits.config import require
 from kits.data.boxes import with_boxes
 from kits.data.cache import FORMAT, read_record
-from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, worker_context
+from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
 from kits.data.splits import read_split
 from kits.errors import KitsError
 
@@ -68,6 +68,7 @@ class KitsDataModule:
         elif self.data["roi"] not in ROIS:
             raise KitsError(f"data.roi={self.data['roi']}: no such ROIs; take one of {', '.join(ROIS)}")
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
+        allow_open_maps(len(records))
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""

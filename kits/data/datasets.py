@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ TRIES = 20
 
 
 class CachedCase:
-    """One case of the cache. Its arrays are mapped anew whenever they are asked for: open maps use up file descriptors."""
+    """One case of the cache; its arrays are opened when first read, in whichever process reads them."""
 
     def __init__(self, cache: Path, record: dict[str, Any]) -> None:
         self.id: str = record["id"]
@@ -40,22 +41,22 @@ class CachedCase:
     def _open(self, name: str) -> np.ndarray:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
-    @property
+    @cached_property
     def image(self) -> np.ndarray:
         """int16 HU (z, y, x) at original resolution."""
         return self._open("image")
 
-    @property
+    @cached_property
     def label(self) -> np.ndarray:
         """uint8 (z, y, x) at original resolution."""
         return self._open("label")
 
-    @property
+    @cached_property
     def coarse_image(self) -> np.ndarray:
         """int16 HU (z, size, size) on the coarse grid."""
         return self._open("coarse_image")
 
-    @property
+    @cached_property
     def coarse_label(self) -> np.ndarray:
         """uint8 (z, size, size) on the coarse grid."""
         return self._open("coarse_label")
@@ -66,8 +67,20 @@ class CachedCase:
         return np.load(self.folder / "tumor_points.npy")
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker reads its own.
-        return {name: value for name, value in self.__dict__.items() if name != "tumor_points"}
+        # A memory map that travels to a worker would travel as its whole content.
+        arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
+        return {name: value for name, value in self.__dict__.items() if name not in arrays}
+
+
+def allow_open_maps(cases: int) -> None:
+    """Let this process and its workers keep the maps of so many cases open, each of which holds a file descriptor.
+
+    Mapping a file anew for every patch would cost a page fault for every page of it. Systems allow 256 or 1024 files by default.
+    """
+    wanted, (soft, hard) = 4 * cases + 256, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Patches: where they come from, what they hold, and that a seed decides them."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from kits.cli import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
-from kits.data.datasets import CoarseWindows, RoiPatches, foreground_voxel
+from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.data.preparation import prepare
 from kits.intensity import normalise
 from kits.roi import Box
@@ -128,3 +129,15 @@ def test_a_window_longer_than_the_scan_is_padded_with_air(config: dict) -> None:
 def test_normalising_clips_to_the_window_and_scales_to_one() -> None:
     hu = np.array([-3024, -100, 100, 300, 2000], dtype=np.int16)
     np.testing.assert_allclose(normalise(hu, (-100, 300)), [-1, -1, 0, 1, 1])
+
+
+def test_a_large_data_set_may_keep_all_its_maps_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allow_open_maps(489)  # KiTS23
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4 * 489, before[1])
+        allow_open_maps(1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4 * 489, before[1]), "never lowered"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
