@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,13 @@ from tests.conftest import kidney_pair, write_case
 from tests.server import GIT, HUB, Fault, Server
 
 RECORDS = [{"case_id": f"case_{number:05d}", "voxel_spacing": {"z_spacing": 4.0}} for number in range(2)]
+
+# kits.download as a terminal starts it: a shell's background jobs, and what they start, ignore SIGINT.
+TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("kits.download", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +298,13 @@ def test_a_killed_or_interrupted_download_goes_on_from_its_part(
     path, image, arrived = image_path(0), "case_00000.imaging", 40000
     server.faults["GET", path] = [Fault(stall=arrived)]
     addresses = [f"hub_endpoint={server.url}", f"labels_url={server.url}{GIT}"]
-    program = [sys.executable, "-m", "kits.download", f"output={tmp_path}", "cases=0", *addresses, "network.timeout=60"]
+    program = [sys.executable, "-c", TERMINAL, f"output={tmp_path}", "cases=0", *addresses, "network.timeout=60"]
     checkout = conf_dir().parent
-    with subprocess.Popen(program, cwd=checkout, env=os.environ, stderr=subprocess.PIPE, encoding="utf-8") as process:
+    with (
+        subprocess.Popen(program, cwd=checkout, env=os.environ, stderr=subprocess.PIPE, encoding="utf-8") as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)
         assert server.stalled.wait(60)
         deadline = time.monotonic() + 5
         while (
