@@ -26,12 +26,12 @@ SAME_MM, SAME_COSINE = 0.1, 1e-3
 def main(config: dict[str, Any]) -> None:
     """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
     from kits.data.index import case_ids
+    from kits.data.splits import refuse_lone_fold
 
     truth = Path(config["truth"])
     data, label_name = config["data"], config["data"]["label_name"]
     split = config["split"]["source"]
-    if split is None and config["fold"] is not None:
-        raise KitsError(f"fold={config['fold']}: means nothing without a split; add split=CACHE/splits.json")
+    refuse_lone_fold(split, config["fold"])
     named = case_ids(config["cases"])
     cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=label_name)
     options = {"cases": cases, "label_name": label_name, "classes": data["classes"], "workers": config["workers"]}

@@ -30,25 +30,26 @@ def predict_labels(config: dict[str, Any]) -> None:
         KitsError: a checkpoint is missing or several are given, or inputs cannot be found or read.
     """
     from kits.data.index import case_ids, find_images
-    from kits.data.splits import read_split
+    from kits.data.splits import read_split, refuse_lone_fold
 
     require(config["fine"], "fine", "add fine=CKPT")
     if not isinstance(config["coarse"], str):
         raise KitsError("coarse: several checkpoints are for split=oof; give one")
     cases, split = case_ids(config["cases"]), config["split"]["source"]
+    refuse_lone_fold(split, config["fold"])
     if cases is None and split is not None:
         cases = read_split(Path(split)).subset(config["subset"], config["fold"])
-    elif config["fold"] is not None:
-        raise KitsError(f"fold={config['fold']}: means nothing without a split; add split=CACHE/splits.json")
     images = find_images(Path(config["input"]), cases)
     targets = {name: target_of(name, Path(config["output"]), len(images)) for name in images}
 
+    from kits.io import make_folder
     from kits.segmenter import Segmenter
 
     segmenter = Segmenter.load(config["coarse"], config["fine"], config["device"])
     if split is not None and config["cases"] is None and config["subset"] == "validation":
         refuse_leaks(images, {"coarse": segmenter.coarse_config, "fine": segmenter.fine_config})
-    make_folders(targets)
+    for folder in {target.parent for target in targets.values()}:
+        make_folder(folder, "output")  # before minutes are spent on what could not be written
     predict(segmenter, images, targets)
 
 
@@ -174,19 +175,6 @@ def target_of(name: str, output: Path, count: int) -> Path:
     if count > 1:
         raise KitsError(f"output={output}: one file for {count} inputs; give a folder")
     return output
-
-
-def make_folders(targets: Mapping[str, Path]) -> None:
-    """Make the folders of the label maps, before minutes are spent on what could not be written.
-
-    Raises:
-        KitsError: one cannot be made.
-    """
-    for folder in {target.parent for target in targets.values()}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise KitsError(f"output={folder}: cannot be made ({error.strerror}); give a folder that you may write") from error
 
 
 def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -> None:

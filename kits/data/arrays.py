@@ -133,7 +133,7 @@ def statistics(scan: Scan, labels: Labels, boxes: list[Box], kidneys: int, class
     """What the fingerprint reports of a case: volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep."""
     voxel_ml = float(np.prod(scan.spacing)) / 1000
     offset = np.array(labels.start)
-    moved = [Box(_triple(box.start - offset), _triple(box.stop - offset)) for box in boxes]
+    moved = [Box.from_list((np.array(box.to_list()) - offset).tolist()) for box in boxes]
     result: dict[str, Any] = {
         "peaks_hu": {name: peak(scan.counts, window) for name, window in (("air", AIR), ("fat", FAT), ("soft", SOFT))},
         "kidneys": kidneys,
@@ -159,8 +159,3 @@ def pieces(mask: np.ndarray) -> int:
     if window is None:
         return 0
     return int(cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26, return_N=True)[1])
-
-
-def _triple(values: np.ndarray) -> Triple:
-    z, y, x = (int(value) for value in values)
-    return z, y, x

@@ -40,6 +40,11 @@ T = TypeVar("T")
 FORMAT = 2
 
 
+def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
+    """Of the group `data` what cached arrays depend on: they are made with it, and training refuses another."""
+    return {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
-from kits.data.cache import FORMAT, read_record
+from kits.data.cache import FORMAT, cache_settings, read_record
 from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
 from kits.data.splits import read_split
 from kits.errors import KitsError
@@ -57,7 +57,7 @@ class KitsDataModule:
         self.sampling: dict[str, Any] = config["sampling"]
         self.seed: int = config["seed"]
         cache = Path(self.data["cache"])
-        index = read_index(cache, {key: self.data[key] for key in ("coarse_size", "roi_rule", "classes")})
+        index = read_index(cache, cache_settings(self.data))
         self.data_hash: str = index["data_hash"]
         self.split = split_of(cache, index["cases"], self.data["split"], config.get("fold"))
         records = index["cases"]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from kits.data.painter import paint
 from kits.data.phases import PHASES
 from kits.data.shapes import draw_labels
 from kits.errors import KitsError
-from kits.io import read_labels
+from kits.io import make_folder, read_labels, write_json
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.parallel import map_cases
 from kits.volume import Grid, to_image
@@ -99,7 +98,7 @@ def write_dataset(
     else:
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
     plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases, amount) for case_id, source in sources]
-    make_folder(Path(output))
+    make_folder(Path(output), "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
     records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
     write_record(Path(output), records)
@@ -140,13 +139,6 @@ def find_label_maps(folder: Path) -> list[Path]:
     if not found:
         raise KitsError(f"labels={folder}: no case_*/segmentation.nii.gz in it; give a folder in KiTS19's layout")
     return found
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitsError(f"output={folder}: cannot be made ({error.strerror}); give a folder you may write") from error
 
 
 def write_case(plan: Plan) -> dict[str, Any]:
@@ -206,6 +198,4 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 def write_record(output: Path, records: list[dict[str, Any]]) -> None:
     """kits.json: of the clinical fields only case id and spacing mean anything here; `painted` says how a case was made."""
-    hidden = output / f".kits.{os.getpid()}.json"
-    hidden.write_text(json.dumps(records, indent=1) + "\n")
-    os.replace(hidden, output / "kits.json")
+    write_json(output / "kits.json", records)

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kits.config import check_whole
-from kits.data.cache import FORMAT, digest, prepare_case
+from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
 from kits.data.disk import announce_size, held_cache
 from kits.data.findings import ERROR, Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
@@ -42,7 +42,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
     check_whole("data.workers", data["workers"], 1)
     check_whole("data.coarse_size", data["coarse_size"], 1)
     cache = Path(data["cache"])
-    settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
+    settings = cache_settings(data)
     check_kept(cache / "splits.json", data["split"])
     with held_cache(cache):
         results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])

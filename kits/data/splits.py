@@ -116,6 +116,12 @@ def read_split(path: Path) -> Split:
     return split
 
 
+def refuse_lone_fold(split: str | None, fold: int | None) -> None:
+    """Raise KitsError where a command line names a fold and no split to find it in."""
+    if split is None and fold is not None:
+        raise KitsError(f"fold={fold}: means nothing without a split; add split=CACHE/splits.json")
+
+
 def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
     """Refuse at once, before hours of preparing, what `settle_split` would refuse in the end for its settings.
 

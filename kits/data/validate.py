@@ -13,6 +13,7 @@ from kits.data.findings import ERROR, WARNING, Finding
 from kits.data.index import Case
 from kits.errors import KitsError
 from kits.io import read_geometry
+from kits.io.nifti import MOST_COMPRESSION
 from kits.volume import Grid, Spacing
 
 # Headers of KiTS19's own pairs differ in the last digits of their floats, and in codes that mean nothing here.
@@ -23,8 +24,6 @@ ABSURD_SPACING_MM = (0.1, 20.0)
 MIN_SLICES = 4
 # KiTS19's largest scan (case_00151) has 278 million voxels.
 MAX_VOXELS = 1 << 30
-# DEFLATE cannot shrink further (zlib's own technical notes): a header that promises more voxels than that is damaged.
-MAX_DEFLATE = 1032
 # Records of spacing are rounded to the micrometer at worst; beyond this share volumes in mL are visibly wrong.
 LISTED_TOLERANCE, LISTED_ERROR = 0.01, 0.1
 
@@ -68,7 +67,7 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
 def is_possible(path: Path, grid: Grid) -> bool:
     """Whether a file of this length can hold the voxels that its header promises, and a CT be that large."""
     voxels = math.prod(grid.size)
-    return voxels <= MAX_VOXELS and voxels <= MAX_DEFLATE * path.stat().st_size
+    return voxels <= MAX_VOXELS and voxels <= MOST_COMPRESSION * path.stat().st_size
 
 
 def _odd(grid: Grid) -> list[tuple[str, str]]:

@@ -5,10 +5,11 @@ only, and the voxels of NIfTI files are read here (`kits.io.nifti`): once, check
 """
 
 from kits.io.reading import check_file, read_geometry, read_labels, read_volume
-from kits.io.writing import whole_file, write_json, write_labels, write_text, write_volume
+from kits.io.writing import make_folder, whole_file, write_json, write_labels, write_text, write_volume
 
 __all__ = [
     "check_file",
+    "make_folder",
     "read_geometry",
     "read_labels",
     "read_volume",

@@ -34,7 +34,7 @@ _HEADER = np.dtype(
 # What is decompressed at a time: it stays in a core's cache while it is swapped, checked and converted.
 _CHUNK_BYTES = 1 << 18
 # Deflate codes at most 258 bytes in 2 bits: a header that promises more than the file can hold is refused before memory is taken.
-_MOST_COMPRESSION = 1032
+MOST_COMPRESSION = 1032
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _compressed(path: Path) -> bool:
 
 def _refuse_what_cannot_fit(path: Path, expected: int) -> None:
     size = path.stat().st_size
-    if _compressed(path) and expected > size * _MOST_COMPRESSION:
+    if _compressed(path) and expected > size * MOST_COMPRESSION:
         raise KitsError(f"{path}: incomplete, {size} compressed bytes cannot hold {expected}; copy it again")
     if not _compressed(path) and expected > size:
         raise KitsError(f"{path}: incomplete, {size} of {expected} bytes; copy it again")

@@ -62,6 +62,18 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def make_folder(folder: Path, key: str) -> None:
+    """Make a folder that the configuration names as `key`.
+
+    Raises:
+        KitsError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitsError(f"{key}={folder}: cannot be made ({error.strerror}); give a folder that you may write") from error
+
+
 @contextmanager
 def whole_file(path: Path, suffix: str) -> Iterator[Path]:
     """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from kits.errors import KitsError
 from kits.io import read_geometry, read_labels, read_volume, write_labels, write_text, write_volume
 from kits.volume import Grid, grid_of
+from tests.conftest import SHARED
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 KITS_AFFINE = np.array([[0, 0, -0.8, 30.0], [0, -0.7, 0, 40.0], [-3.0, 0, 0, 50.0], [0, 0, 0, 1]])
 
 

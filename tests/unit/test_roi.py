@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from scipy import ndimage
 from kits.io import read_labels
 from kits.roi import Box, body_box, coverage, find_rois, jitter
 from kits.volume import labels_to_coarse, plane_grid
+from tests.conftest import SHARED
 
-KITS19 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "kits19"
+KITS19 = SHARED / "kits19"
 
 corners = st.tuples(*[st.tuples(st.integers(0, 19), st.integers(0, 19)).map(sorted) for _ in range(3)])
 boxes = corners.map(lambda pairs: Box(tuple(a for a, _ in pairs), tuple(b + 1 for _, b in pairs)))
