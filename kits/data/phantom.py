@@ -25,7 +25,7 @@ from kits.errors import KitsError
 from kits.io import make_folder, read_labels, write_json
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.parallel import map_cases
-from kits.volume import Grid, to_image
+from kits.volume import Grid, Volume, to_image
 
 # nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
 KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
@@ -47,6 +47,7 @@ class Plan:
     tumor_radius: tuple[float, float]
     phases: dict[str, float]
     variety: float
+    thin_mm: tuple[float, float] | None
 
 
 def write_dataset(
@@ -62,6 +63,7 @@ def write_dataset(
     tumor_radius: list[float],
     phases: dict[str, float],
     variety: dict[str, float],
+    thin_mm: list[float] | None,
 ) -> list[str]:
     """Write `case_XXXXX/{imaging,segmentation}.nii.gz` and `kits.json` under `output`.
 
@@ -74,6 +76,7 @@ def write_dataset(
         tumor_radius: smallest and largest tumor in mm (drawn cases only).
         phases: weight of each contrast phase of `kits.data.phases.PHASES`.
         variety: 0 to 1, for cases that are `drawn` and for those on given `labels` (see `kits.data.variety`).
+        thin_mm: mm between slices and between pixels that given `labels` are thinned to, by whole strides; None leaves them.
 
     Returns:
         The case ids.
@@ -90,6 +93,7 @@ def write_dataset(
     amount = checked_variety(variety, "drawn" if labels is None else "labels")
     ranges = checked_range("spacing_z", spacing_z, 20), checked_range("spacing_xy", spacing_xy, 20)
     radii = checked_range("tumor_radius", tumor_radius, 100)
+    thin = None if thin_mm is None else checked_thinning(thin_mm, drawn=labels is None)
     sources: list[tuple[str, Path | None]]
     if labels is not None:
         sources = [(path.parent.name, path) for path in find_label_maps(Path(labels))[:cases]]
@@ -97,7 +101,8 @@ def write_dataset(
         sources = [(f"case_{number:05d}", None) for number in range(cases)]
     else:
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
-    plans = [Plan(case_id, Path(output), seed, source, *ranges, matrix, radii, phases, amount) for case_id, source in sources]
+    options = (*ranges, matrix, radii, phases, amount, thin)
+    plans = [Plan(case_id, Path(output), seed, source, *options) for case_id, source in sources]
     make_folder(Path(output), "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
     records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
@@ -131,6 +136,14 @@ def checked_range(name: str, values: list[float], highest: float) -> tuple[float
     return float(low), float(high)
 
 
+def checked_thinning(values: object, *, drawn: bool) -> tuple[float, float]:
+    """mm between slices and between pixels; drawn cases have `spacing_z` and `spacing_xy` for that."""
+    numbers = values if isinstance(values, list) and len(values) == 2 else []
+    if drawn or len(numbers) != 2 or not all(isinstance(step, int | float) and 0 < step <= 50 for step in numbers):
+        raise KitsError(f"thin_mm={values}: give mm between slices and between pixels, as in thin_mm=[4,1.6], with labels=DIR")
+    return float(numbers[0]), float(numbers[1])
+
+
 def find_label_maps(folder: Path) -> list[Path]:
     """`case_*/segmentation.nii.gz` in the order of their names."""
     if not folder.is_dir():
@@ -149,7 +162,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
         labels, cysts, grid = drawn_case(rng, plan)
     else:
         volume = read_labels(plan.source, allowed=(BACKGROUND, KIDNEY, TUMOR))
-        labels, grid = volume.array, volume.grid
+        labels, grid = (volume.array, volume.grid) if plan.thin_mm is None else thinned(volume, plan.thin_mm)
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
@@ -181,6 +194,16 @@ def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8],
     labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius)
     size = (len(labels), plan.matrix, plan.matrix)
     return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
+
+
+def thinned(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
+    """Every n-th slice, row and column of a label map, for about these mm, and a grid for them in KiTS19's axes."""
+    wanted = (thin_mm[0], thin_mm[1], thin_mm[1])
+    strides = [max(1, round(mm / step)) for mm, step in zip(wanted, volume.spacing, strict=True)]
+    labels = np.ascontiguousarray(volume.array[tuple(slice(stride // 2, None, stride) for stride in strides)])
+    z, y, x = (step * stride for step, stride in zip(volume.spacing, strides, strict=True))
+    depth, height, width = labels.shape
+    return labels, Grid((depth, height, width), (z, y, x), (0.0, 0.0, 0.0), KITS19_DIRECTION)
 
 
 def as_stored(array: NDArray[np.int16], grid: Grid) -> sitk.Image:

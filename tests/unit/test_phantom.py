@@ -171,6 +171,19 @@ def test_given_labels_and_geometry_are_kept(drawn: Path, tmp_path: Path) -> None
     assert np.median(hu[label > 0]) > np.median(hu[shell]) + 10
 
 
+def test_thinned_label_maps_are_every_nth_voxel_of_the_given_ones_in_the_right_place(drawn: Path, tmp_path: Path) -> None:
+    _, source = pair(drawn, "case_00000")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "case_00000").symlink_to(drawn / "case_00000")
+    z, xy = (float(step) for step in source.header.get_zooms()[:2])
+    write(tmp_path / "out", labels=tmp_path / "source", cases=None, thin_mm=[2.2 * z, 3 * xy])
+    _, labels = pair(tmp_path / "out", "case_00000")
+    # Slices are counted downwards in both files and upwards here.
+    upwards, thin = (np.asarray(image.dataobj)[::-1] for image in (source, labels))
+    np.testing.assert_array_equal(thin, upwards[1::2, 1::3, 1::3])
+    np.testing.assert_allclose(labels.header.get_zooms(), (2 * z, 3 * xy, 3 * xy), rtol=1e-5)
+
+
 def test_the_order_of_axes_in_the_file_does_not_turn_the_body(tmp_path: Path) -> None:
     rng_labels, _ = draw_labels(np.random.default_rng(1), 10.0, 5.5, 64, (6, 50))
     pictures = []
@@ -228,6 +241,8 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
         ({"phases": 3}, "phases=3"),
         ({"labels": "nowhere"}, "labels=nowhere"),
         ({"labels": "."}, "segmentation.nii.gz"),
+        ({"thin_mm": [4, 1.6]}, "labels=DIR"),
+        ({"labels": ".", "thin_mm": [4]}, "thin_mm=[4]"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_option(
