@@ -13,7 +13,7 @@ from kits.config import require
 from kits.data.boxes import with_boxes
 from kits.data.cache import FORMAT, cache_settings, read_record
 from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
-from kits.data.splits import read_split
+from kits.data.splits import read_split, some_of
 from kits.errors import KitsError
 
 PATCHES = {"coarse": CoarseWindows, "fine": RoiPatches}
@@ -60,6 +60,7 @@ class KitsDataModule:
         index = read_index(cache, cache_settings(self.data))
         self.data_hash: str = index["data_hash"]
         self.split = split_of(cache, index["cases"], self.data["split"], config.get("fold"))
+        self.split["train"] = some_of(self.split["train"], self.data["train_cases"], self.seed)
         records = index["cases"]
         if self.stage == "fine" and self.data["roi"] == "oof":
             records = with_boxes(records, Path(require(self.data["boxes"], "data.boxes", "add data.boxes=DIR/boxes.json")))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kits.config import check_whole
 from kits.data.cache import digest
 from kits.errors import KitsError
 from kits.io import write_json
@@ -217,3 +218,18 @@ def _some(ids: Iterable[str]) -> str:
     """The first few ids of many."""
     ordered = sorted(ids)
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
+
+
+def some_of(cases: list[str], count: int | None, seed: int) -> list[str]:
+    """So many of the cases, drawn with this seed, in their order; None is all. A larger count holds those of a smaller one.
+
+    Raises:
+        KitsError: there are not so many.
+    """
+    if count is None:
+        return cases
+    check_whole("data.train_cases", count, 1)
+    if count > len(cases):
+        raise KitsError(f"data.train_cases={count}: the split has {len(cases)} training cases; give at most that")
+    chosen = set(random.Random(seed).sample(range(len(cases)), len(cases))[:count])
+    return [case for position, case in enumerate(cases) if position in chosen]
