@@ -11,7 +11,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from kits.metrics.surfels import neighbor_codes, surfel_areas
-from kits.volume import Spacing, bounding_slices
+from kits.metrics.windows import common_window
+from kits.volume import Spacing
 
 # Points of a leaf that are tried one by one; 32 was the fastest of 8 to 64 on the surfaces of kidneys.
 LEAF = 32
@@ -37,7 +38,10 @@ class Surfaces:
         Both surfaces empty is 1, one empty is 0.
         """
         total = float(self.prediction_areas.sum() + self.truth_areas.sum())
-        near = self.prediction_areas[self.to_truth <= tolerance_mm].sum() + self.truth_areas[self.to_prediction <= tolerance_mm].sum()
+        near = (
+            self.prediction_areas[self.to_truth <= tolerance_mm].sum()
+            + self.truth_areas[self.to_prediction <= tolerance_mm].sum()
+        )
         return float(near) / total if total else 1.0
 
     def hausdorff(self, percent: float = 95.0) -> float:
@@ -60,7 +64,7 @@ def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing
         prediction, truth: masks of one shape (z, y, x); what lies outside the arrays is background.
         spacing: of the truth, (z, y, x) mm.
     """
-    window = _common_window(prediction, truth)
+    window = common_window(prediction, truth)
     if window is None:
         return Surfaces(*(np.zeros(0) for _ in range(4)))
     areas = surfel_areas(spacing)
@@ -77,7 +81,7 @@ def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spac
     Between the centers of border voxels (those with a face to the outside), each counted once; the percentile of each direction
     is interpolated, and the larger one is taken. Both masks empty is 0, one empty is infinite.
     """
-    window = _common_window(prediction, truth)
+    window = common_window(prediction, truth)
     if window is None:
         return 0.0
     borders = [_border_voxels(mask[window].astype(bool, copy=False)) for mask in (prediction, truth)]
@@ -85,14 +89,6 @@ def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spac
     if not len(found) or not len(true):
         return float("inf")
     return max(float(np.percentile(mm, percent)) for mm in _distances(found, true, borders, spacing))
-
-
-def _common_window(prediction: np.ndarray, truth: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest window around both masks."""
-    windows = [window for window in (bounding_slices(prediction), bounding_slices(truth)) if window is not None]
-    if not windows:
-        return None
-    return tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*windows, strict=True))
 
 
 def _as_bits(mask: np.ndarray) -> np.ndarray:
