@@ -48,7 +48,9 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
     lines += ["", *_detection(tumors, level)]
     missing = sum(not row.scored for row in rows)
     if missing:
-        lines.append(f"{missing} of {len(rows)} cases have no usable prediction and count as 0")
+        lines.append(
+            f"{missing} of {len(rows)} cases have no usable prediction and count as 0, their HD95 as the scan's diagonal"
+        )
     lines += [f"{row.case}: {row.status}" for row in rows if row.status != "ok"]
     return "\n".join(lines) + "\n"
 
