@@ -1,22 +1,24 @@
-"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: Dice of every expected case, and the means.
+"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: all figures of every expected case.
 
 `data` says of what set the truth is: the name of its label maps, and whether it tells cysts apart. KiTS19's scores count a cyst
-as kidney, in the truth and in the prediction; where the data set has cysts their own Dice is one column more.
+as kidney, in the truth and in the prediction; where the data set has cysts the hierarchical classes of KiTS21 and KiTS23 are
+scored beside KiTS19's.
 
 The expected cases decide, not the files found: a case without a usable prediction scores 0 and is listed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kits.cli import command
 from kits.errors import KitsError
+
+if TYPE_CHECKING:
+    from kits.metrics.summary import Row
 
 # Grids of one scan may differ in the last digits of their floats (KiTS19's own pairs do).
 SAME_MM, SAME_COSINE = 0.1, 1e-3
@@ -24,7 +26,7 @@ SAME_MM, SAME_COSINE = 0.1, 1e-3
 
 @command("evaluate")
 def main(config: dict[str, Any]) -> None:
-    """Score, write `cases.csv`, `summary.json` and `table.txt`, and print the table."""
+    """Score, write `cases.csv`, `tumors.csv`, `summary.json` and `table.txt`, and print the table."""
     from kits.data.index import case_ids
     from kits.data.splits import refuse_lone_fold
 
@@ -34,18 +36,9 @@ def main(config: dict[str, Any]) -> None:
     refuse_lone_fold(split, config["fold"])
     named = case_ids(config["cases"])
     cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=label_name)
-    options = {"cases": cases, "label_name": label_name, "classes": data["classes"], "workers": config["workers"]}
+    options = {"cases": cases, "label_name": label_name, "classes": data["classes"]}
+    options |= {key: config[key] for key in ("measures", "bootstrap", "workers")}
     print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **options))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One case: its Dice scores by name, and `ok` or what is wrong with it."""
-
-    case: str
-    scores: dict[str, float]
-    status: str
-    scored: bool
 
 
 def expected_cases(
@@ -84,6 +77,8 @@ def evaluate(
     cases: Sequence[str],
     label_name: str,
     classes: Sequence[str],
+    measures: Mapping[str, Any],
+    bootstrap: Mapping[str, Any],
     workers: int,
 ) -> str:
     """Score `prediction/CASE.nii.gz` against `truth/CASE/LABEL_NAME` and write the results to `output`.
@@ -91,58 +86,65 @@ def evaluate(
     Args:
         cases: the expected cases, in the order of the table.
         label_name, classes: of the truth's data set, `data.label_name` and `data.classes`.
+        measures, bootstrap: as in conf/evaluate.yaml.
         workers: processes; 1 stays in this one.
 
     Returns:
         The table that is also written to `table.txt`.
 
     Raises:
-        KitsError: no folder of predictions, or a label map of the truth is damaged.
+        KitsError: no folder of predictions, a label map of the truth is damaged, or a measure is set to what it cannot be.
     """
     from kits.io import write_json, write_text
-    from kits.metrics import summarize
+    from kits.labels import evaluated_regions
+    from kits.metrics.bootstrap import Bootstrap
+    from kits.metrics.case import Measures, columns
+    from kits.metrics.summary import Row, summary_of
+    from kits.metrics.tables import cases_csv, readable, tumors_csv
     from kits.parallel import map_cases
 
     if not prediction.is_dir():
         raise KitsError(f"prediction={prediction}: no such folder; give the output of kits.predict")
-    calls = [(prediction, truth / case / label_name, case, classes) for case in cases]
+    measured, draws = Measures(**measures), Bootstrap(len(cases), **bootstrap)
+    calls = [(prediction, truth / case / label_name, case, classes, measured) for case in cases]
     rows = [row for row in map_cases(score, calls, workers=workers, desc="evaluate") if isinstance(row, Row)]
-    means = summarize(row.scores for row in rows)
-    missing = [row.case for row in rows if not row.scored]
-    summary: dict[str, Any] = {"cases": len(rows), **means, **({"missing": missing} if missing else {})}
-    table = as_table(rows, means)
-    write_text(output / "cases.csv", as_csv(rows))
+    documented = columns(evaluated_regions(classes), measured)
+    summary = summary_of(rows, documented, measured, draws)
+    table = readable(rows, documented, summary)
+    write_text(output / "cases.csv", cases_csv(rows, documented))
+    write_text(output / "tumors.csv", tumors_csv(rows))
     write_json(output / "summary.json", summary)
     write_text(output / "table.txt", table)
     return table
 
 
-def score(prediction: Path, truth: Path, case: str, classes: Sequence[str]) -> Row:
+def score(prediction: Path, truth: Path, case: str, classes: Sequence[str], measures: Any) -> Row:
     """One case; whatever is wrong with its prediction becomes its status and scores 0.
 
     Args:
         prediction: folder of predictions.
         truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
+        measures: `kits.metrics.case.Measures`.
 
     Raises:
         KitsError: the truth itself is damaged.
     """
     from kits.io import read_labels
-    from kits.labels import CLASSES, regions_of
-    from kits.metrics import score_case, score_names
+    from kits.labels import CLASSES, evaluated_regions
+    from kits.metrics.case import measure_case
+    from kits.metrics.summary import Row
 
+    # The truth's spacing holds for both: a prediction's header may say anything.
     true = read_labels(truth, allowed=range(len(classes)))
-    regions = regions_of(classes)
+    case_of = partial(measure_case, truth=true.array, spacing=true.spacing, regions=evaluated_regions(classes), measures=measures)
     path = prediction / f"{case}.nii.gz"
-    nothing = dict.fromkeys(score_names(regions), 0.0)
-    if not path.is_file():
-        return Row(case, nothing, f"missing: no {path.name}", scored=False)
     try:
+        if not path.is_file():
+            raise KitsError(f"missing: no {path.name}")
         found = read_labels(path, allowed=range(len(CLASSES)))
-        scores = score_case(found.array, true.array, regions)
+        return Row(case, case_of(found.array), geometry_status(found.grid, true.grid), scored=True)
     except KitsError as error:
-        return Row(case, nothing, str(error), scored=False)
-    return Row(case, scores, geometry_status(found.grid, true.grid), scored=True)
+        return Row(case, case_of(None), str(error), scored=False)
 
 
 def geometry_status(found: Any, true: Any) -> str:
@@ -153,31 +155,6 @@ def geometry_status(found: Any, true: Any) -> str:
         if not np.allclose(getattr(found, part), getattr(true, part), rtol=0, atol=tolerance):
             return f"ok, but its {part} is not the truth's"
     return "ok"
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """`case,kidney,tumor,composite,status`, one line a case; `cyst` after the tumor where there are any."""
-    names = list(rows[0].scores)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", *names, "status"])
-    for row in rows:
-        writer.writerow([row.case, *(f"{row.scores[name]:.6f}" for name in names), row.status])
-    return text.getvalue()
-
-
-def as_table(rows: Sequence[Row], means: dict[str, float]) -> str:
-    """The scores for a reader, the mean last, and a line for the cases that scored 0 for want of a usable prediction."""
-    width = max(len(row.case) for row in rows)
-    lines = [f"{'case':<{width}} " + "".join(f"{name:>11}" for name in means)]
-    for row in rows:
-        values = "".join(f"{row.scores[name]:11.4f}" for name in means)
-        lines.append(f"{row.case:<{width}} {values}" + ("" if row.status == "ok" else f"  {row.status}"))
-    lines.append(f"{'mean':<{width}} " + "".join(f"{means[name]:11.4f}" for name in means))
-    missing = sum(not row.scored for row in rows)
-    if missing:
-        lines.append(f"{missing} of {len(rows)} cases have no usable prediction and count as 0")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

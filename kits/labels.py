@@ -12,6 +12,8 @@ Regions = Mapping[str, tuple[int, ...]]
 # KiTS19 scores "kidney" as label > 0 and "tumor" as label > 1 (Heller et al., arXiv 1904.00445), and marks a cyst as kidney.
 REGIONS: Regions = {"kidney": (KIDNEY, TUMOR, CYST), "tumor": (TUMOR,)}
 CYST_REGION: Regions = {"cyst": (CYST,)}
+# What KiTS21 and KiTS23 rank by, each inside the one before (KITS_HEC_LABEL_MAPPING in their kits21/configuration/labels.py).
+HIERARCHICAL_REGIONS: Regions = {"kidney": (KIDNEY, TUMOR, CYST), "masses": (TUMOR, CYST), "tumor": (TUMOR,)}
 
 # Of two labels for one voxel the later stays: KiTS21 and KiTS23 lay down kidneys, then cysts, then tumors
 # (LABEL_AGGREGATION_ORDER in their kits21/configuration/labels.py).
@@ -21,3 +23,8 @@ PRECEDENCE = (BACKGROUND, KIDNEY, CYST, TUMOR)
 def regions_of(classes: Sequence[str]) -> Regions:
     """KiTS19's regions and, where a data set with these classes tells cysts apart, theirs."""
     return {**REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
+
+
+def evaluated_regions(classes: Sequence[str]) -> Regions:
+    """What an evaluation against a truth with these classes scores: the hierarchical classes too where it tells cysts apart."""
+    return {**HIERARCHICAL_REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS

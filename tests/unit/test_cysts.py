@@ -210,19 +210,22 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
     folder = write_case(tmp_path / "truth", "case_00000", labels.astype(np.int16), truth)
     grid = read_labels(folder / "segmentation.nii.gz", allowed=range(4)).grid
     write_labels(tmp_path / "found" / "case_00000.nii.gz", found, grid)
-    data = compose(
+    config = compose(
         "evaluate", ["prediction=x", "truth=x", "output=x", f"data={'kits19' if knows == 'prediction' else 'kits23'}"]
-    )["data"]
-    options = {"label_name": data["label_name"], "classes": data["classes"]}
+    )
+    options = {key: config["data"][key] for key in ("label_name", "classes")}
+    options |= {key: config[key] for key in ("measures", "bootstrap")}
     table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=["case_00000"], workers=1, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["kidney"] == summary["tumor"] == summary["composite"] == 1
     assert summary.get("cyst") == {"truth": 0, "prediction": None, "both": 1}[knows]
+    if knows == "truth":  # the tumor's voxels of the masses are found, the cyst's are not
+        tumor, cyst = ((labels == label).sum() for label in (2, 3))
+        assert summary["masses"] == pytest.approx(2 * tumor / (2 * tumor + cyst))
     assert ("cyst" in table) == ("cyst" in summary)
     header = (tmp_path / "out" / "cases.csv").read_text().splitlines()[0]
-    assert header == (
-        "case,kidney,tumor,composite,status" if knows == "prediction" else "case,kidney,tumor,cyst,composite,status"
-    )
+    dice = "kidney,tumor,composite" if knows == "prediction" else "kidney,masses,tumor,cyst,composite,hec"
+    assert header.startswith(f"case,{dice},kidney_surface_dice,")
 
 
 def test_evaluation_names_the_data_set_that_a_truth_needs(tmp_path: Path) -> None:

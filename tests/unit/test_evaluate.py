@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from kits.cli import compose
 from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.evaluate import evaluate, expected_cases
@@ -30,7 +32,12 @@ def predictions(kits_tree: Path, tmp_path: Path) -> Path:
     return folder
 
 
-KITS19 = {"label_name": LABEL_NAME, "classes": KITS19_CLASSES}
+CONFIG = compose("evaluate", ["prediction=x", "truth=x", "output=x"])
+KITS19 = {
+    "label_name": LABEL_NAME,
+    "classes": KITS19_CLASSES,
+    **{key: CONFIG[key] for key in ("measures", "bootstrap")},
+}
 NAME = {"label_name": LABEL_NAME}
 CASES = [f"case_{number:05d}" for number in range(4)]
 
@@ -47,21 +54,22 @@ def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path
     assert "missing" in rows[2]["status"]
     assert "voxels" in rows[3]["status"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary == {
-        "cases": 4,
-        "kidney": 0.5,
-        "tumor": 0.25,
-        "composite": 0.375,
-        "missing": ["case_00002", "case_00003"],
-    }
+    means = {"cases": 4, "kidney": 0.5, "tumor": 0.25, "composite": 0.375, "missing": ["case_00002", "case_00003"]}
+    assert {key: summary[key] for key in means} == means
+    assert list(summary) == [*means, "columns", "tumors", "intervals"]
     assert (tmp_path / "out" / "table.txt").read_text() == table
     assert "2 of 4 cases have no usable prediction" in table
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cases.csv", "summary.json", "table.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "cases.csv",
+        "summary.json",
+        "table.txt",
+        "tumors.csv",
+    ]
 
 
 def test_a_whole_set_has_no_key_for_missing_cases(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
     evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1, **KITS19)
-    assert set(json.loads((tmp_path / "summary.json").read_text())) == {"cases", "kidney", "tumor", "composite"}
+    assert "missing" not in json.loads((tmp_path / "summary.json").read_text())
 
 
 def test_a_damaged_prediction_scores_zero(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
@@ -110,3 +118,112 @@ def test_wrong_folders_and_cases_are_named(kits_tree: Path, tmp_path: Path) -> N
         expected_cases(kits_tree, [], None, "validation", **NAME)
     with pytest.raises(KitsError, match="no such folder"):
         evaluate(tmp_path / "absent", kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    return {row["case"]: row for row in csv.DictReader((folder / "cases.csv").read_text().splitlines())}
+
+
+def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+    found = rows_of(tmp_path)
+    diagonal = np.linalg.norm([20 * 4.0, 64 * 1.5, 64 * 1.5])  # of the trees' grids
+    perfect, absent = found["case_00000"], found["case_00002"]
+    for region in ("kidney", "tumor"):
+        assert float(perfect[f"{region}_surface_dice"]) == 1
+        assert float(perfect[f"{region}_hd95_mm"]) == float(perfect[f"{region}_difference_ml"]) == 0
+        assert float(absent[f"{region}_surface_dice"]) == 0
+        assert float(absent[f"{region}_hd95_mm"]) == pytest.approx(diagonal)
+        assert float(absent[f"{region}_difference_ml"]) == pytest.approx(-float(absent[f"{region}_ml"]))
+        assert float(absent[f"{region}_difference_percent"]) == pytest.approx(-100)
+    assert (absent["tumors"], absent["tumors_found"], absent["tumors_predicted"]) == ("1", "0", "0")
+    # A tumor that was called kidney is missed like one without a prediction, and cannot better the mean by dropping out of it.
+    assert float(found["case_00001"]["tumor_hd95_mm"]) == pytest.approx(diagonal)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["columns"]["tumor_hd95_mm"]["mean"] == pytest.approx(0.75 * diagonal)
+    assert summary["columns"]["tumor_hd95_mm"]["cases"] == 4
+    assert summary["tumors"]["recall"]["all"] | {"low": 0, "high": 0} == {
+        "share": 0.25, "low": 0, "high": 0, "matched": 1, "of": 4,
+    }  # fmt: skip
+    assert summary["tumors"]["precision"]["all"]["of"] == 1
+
+
+def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    header = (tmp_path / "cases.csv").read_text().splitlines()[0].split(",")
+    assert ["case", *summary["columns"]] == header[: 1 + len(summary["columns"])]
+    assert {column["unit"] for column in summary["columns"].values()} == {"1", "mm", "mL", "%"}
+    assert "DeepMind" in summary["columns"]["kidney_hd95_mm"]["meaning"]
+    assert "1.0330772532390826 mm" in summary["columns"]["kidney_surface_dice"]["meaning"]
+    kidney = summary["columns"]["kidney"]
+    assert kidney["low"] <= kidney["mean"] <= kidney["high"]
+    assert summary["intervals"]["resamples"] == CONFIG["bootstrap"]["resamples"]
+    assert max(len(line) for line in table.splitlines() if not line.startswith("case_000")) <= 100
+    evaluate(predictions, kits_tree, tmp_path / "again", cases=CASES, workers=1, **KITS19)
+    assert json.loads((tmp_path / "again" / "summary.json").read_text()) == summary
+
+
+def test_the_truths_spacing_counts_whatever_the_predictions_header_says(
+    kits_tree: Path, predictions: Path, tmp_path: Path
+) -> None:
+    options = {"cases": ["case_00001"], "workers": 1, **KITS19}
+    evaluate(predictions, kits_tree, tmp_path / "before", **options)
+    image = nib.load(predictions / "case_00001.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), 3 * image.affine), predictions / "case_00001.nii.gz")
+    table = evaluate(predictions, kits_tree, tmp_path / "after", **options)
+    assert "its spacing is not the truth's" in table
+    before, after = (rows_of(tmp_path / folder)["case_00001"] for folder in ("before", "after"))
+    assert {**before, "status": ""} == {**after, "status": ""}
+
+
+def test_a_label_out_of_range_is_named_and_scores_zero(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    image = nib.load(predictions / "case_00000.nii.gz")
+    labels = np.asarray(image.dataobj).copy()
+    labels[labels == 2] = 7
+    nib.save(nib.Nifti1Image(labels, image.affine), predictions / "case_00000.nii.gz")
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
+    row = rows_of(tmp_path)["case_00000"]
+    assert "7" in row["status"]
+    assert "case_00000.nii.gz" in row["status"]
+    assert float(row["kidney"]) == 0
+
+
+def test_a_truth_without_a_tumor(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    """Nothing there and nothing found is perfect; something found is as wrong as can be, and a percentage of nothing is none."""
+    truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
+    for case in CASES[:2]:
+        write_labels(tmp_path / "truth" / case / LABEL_NAME, np.minimum(truth.array, 1), truth.grid)
+        write_labels(
+            tmp_path / "found" / f"{case}.nii.gz", truth.array if case == CASES[0] else np.minimum(truth.array, 1), truth.grid
+        )
+    table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    false, none = (rows_of(tmp_path / "out")[case] for case in CASES[:2])
+    assert (float(none["tumor"]), float(none["tumor_surface_dice"]), float(none["tumor_hd95_mm"])) == (1, 1, 0)
+    assert float(none["tumor_difference_percent"]) == 0
+    assert (float(false["tumor"]), float(false["tumor_surface_dice"])) == (0, 0)
+    assert float(false["tumor_hd95_mm"]) > 100
+    assert false["tumor_difference_percent"] == ""
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["columns"]["tumor_difference_percent"]["cases"] == 1
+    assert summary["tumors"]["recall"]["all"]["share"] is None
+    assert summary["tumors"]["precision"]["all"]["share"] == 0
+    assert "true tumors found: there are none" in table
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"hd95": "median"}, "measures.hd95=median: no such definition; take one of surfels, voxels"),
+        ({"overlap": 2}, "measures.overlap=2"),
+        ({"sizes_mm": [40, 20]}, "measures.sizes_mm"),
+        ({"tolerances_mm": {"liver": 1}}, "measures.tolerances_mm.liver: no such region"),
+    ],
+)
+def test_measures_that_cannot_be_are_named(
+    kits_tree: Path, predictions: Path, tmp_path: Path, override: dict[str, object], words: str
+) -> None:
+    options = {**KITS19, "measures": {**CONFIG["measures"], **override}}
+    with pytest.raises(KitsError, match=re.escape(words)):
+        evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **options)
+    assert not (tmp_path / "out").exists()

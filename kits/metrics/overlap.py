@@ -13,7 +13,7 @@ import numpy as np
 
 from kits.errors import KitsError
 from kits.labels import CLASSES, REGIONS, Regions
-from kits.volume import Spacing, bounding_slices
+from kits.metrics.windows import common_window
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -73,12 +73,9 @@ def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REG
             f"prediction has {prediction.shape} voxels (z, y, x) but the truth has {truth.shape}; predict in the scan's own grid"
         )
     table = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
-    windows = [window for window in (bounding_slices(prediction), bounding_slices(truth)) if window is not None]
-    if windows:  # outside both windows everything is background, which no score counts
-        union = tuple(
-            slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*windows, strict=True)
-        )
-        for found, true in zip(prediction[union], truth[union], strict=True):
+    window = common_window(prediction, truth)
+    if window is not None:  # outside it everything is background, which no score counts
+        for found, true in zip(prediction[window], truth[window], strict=True):
             table += confusion(found, true)
     return scores_from_confusion(table, regions)
 
@@ -93,19 +90,3 @@ def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
     if not rows:
         raise KitsError("no cases to average; name at least one")
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """The volume of every region in mL; the kidney's holds its tumors and cysts, as its score does.
-
-    Args:
-        labels: uint8 (z, y, x).
-        spacing: (z, y, x) mm.
-    """
-    window = bounding_slices(labels)
-    counts = [0] * len(CLASSES)
-    if window is not None:
-        for label in range(1, len(CLASSES)):
-            counts[label] = int(np.count_nonzero(labels[window] == label))
-    voxel_ml = float(np.prod(spacing)) / 1000
-    return {region: sum(counts[label] for label in inside) * voxel_ml for region, inside in regions.items()}

@@ -1,0 +1,27 @@
+"""Scores of a segmentation against the truth.
+
+Here: overlap, volumes and means, which need numpy alone. `surface`, `detection` and `case` are imported by their names, since
+they bring scipy's trees and the component finder.
+"""
+
+from kits.metrics.overlap import (
+    confusion,
+    dice,
+    dice_from_counts,
+    score_case,
+    score_names,
+    scores_from_confusion,
+    summarize,
+)
+from kits.metrics.volumes import volumes_ml
+
+__all__ = [
+    "confusion",
+    "dice",
+    "dice_from_counts",
+    "score_case",
+    "score_names",
+    "scores_from_confusion",
+    "summarize",
+    "volumes_ml",
+]

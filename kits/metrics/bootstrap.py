@@ -1,0 +1,55 @@
+"""Intervals of means over cases: the cases are drawn anew, with replacement, and the mean is taken of each draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kits.errors import KitsError
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Draws of the same cases for every figure, so that figures of one evaluation vary together.
+
+    Attributes:
+        cases: how many there are.
+        resamples: draws.
+        level: of the percentile interval, e.g. 0.95.
+        seed: the same seed gives the same intervals.
+    """
+
+    cases: int
+    resamples: int
+    level: float
+    seed: int
+    draws: np.ndarray = field(init=False, repr=False)  # (resamples, cases): how often each case is in each draw
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or not 0 < self.level < 1:
+            raise KitsError(
+                f"bootstrap: resamples={self.resamples}, level={self.level}: take 1 or more resamples and a level between 0 and 1"
+            )
+        rng = np.random.default_rng(self.seed)
+        draws = rng.multinomial(self.cases, np.full(self.cases, 1 / self.cases), size=self.resamples)
+        object.__setattr__(self, "draws", draws.astype(np.float64))
+
+    def interval(self, numerators: Sequence[float], denominators: Sequence[float] | None = None) -> tuple[float, float] | None:
+        """The percentile interval of sum(numerators) / sum(denominators); without denominators that of the mean.
+
+        Cases whose numerator is NaN are left out of both sums, and draws without any denominator out of the interval.
+
+        Returns:
+            (low, high); None for fewer than two cases that count.
+        """
+        over = np.asarray(numerators, float)
+        under = np.ones(self.cases) if denominators is None else np.asarray(denominators, float)
+        counts = np.isfinite(over) & (under > 0)
+        if counts.sum() < 2:
+            return None
+        below = self.draws @ np.where(counts, under, 0)
+        ratios = (self.draws @ np.where(counts, over, 0))[below > 0] / below[below > 0]
+        low, high = np.quantile(ratios, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(low), float(high)

@@ -1,0 +1,104 @@
+"""All cases together: means with their intervals, and how many tumors were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from kits.metrics.bootstrap import Bootstrap
+from kits.metrics.case import Case, Column, Measures
+from kits.metrics.detection import Component, matched_of, size_classes
+
+EVERY_SIZE = (0.0, float("inf"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One expected case: its figures, `ok` or what is wrong with it, and whether it has a usable prediction."""
+
+    case: str
+    figures: Case
+    status: str
+    scored: bool
+
+
+def summary_of(rows: Sequence[Row], documented: Mapping[str, Column], measures: Measures, bootstrap: Bootstrap) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    `cases`, the means of the Dice scores and the list `missing` (where there are missing cases) come first; then every column
+    with its unit and meaning, the tumors, and how the intervals were made.
+    """
+    figures = {name: describe([row.figures.values[name] for row in rows], bootstrap) for name in documented}
+    missing = [row.case for row in rows if not row.scored]
+    return {
+        "cases": len(rows),
+        **{name: figures[name]["mean"] for name, column in documented.items() if is_dice(name, column)},
+        **({"missing": missing} if missing else {}),
+        "columns": {
+            name: {"unit": column.unit, "meaning": column.meaning, **figures[name]} for name, column in documented.items()
+        },
+        "tumors": tumors_of(rows, measures, bootstrap),
+        "intervals": {
+            "method": "percentile bootstrap over cases",
+            "level": bootstrap.level,
+            "resamples": bootstrap.resamples,
+            "seed": bootstrap.seed,
+        },
+    }
+
+
+def is_dice(name: str, column: Column) -> bool:
+    """Whether a column is one of volume overlap."""
+    return column.unit == "1" and not name.endswith("_surface_dice")
+
+
+def describe(values: Sequence[float], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Mean with its interval, median and, where some are negative, the mean of the absolute values; null where nothing counts.
+
+    Cases without a value (NaN) are left out; `cases` says how many are not.
+    """
+    known = np.array([value for value in values if isfinite(value)])
+    if not len(known):
+        return {"mean": None, "low": None, "high": None, "median": None, "cases": 0}
+    low, high = bootstrap.interval(values) or (None, None)
+    signed = {"mean_absolute": float(np.abs(known).mean())} if (known < 0).any() else {}
+    return {
+        "mean": float(known.mean()),
+        "low": low,
+        "high": high,
+        "median": float(np.median(known)),
+        **signed,
+        "cases": len(known),
+    }
+
+
+def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Recall over the tumors of the truth and precision over those of the prediction, of all cases together and by size.
+
+    By size: recall by the true tumor's, precision by the predicted one's.
+    """
+    true, predicted = ([row.figures.true_tumors for row in rows], [row.figures.predicted_tumors for row in rows])
+    sizes = {"all": EVERY_SIZE, **size_classes(measures.sizes_mm)}
+    return {
+        "rule": f"a connected tumor counts where the other side covers at least {measures.overlap:g} of its voxels; those below "
+        f"{measures.least_mm:g} mm are left out; sizes are diameters of the ball of a tumor's volume",
+        "recall": {name: share(true, limits, bootstrap) for name, limits in sizes.items()},
+        "precision": {name: share(predicted, limits, bootstrap) for name, limits in sizes.items()},
+    }
+
+
+def share(tumors: Sequence[Sequence[Component]], limits: tuple[float, float], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Matched tumors over all of these diameters; `share` is null where there is none.
+
+    Args:
+        tumors: by case.
+        limits: low <= diameter < high, mm.
+    """
+    counts = [matched_of(found, limits) for found in tumors]
+    matched, total = (sum(column) for column in zip(*counts, strict=True))
+    low, high = bootstrap.interval([one for one, _ in counts], [all_ for _, all_ in counts]) or (None, None)
+    return {"share": matched / total if total else None, "low": low, "high": high, "matched": matched, "of": total}

@@ -1,0 +1,145 @@
+"""Distances between the surfaces of two masks: surface Dice at a tolerance, and the 95th percentile of the Hausdorff distance.
+
+Nothing here depends on how large the arrays are beyond the box around both masks: that box is all that is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from kits.metrics.surfels import neighbor_codes, surfel_areas
+from kits.metrics.windows import common_window
+from kits.volume import Spacing
+
+# Points of a leaf that are tried one by one: a tree serves one batch of queries, so it is built coarser than scipy's 10 or 16.
+LEAF = 32
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The elements of two surfaces.
+
+    Attributes:
+        to_truth, to_prediction: mm from each element of the prediction to the truth's nearest one, and the other way round.
+        prediction_areas, truth_areas: of the elements, in the same order, mm2.
+    """
+
+    to_truth: np.ndarray
+    to_prediction: np.ndarray
+    prediction_areas: np.ndarray
+    truth_areas: np.ndarray
+
+    def dice(self, tolerance_mm: float) -> float:
+        """Surface Dice (Nikolov et al., arXiv 1809.04430): the share of both areas that lies within the tolerance of the other.
+
+        Both surfaces empty is 1, one empty is 0.
+        """
+        total = float(self.prediction_areas.sum() + self.truth_areas.sum())
+        near = (
+            self.prediction_areas[self.to_truth <= tolerance_mm].sum()
+            + self.truth_areas[self.to_prediction <= tolerance_mm].sum()
+        )
+        return float(near) / total if total else 1.0
+
+    def hausdorff(self, percent: float = 95.0) -> float:
+        """DeepMind's robust Hausdorff distance in mm: the larger of the two directed percentiles, elements counted by area.
+
+        Both surfaces empty is 0, one empty is infinite.
+        """
+        if not len(self.to_truth) and not len(self.to_prediction):
+            return 0.0
+        return max(
+            _percentile_by_area(self.to_truth, self.prediction_areas, percent),
+            _percentile_by_area(self.to_prediction, self.truth_areas, percent),
+        )
+
+
+def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> Surfaces:
+    """The surface elements of two masks and their distances, as DeepMind's `surface-distance` defines them.
+
+    Args:
+        prediction, truth: masks of one shape (z, y, x); what lies outside the arrays is background.
+        spacing: of the truth, (z, y, x) mm.
+    """
+    window = common_window(prediction, truth)
+    if window is None:
+        return Surfaces(*(np.zeros(0) for _ in range(4)))
+    areas = surfel_areas(spacing)
+    codes = [neighbor_codes(_as_bits(mask[window])) for mask in (prediction, truth)]
+    surfaces = [code + np.uint8(1) > 1 for code in codes]  # neither 0, all outside, nor 255, all inside
+    found, true = (np.flatnonzero(surface) for surface in surfaces)
+    to_truth, to_prediction = _distances(found, true, surfaces, spacing)
+    return Surfaces(to_truth, to_prediction, areas[codes[0].ravel()[found]], areas[codes[1].ravel()[true]])
+
+
+def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, percent: float = 95.0) -> float:
+    """MONAI's percentile of the Hausdorff distance in mm, for comparison with figures that were computed with it.
+
+    Between the centers of border voxels (those with a face to the outside), each counted once; the percentile of each direction
+    is interpolated, and the larger one is taken. Both masks empty is 0, one empty is infinite.
+    """
+    window = common_window(prediction, truth)
+    if window is None:
+        return 0.0
+    borders = [_border_voxels(mask[window].astype(bool, copy=False)) for mask in (prediction, truth)]
+    found, true = (np.flatnonzero(border) for border in borders)
+    if not len(found) or not len(true):
+        return float("inf")
+    return max(float(np.percentile(mm, percent)) for mm in _distances(found, true, borders, spacing))
+
+
+def _as_bits(mask: np.ndarray) -> np.ndarray:
+    """A mask of any type as uint8 0 or 1."""
+    return mask.astype(bool, copy=False).view(np.uint8)
+
+
+def _border_voxels(mask: np.ndarray) -> np.ndarray:
+    """The voxels of a mask that share a face with the outside."""
+    whole = np.pad(mask, 1)
+    core = whole[1:-1, 1:-1, 1:-1]
+    inner = core.copy()
+    for axis in range(3):
+        for side in (slice(None, -2), slice(2, None)):
+            index = [slice(1, -1)] * 3
+            index[axis] = side
+            inner &= whole[tuple(index)]
+    return core & ~inner
+
+
+def _distances(found: np.ndarray, true: np.ndarray, maps: list[np.ndarray], spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """mm from every found point to the nearest true one, and the other way round; infinite where there is none.
+
+    Args:
+        found, true: positions in the flattened maps.
+        maps: bool, of the found and of the true points.
+    """
+    return _directed(found, true, maps[1], spacing), _directed(true, found, maps[0], spacing)
+
+
+def _directed(start: np.ndarray, goal: np.ndarray, goals: np.ndarray, spacing: Spacing) -> np.ndarray:
+    if not len(goal):
+        return np.full(len(start), np.inf)
+    distances = np.zeros(len(start))
+    apart = ~goals.ravel()[start]  # the others are goals themselves: where a segmentation is good, most are
+    if apart.any():
+        # A tree over the points alone: a distance map of the box costs far more, and most for a stray voxel far away.
+        tree = cKDTree(_points(goal, goals.shape, spacing), leafsize=LEAF, balanced_tree=False)
+        distances[apart] = tree.query(_points(start[apart], goals.shape, spacing))[0]
+    return distances
+
+
+def _points(flat: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
+    """Positions in a flattened array as (n, 3) mm."""
+    return np.stack(np.unravel_index(flat, shape), axis=1) * np.array(spacing)
+
+
+def _percentile_by_area(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
+    """The distance below which at least this share of the area lies; infinite where there is no surface to measure from."""
+    if not len(distances):
+        return float("inf")
+    order = np.argsort(distances)
+    share = np.cumsum(areas[order]) / areas.sum()
+    return float(distances[order[min(int(np.searchsorted(share, percent / 100)), len(order) - 1)]])

@@ -1,0 +1,31 @@
+"""Volumes of regions, and how far a predicted one is off."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kits.labels import CLASSES, Regions
+from kits.volume import Spacing, bounding_slices
+
+
+def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
+    """The volume of every region in mL; the kidney's holds its tumors and cysts, as its score does.
+
+    Args:
+        labels: uint8 (z, y, x).
+        spacing: (z, y, x) mm.
+    """
+    window = bounding_slices(labels)
+    counts = [0] * len(CLASSES)
+    if window is not None:
+        for label in range(1, len(CLASSES)):
+            counts[label] = int(np.count_nonzero(labels[window] == label))
+    voxel_ml = float(np.prod(spacing)) / 1000
+    return {region: sum(counts[label] for label in inside) * voxel_ml for region, inside in regions.items()}
+
+
+def difference_percent(predicted_ml: float, true_ml: float) -> float:
+    """The predicted volume less the true one, in percent of the true one; 0 where both are empty, NaN where only the truth is."""
+    if not true_ml:
+        return float("nan") if predicted_ml else 0.0
+    return 100 * (predicted_ml - true_ml) / true_ml
