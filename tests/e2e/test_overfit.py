@@ -1,4 +1,4 @@
-"""Every inter-slice operator and every fusion can learn one case by heart: nothing in the network stands in the way of a voxel."""
+"""Every inter-slice operator and every fusion can learn one case by heart: nothing in the network stands in the way."""
 
 from pathlib import Path
 
@@ -38,7 +38,8 @@ def roi(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[np
 
 
 # Each operator with the default fusion, and each fusion with the default operator.
-CHOICES = [*((operator, "concat") for operator in ("p3d", "conv3d", "zconv", "tsm", "acs", "none")), ("p3d", "gate"), ("p3d", "mean")]
+OPERATORS = ("p3d", "conv3d", "zconv", "tsm", "acs", "none")
+CHOICES = [*((operator, "concat") for operator in OPERATORS), ("p3d", "gate"), ("p3d", "mean")]
 
 
 @pytest.mark.slow
