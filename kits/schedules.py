@@ -59,7 +59,7 @@ def build_scheduler(options: Mapping[str, Any], optimizer: Optimizer, steps: flo
 
 
 def rate_by_step(decay: Callable[..., float], *, steps: float, warmup: float, **options: float) -> Callable[[int], float]:
-    """Step from 0 -> share of the learning rate: a linear rise over the share `warmup` of the steps, then `decay` over the rest."""
+    """Step from 0 -> share of the learning rate: a linear rise over the share `warmup` of the steps, then `decay`."""
     decay(0.0, **options)  # an unknown or missing option is told now
     rise = warmup * steps if warmup else 0.0
 

@@ -1,5 +1,6 @@
 """The learning rate goes as its name says, over the steps that the training has."""
 
+import itertools
 import math
 
 import pytest
@@ -55,7 +56,7 @@ def test_warmup_rises_to_the_whole_rate_and_every_step_learns(name: str) -> None
     options = {**compose("train", ["stage=coarse", f"scheduler={name}"])["scheduler"], "warmup": 0.25}
     found = rates(options, 40)
     assert 0 < found[0] < 0.02
-    assert all(later > earlier for earlier, later in zip(found[:10], found[1:11], strict=True))
+    assert all(later > earlier for earlier, later in itertools.pairwise(found[:11]))
     assert found[10] == pytest.approx(max(found)) == pytest.approx(0.1)
 
 
