@@ -32,7 +32,7 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
                 load_environment()
                 arguments = sys.argv[1:]
                 if answer := ask(name, task.__doc__, arguments):
-                    print(answer)
+                    print(answer, flush=True)
                     return
                 # --multirun, --cfg and the like are Hydra's own; everything else is composed and checked here first.
                 if not any(argument.startswith("-") for argument in arguments):
@@ -41,6 +41,9 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
                 launch(name, task, sys.argv[1:])
             except KitsError as error:
                 print(f"kits.{name}: {error}", file=sys.stderr)
+                raise SystemExit(1) from None
+            except BrokenPipeError:  # `--help | head`: what Python would still flush at its end has no reader either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(1) from None
             except KeyboardInterrupt:
                 print(f"kits.{name}: interrupted", file=sys.stderr)
@@ -176,11 +179,17 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
     if shell not in BEFORE or todo not in ("install", "query"):
         raise KitsError(f"-sc {' '.join(given)}: give install=... with one of {', '.join(BEFORE)}")
     if todo == "install":
-        return script(shell, sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"))
+        return script(shell, commands())
     line = os.environ.get("COMP_LINE", "")
     words = line.split()[3:]  # python -m kits.NAME
     word = words.pop() if words and not line.endswith(" ") else ""
     return "\n".join(candidates(word, sketch(name, words), groups_of(name))) or " "
+
+
+def commands() -> list[str]:
+    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name."""
+    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base"}
+    return sorted({"bench" if name.startswith("bench_") else name for name in files})
 
 
 def spelled_out(name: str, overrides: list[str]) -> list[str]:

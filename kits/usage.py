@@ -15,11 +15,13 @@ WIDTH = 120
 # The choice of a group that the group `stage` includes.
 BY_STAGE = "(by stage)"
 KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#]*?))?(?: *# (?P<comment>.*))?")
-FLAGS = {
+GROUP_FLAGS = {
     "--help GROUP": "what the choices of a group are, e.g. --help loss",
     "--help group=choice": "every key and its value under these choices, e.g. --help stage=coarse",
-    "--cfg job": "print the configuration that would run, and stop",
     "-m": "run once for each of several values: key=a,b,c",
+}
+FLAGS = {
+    "--cfg job": "print the configuration that would run, and stop",
     "-sc install=bash": 'tab completion: eval "$(python -m kits.NAME -sc install=bash)"; or install=zsh',
 }
 
@@ -34,16 +36,23 @@ def usage(name: str, doc: str | None, defaults: Mapping[str, Any]) -> str:
     """
     path = conf_dir() / f"{name}.yaml"
     head, own = read(path)
-    parts = [*head[:1], "", textwrap.fill(doc or "", WIDTH), *head[1:], ""]
+    calls = [line for line in head if line.startswith("python -m")]
+    parts = [f"{'usage:' if call is calls[0] else '':<6} {call}" for call in calls]
+    parts += ["", textwrap.fill(doc or "", WIDTH), *(line for line in head if line not in calls), ""]
     if own:
-        parts += ["Keys of this command:", *table({f"{key}={value}": comment for key, (value, comment) in own.items()}), ""]
+        parts += ["Keys of this command:", *table(dict(key_line(key, *told) for key, told in own.items())), ""]
     if defaults:
         parts += ["Groups (group=choice) and their choices; * is the default:", *table(group_lines(defaults)), ""]
-        parts += [
-            textwrap.fill(f"Every key of a group's choice can be given too (group.key=value): {conf_dir()} has them all.", WIDTH)
-        ]
-    parts += ["Flags:", *table(FLAGS)]
+        parts += [f"Every key of a choice can be given too, as group.key=value; they stand in {conf_dir()}", ""]
+    parts += ["Flags:", *table(GROUP_FLAGS | FLAGS if defaults else FLAGS)]
     return "\n".join(parts)
+
+
+def key_line(key: str, value: str, comment: str) -> tuple[str, str]:
+    """A key with its default, and what it is for."""
+    if value == "???":
+        return f"{key}=", f"(needed) {comment}".strip()
+    return f"{key}={value}", comment
 
 
 def group_lines(defaults: Mapping[str, Any]) -> dict[str, str]:

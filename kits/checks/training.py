@@ -73,7 +73,7 @@ def check_data(config: dict[str, Any]) -> None:
 
 def check_sampling(sampling: dict[str, Any]) -> None:
     """Shares that leave room for one another, and at least one batch an epoch."""
-    if sampling.get("tumor", 0) + sampling.get("kidney", 0) > 1:
+    if "tumor" in sampling and sampling["tumor"] + sampling["kidney"] > 1:
         raise KitsError(
             f"sampling.tumor={sampling['tumor']}, sampling.kidney={sampling['kidney']}:"
             " together more than all patches; give shares that add up to 1 at most"
