@@ -32,6 +32,10 @@ def check_training(config: dict[str, Any]) -> None:
         check_finenet(model)
         check_fine_patch(config)
         check_staged(config)
+    # Last: what is wrong with the configuration itself is told on a machine without the data too.
+    cache = config["data"]["cache"]
+    if not (Path(cache) / "index.json").is_file():
+        raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache")
 
 
 def check_fold(config: dict[str, Any]) -> None:
@@ -49,10 +53,8 @@ def check_fold(config: dict[str, Any]) -> None:
 
 
 def check_data(config: dict[str, Any]) -> None:
-    """A prepared cache, classes that the network has, and boxes where they are read."""
+    """Classes that the network has, and boxes where they are read."""
     data = config["data"]
-    if not (Path(data["cache"]) / "index.json").is_file():
-        raise KitsError(f"data.cache={data['cache']}: not prepared; run python -m kits.prepare with the same data.cache")
     if config["stage"] == "coarse":
         check_classes(data["classes"], len(data["classes"]))
         if config["model"]["classes"] != 1:
