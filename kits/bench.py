@@ -13,6 +13,7 @@ BENCHES = {
     "demo": ("demo", "kits.demo", "run_demo"),  # the demo against its bars: minutes, kidney and tumor Dice
     "data": ("bench_data", "kits.benches.data", "bench_data"),  # reading, preparing, random access, loading
     "threshold": ("bench_threshold", "kits.benches.threshold", "bench_threshold"),  # a painted tree against HU alone
+    "startup": ("bench_startup", "kits.benches.startup", "bench_startup"),  # --help and a mistake on the command line
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
     "evaluate": ("bench_evaluate", "kits.benches.evaluate", "bench_evaluate"),  # all figures of a case against MONAI's functions
 }
@@ -21,6 +22,9 @@ BENCHES = {
 def main() -> None:
     """Run the benchmark that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(f"usage: python -m kits.bench NAME [key=value ...]\n\n{main.__doc__}\n\nNAME: {', '.join(BENCHES)}")
+        return
     if name not in BENCHES:
         print(f"kits.bench: {name or 'no name given'}: no such benchmark; take one of {', '.join(BENCHES)}", file=sys.stderr)
         raise SystemExit(2)

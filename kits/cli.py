@@ -6,23 +6,21 @@ its configuration here, where the answer names the key and the nearest known one
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kits.config import all_keys, nearest, one_line, plain
+from kits.checks import check
+from kits.completion import BEFORE, candidates, script
+from kits.config import all_keys, choices_of, conf_dir, nearest, one_line, plain
 from kits.errors import KitsError
+from kits.usage import BY_STAGE, explain_group, usage
 
 Task = Callable[[dict[str, Any]], None]
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "_conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def command(name: str) -> Callable[[Task], Callable[[], None]]:
@@ -33,13 +31,19 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
             try:
                 load_environment()
                 arguments = sys.argv[1:]
-                # --help, --multirun and the like are Hydra's own; everything else is composed here first.
+                if answer := ask(name, task.__doc__, arguments):
+                    print(answer, flush=True)
+                    return
+                # --multirun, --cfg and the like are Hydra's own; everything else is composed and checked here first.
                 if not any(argument.startswith("-") for argument in arguments):
-                    compose(name, arguments)
+                    checked(name, arguments)
                 sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
             except KitsError as error:
                 print(f"kits.{name}: {error}", file=sys.stderr)
+                raise SystemExit(1) from None
+            except BrokenPipeError:  # `--help | head`: what Python would still flush at its end has no reader either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(1) from None
             except KeyboardInterrupt:
                 print(f"kits.{name}: interrupted", file=sys.stderr)
@@ -65,13 +69,16 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         KitsError: the configuration cannot be composed.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import DictConfig
 
     def job(config: DictConfig) -> None:
         # Hydra prints a traceback for whatever leaves its job, but lets SystemExit pass.
         try:
-            task(plain(config))
+            resolved = plain(config)
+            check(name, resolved, defaults(name, HydraConfig.get().runtime.choices))
+            task(resolved)
         except KitsError as error:
             print(f"kits.{name}: {error}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -82,22 +89,107 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         raise KitsError(explain(str(error), name, arguments)) from error
 
 
+@contextmanager
+def composing() -> Iterator[None]:
+    """Where Hydra composes; inside its own job, where it is ready already, too."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            yield
+
+
 def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     """The plain configuration of `conf/<name>.yaml` under these overrides.
 
     Raises:
         KitsError: an override cannot be parsed, names an unknown key or an unknown choice, or a mandatory value is missing.
     """
+    return with_choices(name, overrides)[0]
+
+
+def checked(name: str, overrides: list[str]) -> dict[str, Any]:
+    """As `compose`, and what is wrong with the configuration told as far as it can be before the data are seen.
+
+    Raises:
+        KitsError: also where a key is unknown, a value none that its key may have, or values do not go together.
+    """
+    config, choices = with_choices(name, overrides)
+    check(name, config, defaults(name, choices))
+    return config
+
+
+def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plain configuration, and by group what was chosen. Raises KitsError as `compose`."""
     import hydra
     from hydra.errors import HydraException
+    from omegaconf import flag_override
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = spelled_out(name, overrides)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with composing():
         try:
-            return plain(hydra.compose(name, overrides=overrides))
+            config = hydra.compose(name, overrides=overrides, return_hydra_config=True)
+            choices = dict(config.hydra.runtime.choices)
+            with flag_override(config, ["struct", "readonly"], False):
+                del config["hydra"]
+            return plain(config), choices
         except (HydraException, OmegaConfBaseException) as error:
             raise KitsError(explain(str(error), name, overrides)) from error
+
+
+def defaults(name: str, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that these choices of the groups give by themselves, plain, `???` where a value is needed.
+
+    An experiment has no keys of its own: it chooses from the groups, and what it misspells must not pass as a key.
+    """
+    import hydra
+    from omegaconf import OmegaConf
+
+    own = [group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None]
+    with composing():
+        config = hydra.compose(name, overrides=[f"{group}={choices[group]}" for group in own])
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
+    """The answer to a question that runs nothing: --help, or tab completion; None where there is none.
+
+    Raises:
+        KitsError: help for a group, or completion for a shell, that there is not.
+    """
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    if {"-h", "--help"} & set(arguments):
+        if not given:
+            return usage(name, doc, groups_of(name))
+        if "=" not in given[0]:
+            return explain_group(given[0])
+        from omegaconf import OmegaConf
+
+        compose(name, given)
+        return OmegaConf.to_yaml(OmegaConf.create(sketch(name, given))).rstrip()
+    if not {"-sc", "--shell-completion"} & set(arguments):
+        return None
+    todo, _, shell = "".join(given).partition("=")
+    if shell not in BEFORE or todo not in ("install", "query"):
+        raise KitsError(f"-sc {' '.join(given)}: give install=... with one of {', '.join(BEFORE)}")
+    if todo == "install":
+        return script(shell, commands())
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()[3:]  # python -m kits.NAME
+    word = words.pop() if words and not line.endswith(" ") else ""
+    return "\n".join(candidates(word, sketch(name, words), groups_of(name))) or " "
+
+
+def commands() -> list[str]:
+    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name."""
+    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base"}
+    return sorted({"bench" if name.startswith("bench_") else name for name in files})
 
 
 def spelled_out(name: str, overrides: list[str]) -> list[str]:
@@ -118,7 +210,7 @@ def explain(message: str, name: str, overrides: list[str]) -> str:
     """Hydra's message as one line that names the key, what is allowed and what to do."""
     unknown_key = re.search(r"Could not override '([^']+)'", message)
     if unknown_key:
-        return f"{unknown_key[1]}: no such key{nearest(unknown_key[1], known_keys(name, overrides))}"
+        return f"{unknown_key[1]}: no such key{nearest(unknown_key[1], all_keys(sketch(name, overrides)))}"
     choice = re.search(r"Could not find '([^'/]+)/([^']+)'", message)
     if choice:
         return f"{choice[1]}={choice[2]}: no such choice; take one of {', '.join(choices_of(choice[1]))}"
@@ -128,21 +220,43 @@ def explain(message: str, name: str, overrides: list[str]) -> str:
     return one_line(message)
 
 
-def choices_of(group: str) -> list[str]:
-    """The names that a configuration group offers."""
-    folder = conf_dir() / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+def groups_of(name: str) -> dict[str, Any]:
+    """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
+    chosen = dict(defaults_of(conf_dir() / f"{name}.yaml"))
+    if "stage" in chosen:
+        chosen |= {group: BY_STAGE for group, _ in defaults_of(conf_dir() / "stage" / "coarse.yaml")}
+    return chosen
 
 
-def known_keys(name: str, overrides: list[str]) -> list[str]:
-    """The keys that the command line could have meant: those of the configuration with only its group choices applied."""
-    import hydra
+def defaults_of(path: Path) -> list[tuple[str, Any]]:
+    """Group and choice of every entry of a file's defaults list that is no override."""
     from omegaconf import OmegaConf
 
-    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    choices = [override for override in overrides if override.partition("=")[0].lstrip("+") in groups]
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(config, dict)
+    pairs = [pair for entry in config.get("defaults", []) if isinstance(entry, dict) for pair in entry.items()]
+    return [(str(group).lstrip("/"), choice) for group, choice in pairs if not str(group).startswith("override ")]
+
+
+def sketch(name: str, overrides: list[str]) -> dict[str, Any]:
+    """The configuration with only the group choices applied, and where a group needs one its first: nothing is resolved.
+
+    Empty where a choice is unknown: what asks for it is optional, and a second mistake must not hide the first.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    chosen = groups_of(name)
+    given = [override for override in overrides if override.partition("=")[0].lstrip("+") in chosen]
+    named = {override.partition("=")[0] for override in given}
+    needed = [f"{group}={choices_of(group)[0]}" for group, choice in chosen.items() if choice == "???" and group not in named]
     try:
-        config = hydra.compose(name, overrides=choices)
-    except Exception:  # the hint is optional: a second mistake must not hide the first
-        return []
-    return all_keys(OmegaConf.to_container(config, resolve=False))
+        with composing():
+            config = hydra.compose(name, overrides=[*([] if "experiment" in named else needed), *given])
+    except (HydraException, OmegaConfBaseException):
+        return {}
+    container = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

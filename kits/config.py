@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,24 @@ OmegaConf.register_new_resolver("length", len, replace=True)
 
 # ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
 OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "_conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def choices_of(group: str) -> list[str]:
+    """The names that a configuration group offers."""
+    folder = conf_dir() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The configuration groups: the folders of conf/."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

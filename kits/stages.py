@@ -23,10 +23,14 @@ from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
 from kits.roi import coverage, rois_of
+from kits.schedules import build_scheduler
 from kits.volume import plane_grid
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-SCHEDULES = ("constant", "cosine")
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
 TRAININGS = ("parallel", "staged")
 
 
@@ -51,18 +55,13 @@ class StageModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate in the paper (section 3); other choices by name."""
         options = dict(self.config["optimizer"])
-        name, schedule = options.pop("name"), options.pop("schedule")
+        name = options.pop("name")
         factors = {"encoder_factor": options.pop("encoder_factor"), "encoder_decay": options.pop("encoder_decay")}
         if name not in OPTIMIZERS:
             raise KitsError(f"optimizer.name={name}: no such optimizer; take one of {', '.join(OPTIMIZERS)}")
-        if schedule not in SCHEDULES:
-            raise KitsError(f"optimizer.schedule={schedule}: no such schedule; take one of {', '.join(SCHEDULES)}")
         optimizer = OPTIMIZERS[name](parameter_groups(self.network, options["lr"], **factors), **options)
-        if schedule == "constant":
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps = self.trainer.estimated_stepping_batches
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.config["scheduler"], optimizer, steps, "val/score")}
 
     def on_fit_start(self) -> None:
         """On a CPU large blocks of memory are used again."""

@@ -48,7 +48,8 @@ class KitsDataModule:
 
     Raises:
         KitsError: the cache has not been prepared, or was prepared with other settings; its split is not of its cases, of
-            another kind than `data.split` asks for, or has no such fold; `data.roi` is not known, or its boxes are refused.
+            another kind than `data.split` asks for, or has no such fold; `data.overfit` is no training case; `data.roi` is not
+            known, or its boxes are refused.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -61,6 +62,8 @@ class KitsDataModule:
         self.data_hash: str = index["data_hash"]
         self.split = split_of(cache, index["cases"], self.data["split"], config.get("fold"))
         self.split["train"] = some_of(self.split["train"], self.data["train_cases"], self.seed)
+        if self.data["overfit"] is not None:
+            self.split = one_case(self.split, self.data["overfit"])
         records = index["cases"]
         if self.stage == "fine" and self.data["roi"] == "oof":
             records = with_boxes(records, Path(require(self.data["boxes"], "data.boxes", "add data.boxes=DIR/boxes.json")))
@@ -105,6 +108,19 @@ def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None,
     if settings is not None:
         split.check_settings(settings)
     return {subset: split.subset(subset, fold) for subset in ("train", "validation")}
+
+
+def one_case(split: dict[str, list[str]], case: str) -> dict[str, list[str]]:
+    """A split of one training case, to learn and to be validated on; `first` names none.
+
+    Raises:
+        KitsError: it is no training case of this split.
+    """
+    train = split["train"]
+    if case != "first" and case not in train:
+        raise KitsError(f"data.overfit={case}: no training case of this split; take one, e.g. {train[0]}, or first")
+    chosen = [train[0] if case == "first" else case]
+    return {"train": chosen, "validation": chosen}
 
 
 def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:

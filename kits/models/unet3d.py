@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from kits.errors import KitsError
 from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane
-from kits.models.pooling import Levels, anisotropic_levels
+from kits.pooling import Levels, anisotropic_levels
 
 # The widest level over the first one: a light network stays light when it grows deeper.
 WIDEST = 6

@@ -10,9 +10,10 @@ import torch
 from monai import transforms
 
 from kits.cli import compose
+from kits.data.augmenting import TRANSFORMS, check
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
-from kits.data.transforms import TRANSFORMS, Augmentation, State, check
+from kits.data.transforms import Augmentation, State
 from kits.data.warp import Warp
 from kits.errors import KitsError
 

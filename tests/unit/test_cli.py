@@ -40,7 +40,7 @@ def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     assert data["coarse_size"] == 256
     assert data["roi_rule"] == {"count": 2, "min_voxels": 4000}
     assert (data["split"]["kind"], data["split"]["validation_cases"]) == ("paper", 21)
-    assert (config["optimizer"]["name"], config["optimizer"]["lr"], config["optimizer"]["schedule"]) == ("adam", 1e-3, "constant")
+    assert (config["optimizer"]["name"], config["optimizer"]["lr"], config["scheduler"]["name"]) == ("adam", 1e-3, "constant")
     assert config["trainer"]["max_epochs"] == 100
     assert config["callbacks"]["early_stopping"]["patience"] == 5
     assert data["augmentation"] == {}
@@ -72,11 +72,11 @@ def test_the_stages_keep_the_papers_numbers() -> None:
             "name": "adam",
             "lr": 1e-3,
             "weight_decay": 0.0,
-            "schedule": "constant",
             "encoder_factor": 1.0,
             "encoder_decay": 1.0,
         }
         assert config["optimizer"] == optimizer
+        assert config["scheduler"] == {"name": "constant", "warmup": 0.0}
         assert config["trainer"]["max_epochs"] == 100
         assert config["callbacks"]["early_stopping"]["patience"] == 5
     assert compose("prepare", [])["data"]["split"]["validation_cases"] == 21

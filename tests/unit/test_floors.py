@@ -9,20 +9,23 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
-    **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
-    **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
+    **dict.fromkeys(("volume", "intensity", "config", "parallel", "pooling"), 0),
+    **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses", "schedules"), 1),
     **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
+    **dict.fromkeys(
+        ("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "checks", "usage", "completion"), 3
+    ),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
-# The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
-SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint")}
+# The checkpoint's format is what the stages write and the segmenter reads, and completion offers what the checks allow: rooms of
+# one floor that need one another.
+SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint"), ("completion", "checks")}
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
     "hydra": {4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
-    "torch": {"models", "losses", "data", "inference", 3, 4},
+    "torch": {"models", "losses", "schedules", "data", "inference", 3, 4},
     "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),

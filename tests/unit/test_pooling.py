@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kits.cli import compose
 from kits.errors import KitsError
 from kits.models import build_network
-from kits.models.pooling import anisotropic_levels
+from kits.pooling import anisotropic_levels
 from tests.unit.test_models import unet
 
 lengths = st.floats(0.2, 12)

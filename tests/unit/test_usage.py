@@ -1,0 +1,108 @@
+"""What a newcomer asks a command: --help, and the tab key; and how long it takes to answer."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kits.benches.startup import measure
+from kits.cli import ask, commands, conf_dir
+from kits.errors import KitsError
+
+
+def completed(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `-sc query=bash` answers to a line as far as it is typed."""
+    monkeypatch.setenv("COMP_LINE", line)
+    name = line.split()[2].removeprefix("kits.")
+    return str(ask(name, None, ["-sc", "query=bash"])).split()
+
+
+def test_help_names_usage_groups_choices_keys_and_examples() -> None:
+    text = str(ask("train", "Train one stage.", ["--help"]))
+    assert text.startswith("usage: python -m kits.train stage=coarse|fine")
+    assert "Train one stage." in text
+    for line in (
+        "  optimizer     adam, adamw, sgd (the stage chooses)",
+        "  scheduler     constant, cosine, plateau, poly (the stage chooses)",
+        "  data          kits19*, kits21, kits23",
+        "  debug         fast, none*, overfit",
+        "  overwrite=false               true: replace the run that run_dir holds",
+    ):
+        assert line in text.splitlines()
+    assert "python -m kits.train stage=coarse data.cache=cache" in text
+    for group in (path.name for path in conf_dir().iterdir() if path.is_dir()):
+        assert f"  {group} " in text, "a group that help does not name"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"))
+def test_every_command_has_help_of_readable_width(name: str) -> None:
+    text = str(ask(name, "What it does.", ["-h"]))
+    assert f"usage: python -m kits.{name.replace('bench_', 'bench ')}" in text
+    assert max(map(len, text.splitlines())) <= 150
+    assert "???" not in text
+
+
+def test_needed_keys_are_marked_and_nested_ones_are_named() -> None:
+    text = str(ask("predict", "Write label maps.", ["--help"]))
+    assert "  coarse=            (needed) " in text
+    assert "  split.source=null  " in text
+
+
+def test_help_of_a_group_explains_its_choices_and_of_a_choice_shows_every_key() -> None:
+    text = str(ask("train", None, ["--help", "scheduler"]))
+    assert "scheduler=poly\n    (1 - progress) ** power" in text
+    assert "model:\n  name: unet3d" in str(ask("train", None, ["--help", "stage=coarse"]))
+    with pytest.raises(KitsError, match=r"--help lss: no such group; did you mean loss\?; take one of augmentation"):
+        ask("train", None, ["--help", "lss"])
+
+
+def test_hydras_own_flags_are_left_to_it() -> None:
+    assert ask("train", None, ["stage=coarse", "--cfg", "job"]) is None
+    assert ask("train", None, ["-m", "stage=coarse,fine"]) is None
+
+
+def test_tab_offers_groups_choices_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = completed("python -m kits.train ", monkeypatch)
+    assert {"stage=", "loss=", "loss.", "trainer.", "seed=", "experiment="} <= set(empty)
+    assert completed("python -m kits.train stage=", monkeypatch) == ["stage=coarse", "stage=fine"]
+    assert completed("python -m kits.train experiment=demo/", monkeypatch) == ["experiment=demo/coarse", "experiment=demo/fine"]
+    assert "trainer.max_epochs=" in completed("python -m kits.train trainer.max", monkeypatch)
+    fine = completed("python -m kits.train stage=fine model.operator=", monkeypatch)
+    assert fine == [f"model.operator={name}" for name in ("acs", "conv3d", "none", "p3d", "tsm", "zconv")]
+    assert completed("python -m kits.train stage=fine training=s", monkeypatch) == ["training=staged"]
+    assert completed("python -m kits.train experiment=demo/fine model.fus", monkeypatch) == ["model.fusion="]
+    assert completed("python -m kits.train overwrite=", monkeypatch) == ["overwrite=false", "overwrite=true"]
+    assert completed("python -m kits.predict in", monkeypatch) == ["input="]
+    assert completed("python -m kits.train run_dir=ru", monkeypatch) == [], "files are the shell's to offer"
+
+
+def test_bash_completes_with_the_installed_script() -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    script = str(ask("train", None, ["--shell-completion", "install=bash"]))
+    line = "python -m kits.train stage=f"
+    typed = f'COMP_LINE="{line}"; COMP_POINT={len(line)}; _kits_complete; echo "${{COMPREPLY[*]}}"'
+    stand_in = f'python() {{ "{sys.executable}" "$@"; }}'
+    done = subprocess.run(
+        [bash, "-c", f"{script}\n{stand_in}\n{typed}"], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.strip() == "fine"
+    assert "kits.train" in script
+    assert "kits.bench" in script
+    assert "base" not in commands()
+
+
+def test_an_unknown_shell_is_named() -> None:
+    with pytest.raises(KitsError, match="one of bash, zsh"):
+        ask("train", None, ["-sc", "install=fish"])
+
+
+def test_the_bench_times_answers_and_refuses_a_call_that_works(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure({"rounds": 1, "calls": {"help": "train --help"}})
+    assert 0 < found["help"] < 60
+    assert "bare starts" in capsys.readouterr().out
+    with pytest.raises(KitsError, match=r"calls\.none: ended with exit code 2"):
+        measure({"rounds": 1, "calls": {"none": "bench nothing"}})
