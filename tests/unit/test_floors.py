@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
-    **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
+    **dict.fromkeys(("volume", "intensity", "config", "parallel", "sharding", "ranks"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
+    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "distributed"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
@@ -22,7 +22,7 @@ LIBRARIES = {
     "hydra": {4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
-    "torch": {"models", "losses", "data", "inference", 3, 4},
+    "torch": {"ranks", "models", "losses", "data", "inference", 3, 4},
     "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),
