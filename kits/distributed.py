@@ -77,13 +77,8 @@ def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
         return "auto"
     if options["strategy"] != "ddp":
         raise KitsError(f"trainer.strategy={options['strategy']}: no such strategy; take auto (one device) or ddp")
-    return DDPStrategy(
-        # In each phase of a staged training some parameters get no gradient.
-        find_unused_parameters=config.get("training") == "staged",
-        # StageModule does it before a validation. DDP would do it in the first pass of one, in which a rank without a case has no
-        # part, and then wait for that rank for ever.
-        broadcast_buffers=False,
-    )
+    # In each phase of a staged training some parameters get no gradient.
+    return DDPStrategy(find_unused_parameters=config.get("training") == "staged")
 
 
 def synchronize_batchnorm(module: pl.LightningModule, trainer: pl.Trainer, config: dict[str, Any]) -> None:

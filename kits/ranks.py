@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 T = TypeVar("T")
 
@@ -37,11 +36,3 @@ def gather(own: dict[str, T]) -> dict[str, T]:
         distributed.all_gather_object(everyone, own)
     together = {key: value for entries in everyone for key, value in entries.items()}
     return {key: together[key] for key in sorted(together)}
-
-
-@torch.no_grad()
-def share_buffers(module: nn.Module) -> None:
-    """Give every rank the first one's buffers: the running statistics, which each rank has gathered from its own patches."""
-    if ranks() > 1:
-        for buffer in module.buffers():
-            distributed.broadcast(buffer, src=0)

@@ -22,7 +22,7 @@ from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
-from kits.ranks import gather, share_buffers
+from kits.ranks import gather
 from kits.roi import coverage, rois_of
 from kits.volume import plane_grid
 
@@ -70,12 +70,12 @@ class StageModule(pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def on_validation_epoch_start(self) -> None:
-        """One network is scored, whichever process scores a case."""
-        share_buffers(self)
-
     def validation_step(self, case: CachedCase | None, index: int) -> None:
-        """Score one whole case; there is none where more processes than cases take part."""
+        """Score one whole case; None where there are more processes than cases.
+
+        Lightning calls this through DistributedDataParallel, which in the first call of a validation gives every process the
+        running statistics of the first one. A process without a case has to take part in that.
+        """
         if case is not None:
             self._scores[case.id] = self.score(case)
 
@@ -87,7 +87,8 @@ class StageModule(pl.LightningModule):
         scores = gather(self._scores)
         for name in next(iter(scores.values())):
             mean = fmean(of_case[name] for of_case in scores.values())
-            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=len(scores))
+            # Lightning multiplies by the batch size and divides by it again: by 1, without rounding.
+            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=1)
         self._scores.clear()
 
     def score(self, case: CachedCase) -> dict[str, float]:

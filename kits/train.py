@@ -25,11 +25,13 @@ def train(config: dict[str, Any]) -> None:
     import pytorch_lightning as pl
 
     # Its tips about clusters, loaders and loggers would drown what matters here.
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*treespec", "The '.*_dataloader' does not have many workers", "(Checkpoint|Experiment logs) directory"):
         warnings.filterwarnings("ignore", message)
-    # The scores are gathered from all processes before they are logged.
-    warnings.filterwarnings("ignore", "It is recommended to use `self.log.'val/")
+    # Scores are gathered from all processes before they are logged; gradients of 1 x 1 kernels have two equivalent layouts.
+    for message in ("It is recommended to use `self.log.'val/", "Grad strides do not match bucket view strides"):
+        warnings.filterwarnings("ignore", message)
 
     from kits.callbacks import SCORE, build_callbacks
     from kits.data.datamodule import KitsDataModule
