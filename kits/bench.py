@@ -14,6 +14,7 @@ BENCHES = {
     "data": ("bench_data", "kits.benches.data", "bench_data"),  # reading, preparing, random access, loading
     "threshold": ("bench_threshold", "kits.benches.threshold", "bench_threshold"),  # a painted tree against HU alone
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
+    "ddp": ("bench_ddp", "kits.benches.ddp", "bench_ddp"),  # two processes that train together against one alone
 }
 
 

@@ -35,6 +35,20 @@ def share(items: Sequence[T], shard: int, shards: int, sizes: Sequence[float] | 
     return [item for item, its_owner in zip(items, owner, strict=True) if its_owner == shard]
 
 
+def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
+    """`shard=K shards=N` where they are given, else what the launcher says.
+
+    Raises:
+        KitsError: only one of them is given, or there is no such shard.
+    """
+    if (shard is None) != (shards is None):
+        raise KitsError(f"shard={shard} shards={shards}: give both, shard from 0 to shards - 1, or neither")
+    if shard is None or shards is None:
+        return shard_from_environment()
+    share((), shard, shards)
+    return shard, shards
+
+
 def shard_from_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     """(shard, shards) of this process as torchrun or srun started it; (0, 1) for one that was started alone."""
     number, count, _ = launched(environment)

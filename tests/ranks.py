@@ -1,5 +1,4 @@
 """`python -m tests.ranks FOLDER coarse|fine`: the trainings of tests/e2e/test_ddp.py, on one process and on several.
-
 A program of its own, so that the libraries are imported once: its processes are forks, which is safe while it has neither
 trained nor started threads.
 """
