@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import LightningEnvironment
+import torch
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -35,28 +42,29 @@ def build_trainer(config: dict[str, Any], **parts: Any) -> pl.Trainer:
     """
     options = {name: value for name, value in config["trainer"].items() if name not in OWN}
     strategy = strategy_of(config)
-    # Only where a launcher has started several processes is there a cluster to read: within a batch job, but without srun,
-    # Lightning would take the job's tasks for processes that somebody else has started, and train on one device or wait for ever.
-    processes = shard_from_environment()[1] if strategy != "auto" else 1
     try:
         trainer = pl.Trainer(
             **options,
             strategy=strategy,
-            plugins=None if processes > 1 else LightningEnvironment(),
+            plugins=environment_of(strategy),
             default_root_dir=config["run_dir"],
             enable_model_summary=False,
             use_distributed_sampler=False,  # Lightning's repeats cases until every rank has as many as any other
             **parts,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except MisconfigurationException as error:
+        here = f"torch sees {torch.cuda.device_count()} GPUs here, set trainer.accelerator and trainer.devices to what there is"
+        raise KitsError(f"trainer: {one_line(error)}; {here}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
         raise KitsError(f"trainer: {one_line(error)}") from error
-    wanted = trainer.num_devices * trainer.num_nodes
-    if wanted > 1 and strategy == "auto":
-        raise KitsError(f"trainer: {wanted} devices need trainer=ddp (one machine) or trainer=slurm (several)")
-    if processes > 1 and wanted != processes:
+    wanted, started = trainer.num_devices * trainer.num_nodes, shard_from_environment()[1]
+    if strategy == "auto":
+        if wanted > 1:
+            raise KitsError(f"trainer: {wanted} devices need trainer=ddp (one machine) or trainer=slurm (several)")
+    elif started not in (1, wanted):
         raise KitsError(
-            f"trainer: {processes} processes were started for {trainer.num_nodes} x {trainer.num_devices} devices; start one for"
-            " each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.devices and trainer.num_nodes"
+            f"trainer: {started} processes were started for {trainer.num_nodes} x {trainer.num_devices} devices; start one for"
+            " each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.num_nodes and trainer.devices"
         )
     return trainer
 
@@ -79,6 +87,17 @@ def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
         raise KitsError(f"trainer.strategy={options['strategy']}: no such strategy; take auto (one device) or ddp")
     # In each phase of a staged training some parameters get no gradient.
     return DDPStrategy(find_unused_parameters=config.get("training") == "staged")
+
+
+def environment_of(strategy: str | DDPStrategy) -> ClusterEnvironment:
+    """Who starts the processes: torchrun or srun where one of them has started several, else Lightning.
+
+    Lightning's own guess takes every job of SLURM for one that srun started, and so waits in a batch script for others for ever.
+    """
+    if strategy == "auto" or shard_from_environment()[1] == 1:
+        return LightningEnvironment()
+    # A job that is to go on is started again with resume=RUN.
+    return TorchElasticEnvironment() if "RANK" in os.environ else SLURMEnvironment(auto_requeue=False)
 
 
 def synchronize_batchnorm(module: pl.LightningModule, trainer: pl.Trainer, config: dict[str, Any]) -> None:

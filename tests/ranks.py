@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+import kits.predict
 from kits.cli import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
@@ -84,6 +85,18 @@ def run_all(folder: Path, stage: str) -> None:
         config = compose("train", [*several, *overrides, *common, f"run_dir={folder / name}"])
         together(ranks, train_and_tell, config)
         together(1, score_again, config)
+    if stage == "fine":
+        config = compose("train", [*COARSE, "sampling.batch_size=1", *common, f"run_dir={folder / 'coarse'}"])
+        together(1, train_and_tell, config)
+        together(2, predict_share, {"run_dir": str(folder / "predicted"), "folder": folder})
+
+
+def predict_share(rank: int, config: dict[str, Any]) -> None:
+    """Predict as a researcher does, with nothing on the command line that tells the processes apart."""
+    folder = config["folder"]
+    checkpoints = [f"coarse={folder / 'coarse' / 'best.ckpt'}", f"fine={folder / 'fine1' / 'best.ckpt'}"]
+    sys.argv = ["predict", *checkpoints, f"input={folder / 'tree'}", f"output={config['run_dir']}", "device=cpu"]
+    kits.predict.main()
 
 
 def train_and_tell(rank: int, config: dict[str, Any]) -> None:

@@ -95,3 +95,14 @@ def test_only_the_first_process_prints_and_writes(folder_of: Callable[[str], Pat
     assert len([row for row in rows(folder_of(name)) if row["val/score"]]) == 3
     kept = {path.name for path in (folder_of(name)).iterdir() if path.suffix in (".ckpt", ".csv", ".json")}
     assert kept == {"best.ckpt", "last.ckpt", "manifest.json", "metrics.csv", "scores.json"}
+
+
+@pytest.mark.slow
+def test_each_case_is_predicted_once(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("fine1").parent
+    cases = {path.name for path in (folder / "tree").iterdir()}
+    output = folder / "predicted"
+    assert {path.name.removesuffix(".nii.gz") for path in output.glob("*.nii.gz")} == cases
+    told = [set(json.loads((output / f"report_{rank}_of_2.json").read_text())) for rank in range(2)]
+    assert told[0] | told[1] == cases
+    assert len(told[0]) == len(told[1]) == len(cases) / 2
