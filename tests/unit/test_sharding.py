@@ -1,7 +1,7 @@
 """Every item in exactly one share, the same whoever asks; what launchers say of a process."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kits.errors import KitsError
@@ -10,6 +10,7 @@ from kits.sharding import choose_shard, local_rank, shard_from_environment, shar
 SIZES = st.lists(st.integers(1, 1000), max_size=40)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 9), st.booleans())
 def test_shares_are_a_partition_in_order(sizes: list[int], shards: int, by_size: bool) -> None:
     items = [f"case_{number:05d}" for number in range(len(sizes))]
@@ -20,6 +21,7 @@ def test_shares_are_a_partition_in_order(sizes: list[int], shards: int, by_size:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@settings(deadline=None)
 @given(SIZES.filter(bool), st.integers(1, 9))
 def test_the_largest_share_is_close_to_the_best_possible(sizes: list[int], shards: int) -> None:
     loads = [sum(share(sizes, shard, shards, sizes)) for shard in range(shards)]
