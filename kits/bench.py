@@ -16,6 +16,7 @@ BENCHES = {
     "startup": ("bench_startup", "kits.benches.startup", "bench_startup"),  # --help and a mistake on the command line
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
     "evaluate": ("bench_evaluate", "kits.benches.evaluate", "bench_evaluate"),  # all figures of a case against MONAI's functions
+    "ddp": ("bench_ddp", "kits.benches.ddp", "bench_ddp"),  # two processes that train together against one alone
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.errors import KitsError
+from kits.ranks import global_sum
 
 OVER = ("classes", "foreground", "both")
 
@@ -47,8 +48,9 @@ def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple
 class Tversky(nn.Module):
     """1 - (TP + e) / (TP + alpha FP + beta FN + e) per region of `over`, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
 
-    Soft counts are over the whole batch, or over each sample with `per_sample`. `class_weights` weights the mean over the
-    regions; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and Khan (arXiv 1810.07842, eq. 4).
+    Soft counts are over the whole batch, of all processes where several train together, or over each sample with `per_sample`.
+    `class_weights` weights the mean over the regions; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and
+    Khan (arXiv 1810.07842, eq. 4).
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Tversky(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             probability, target = probabilities_and_targets(logits, label, self.over)
             axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
-            true_positive = (probability * target).sum(axes)
-            # FP = sum p - TP and FN = sum t - TP: two passes over the volume fewer than the products.
-            false_positive = probability.sum(axes) - true_positive
-            false_negative = target.sum(axes) - true_positive
+            counts = torch.stack([(probability * target).sum(axes), probability.sum(axes), target.sum(axes)])
+            if not self.per_sample:
+                counts = global_sum(counts)
+            true_positive, predicted, true = counts
+            # Two passes over the volume fewer than the products.
+            false_positive, false_negative = predicted - true_positive, true - true_positive
             denominator = true_positive + self.alpha * false_positive + self.beta * false_negative + self.smooth
             loss = 1 - (true_positive + self.smooth) / denominator
             if self.gamma != 1:

@@ -10,6 +10,7 @@ from typing import Any
 from kits.cli import command
 from kits.config import require
 from kits.errors import KitsError
+from kits.sharding import choose_shard, local_rank, share
 
 OUT_OF_FOLD = "oof"
 
@@ -41,16 +42,30 @@ def predict_labels(config: dict[str, Any]) -> None:
         cases = read_split(Path(split)).subset(config["subset"], config["fold"])
     images = find_images(Path(config["input"]), cases)
     targets = {name: target_of(name, Path(config["output"]), len(images)) for name in images}
+    shard, shards = choose_shard(config["shard"], config["shards"])
+    own = share(list(images), shard, shards)
+    if not own:
+        print(f"shard {shard} of {shards}: {len(images)} inputs leave none for it")
+        return
 
     from kits.io import make_folder
     from kits.segmenter import Segmenter
 
-    segmenter = Segmenter.load(config["coarse"], config["fine"], config["device"])
+    segmenter = Segmenter.load(config["coarse"], config["fine"], own_device(config["device"]))
     if split is not None and config["cases"] is None and config["subset"] == "validation":
         refuse_leaks(images, {"coarse": segmenter.coarse_config, "fine": segmenter.fine_config})
     for folder in {target.parent for target in targets.values()}:
         make_folder(folder, "output")  # before minutes are spent on what could not be written
-    predict(segmenter, images, targets)
+    report = "report.json" if shards == 1 else f"report_{shard}_of_{shards}.json"
+    predict(segmenter, {name: images[name] for name in own}, targets, report)
+
+
+def own_device(name: str) -> str:
+    """The GPU of this process's number on its machine, where there are several and none is named."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{local_rank() % gpus}" if gpus and name in ("auto", "cuda") else name
 
 
 def refuse_leaks(cases: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -78,6 +93,8 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     """
     from tqdm import tqdm
 
+    if choose_shard(config["shard"], config["shards"])[1] > 1:
+        raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
     from kits.checkpoint import load_network
     from kits.data.boxes import choose_checkpoints, write_boxes
     from kits.data.cache import file_digest
@@ -177,7 +194,7 @@ def target_of(name: str, output: Path, count: int) -> Path:
     return output
 
 
-def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -> None:
+def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path], report_name: str = "report.json") -> None:
     """Segment every image; a damaged one is named at the end and the others go on.
 
     Raises:
@@ -213,7 +230,7 @@ def predict(segmenter: Any, images: dict[str, Path], targets: dict[str, Path]) -
             "warnings": result.warnings,
             "seconds": {step: round(value, 2) for step, value in seconds.items()},
         }
-        write_json(targets[name].parent / "report.json", report)  # after each: what is done stays told if a later one fails
+        write_json(targets[name].parent / report_name, report)  # after each: what is done stays told if a later one fails
     if failed:
         raise KitsError(f"{len(failed)} of {len(images)} inputs could not be segmented, the first: {failed[0]}")
 

@@ -22,6 +22,7 @@ from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
+from kits.ranks import gather
 from kits.roi import coverage, rois_of
 from kits.schedules import build_scheduler
 from kits.volume import plane_grid
@@ -50,7 +51,7 @@ class StageModule(pl.LightningModule):
         self.config = config
         self.network = build_network(config["model"], pretrained=pretrained)
         self.loss = build_loss(config["loss"])
-        self._scores: list[dict[str, float]] = []
+        self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
 
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate in the paper (section 3); other choices by name."""
@@ -68,15 +69,25 @@ class StageModule(pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def validation_step(self, case: CachedCase, index: int) -> None:
-        """Score one whole case."""
-        self._scores.append(self.score(case))
+    def validation_step(self, case: CachedCase | None, index: int) -> None:
+        """Score one whole case; None where there are more processes than cases.
+
+        Lightning calls this through DistributedDataParallel, which in the first call of a validation gives every process the
+        running statistics of the first one. A process without a case has to take part in that.
+        """
+        if case is not None:
+            self._scores[case.id] = self.score(case)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint."""
-        for name in self._scores[0]:
-            mean = fmean(scores[name] for scores in self._scores)
-            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=len(self._scores))
+        """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint.
+
+        Every process logs the same means, so that all agree on the best checkpoint and on when to stop.
+        """
+        scores = gather(self._scores)
+        for name in next(iter(scores.values())):
+            mean = fmean(of_case[name] for of_case in scores.values())
+            # Lightning multiplies by the batch size and divides by it again: by 1, without rounding.
+            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=1)
         self._scores.clear()
 
     def score(self, case: CachedCase) -> dict[str, float]:
@@ -92,7 +103,7 @@ class CoarseModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
         loss = deep_supervision(self.loss, self.network.training_logits(batch["image"]), batch["label"])  # type: ignore[operator]
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:
@@ -141,7 +152,7 @@ class FineModule(StageModule):
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
         loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
         return loss
 
     def score(self, case: CachedCase) -> dict[str, float]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.cli import command
-from kits.config import one_line, require
+from kits.config import require
 from kits.errors import KitsError
 
 
@@ -23,15 +23,19 @@ def train(config: dict[str, Any]) -> None:
     import warnings
 
     import pytorch_lightning as pl
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     # Its tips about clusters, loaders and loggers would drown what matters here.
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*treespec", "The '.*_dataloader' does not have many workers", "(Checkpoint|Experiment logs) directory"):
+        warnings.filterwarnings("ignore", message)
+    # Scores are gathered from all processes before they are logged; gradients of 1 x 1 kernels have two equivalent layouts.
+    for message in ("It is recommended to use `self.log.'val/", "Grad strides do not match bucket view strides"):
         warnings.filterwarnings("ignore", message)
 
     from kits.callbacks import SCORE, build_callbacks
     from kits.data.datamodule import KitsDataModule
+    from kits.distributed import build_trainer, ending_together, synchronize_batchnorm
     from kits.stages import MODULES
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
@@ -39,29 +43,25 @@ def train(config: dict[str, Any]) -> None:
     # In the checkpoint, so that no model is ever asked for out-of-fold boxes of a case that it learned from.
     config = {**config, "trained_on": data.split["train"]}
     module = MODULES[config["stage"]](config, pretrained=True)
-    try:
-        trainer = pl.Trainer(
-            **config["trainer"],
-            default_root_dir=config["run_dir"],
-            callbacks=build_callbacks(config, data.data_hash, data.split),
-            logger=build_loggers(config),
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise KitsError(f"trainer: {one_line(error)}") from error
-    if trainer.world_size > 1:
-        raise KitsError("trainer.devices: a run uses one device, so that every case is validated; give trainer.devices=1")
+    trainer = build_trainer(config, callbacks=build_callbacks(config, data.data_hash, data.split), logger=build_loggers(config))
+    synchronize_batchnorm(module, trainer, config)
+    rank, ranks = trainer.global_rank, trainer.world_size
+    loaders = data.train_dataloader(rank, ranks), data.val_dataloader(rank, ranks)
     # Nothing can be wrong with the configuration any more: an older run makes way, before the new manifest is written.
-    for name in ("best.ckpt", "last.ckpt"):
-        (Path(config["run_dir"]) / name).unlink(missing_ok=True)
-    print(f"{config['stage']}: {len(data.split['train'])} training and {len(data.split['validation'])} validation cases")
-    trainer.fit(module, data.train_dataloader(), data.val_dataloader())
+    if trainer.is_global_zero:
+        for name in ("best.ckpt", "last.ckpt"):
+            (Path(config["run_dir"]) / name).unlink(missing_ok=True)
+        counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
+        print(f"{config['stage']}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))
+    with ending_together(trainer):
+        trainer.fit(module, *loaders)
     best = trainer.checkpoint_callback
     assert best is not None
     score = getattr(best, "best_model_score", None)
     if score is None:
         raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
-    print(f"best {SCORE} {float(score):.4f}: {Path(config['run_dir']) / 'best.ckpt'}")
+    if trainer.is_global_zero:
+        print(f"best {SCORE} {float(score):.4f}: {Path(config['run_dir']) / 'best.ckpt'}")
 
 
 def build_loggers(config: dict[str, Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ from kits.data.cache import FORMAT, cache_settings, read_record
 from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
 from kits.data.splits import read_split, some_of
 from kits.errors import KitsError
+from kits.sharding import share
 
 PATCHES = {"coarse": CoarseWindows, "fine": RoiPatches}
 ROIS = ("gt_jitter", "oof")
 
 
 class EpochSampler(Sampler[int]):
-    """Positions that go on from epoch to epoch, so that no epoch repeats another's patches."""
+    """Positions that go on from epoch to epoch, so that no epoch repeats another's patches.
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    Of `ranks` processes each takes every `ranks`-th position, so their batches of a step together are those that one process
+    with the batches of them all would have drawn. A rest that does not go round is left out: all ranks take as many steps.
+    """
+
+    def __init__(self, length: int, rank: int = 0, ranks: int = 1) -> None:
+        self.length, self.rank, self.ranks = length, rank, ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -32,10 +38,11 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.ranks
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        first = self.epoch * self.length
+        return iter(range(first + self.rank, first + len(self) * self.ranks, self.ranks))
 
 
 class KitsDataModule:
@@ -74,23 +81,38 @@ class KitsDataModule:
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
         allow_open_maps(len(records))
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""
+    def train_dataloader(self, rank: int = 0, ranks: int = 1) -> DataLoader:
+        """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W): the share of process `rank` of `ranks`.
+
+        Raises:
+            KitsError: an epoch has no batch for every process.
+        """
+        asked, batch = self.sampling["patches_per_epoch"], ranks * self.sampling["batch_size"]
+        if asked < batch:
+            raise KitsError(
+                f"sampling.patches_per_epoch={asked}: fewer than one step takes, {batch} with sampling.batch_size="
+                f"{self.sampling['batch_size']} of {ranks} process{'es' * (ranks > 1)}; give at least {batch}"
+            )
         patches = PATCHES[self.stage](self.cases["train"], self.data, self.sampling, self.seed)
         workers = self.data["loader_workers"]
         return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
-            sampler=EpochSampler(len(patches)),
+            sampler=EpochSampler(len(patches), rank, ranks),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context(patches) if workers else None,
             drop_last=True,
         )
 
-    def val_dataloader(self) -> DataLoader:
-        """One `CachedCase` at a time."""
-        return DataLoader(WholeCases(self.cases["validation"]), batch_size=None)
+    def val_dataloader(self, rank: int = 0, ranks: int = 1) -> DataLoader:
+        """One `CachedCase` at a time: the share of process `rank` of `ranks`, or None once where there are too few for all.
+
+        None because Lightning leaves out the validation of a process that has no batch, and the others would wait for its scores.
+        """
+        cases = self.cases["validation"]
+        own = share(cases, rank, ranks, [prod(case.shape) for case in cases])
+        return DataLoader(WholeCases(own or [None]), batch_size=None)
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:

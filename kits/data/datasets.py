@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_all_start_methods, get_context
@@ -217,14 +217,14 @@ def worker_context(patches: Patches) -> BaseContext:
     return context
 
 
-class WholeCases(Dataset[CachedCase]):
-    """Validation cases; the stage reads of each what it needs."""
+class WholeCases(Dataset[CachedCase | None]):
+    """Validation cases; the stage reads of each what it needs. None stands for no case."""
 
-    def __init__(self, cases: list[CachedCase]) -> None:
+    def __init__(self, cases: Sequence[CachedCase | None]) -> None:
         self.cases = cases
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, position: int) -> CachedCase:
+    def __getitem__(self, position: int) -> CachedCase | None:
         return self.cases[position]

@@ -7,14 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
 ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
+ROOMS = {
+    -1: "__init__ errors labels",  # the ground itself: names and the exception
+    0: "volume intensity config parallel pooling sharding ranks",
+    1: "io roi metrics postprocess models losses schedules",
+    2: "data inference",
+    3: """
+        checkpoint segmenter stages callbacks distributed pictures benches checks usage completion
+    """,
+}
 FLOORS = {
-    **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
-    **dict.fromkeys(("volume", "intensity", "config", "parallel", "pooling"), 0),
-    **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses", "schedules"), 1),
-    **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(
-        ("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "checks", "usage", "completion"), 3
-    ),
+    **{room: floor for floor, rooms in ROOMS.items() for room in rooms.split()},
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads, and completion offers what the checks allow: rooms of
@@ -25,7 +28,7 @@ LIBRARIES = {
     "hydra": {4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
-    "torch": {"models", "losses", "schedules", "data", "inference", 3, 4},
+    "torch": {"ranks", "models", "losses", "schedules", "data", "inference", 3, 4},
     "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),

@@ -1,0 +1,125 @@
+"""The trainer of a run, on one device or with one process on each of many."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from kits.config import one_line
+from kits.errors import KitsError
+from kits.models.statistics import with_synchronized_statistics
+from kits.sharding import shard_from_environment, started_by_srun
+
+# Options of the group `trainer` that are not Lightning's, or that Lightning would get wrong here.
+OWN = ("strategy", "launcher", "sync_batchnorm")
+
+
+def build_trainer(config: dict[str, Any], **parts: Any) -> pl.Trainer:
+    """Lightning's trainer from the group `trainer`.
+
+    Args:
+        config: the plain training configuration.
+        parts: callbacks and logger.
+
+    Raises:
+        KitsError: an option is refused, the devices cannot be had, or they are not as many as the processes that were started.
+    """
+    options = {name: value for name, value in config["trainer"].items() if name not in OWN}
+    strategy = strategy_of(config)
+    try:
+        trainer = pl.Trainer(
+            **options,
+            strategy=strategy,
+            plugins=environment_of(strategy),
+            default_root_dir=config["run_dir"],
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # Lightning's repeats cases until every rank has as many as any other
+            **parts,
+        )
+    except MisconfigurationException as error:
+        here = f"torch sees {torch.cuda.device_count()} GPUs here, set trainer.accelerator and trainer.devices to what there is"
+        raise KitsError(f"trainer: {one_line(error)}; {here}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise KitsError(f"trainer: {one_line(error)}") from error
+    wanted, started = trainer.num_devices * trainer.num_nodes, shard_from_environment()[1]
+    if strategy == "auto":
+        if wanted > 1:
+            raise KitsError(f"trainer: {wanted} devices need trainer=ddp (one machine) or trainer=slurm (several)")
+    elif started not in (1, wanted):
+        raise KitsError(
+            f"trainer: {started} processes were started for {trainer.num_nodes} x {trainer.num_devices} devices; start one for"
+            " each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.num_nodes and trainer.devices"
+        )
+    return trainer
+
+
+def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
+    """Lightning's strategy: one process alone, or one process for each device whose gradients are averaged.
+
+    Raises:
+        KitsError: another strategy, whose checkpoints or processes would be of another kind; or trainer=slurm without srun.
+    """
+    options = config["trainer"]
+    if options["launcher"] == "srun" and not started_by_srun():
+        raise KitsError(
+            "trainer=slurm: srun has not started this process; write srun before the command in the batch script,"
+            " or take trainer=ddp on one machine"
+        )
+    if options["strategy"] == "auto":
+        return "auto"
+    if options["strategy"] != "ddp":
+        raise KitsError(f"trainer.strategy={options['strategy']}: no such strategy; take auto (one device) or ddp")
+    # In each phase of a staged training some parameters get no gradient.
+    return DDPStrategy(find_unused_parameters=config.get("training") == "staged")
+
+
+def environment_of(strategy: str | DDPStrategy) -> ClusterEnvironment:
+    """Who starts the processes: torchrun or srun where one of them has started several, else Lightning.
+
+    Lightning's own guess takes every job of SLURM for one that srun started, and so waits in a batch script for others for ever.
+    """
+    if strategy == "auto" or shard_from_environment()[1] == 1:
+        return LightningEnvironment()
+    # A job that is to go on is started again with resume=RUN.
+    return TorchElasticEnvironment() if "RANK" in os.environ else SLURMEnvironment(auto_requeue=False)
+
+
+def synchronize_batchnorm(module: pl.LightningModule, trainer: pl.Trainer, config: dict[str, Any]) -> None:
+    """With `trainer.sync_batchnorm`, let BatchNorm that learns its statistics take them over all processes.
+
+    Raises:
+        KitsError: the processes do not run on GPUs.
+    """
+    if not config["trainer"]["sync_batchnorm"]:
+        return
+    if trainer.strategy.root_device.type == "cpu":
+        raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
+    module.network = with_synchronized_statistics(cast(nn.Module, module.network))
+
+
+@contextmanager
+def ending_together(trainer: pl.Trainer) -> Iterator[None]:
+    """End the processes that this one has started if it fails: they would wait for it for minutes, and say more than it does."""
+    try:
+        yield
+    except Exception:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)  # one that waits in a collective does not hear SIGTERM
+        raise

@@ -1,0 +1,12 @@
+"""Batch statistics over all processes of a training."""
+
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+
+def with_synchronized_statistics(network: nn.Module) -> nn.Module:
+    """The network with SyncBatchNorm for BatchNorm; weights and statistics are the same tensors under the same names.
+
+    timm's conversion: torch's own would put a bare SyncBatchNorm for timm's BatchNormAct2d and so drop its activation.
+    """
+    return convert_sync_batchnorm(network)

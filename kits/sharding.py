@@ -1,0 +1,84 @@
+"""Work on many cases shared out to processes that never talk to one another: each knows its own share from its number alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from kits.errors import KitsError
+
+T = TypeVar("T")
+
+# What torchrun and srun tell each process: its number among all, how many there are, and its number on its own machine. Not
+# SLURM_NTASKS: a batch script has that too, and a command without srun would do one share and nobody the others.
+LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+
+
+def share(items: Sequence[T], shard: int, shards: int, sizes: Sequence[float] | None = None) -> list[T]:
+    """The items of process `shard` (from 0) of `shards`; every item is in exactly one share, and in its order there.
+
+    With `sizes`, of whatever the time grows with, the largest item goes first, each to the share with least so far (Graham's
+    LPT rule: the largest share is at most 4/3 of the best possible). Without, they are dealt in turn.
+
+    Raises:
+        KitsError: there is no such shard.
+    """
+    if shards < 1 or not 0 <= shard < shards:
+        raise KitsError(f"shard={shard} shards={shards}: give a shard from 0 to shards - 1")
+    if sizes is None:
+        return list(items[shard::shards])
+    loads, owner = [0.0] * shards, [0] * len(items)
+    for place in sorted(range(len(items)), key=lambda place: (-sizes[place], place)):
+        owner[place] = min(range(shards), key=loads.__getitem__)
+        loads[owner[place]] += sizes[place]
+    return [item for item, its_owner in zip(items, owner, strict=True) if its_owner == shard]
+
+
+def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
+    """`shard=K shards=N` where they are given, else what the launcher says.
+
+    Raises:
+        KitsError: only one of them is given, or there is no such shard.
+    """
+    if (shard is None) != (shards is None):
+        raise KitsError(f"shard={shard} shards={shards}: give both, shard from 0 to shards - 1, or neither")
+    if shard is None or shards is None:
+        return shard_from_environment()
+    share((), shard, shards)
+    return shard, shards
+
+
+def shard_from_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """(shard, shards) of this process as torchrun or srun started it; (0, 1) for one that was started alone."""
+    number, count, _ = launched(environment)
+    return number, count
+
+
+def local_rank(environment: Mapping[str, str] | None = None) -> int:
+    """The number of this process on its own machine, which is also that of its GPU; 0 for one that was started alone."""
+    return launched(environment)[2]
+
+
+def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether srun started this process, alone or among others."""
+    return "SLURM_STEP_NUM_TASKS" in (os.environ if environment is None else environment)
+
+
+def launched(environment: Mapping[str, str] | None = None) -> tuple[int, int, int]:
+    """(number, count, number on this machine) of this process.
+
+    Raises:
+        KitsError: a launcher's variable is missing or no number.
+    """
+    known = os.environ if environment is None else environment
+    for number, count, local in LAUNCHERS:
+        if number in known and count in known:
+            try:
+                return int(known[number]), int(known[count]), int(known[local])
+            except (KeyError, ValueError) as error:
+                raise KitsError(
+                    f"{number}, {count}, {local}: the environment holds no whole number for each; start the command by torchrun"
+                    " or srun, or give shard=K shards=N"
+                ) from error
+    return 0, 1, 0
