@@ -25,14 +25,24 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def command(name: str) -> Callable[[Task], Callable[[], None]]:
-    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`."""
+def command(
+    name: str, instead: Callable[[list[str]], dict[str, Any] | None] | None = None
+) -> Callable[[Task], Callable[[], None]]:
+    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`.
+
+    Args:
+        instead: gives the whole configuration for some command lines, and None for those that are composed from `conf`.
+    """
 
     def decorate(task: Task) -> Callable[[], None]:
         def main() -> None:
             try:
                 load_environment()
                 arguments = sys.argv[1:]
+                given = instead(arguments) if instead else None
+                if given is not None:
+                    task(given)
+                    return
                 # --help, --multirun and the like are Hydra's own; everything else is composed here first.
                 if not any(argument.startswith("-") for argument in arguments):
                     compose(name, arguments)

@@ -7,12 +7,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
 from kits.data.cache import FORMAT, cache_settings, read_record
-from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
+from kits.data.datasets import (
+    CachedCase,
+    CoarseWindows,
+    PatchLoader,
+    RoiPatches,
+    WholeCases,
+    allow_open_maps,
+    outlive_signals,
+    worker_context,
+)
 from kits.data.splits import read_split
 from kits.errors import KitsError
 
@@ -21,11 +31,18 @@ ROIS = ("gt_jitter", "oof")
 
 
 class EpochSampler(Sampler[int]):
-    """Positions that go on from epoch to epoch, so that no epoch repeats another's patches."""
+    """Positions that go on from epoch to epoch, so that no epoch repeats another's patches.
 
-    def __init__(self, length: int) -> None:
+    Args:
+        length: positions of an epoch.
+        epoch: the first epoch.
+        done: positions of the first epoch that an interrupted run has been trained on.
+    """
+
+    def __init__(self, length: int, epoch: int = 0, done: int = 0) -> None:
         self.length = length
-        self.epoch = 0
+        self.epoch = epoch
+        self.begun = {epoch: done}
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -35,13 +52,15 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        done = self.begun.get(self.epoch, 0)
+        return iter(range(self.epoch * self.length + done, (self.epoch + 1) * self.length))
 
 
 class KitsDataModule:
     """The cases of a prepared cache, split as `kits.prepare` split them.
 
-    It serves loaders and knows nothing of Lightning, which lives a floor above.
+    It serves loaders and knows nothing of Lightning, which lives a floor above. The loaders have a generator of their own: from
+    the global one they would draw a seed each time they begin, and a resumed run begins them at other places.
 
     Args:
         config: the plain training configuration (`stage`, `data`, `sampling`, `seed`, and `fold` where there are folds).
@@ -70,23 +89,30 @@ class KitsDataModule:
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
         allow_open_maps(len(records))
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W)."""
+    def train_dataloader(self, epoch: int = 0, batches: int = 0) -> DataLoader:
+        """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W).
+
+        Args:
+            epoch: the first epoch.
+            batches: those of it that an interrupted run has been trained on.
+        """
         patches = PATCHES[self.stage](self.cases["train"], self.data, self.sampling, self.seed)
         workers = self.data["loader_workers"]
         return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
-            sampler=EpochSampler(len(patches)),
+            sampler=EpochSampler(len(patches), epoch, batches * self.sampling["batch_size"]),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context(patches) if workers else None,
+            worker_init_fn=outlive_signals if workers else None,
+            generator=torch.Generator(),
             drop_last=True,
         )
 
     def val_dataloader(self) -> DataLoader:
         """One `CachedCase` at a time."""
-        return DataLoader(WholeCases(self.cases["validation"]), batch_size=None)
+        return DataLoader(WholeCases(self.cases["validation"]), batch_size=None, generator=torch.Generator())
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:
