@@ -29,11 +29,9 @@ def resumed(arguments: list[str]) -> dict[str, Any] | None:
 def main(config: dict[str, Any]) -> None:
     """Train one stage and leave config.yaml, best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
     require(config["run_dir"], "run_dir", "add run_dir=DIR")
-    if not config["overwrite"] and not config["resume"]:
-        from kits.runs.folder import check_unused
+    from kits.runs.folder import going_on
 
-        check_unused(Path(config["run_dir"]))
-    train(config)
+    train(going_on(config))
 
 
 def train(config: dict[str, Any]) -> None:

@@ -16,6 +16,9 @@ from kits.config import check_whole
 from kits.errors import KitsError
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
+PATIENCE = "callbacks.early_stopping.patience"
+# resume=auto: go on with the run in run_dir where there is one, else begin it.
+AUTO = "auto"
 # What may be given beside resume=: how long to go on, where the same data is, what it runs on, how often it is saved.
 ADJUSTABLE = (
     "trainer.max_epochs",
@@ -25,21 +28,21 @@ ADJUSTABLE = (
     "data.cache",
     "data.boxes",
     "data.loader_workers",
-    "callbacks.early_stopping.patience",
+    PATIENCE,
     "callbacks.checkpoint.every_steps",
     "callbacks.checkpoint.every_minutes",
 )
 
 
 def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
-    """The configuration of the run that `resume=RUN_FOLDER` names; None where the command line has no resume=.
+    """The configuration of the run that `resume=RUN_FOLDER` names; None where the command line names none.
 
     Raises:
         KitsError: there is no run in the folder, or something is to change that makes it another run.
     """
     pairs = [argument.partition("=") for argument in arguments]
     folder = next((value for key, _, value in pairs if key == "resume"), "")
-    if folder in ("", "null"):
+    if folder in ("", "null", AUTO):
         return None
     before = read_config(Path(folder))
     config = copy.deepcopy(before)
@@ -102,6 +105,20 @@ def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
     schedule = get(config, "scheduler.name") or get(config, "optimizer.schedule") or "constant"
     if schedule not in ("constant", "plateau") or get(config, "scheduler.warmup") or get(config, "training") == "staged":
         raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
+
+
+def going_on(config: dict[str, Any]) -> dict[str, Any]:
+    """A composed configuration whose `resume` names a folder or is null, in place of `auto`.
+
+    Raises:
+        KitsError: it begins a run in a folder that holds one.
+    """
+    folder = Path(config["run_dir"])
+    if config["resume"] == AUTO:
+        return {**config, "resume": config["run_dir"] if (folder / LAST).exists() else None}
+    if not config["resume"] and not config["overwrite"]:
+        check_unused(folder)
+    return config
 
 
 def check_unused(folder: Path) -> None:

@@ -33,13 +33,20 @@ class Manifest(Callback):
         self.path = start.folder / MANIFEST
         self.began = time.monotonic()
         self.seconds = start.seconds
-        before = start.manifest or {}
         made = {"command": command_line(), "versions": versions(), "commit": commit(), "machine": machine()}
-        fixed = {"data_hash": data_hash, "split": split, "seed": config["seed"], "wandb_id": start.wandb_id}
-        # What was added when the run went on differs from the beginning in the command at least.
-        resumed = [*before.get("resumed", []), {"epoch": start.epoch, "batches": start.batches, **made}] if before else []
-        first = {key: before.get(key, value) for key, value in made.items()}
-        self.content: dict[str, Any] = {**first, "config_hash": digest(config), **fixed, "resumed": resumed}
+        self.content: dict[str, Any] = {
+            **made,
+            "config_hash": digest(config),
+            "data_hash": data_hash,
+            "split": split,
+            "seed": config["seed"],
+            "wandb_id": start.wandb_id,
+        }
+        if start.manifest:
+            before = {key: start.manifest[key] for key in made if key in start.manifest}
+            changed = {key: value for key, value in made.items() if key == "command" or value != before.get(key)}
+            again = {"epoch": start.epoch, "batches": start.batches, **changed}
+            self.content |= {**before, "resumed": [*start.manifest.get("resumed", []), again]}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is known at the start, so that a run that dies has a manifest too."""

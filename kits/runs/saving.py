@@ -132,9 +132,9 @@ class Last(Checkpoint):
             self._pause(trainer, "validation", due=trainer.global_step > self._saved_step)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
-        """Do not wait for the other cases."""
-        if not trainer.sanity_checking and self._agreed(trainer, bool(self._signal)):
-            raise Stopped(self._signal or signal.SIGTERM)
+        """Do not wait for the other cases. Of several processes each has its own number of them and could not ask the others."""
+        if self._signal and not trainer.sanity_checking and trainer.world_size == 1:
+            raise Stopped(self._signal)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning leaves a scheduler that watches the score out of the epoch that was resumed; its score is at hand here."""
@@ -147,11 +147,10 @@ class Last(Checkpoint):
     def _pause(self, trainer: pl.Trainer, place: str, due: bool) -> None:
         """Save where it is due, and end where a signal asked for it."""
         self._random_again()
-        stop = self._agreed(trainer, bool(self._signal))
-        if stop or self._agreed(trainer, due):
+        if self._agreed(trainer, due or bool(self._signal)):
             self.save(trainer, place)
-        if stop:
-            raise Stopped(self._signal or signal.SIGTERM)
+            if self._agreed(trainer, bool(self._signal)):
+                raise Stopped(self._signal or signal.SIGTERM)
 
     def _random_again(self) -> None:
         """Go on with the random numbers of the interrupted run, at the place where they were noted."""

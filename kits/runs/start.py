@@ -17,7 +17,7 @@ from kits.config import all_keys
 from kits.errors import KitsError
 from kits.io import write_text
 from kits.io.locking import sole_user
-from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, get, read_manifest
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, PATIENCE, get, read_manifest
 
 # Where a checkpoint holds the state that Lightning does not know of.
 STATE = "kits_run"
@@ -75,29 +75,42 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
         raise KitsError(f"data.cache={config['data']['cache']}: holds other data than this run began with; give the same")
     if config["trainer"].get("max_steps", -1) != -1:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
-    epochs, patience = config["trainer"]["max_epochs"], "callbacks.early_stopping.patience"
-    if state["epoch"] >= epochs or (state["finished"] and get(config, patience) == get(content["hyper_parameters"], patience)):
-        raise KitsError(
-            f"resume={folder}: this run is finished after {state['epoch']} epochs;"
-            f" give trainer.max_epochs or {patience} above {epochs} and {get(config, patience)} to train on"
-        )
+    check_unfinished(config, content["hyper_parameters"], state)
     progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random")}
     return Start(folder, path, **progress, **known)
+
+
+def check_unfinished(config: dict[str, Any], trained: dict[str, Any], state: dict[str, Any]) -> None:
+    """Refuse to go on with a run that has come to its end.
+
+    Raises:
+        KitsError: it has; the text names what to give to train on.
+    """
+    done = state["epoch"]
+    if done >= config["trainer"]["max_epochs"]:
+        raise KitsError(
+            f"resume={config['run_dir']}: finished after {done} epochs; give trainer.max_epochs above {done} to train on"
+        )
+    patience = get(config, PATIENCE)
+    stopped_early = state["finished"] and done < trained["trainer"]["max_epochs"]
+    if stopped_early and patience <= get(trained, PATIENCE):
+        raise KitsError(
+            f"resume={config['run_dir']}: stopped after {done} epochs, the last {patience} of them without a better score;"
+            f" give {PATIENCE} above {patience} to train on"
+        )
 
 
 def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) -> None:
     """Hold the configuration against the one in the checkpoint.
 
     Raises:
-        KitsError: they differ in a key that may not change; config.yaml was edited.
+        KitsError: they differ in a key that may not change.
     """
     ignored = (*ADJUSTABLE, "run_dir", "resume", "overwrite")
     for key in sorted({*all_keys(config), *(key for key in all_keys(trained) if key.partition(".")[0] in config)}):
         ours, theirs = get(config, key), get(trained, key)
         if key not in ignored and not isinstance(ours, dict) and ours != theirs:
-            raise KitsError(
-                f"{folder / CONFIG}: {key} is {ours}, {LAST} was trained with {theirs}; set it back, or begin a new run"
-            )
+            raise KitsError(f"{key}={ours}: the run in {folder} was trained with {theirs}; set it back, or begin a new run")
 
 
 @contextmanager
