@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,9 @@ def train(config: dict[str, Any]) -> None:
                 module, data.train_dataloader(start.epoch, start.batches), data.val_dataloader(), ckpt_path=start.checkpoint
             )
         except Stopped as stop:
-            print(f"{stop.signal.name}: saved at step {trainer.global_step}; python -m kits.train resume={start.folder} goes on")
+            if trainer.is_global_zero:
+                way = shlex.join(["python", "-m", "kits.train", f"resume={start.folder}"])
+                print(f"{stop.signal.name}: saved at step {trainer.global_step}; go on with: {way}")
             raise
     best = trainer.checkpoint_callback
     score = getattr(best, "best_model_score", None)
@@ -118,7 +121,6 @@ def build_loggers(config: dict[str, Any], start: Start) -> list[Any]:
         name = Path(config["run_dir"]).name
         chosen = {
             "id": start.wandb_id,
-            "resume": "allow",
             "project": options["project"],
             "entity": options["entity"],
             "mode": mode,

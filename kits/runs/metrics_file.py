@@ -79,8 +79,9 @@ class MetricsFile(Logger):
             rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
         return rows[: self.kept]
 
+    @rank_zero_only
     def _write_all(self) -> None:
-        """The whole file anew, with the columns that the rows have."""
+        """The whole file anew, with the columns that the rows have. Other processes count no rows and touch no file."""
         rows = self._rows or []
         self._columns = sorted({name for row in rows for name in row})
         if not rows:
