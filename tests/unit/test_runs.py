@@ -26,6 +26,7 @@ import torch
 from kits.checkpoint import load_network
 from kits.cli import compose
 from kits.convert import main as convert_command
+from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.runs.folder import check_unused, going_on, read_manifest, resumed_configuration
@@ -167,7 +168,7 @@ def fit(begin, folder: Path):
 
     def run(name: str, *arguments) -> tuple[Path, int]:
         process = begin(folder / name, *arguments)
-        process.join(120)
+        process.join(600)
         assert process.exitcode is not None
         return folder / name, process.exitcode
 
@@ -269,7 +270,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_never_was(
     for _ in range(kills):
         process = begin(target, overrides)
         # Anywhere within the seven steps that follow the first rows, whatever is being written then.
-        wanted, deadline = logged(target) + chance.randint(1, 7), time.monotonic() + 60
+        wanted, deadline = logged(target) + chance.randint(1, 7), time.monotonic() + 300
         while logged(target) < wanted and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.05))
@@ -401,6 +402,19 @@ def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straig
     torch.save({**content, "hyper_parameters": {**config, "kits_format": 99}}, path)
     assert convert_command([str(path)]) == 1
     assert "written in format 99" in capsys.readouterr().err
+
+
+def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:
+    config = compose("train", [*TINY, "sampling.batch_size=2", "sampling.patches_per_epoch=8", f"data.cache={folder / 'cache'}"])
+    data = KitsDataModule(config)
+    torch.manual_seed(3)
+    whole, rest = data.train_dataloader(), data.train_dataloader(1, 3)
+    whole.sampler.set_epoch(1)
+    images = [batch["image"] for batch in whole]
+    assert_equal([batch["image"] for batch in rest], images[3:], "images")
+    rest.sampler.set_epoch(2)
+    assert len(list(rest)) == len(images) == 4
+    assert torch.rand(()) == torch.rand((), generator=torch.Generator().manual_seed(3))  # loaders draw nothing from it
 
 
 def test_metrics_keep_their_first_rows_and_take_new_columns(tmp_path: Path) -> None:
