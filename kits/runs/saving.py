@@ -165,7 +165,7 @@ class Last(Checkpoint):
     def save(self, trainer: pl.Trainer, place: str) -> None:
         """Write `last.ckpt`."""
         self._place = place
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
