@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,107 @@ import torch
 from torch import nn
 
 from kits.errors import KitsError
+from kits.io import whole_file
 from kits.models import build_network, completed
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
-FORMAT = 1
+FORMAT = 2
 # The network as an attribute of its LightningModule.
 PREFIX = "network."
 
 
-def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network of a stage, in evaluation mode, and the configuration that it was trained with.
+def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 named the schedule of the learning rate within the optimizer; since then it is a group, `scheduler`."""
+    optimizer = dict(config["optimizer"])
+    name = optimizer.pop("schedule")
+    scheduler = {"name": name, "warmup": 0.0, **({"final": 0.0} if name == "cosine" else {})}
+    return {**config, "optimizer": optimizer, "scheduler": scheduler}
 
-    The file is opened with `weights_only=True`, and its configuration may only name the project's own networks.
+
+# What makes a configuration of one format one of the next.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: schedule_as_group}
+
+
+def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
+    """The content of a checkpoint that kits.train wrote, opened with `weights_only=True`.
+
+    Args:
+        stage: the one that it must be of; None takes either.
 
     Raises:
         KitsError: no such file, not a checkpoint of this project, of the other stage, or of another format.
     """
+    content = read_project(path)
+    config = content["hyper_parameters"]
+    written = config["kits_format"]
+    if written != FORMAT:
+        way = f"convert it: python -m kits.convert {path}" if written in UPGRADES else "it needs another version of this project"
+        raise KitsError(f"{path}: written in format {written}, this version reads {FORMAT}; {way}")
+    if stage is not None and config["stage"] != stage:
+        raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
+    return content
+
+
+def convert(path: Path) -> tuple[int, int]:
+    """Bring a checkpoint of an older format to this version's, in place; the format it had and the one it has.
+
+    Raises:
+        KitsError: not a checkpoint of this project, or of a format that nothing is known of.
+    """
+    content = read_project(path)
+    config = content["hyper_parameters"]
+    written = config["kits_format"]
+    while config["kits_format"] != FORMAT:
+        number = config["kits_format"]
+        if number not in UPGRADES:
+            raise KitsError(f"{path}: written in format {number}, this version knows up to {FORMAT}; take a newer version")
+        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    if written != FORMAT:
+        with whole_file(path, ".ckpt") as temporary:
+            torch.save({**content, "hyper_parameters": config}, temporary)
+    return written, FORMAT
+
+
+def read_project(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project, of any format and stage.
+
+    Raises:
+        KitsError: no such file, or not one of this project's.
+    """
+    content = read_containers(path)
+    config = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(config, dict) or not {"kits_format", "stage"} <= config.keys() or "state_dict" not in content:
+        raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")
+    return content
+
+
+def read_containers(path: Path) -> Any:
+    """A file of torch.save that holds tensors and plain containers only.
+
+    Raises:
+        KitsError: no such file, or it holds anything else.
+    """
     if not path.is_file():
-        raise KitsError(f"{path}: no such checkpoint; kits.train stage={stage} writes best.ckpt into its run folder")
+        raise KitsError(f"{path}: no such checkpoint; kits.train writes best.ckpt into its run folder")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KitsError(
             f"{path}: not a checkpoint that can be opened safely ({reason}); give one that kits.train wrote"
         ) from error
-    config = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or "kits_format" not in config or "state_dict" not in content:
-        raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")
-    if config["kits_format"] != FORMAT:
-        raise KitsError(f"{path}: written in format {config['kits_format']}, this version reads {FORMAT}; train it again")
-    if config["stage"] != stage:
-        raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
+
+
+def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network of a stage, in evaluation mode, and the configuration that it was trained with.
+
+    Its configuration may only name the project's own networks.
+
+    Raises:
+        KitsError: `open_checkpoint` refuses the file, or its weights are not those of its network.
+    """
+    content = open_checkpoint(path, stage)
+    config = content["hyper_parameters"]
     network = build_network(completed(config["model"]), pretrained=False)
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
     try:

@@ -23,8 +23,14 @@ from kits.usage import BY_STAGE, explain_group, usage
 Task = Callable[[dict[str, Any]], None]
 
 
-def command(name: str) -> Callable[[Task], Callable[[], None]]:
-    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`."""
+def command(
+    name: str, instead: Callable[[list[str]], dict[str, Any] | None] | None = None
+) -> Callable[[Task], Callable[[], None]]:
+    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`.
+
+    Args:
+        instead: gives the whole configuration for some command lines, and None for those that are composed from `conf`.
+    """
 
     def decorate(task: Task) -> Callable[[], None]:
         def main() -> None:
@@ -33,6 +39,10 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
                 arguments = sys.argv[1:]
                 if answer := ask(name, task.__doc__, arguments):
                     print(answer, flush=True)
+                    return
+                given = instead(arguments) if instead else None
+                if given is not None:
+                    task(given)
                     return
                 # --multirun, --cfg and the like are Hydra's own; everything else is composed and checked here first.
                 if not any(argument.startswith("-") for argument in arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -30,11 +30,12 @@ from kits.sharding import shard_from_environment, started_by_srun
 OWN = ("strategy", "launcher", "sync_batchnorm")
 
 
-def build_trainer(config: dict[str, Any], **parts: Any) -> pl.Trainer:
+def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) -> pl.Trainer:
     """Lightning's trainer from the group `trainer`.
 
     Args:
         config: the plain training configuration.
+        plugins: of Lightning, beside the one that says who starts the processes.
         parts: callbacks and logger.
 
     Raises:
@@ -46,7 +47,7 @@ def build_trainer(config: dict[str, Any], **parts: Any) -> pl.Trainer:
         trainer = pl.Trainer(
             **options,
             strategy=strategy,
-            plugins=environment_of(strategy),
+            plugins=[environment_of(strategy), *plugins],
             default_root_dir=config["run_dir"],
             enable_model_summary=False,
             use_distributed_sampler=False,  # Lightning's repeats cases until every rank has as many as any other

@@ -138,8 +138,15 @@ class FineModule(StageModule):
         check_classes(config["data"]["classes"], config["model"]["classes"])
         super().__init__(config, pretrained=pretrained)
 
+    def on_train_start(self) -> None:
+        """A run that goes on within an epoch does not begin the epoch again."""
+        self._choose_phase()
+
     def on_train_epoch_start(self) -> None:
         """Staged training: choose what learns now, and let early stopping count in the last phase only."""
+        self._choose_phase()
+
+    def _choose_phase(self) -> None:
         if self.config["training"] not in TRAININGS:
             raise KitsError(f"training={self.config['training']}: no such training; take one of {', '.join(TRAININGS)}")
         if self.config["training"] == "staged":

@@ -8,12 +8,22 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
 from kits.data.cache import FORMAT, cache_settings, read_record
-from kits.data.datasets import CachedCase, CoarseWindows, PatchLoader, RoiPatches, WholeCases, allow_open_maps, worker_context
+from kits.data.datasets import (
+    CachedCase,
+    CoarseWindows,
+    PatchLoader,
+    RoiPatches,
+    WholeCases,
+    allow_open_maps,
+    outlive_signals,
+    worker_context,
+)
 from kits.data.splits import read_split, some_of
 from kits.errors import KitsError
 from kits.sharding import share
@@ -27,11 +37,17 @@ class EpochSampler(Sampler[int]):
 
     Of `ranks` processes each takes every `ranks`-th position, so their batches of a step together are those that one process
     with the batches of them all would have drawn. A rest that does not go round is left out: all ranks take as many steps.
+
+    Args:
+        length: positions of an epoch, of all processes together.
+        epoch: the first epoch.
+        done: positions of the first epoch that this process of an interrupted run has been trained on.
     """
 
-    def __init__(self, length: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, length: int, rank: int = 0, ranks: int = 1, *, epoch: int = 0, done: int = 0) -> None:
         self.length, self.rank, self.ranks = length, rank, ranks
-        self.epoch = 0
+        self.epoch = epoch
+        self.begun = {epoch: done}
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -41,14 +57,15 @@ class EpochSampler(Sampler[int]):
         return self.length // self.ranks
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.length
-        return iter(range(first + self.rank, first + len(self) * self.ranks, self.ranks))
+        first, done = self.epoch * self.length, self.begun.get(self.epoch, 0)
+        return iter(range(first + self.rank + done * self.ranks, first + len(self) * self.ranks, self.ranks))
 
 
 class KitsDataModule:
     """The cases of a prepared cache, split as `kits.prepare` split them.
 
-    It serves loaders and knows nothing of Lightning, which lives a floor above.
+    It serves loaders and knows nothing of Lightning, which lives a floor above. The loaders have a generator of their own: from
+    the global one they would draw a seed each time they begin, and a resumed run begins them at other places.
 
     Args:
         config: the plain training configuration (`stage`, `data`, `sampling`, `seed`, and `fold` where there are folds).
@@ -81,8 +98,12 @@ class KitsDataModule:
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
         allow_open_maps(len(records))
 
-    def train_dataloader(self, rank: int = 0, ranks: int = 1) -> DataLoader:
+    def train_dataloader(self, rank: int = 0, ranks: int = 1, *, epoch: int = 0, batches: int = 0) -> DataLoader:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W): the share of process `rank` of `ranks`.
+
+        Args:
+            epoch: the first epoch.
+            batches: those of it that an interrupted run has been trained on.
 
         Raises:
             KitsError: an epoch has no batch for every process.
@@ -98,10 +119,12 @@ class KitsDataModule:
         return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
-            sampler=EpochSampler(len(patches), rank, ranks),
+            sampler=EpochSampler(len(patches), rank, ranks, epoch=epoch, done=batches * self.sampling["batch_size"]),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context(patches) if workers else None,
+            worker_init_fn=outlive_signals if workers else None,
+            generator=torch.Generator(),
             drop_last=True,
         )
 
@@ -112,7 +135,7 @@ class KitsDataModule:
         """
         cases = self.cases["validation"]
         own = share(cases, rank, ranks, [prod(case.shape) for case in cases])
-        return DataLoader(WholeCases(own or [None]), batch_size=None)
+        return DataLoader(WholeCases(own or [None]), batch_size=None, generator=torch.Generator())
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:

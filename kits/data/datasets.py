@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,6 +216,15 @@ def worker_context(patches: Patches) -> BaseContext:
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "monai.transforms"] if patches.augmentation.options else ["torch"])
     return context
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a loader's process ignore what asks a training to stop: Ctrl-C and a cluster's SIGTERM reach every process of a job,
+    and the step that is under way still needs its patches. Loaders end their workers themselves, and with the training's process
+    they end too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 class WholeCases(Dataset[CachedCase | None]):

@@ -63,7 +63,7 @@ def test_the_same_seed_gives_identical_weights_and_another_one_does_not(fit, mon
 
     monkeypatch.setattr(FineNet, "set_phase", spy)
     first, again, other = fit("first"), fit("again"), fit("other", "seed=1", "trainer.max_epochs=1")
-    assert phases[:3] == ["sources", "fusion", "all"]
+    assert list(dict.fromkeys(phases)) == ["sources", "fusion", "all"]
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)

@@ -6,23 +6,29 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
-ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
+ENTRY_POINTS = {"cli", "prepare", "train", "convert", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
 ROOMS = {
     -1: "__init__ errors labels",  # the ground itself: names and the exception
     0: "volume intensity config parallel pooling sharding ranks",
     1: "io roi metrics postprocess models losses schedules",
     2: "data inference",
     3: """
-        checkpoint segmenter stages callbacks distributed pictures benches checks usage completion
+        checkpoint segmenter stages callbacks distributed runs pictures benches checks usage completion
     """,
 }
 FLOORS = {
     **{room: floor for floor, rooms in ROOMS.items() for room in rooms.split()},
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
-# The checkpoint's format is what the stages write and the segmenter reads, and completion offers what the checks allow: rooms of
-# one floor that need one another.
-SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint"), ("completion", "checks")}
+# Rooms of one floor that need one another: the checkpoint's format is what the stages write and the segmenter reads, and
+# completion offers what the checks allow.
+SAME_FLOOR = {
+    ("stages", "checkpoint"),
+    ("segmenter", "checkpoint"),
+    ("runs", "checkpoint"),
+    ("callbacks", "runs"),
+    ("completion", "checks"),
+}
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
     "hydra": {4},

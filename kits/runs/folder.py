@@ -1,0 +1,143 @@
+"""The folder of a run: its files, the configuration that it goes on with, and whether another run may begin there.
+
+Torch is not imported here, so that mistakes are told at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kits.config import check_whole
+from kits.errors import KitsError
+
+CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
+PATIENCE = "callbacks.early_stopping.patience"
+# resume=auto: go on with the run in run_dir where there is one, else begin it.
+AUTO = "auto"
+# What may be given beside resume=: how long to go on, where the same data is, what it runs on, how often it is saved.
+ADJUSTABLE = (
+    "trainer.max_epochs",
+    "trainer.accelerator",
+    "trainer.devices",
+    "data.root",
+    "data.cache",
+    "data.boxes",
+    "data.loader_workers",
+    PATIENCE,
+    "callbacks.checkpoint.every_steps",
+    "callbacks.checkpoint.every_minutes",
+)
+
+
+def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
+    """The configuration of the run that `resume=RUN_FOLDER` names; None where the command line names none.
+
+    Raises:
+        KitsError: there is no run in the folder, or something is to change that makes it another run.
+    """
+    pairs = [argument.partition("=") for argument in arguments]
+    folder = next((value for key, _, value in pairs if key == "resume"), "")
+    if folder in ("", "null", AUTO):
+        return None
+    before = read_config(Path(folder))
+    config = copy.deepcopy(before)
+    for key, _, value in pairs:
+        if key == "resume":
+            continue
+        if key not in ADJUSTABLE:
+            raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
+        try:
+            put(config, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise KitsError(f"{key}={value}: cannot be read; give a number or a word") from error
+    check_length(before, config)
+    return {**config, "run_dir": folder, "resume": folder}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.yaml` of a run folder.
+
+    Raises:
+        KitsError: it is not there or is damaged.
+    """
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KitsError(
+            f"resume={folder}: no run to go on with ({CONFIG} cannot be read); give a folder of kits.train"
+        ) from error
+    if not isinstance(config, dict) or "stage" not in config or "trainer" not in config:
+        raise KitsError(f"resume={folder}: its {CONFIG} is not a training's; give a folder of kits.train")
+    return config
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        config = config.setdefault(parent, {})
+    config[leaf] = value
+
+
+def get(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key, None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse another number of epochs where what was done so far depended on it.
+
+    Raises:
+        KitsError: a schedule or staged training is laid out over the epochs.
+    """
+    epochs, now = get(before, "trainer.max_epochs"), get(config, "trainer.max_epochs")
+    if epochs == now:
+        return
+    check_whole("trainer.max_epochs", now, 1)
+    schedule = get(config, "scheduler.name") or get(config, "optimizer.schedule") or "constant"
+    if schedule not in ("constant", "plateau") or get(config, "scheduler.warmup") or get(config, "training") == "staged":
+        raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
+
+
+def going_on(config: dict[str, Any]) -> dict[str, Any]:
+    """A composed configuration whose `resume` names a folder or is null, in place of `auto`.
+
+    Raises:
+        KitsError: it begins a run in a folder that holds one.
+    """
+    folder = Path(config["run_dir"])
+    if config["resume"] == AUTO:
+        return {**config, "resume": config["run_dir"] if (folder / LAST).exists() else None}
+    if not config["resume"] and not config["overwrite"]:
+        check_unused(folder)
+    return config
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse to begin in a folder that holds a run.
+
+    Raises:
+        KitsError: it does; the text names the way on.
+    """
+    if not any((folder / name).exists() for name in (BEST, LAST)):
+        return
+    manifest = read_manifest(folder) or {}
+    on = "" if manifest.get("finished") or not (folder / CONFIG).exists() else f"resume={folder} to go on with it, "
+    what = "holds a run already" if not on else "holds a run already, which is not finished"
+    raise KitsError(f"run_dir={folder}: {what}; give {on}another run_dir=DIR, or overwrite=true")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run folder; None where there is none to read."""
+    try:
+        return dict(json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError):
+        return None

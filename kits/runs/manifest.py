@@ -1,0 +1,136 @@
+"""`manifest.json`: what a run was made from, on what, and how it went; enough to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from kits.data.cache import digest
+from kits.io import write_json
+from kits.runs.folder import MANIFEST
+from kits.runs.start import Start
+
+PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "monai", "numpy", "SimpleITK", "hydra-core", "wandb")
+GIB = 2**30
+
+
+class Manifest(Callback):
+    """Writes the manifest when a run begins and when it ends, however it ends; a resumed run adds to it."""
+
+    def __init__(self, start: Start, config: dict[str, Any], data_hash: str, split: dict[str, list[str]]) -> None:
+        self.path = start.folder / MANIFEST
+        self.began = time.monotonic()
+        self.seconds = start.seconds
+        made = {"command": command_line(), "versions": versions(), "commit": commit(), "machine": machine()}
+        self.content: dict[str, Any] = {
+            **made,
+            "config_hash": digest(config),
+            "data_hash": data_hash,
+            "split": split,
+            "seed": config["seed"],
+            "wandb_id": start.wandb_id,
+        }
+        if start.manifest:
+            before = {key: start.manifest[key] for key in made if key in start.manifest}
+            changed = {key: value for key, value in made.items() if key == "command" or value != before.get(key)}
+            again = {"epoch": start.epoch, "batches": start.batches, **changed}
+            self.content |= {**before, "resumed": [*start.manifest.get("resumed", []), again]}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What is known at the start, so that a run that dies has a manifest too."""
+        self.content["device"] = str(pl_module.device)
+        self._write(trainer, finished=False)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """How it ended."""
+        self._write(trainer, finished=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """How far it came."""
+        self._write(trainer, finished=False)
+
+    def _write(self, trainer: pl.Trainer, *, finished: bool) -> None:
+        self.content["finished"] = finished
+        self.content["seconds"] = round(self.seconds + time.monotonic() - self.began, 1)
+        self.content["epochs"], self.content["steps"] = trainer.current_epoch, trainer.global_step
+        self.content["peak_memory_gib"] = peak_memory()
+        if trainer.is_global_zero:
+            write_json(self.path, self.content)
+
+
+def command_line() -> str:
+    """The command as a shell takes it again, from the same working folder."""
+    # `python -m kits.train` stands in sys.argv as the path of the module's file.
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    started = ["-m", spec.name] if spec is not None else [sys.argv[0]]
+    return shlex.join(["python", *started, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """The interpreter's and the packages' versions."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> dict[str, Any] | None:
+    """The project's git commit and whether files differ from it; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"id": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """What the run had to compute with."""
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(pages / GIB, 1),
+        "gpus": [{"name": card.name, "memory_gib": round(card.total_memory / GIB, 1)} for card in cuda],
+    }
+
+
+def processor() -> str:
+    """The processor's name; Linux has it in a file only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def peak_memory() -> dict[str, float]:
+    """The most that this process has held so far, GiB, on the processor's side and on each GPU's."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    found = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found |= {f"cuda:{index}": torch.cuda.max_memory_allocated(index) / GIB for index in range(torch.cuda.device_count())}
+    return {name: round(value, 3) for name, value in found.items()}

@@ -1,0 +1,94 @@
+"""`metrics.csv`, which a resumed run goes on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from kits.io import write_text
+from kits.runs.folder import METRICS
+
+
+class MetricsFile(Logger):
+    """One row for every time that something is logged, in the file at once.
+
+    Lightning's CSVLogger keeps a hundred steps in memory, which a killed run loses, and begins a new file when it is resumed.
+
+    Args:
+        folder: the run folder.
+        kept: rows of the file that is there already to go on after; those behind them go.
+    """
+
+    def __init__(self, folder: Path, kept: int = 0) -> None:
+        super().__init__()
+        self.path = folder / METRICS
+        self.kept = kept
+        self._rows: list[dict[str, Any]] | None = None
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """None of its own: the file lies in the run folder itself."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None of its own."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    log_dir = root_dir = save_dir
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What has been logged. The file is first touched here, when the training has begun."""
+        if self._rows is None:
+            self._rows = self._read() if self.kept else []
+            self._write_all()
+        return self._rows
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """They stand in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row."""
+        row = {**metrics, "step": len(self.rows) if step is None else step}
+        self.rows.append(row)
+        if set(row) <= set(self._columns):
+            with self.path.open("a", newline="") as stream:
+                csv.DictWriter(stream, self._columns).writerow(row)
+        else:
+            self._write_all()
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The rows to keep. A cell without a value was no part of its row."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as stream:
+            rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
+        return rows[: self.kept]
+
+    @rank_zero_only
+    def _write_all(self) -> None:
+        """The whole file anew, with the columns that the rows have. Other processes count no rows and touch no file."""
+        rows = self._rows or []
+        self._columns = sorted({name for row in rows for name in row})
+        if not rows:
+            self.path.unlink(missing_ok=True)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,139 @@
+"""Where a training begins: at its beginning, or where its run was interrupted."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from kits.checkpoint import open_checkpoint
+from kits.config import all_keys
+from kits.errors import KitsError
+from kits.io import write_text
+from kits.io.locking import sole_user
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, PATIENCE, get, read_manifest
+
+# Where a checkpoint holds the state that Lightning does not know of.
+STATE = "kits_run"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins: at its beginning, or where a run was interrupted.
+
+    Attributes:
+        folder: the run folder.
+        checkpoint: what to go on from; None begins at the beginning.
+        epoch: the first epoch, from 0.
+        batches: those of this epoch that have been trained on.
+        rows: those of metrics.csv that belong to what has been done.
+        seconds: how long it took so far.
+        random: random states, see `kits.runs.random_state`.
+        manifest: that of the interrupted run.
+        wandb_id: the run's name at Weights & Biases, the same before and after.
+    """
+
+    folder: Path
+    checkpoint: Path | None = None
+    epoch: int = 0
+    batches: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    random: dict[str, Any] | None = None
+    manifest: dict[str, Any] | None = None
+    wandb_id: str = field(default_factory=lambda: secrets.token_hex(4))
+
+
+def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
+    """At the beginning, or with `resume` where the run in that folder was interrupted.
+
+    A run that was killed before its first checkpoint starts again, with the same random numbers.
+
+    Raises:
+        KitsError: the run is finished, its checkpoint is refused, or configuration or data are no longer those it began with.
+    """
+    folder = Path(config["run_dir"])
+    if not config.get("resume"):
+        return Start(folder)
+    manifest = read_manifest(folder)
+    known = {"manifest": manifest, **({"wandb_id": manifest["wandb_id"]} if manifest and "wandb_id" in manifest else {})}
+    path = folder / LAST
+    if not path.exists():
+        return Start(folder, **known)
+    content = open_checkpoint(path, config["stage"])
+    if STATE not in content:
+        raise KitsError(f"{path}: holds no state to go on from; give resume= a folder whose {LAST} kits.train wrote")
+    state = content[STATE]
+    check_same(config, content["hyper_parameters"], folder)
+    if state["data_hash"] != data_hash:
+        raise KitsError(f"data.cache={config['data']['cache']}: holds other data than this run began with; give the same")
+    if config["trainer"].get("max_steps", -1) != -1:
+        raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
+    check_unfinished(config, content["hyper_parameters"], state)
+    progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random")}
+    return Start(folder, path, **progress, **known)
+
+
+def check_unfinished(config: dict[str, Any], trained: dict[str, Any], state: dict[str, Any]) -> None:
+    """Refuse to go on with a run that has come to its end.
+
+    Raises:
+        KitsError: it has; the text names what to give to train on.
+    """
+    done = state["epoch"]
+    if done >= config["trainer"]["max_epochs"]:
+        raise KitsError(
+            f"resume={config['run_dir']}: finished after {done} epochs; give trainer.max_epochs above {done} to train on"
+        )
+    patience = get(config, PATIENCE)
+    stopped_early = state["finished"] and done < trained["trainer"]["max_epochs"]
+    if stopped_early and patience <= get(trained, PATIENCE):
+        raise KitsError(
+            f"resume={config['run_dir']}: stopped after {done} epochs, the last {patience} of them without a better score;"
+            f" give {PATIENCE} above {patience} to train on"
+        )
+
+
+def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) -> None:
+    """Hold the configuration against the one in the checkpoint.
+
+    Raises:
+        KitsError: they differ in a key that may not change.
+    """
+    ignored = (*ADJUSTABLE, "run_dir", "resume", "overwrite")
+    for key in sorted({*all_keys(config), *(key for key in all_keys(trained) if key.partition(".")[0] in config)}):
+        ours, theirs = get(config, key), get(trained, key)
+        if key not in ignored and not isinstance(ours, dict) and ours != theirs:
+            raise KitsError(f"{key}={ours}: the run in {folder} was trained with {theirs}; set it back, or begin a new run")
+
+
+@contextmanager
+def begin(start: Start, config: dict[str, Any]) -> Iterator[None]:
+    """Hold the run folder for this process, with the configuration in it and without what no longer counts.
+
+    Raises:
+        KitsError: it cannot be written, or another training is at work there.
+    """
+    if getattr(rank_zero_only, "rank", 0):  # of several processes the first one keeps the folder
+        yield
+        return
+    with sole_user(start.folder, lock=start.folder / LOCK, key="run_dir", work="kits.train"):
+        # What a killed process was writing is there under hidden names.
+        outdated = list(start.folder.glob(".*.ckpt")) + list(start.folder.glob(".*.csv"))
+        if start.checkpoint is None:
+            outdated += [start.folder / name for name in (BEST, LAST)]
+        for path in outdated:
+            path.unlink(missing_ok=True)
+        write_config(start.folder, config)
+        yield
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Leave the configuration in the run folder."""
+    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,445 @@
+"""Runs that are killed and go on, runs that are asked to stop, and what their folders hold.
+
+Trainings run in processes that fork from a server with everything imported, and are killed for good: by themselves, with SIGKILL,
+at the moment that a test names.
+"""
+
+import csv
+import functools
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from kits.checkpoint import load_network
+from kits.cli import compose
+from kits.convert import main as convert_command
+from kits.data.datamodule import KitsDataModule
+from kits.data.preparation import prepare
+from kits.errors import KitsError
+from kits.runs.folder import check_unused, going_on, read_manifest, resumed_configuration
+from kits.runs.manifest import command_line
+from kits.runs.metrics_file import MetricsFile
+from kits.runs.random_state import random_state, set_random_state
+from kits.runs.start import Start, where_to_start
+from kits.runs.start import begin as begin_folder
+from kits.train import main
+
+TINY = [
+    "stage=coarse",
+    "split=paper",
+    "augmentation=light",
+    "data.roi_rule.min_voxels=100",
+    "data.coarse_size=32",
+    "data.workers=1",
+    "data.loader_workers=0",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=1",
+    "sampling.patch=[8,32,32]",
+    "sampling.batch_size=1",
+    "sampling.patches_per_epoch=5",
+    "optimizer.lr=0.01",
+    "model.widths=[4,8]",
+    "model.strides=[[1,2,2],[2,2,2]]",
+    "model.kernels=[[3,3,3],[3,3,3]]",
+    "callbacks.checkpoint.every_steps=2",
+]
+FINE = [
+    "stage=fine",
+    *TINY[1:-4],
+    "inference.window=20",
+    "model.sources=[{backbone:test_efficientnet,weights:null}]",
+    "model.out_indices=[0,1]",
+    "model.widths=[4,4]",
+    "model.width=4",
+    "model.stem_width=2",
+    "model.freeze_statistics=false",
+    "training=staged",
+    "staged_shares=[0.34,0.33]",
+    "callbacks.checkpoint.every_steps=3",
+]
+
+
+def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -> None:
+    """Train, and send this process a signal at an event's turn `count` (from 1); every step draws random numbers."""
+    from kits import stages
+    from kits.runs import saving
+    from kits.train import train
+
+    torch.set_num_threads(1)
+    seen = 0
+
+    def happens(what: str) -> bool:
+        nonlocal seen
+        seen += what == event
+        return what == event and seen == count
+
+    def at(what: str, function):
+        @functools.wraps(function)
+        def wrapped(*arguments, **options):
+            if happens(what):
+                os.kill(os.getpid(), number)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    def noisy(function):
+        @functools.wraps(function)
+        def wrapped(self, batch, index):
+            noise = torch.rand(()).item() + random.random() + np.random.random()
+            return function(self, {**batch, "image": batch["image"] + 0.1 * noise}, index)
+
+        return wrapped
+
+    for module in stages.MODULES.values():
+        module.training_step = at("step", noisy(module.training_step))
+    stages.StageModule.validation_step = at("validation", stages.StageModule.validation_step)
+    write = torch.save
+
+    def half(content, stream) -> None:
+        write(content, stream)
+        if happens("write"):
+            stream.truncate(stream.tell() // 2)
+            stream.flush()
+            os.kill(os.getpid(), number)
+
+    saving.torch.save = half
+    replace = os.replace
+
+    def renamed(source, target) -> None:
+        replace(source, target)
+        if Path(target).suffix == ".ckpt" and happens("renamed"):
+            os.kill(os.getpid(), number)
+
+    os.replace = renamed
+    train(config)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Where the trainings fork from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["kits.train", "kits.callbacks", "kits.stages", "kits.data.datamodule", "monai.transforms", __name__]
+    )
+    return context
+
+
+@pytest.fixture(scope="module")
+def folder(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared cache, and room for run folders beside it."""
+    folder = tmp_path_factory.mktemp("runs")
+    prepare(compose("train", [*TINY, f"data.root={kits_tree}", f"data.cache={folder / 'cache'}"])["data"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begin(server, folder: Path):
+    """Start a training in a run folder, or go on where it holds a run: (overrides, event, count, signal) -> process."""
+
+    def start(target: Path, overrides: list[str], event: str = "", count: int = 0, number: int = signal.SIGKILL):
+        if (target / "config.yaml").exists():
+            config = resumed_configuration([f"resume={target}"])
+        else:
+            config = compose("train", [*overrides, f"data.cache={folder / 'cache'}", f"run_dir={target}"])
+        process = server.Process(target=run_and_die, args=(config, event, count, number))
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def fit(begin, folder: Path):
+    """The same to its end: (run folder, exit code)."""
+
+    def run(name: str, *arguments) -> tuple[Path, int]:
+        process = begin(folder / name, *arguments)
+        process.join(600)
+        assert process.exitcode is not None
+        return folder / name, process.exitcode
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def straight(fit) -> Path:
+    """A run that nothing interrupted."""
+    folder, code = fit("straight", TINY)
+    assert code == 0
+    return folder
+
+
+def read(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, counters, what callbacks remember, and every number that was logged."""
+    first, second = (read(folder / "last.ckpt") for folder in (one, other))
+    first["best"], second["best"] = (read(folder / "best.ckpt")["state_dict"] for folder in (one, other))
+    for key in ("state_dict", "best", "optimizer_states", "lr_schedulers", "epoch", "global_step", "kits_run"):
+        assert_equal(first[key], second[key], key)
+    (stopping,) = ([state for key, state in content["callbacks"].items() if "EarlyStopping" in key] for content in (first,))
+    assert stopping == [state for key, state in second["callbacks"].items() if "EarlyStopping" in key]
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+
+
+def assert_equal(one, other, where: str) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}") if key != "seconds" else None
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f"{where}[{index}]")
+    else:
+        assert one == other, where
+
+
+def test_a_run_that_was_killed_again_and_again_ends_as_one_that_never_was(fit, straight: Path) -> None:
+    # Written are: last before step 2 and 4, last before the validation, best, last before the epoch, and so on.
+    kills = [("step", 2), ("step", 4), ("write", 2), ("validation", 1), ("renamed", 2), ("write", 1), ("step", 3)]
+    for event, count in kills:
+        folder, code = fit("killed", TINY, event, count)
+        assert code == -signal.SIGKILL, (event, count)
+    folder, code = fit("killed", TINY)
+    assert code == 0
+    assert_same_run(straight, folder)
+    assert not list(folder.glob(".*.ckpt"))
+    manifest = read_manifest(folder)
+    assert [(again["epoch"], again["batches"]) for again in manifest["resumed"]] == [
+        (0, 0), (0, 2), (0, 4), (0, 5), (1, 0), (1, 0), (1, 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "count", "code"),
+    [(signal.SIGINT, "step", 8, 130), (signal.SIGTERM, "validation", 2, 143)],
+)
+def test_a_run_that_is_asked_to_stop_saves_at_that_step_and_goes_on(fit, straight, number, event, count, code) -> None:
+    name = f"stopped-{event}-{code}"
+    folder, ended = fit(name, [*TINY, "callbacks.checkpoint.every_steps=null"], event, count, number)
+    assert ended == code
+    content = read(folder / "last.ckpt")
+    assert content["global_step"] == (count if event == "step" else 5 * count)
+    assert read_manifest(folder)["finished"] is False
+    with pytest.raises(KitsError, match=rf"run_dir=.*not finished; give resume={folder} to go on with it"):
+        check_unused(folder)
+    assert fit(name, TINY)[1] == 0
+    assert_same_run(straight, folder)
+
+
+@pytest.mark.slow
+def test_staged_training_with_a_schedule_goes_on_within_its_phases(fit) -> None:
+    overrides = [*FINE, "optimizer.schedule=cosine"]
+    whole, code = fit("staged", overrides)
+    assert code == 0
+    for event, count in [("step", 5), ("write", 3), ("step", 3), ("validation", 1)]:
+        folder, code = fit("staged-killed", overrides, event, count)
+        assert code == -signal.SIGKILL, (event, count)
+    assert fit("staged-killed", overrides)[1] == 0
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "kills"), [(0, 8), (2, 2)])
+def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_never_was(
+    begin, fit, folder: Path, workers: int, kills: int
+) -> None:
+    overrides = [*TINY, "sampling.patches_per_epoch=20", f"data.loader_workers={workers}", "augmentation=full"]
+    whole, code = fit(f"whole{workers}", overrides)
+    assert code == 0
+    chance, target = random.Random(workers), folder / f"hunted{workers}"
+    for _ in range(kills):
+        process = begin(target, overrides)
+        # Anywhere within the seven steps that follow the first rows, whatever is being written then.
+        wanted, deadline = logged(target) + chance.randint(1, 7), time.monotonic() + 300
+        while logged(target) < wanted and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert fit(target.name, overrides)[1] == 0
+    assert_same_run(whole, target)
+
+
+def logged(folder: Path) -> int:
+    """Lines of metrics.csv so far."""
+    path = folder / "metrics.csv"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder: Path) -> None:
+    assert {path.name for path in straight.iterdir()} == {
+        "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "manifest.json", ".lock",
+    }  # fmt: skip
+    manifest = json.loads((straight / "manifest.json").read_text())
+    assert manifest["data_hash"] == json.loads((folder / "cache" / "index.json").read_text())["data_hash"]
+    assert manifest["finished"] is True
+    assert (manifest["epochs"], manifest["steps"], manifest["seed"]) == (3, 15, 0)
+    assert manifest["seconds"] > 0
+    assert manifest["machine"]["cores"] >= 1
+    assert 0.1 < manifest["peak_memory_gib"]["process"] < manifest["machine"]["memory_gib"]
+    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
+    with pytest.raises(KitsError, match=r"holds a run already; give another run_dir=DIR, or overwrite=true"):
+        check_unused(straight)
+
+
+def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["stage=fine", "model.sources=[{backbone: resnet18, weights: null}]", "run_dir=my runs/it's"]
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=SimpleNamespace(name="kits.train")))
+    assert shlex.split(command_line()) == ["python", "-m", "kits.train", *arguments]
+
+
+def test_resume_on_the_command_line(straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """A finished run, moved to another place, goes on for another epoch and keeps its best one."""
+    moved = tmp_path / "moved"
+    shutil.copytree(straight, moved)
+    before, scores = (moved / "metrics.csv").read_text(), [float(row["val/score"]) for row in rows(moved) if row["val/score"]]
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["kits.train", *arguments])
+        with suppress(SystemExit):
+            main()
+        out = capsys.readouterr()
+        return out.out + out.err
+
+    assert "finished after 3 epochs; give trainer.max_epochs above 3" in call(f"resume={moved}")
+    assert "optimizer.lr: cannot change in a run that goes on" in call(f"resume={moved}", "optimizer.lr=0.1")
+    assert "give a whole number of 1 or more" in call(f"resume={moved}", "trainer.max_epochs=many")
+    assert "no run to go on with" in call(f"resume={tmp_path / 'nothing'}")
+    said = call(f"resume={moved}", "trainer.max_epochs=4")
+    assert (moved / "metrics.csv").read_text().startswith(before)
+    scores += [float(row["val/score"]) for row in rows(moved) if row["val/score"]][3:]
+    assert len(scores) == 4
+    assert f"best val/score {max(scores):.4f}: {moved / 'best.ckpt'}" in said
+    manifest = read_manifest(moved)
+    assert manifest["epochs"] == 4
+    assert manifest["wandb_id"] == read_manifest(straight)["wandb_id"]
+    assert manifest["seconds"] > read_manifest(straight)["seconds"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(straight, copy)
+    config = {**resumed_configuration([f"resume={copy}", "trainer.max_epochs=5"])}
+    data_hash = read(copy / "last.ckpt")["kits_run"]["data_hash"]
+    assert where_to_start(config, data_hash).epoch == 3
+    with pytest.raises(KitsError, match="other data than this run began with"):
+        where_to_start(config, "another")
+    with pytest.raises(KitsError, match=r"seed=7: the run in .* was trained with 0; set it back"):
+        where_to_start({**config, "seed": 7}, data_hash)
+    with pytest.raises(KitsError, match="a checkpoint of the coarse stage"):
+        where_to_start({**config, "stage": "fine"}, data_hash)
+    shutil.copy(copy / "best.ckpt", copy / "last.ckpt")
+    with pytest.raises(KitsError, match="holds no state to go on from"):
+        where_to_start(config, data_hash)
+    (copy / "last.ckpt").write_bytes(b"nothing")
+    with pytest.raises(KitsError, match="safely"):
+        where_to_start(config, data_hash)
+    (copy / "config.yaml").write_text("- a list")
+    with pytest.raises(KitsError, match="not a training's"):
+        resumed_configuration([f"resume={copy}"])
+
+
+def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
+    text = (straight / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("schedule: constant", "schedule: cosine"))
+    with pytest.raises(KitsError, match=r"trainer.max_epochs=9: this run's schedule is laid out over 3 epochs"):
+        resumed_configuration([f"resume={tmp_path}", "trainer.max_epochs=9"])
+
+
+def test_auto_goes_on_only_where_there_is_a_run(straight: Path, tmp_path: Path) -> None:
+    assert going_on({"run_dir": str(tmp_path), "resume": "auto", "overwrite": False})["resume"] is None
+    assert going_on({"run_dir": str(straight), "resume": "auto", "overwrite": False})["resume"] == str(straight)
+
+
+def test_one_folder_takes_one_training_at_a_time(tmp_path: Path) -> None:
+    with begin_folder(Start(tmp_path), {"seed": 0}), pytest.raises(KitsError, match="at work there"):
+        begin_folder(Start(tmp_path), {"seed": 0}).__enter__()
+
+
+def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straight: Path, tmp_path: Path, capsys) -> None:
+    content = read(straight / "best.ckpt")
+    config = {**content["hyper_parameters"], "kits_format": 1}
+    config.pop("scheduler", None)
+    config["optimizer"] = {**config["optimizer"], "schedule": "cosine"}
+    path = tmp_path / "old.ckpt"
+    torch.save({**content, "hyper_parameters": config}, path)
+    with pytest.raises(KitsError, match=rf"written in format 1, .* convert it: python -m kits.convert {path}"):
+        load_network(path, "coarse", "cpu")
+    assert convert_command([str(path), str(straight / "best.ckpt")]) == 0
+    assert "format 1, converted to 2" in capsys.readouterr().out
+    network, now = load_network(path, "coarse", "cpu")
+    assert now["scheduler"] == {"name": "cosine", "warmup": 0.0, "final": 0.0}
+    assert "schedule" not in now["optimizer"]
+    weights, converted = content["state_dict"], network.state_dict()
+    assert all(torch.equal(tensor, converted[name.removeprefix("network.")]) for name, tensor in weights.items())
+    torch.save({**content, "hyper_parameters": {**config, "kits_format": 99}}, path)
+    assert convert_command([str(path)]) == 1
+    assert "written in format 99" in capsys.readouterr().err
+
+
+def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:
+    config = compose("train", [*TINY, "sampling.batch_size=2", "sampling.patches_per_epoch=8", f"data.cache={folder / 'cache'}"])
+    data = KitsDataModule(config)
+    torch.manual_seed(3)
+    whole, rest = data.train_dataloader(), data.train_dataloader(1, 3)
+    whole.sampler.set_epoch(1)
+    images = [batch["image"] for batch in whole]
+    assert_equal([batch["image"] for batch in rest], images[3:], "images")
+    rest.sampler.set_epoch(2)
+    assert len(list(rest)) == len(images) == 4
+    assert torch.rand(()) == torch.rand((), generator=torch.Generator().manual_seed(3))  # loaders draw nothing from it
+
+
+def test_metrics_keep_their_first_rows_and_take_new_columns(tmp_path: Path) -> None:
+    whole = MetricsFile(tmp_path)
+    for step in range(4):
+        whole.log_metrics({"loss": 1 / (step + 3)}, step)
+    whole.log_metrics({"score": 0.1 + 0.2}, 3)
+    wanted = (tmp_path / "metrics.csv").read_text()
+    again = MetricsFile(tmp_path, kept=2)
+    assert len(again.rows) == 2
+    for step in (2, 3):
+        again.log_metrics({"loss": 1 / (step + 3)}, step)
+    assert "score" not in (tmp_path / "metrics.csv").read_text()
+    again.log_metrics({"score": 0.1 + 0.2}, 3)
+    assert (tmp_path / "metrics.csv").read_text() == wanted
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    np.random.normal()  # leaves a second number behind
+    torch.save(random_state(), tmp_path / "state.pt")
+
+    def draw() -> list[float]:
+        return [random.gauss(0, 1), float(np.random.normal()), float(np.random.rand()), torch.randn(()).item()]
+
+    wanted = draw()
+    assert draw() != wanted
+    set_random_state(read(tmp_path / "state.pt"))
+    assert draw() == wanted
