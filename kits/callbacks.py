@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from kits.data.cache import digest
 from kits.io import write_json
+from kits.logged import SCORE
 
-SCORE = "val/score"
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "numpy", "SimpleITK", "hydra-core")
 
 
@@ -26,7 +26,8 @@ def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, lis
     return [
         ModelCheckpoint(run_dir, filename="best", monitor=SCORE, mode="max", save_last=True, enable_version_counter=False),
         EarlyStopping(SCORE, mode="max", patience=config["callbacks"]["early_stopping"]["patience"]),
-        TQDMProgressBar(),
+        # Each refresh waits for the GPU, so it is as rare as the log.
+        TQDMProgressBar(refresh_rate=config["trainer"]["log_every_n_steps"]),
         Manifest(run_dir, config, data_hash, split),
     ]
 

@@ -15,13 +15,15 @@ from kits.config import check_classes
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
-from kits.labels import BACKGROUND, REGIONS, regions_of
-from kits.losses import build_loss, deep_supervision, parallel_loss
+from kits.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
+from kits.logged import LOSS, loss_name, score_name
+from kits.losses import build_loss, parallel_losses, supervised_losses
 from kits.metrics import dice, score_case
 from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
+from kits.pictures import Scene
 from kits.roi import coverage, rois_of
 from kits.volume import plane_grid
 
@@ -46,7 +48,7 @@ class StageModule(pl.LightningModule):
         self.config = config
         self.network = build_network(config["model"], pretrained=pretrained)
         self.loss = build_loss(config["loss"])
-        self._scores: list[dict[str, float]] = []
+        self._scores: dict[str, dict[str, float]] = {}  # of the cases validated so far, by id
 
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate in the paper (section 3); other choices by name."""
@@ -69,19 +71,28 @@ class StageModule(pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def validation_step(self, case: CachedCase, index: int) -> None:
-        """Score one whole case."""
-        self._scores.append(self.score(case))
+    def log_losses(self, parts: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Log the total and its parts; return the total."""
+        total = parts.pop("total")
+        self.log(LOSS, total, prog_bar=True, batch_size=batch_size)
+        self.log_dict({loss_name(part): value for part, value in parts.items()}, batch_size=batch_size)
+        return total
+
+    def validation_step(self, case: CachedCase, index: int) -> Scene:
+        """Segment and score one whole case; callbacks get what was scored, to draw and to count it."""
+        scene = self.examine(case)
+        self._scores[case.id] = scene.scores
+        return scene
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint."""
-        for name in self._scores[0]:
-            mean = fmean(scores[name] for scores in self._scores)
-            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=len(self._scores))
+        for name in next(iter(self._scores.values())):
+            mean = fmean(scores[name] for scores in self._scores.values())
+            self.log(score_name(name), mean, prog_bar=name == "score", batch_size=len(self._scores))
         self._scores.clear()
 
-    def score(self, case: CachedCase) -> dict[str, float]:
-        """Named scores of one case; higher `score` is better."""
+    def examine(self, case: CachedCase) -> Scene:
+        """One case segmented and scored, on the grid where it is scored; the higher its `score`, the better."""
         raise NotImplementedError
 
 
@@ -92,11 +103,10 @@ class CoarseModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
-        loss = deep_supervision(self.loss, self.network.training_logits(batch["image"]), batch["label"])  # type: ignore[operator]
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
-        return loss
+        pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
+        return self.log_losses(supervised_losses(self.loss, pyramid, batch["label"]), len(batch["image"]))
 
-    def score(self, case: CachedCase) -> dict[str, float]:
+    def examine(self, case: CachedCase) -> Scene:
         """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
         mask = coarse_mask(
             self.network,
@@ -106,7 +116,8 @@ class CoarseModule(StageModule):
             device=self.device,
         )
         truth = np.asarray(case.coarse_label)
-        boxes = rois_of(mask, plane_grid(case.shape, case.coarse_image.shape[1]), case.spacing, self.config["roi"])
+        grid = plane_grid(case.shape, case.coarse_image.shape[1])
+        boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
@@ -116,7 +127,8 @@ class CoarseModule(StageModule):
         # Ours: Dice alone would take a mask whose ROIs miss a kidney, coverage alone one whose ROI is the whole body.
         scores["score"] = (overlap + scores["roi_kidney"]) / 2
         scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
-        return scores
+        # The mask takes kidney and tumor for one, and so counts as kidney.
+        return Scene(case.id, case.coarse_image, mask.astype(np.uint8) * KIDNEY, truth, grid.spacing(case.spacing), scores)
 
 
 class FineModule(StageModule):
@@ -141,11 +153,10 @@ class FineModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
-        loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
-        return loss
+        parts = parallel_losses(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        return self.log_losses(parts, len(batch["image"]))
 
-    def score(self, case: CachedCase) -> dict[str, float]:
+    def examine(self, case: CachedCase) -> Scene:
         """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
 
         With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
@@ -155,9 +166,10 @@ class FineModule(StageModule):
         reader = BoxReader.of(self.network, self.config, self.device)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         regions = regions_of(self.config["data"]["classes"])
-        scores = score_case(labels, np.asarray(case.label), regions)
+        truth = np.asarray(case.label)
+        scores = score_case(labels, truth, regions)
         mean = fmean(scores[region] for region in regions)  # without cysts this is the composite
-        return {"score": mean, "mean": mean, **scores}
+        return Scene(case.id, case.image, labels, truth, case.spacing, {"score": mean, "mean": mean, **scores})
 
 
 MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

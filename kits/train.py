@@ -33,6 +33,7 @@ def train(config: dict[str, Any]) -> None:
     from kits.callbacks import SCORE, build_callbacks
     from kits.data.datamodule import KitsDataModule
     from kits.stages import MODULES
+    from kits.tracking import build_loggers, build_monitors
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = KitsDataModule(config)
@@ -43,7 +44,7 @@ def train(config: dict[str, Any]) -> None:
         trainer = pl.Trainer(
             **config["trainer"],
             default_root_dir=config["run_dir"],
-            callbacks=build_callbacks(config, data.data_hash, data.split),
+            callbacks=[*build_callbacks(config, data.data_hash, data.split), *build_monitors(config, data.split)],
             logger=build_loggers(config),
             enable_model_summary=False,
         )
@@ -62,28 +63,6 @@ def train(config: dict[str, Any]) -> None:
     if score is None:
         raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
     print(f"best {SCORE} {float(score):.4f}: {Path(config['run_dir']) / 'best.ckpt'}")
-
-
-def build_loggers(config: dict[str, Any]) -> list[Any]:
-    """metrics.csv in the run folder always, and what the group `logger` names beside it.
-
-    Raises:
-        KitsError: the group names no logger of ours.
-    """
-    import os
-
-    from pytorch_lightning.loggers import CSVLogger, WandbLogger
-
-    options = config["logger"]
-    loggers: list[Any] = [CSVLogger(config["run_dir"], name="", version="")]
-    if options["name"] == "wandb":
-        mode = options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
-        name = Path(config["run_dir"]).name
-        chosen = {"project": options["project"], "entity": options["entity"], "mode": mode}
-        loggers.append(WandbLogger(name, config["run_dir"], offline=mode == "offline", config=config, **chosen))
-    elif options["name"] != "csv":
-        raise KitsError(f"logger.name={options['name']}: no such logger; take csv or wandb")
-    return loggers
 
 
 if __name__ == "__main__":
