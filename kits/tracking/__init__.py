@@ -3,6 +3,5 @@
 from kits.tracking.cases import CaseMonitor
 from kits.tracking.loggers import RunLog, build_loggers, build_monitors
 from kits.tracking.steps import StepMonitor
-from kits.tracking.weights_and_biases import wandb_id
 
-__all__ = ["CaseMonitor", "RunLog", "StepMonitor", "build_loggers", "build_monitors", "wandb_id"]
+__all__ = ["CaseMonitor", "RunLog", "StepMonitor", "build_loggers", "build_monitors"]

@@ -18,21 +18,17 @@ Rows = Sequence[Sequence[Any]]
 class RunLog(Logger):
     """A logger of one run folder. Its methods are called by the first process only; a medium leaves out what it cannot hold."""
 
-    kind: str
-
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__()
-        self.run_dir = run_dir
+    run_dir: Path
 
     @property
     def name(self) -> str:
-        """Lightning's word for the kind of logger."""
-        return self.kind
+        """None of its own: its files lie in the run folder itself."""
+        return ""
 
     @property
     def version(self) -> str:
-        """Lightning's word for the run."""
-        return self.run_dir.name
+        """None of its own."""
+        return ""
 
     @property
     def save_dir(self) -> str:

@@ -33,7 +33,7 @@ class Seen:
 
 
 class CaseMonitor(Callback):
-    """Pictures and surfaces of the same few cases every n epochs; at the end all cases' scores and confusion in the best epoch."""
+    """Pictures and surfaces of the same few cases every n epochs; at the end the scores and the confusion of the best epoch."""
 
     def __init__(self, config: dict[str, Any], validation: Sequence[str]) -> None:
         options = config["logger"]

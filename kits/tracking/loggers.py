@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from kits.tracking.weights_and_biases import WandbLog
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
-def build_loggers(config: dict[str, Any], *, resumed: bool = False) -> list[RunLog]:
+def build_loggers(config: dict[str, Any], *, kept: int = 0, wandb_id: str | None = None) -> list[RunLog]:
     """metrics.csv in the run folder always, and what the group `logger` names beside it.
 
     Args:
         config: the plain training configuration.
-        resumed: the run folder's own training goes on; else its older logs make way.
+        kept: rows of metrics.csv that a resumed run goes on after; 0 begins anew.
+        wandb_id: the run's id with W&B, that of the interrupted run where one goes on; None takes a new one.
 
     Raises:
         KitsError: the group names no logger of ours, or one whose package is not installed.
@@ -36,11 +38,11 @@ def build_loggers(config: dict[str, Any], *, resumed: bool = False) -> list[RunL
     name, run_dir = config["logger"]["name"], Path(config["run_dir"])
     if name not in LOGGERS:
         raise KitsError(f"logger.name={name}: no such logger; take one of {', '.join(LOGGERS)}")
-    loggers: list[RunLog] = [CsvLog(run_dir, resumed=resumed)]
+    loggers: list[RunLog] = [CsvLog(run_dir, kept)]
     if name == "wandb":
-        loggers.append(WandbLog(run_dir, config, resumed=resumed))
+        loggers.append(WandbLog(run_dir, config, wandb_id or secrets.token_hex(4)))
     elif name == "tensorboard":
-        loggers.append(TensorBoardLog(run_dir, resumed=resumed))
+        loggers.append(TensorBoardLog(run_dir, resumed=kept > 0))
     return loggers
 
 
@@ -50,42 +52,47 @@ def build_monitors(config: dict[str, Any], split: dict[str, list[str]]) -> list[
 
 
 class CsvLog(RunLog):
-    """`metrics.csv`, each row written as it comes, so that a killed run has all but the last; tables as files of their own."""
+    """`metrics.csv`, each row written as it comes, so that a killed run has them all; tables as files of their own.
 
-    kind = "csv"
+    Args:
+        run_dir: the run folder.
+        kept: rows of a file that is there already to go on after; those behind them go.
+    """
 
-    def __init__(self, run_dir: Path, *, resumed: bool) -> None:
-        super().__init__(run_dir)
+    def __init__(self, run_dir: Path, kept: int = 0) -> None:
+        super().__init__()
+        self.run_dir = run_dir
         self.path = run_dir / "metrics.csv"
-        self.resumed = resumed
-        self.columns: list[str] | None = None  # None: the file has not been looked at yet
+        self.kept = kept
+        self._rows: list[dict[str, Any]] | None = None
+        self._columns: list[str] = []
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What has been logged. The file is first touched here, when the training has begun."""
+        if self._rows is None:
+            self._rows = []
+            if self.kept and self.path.exists():
+                with self.path.open(newline="") as file:
+                    rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+                self._rows = rows[: self.kept]
+            self._write()
+        return self._rows
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row. New names make new columns, for which the file is written anew."""
+        """Append a row. New names make new columns, for which the file is written anew."""
         row = {**{name: float(value) for name, value in metrics.items()}, "step": step or 0}
-        if self.columns is None:
-            self.columns = []
-            # What was logged after the checkpoint that the run goes on from is logged again.
-            self._write([old for old in self._rows() if int(old["step"]) < row["step"]] if self.resumed else [])
-        if not row.keys() <= set(self.columns):
-            rows = self._rows()
-            self.columns = sorted({*self.columns, *row})
-            self._write(rows)
+        self.rows.append(row)
+        if not row.keys() <= set(self._columns):
+            self._write()
+            return
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+            csv.DictWriter(file, self._columns).writerow(row)
 
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            # A kill within a write leaves half a row.
-            return [row for row in csv.DictReader(file) if None not in row.values() and row.get("step")]
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        self.columns = sorted({*(self.columns or []), *(rows[0] if rows else [])})
-        table = [[row.get(name, "") for name in self.columns] for row in rows]
-        write_table(self.path, self.columns, table)
+    def _write(self) -> None:
+        self._columns = sorted({name for row in self.rows for name in row})
+        write_table(self.path, self._columns, [[row.get(name, "") for name in self._columns] for row in self.rows])
 
     def log_table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
         """`cases.csv` for `val/cases`."""
@@ -93,22 +100,22 @@ class CsvLog(RunLog):
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Rows) -> None:
-    """Write a CSV file whole."""
-    import io
-
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows] if columns else [])
+    """Write a CSV file whole; none where there is nothing to write."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not columns:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *rows])
     write_text(path, text.getvalue())
 
 
 class TensorBoardLog(RunLog):
     """Event files in the run folder's `tensorboard`: scalars, pictures, point clouds, and tables as text."""
 
-    kind = "tensorboard"
-
     def __init__(self, run_dir: Path, *, resumed: bool) -> None:
-        super().__init__(run_dir)
+        super().__init__()
+        self.run_dir = run_dir
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -153,4 +160,4 @@ class TensorBoardLog(RunLog):
 
 def shown(cell: Any) -> str:
     """A cell of a table as text."""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell) if isinstance(cell, str | int) else json.dumps(cell)
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)

@@ -27,6 +27,10 @@ class StepMonitor(Callback):
     def _restart(self, waited: float) -> None:
         self.began, self.waited, self.samples = time.perf_counter(), waited, 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that goes on within an epoch does not begin the epoch again."""
+        self._restart(loader_wait(trainer))
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What lies between two epochs belongs to no step."""
         self._restart(loader_wait(trainer))
@@ -37,7 +41,9 @@ class StepMonitor(Callback):
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             self.norm = get_total_norm(gradients)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         """Count, and log at the steps where everything is logged. Of accumulated batches only the last makes a step."""
         self.samples += len(batch["image"])
         if trainer.global_step % trainer.log_every_n_steps or self.norm is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,23 +12,11 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from kits.config import one_line
-from kits.io import write_text
 from kits.tracking.base import Rows, RunLog
 from kits.tracking.cloud import Cloud
 
 STEP = "trainer/global_step"
 PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
-
-
-def wandb_id(run_dir: Path, *, resumed: bool) -> str:
-    """The run's id with W&B, kept in the run folder's wandb_id.txt: a resumed run has the one that it had, any other a new one."""
-    path = run_dir / "wandb_id.txt"
-    if resumed and path.exists() and (known := path.read_text().strip()):
-        return known
-    new = secrets.token_hex(4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"{new}\n")
-    return new
 
 
 def import_wandb() -> Any:
@@ -51,12 +38,11 @@ class WandbLog(RunLog):
     A server that does not answer at the start within `logger.timeout_s` leaves an offline run, which `wandb sync` sends later.
     """
 
-    kind = "wandb"
-
-    def __init__(self, run_dir: Path, config: dict[str, Any], *, resumed: bool) -> None:
-        super().__init__(run_dir)
+    def __init__(self, run_dir: Path, config: dict[str, Any], wandb_id: str) -> None:
+        super().__init__()
+        self.run_dir = run_dir
         self.config = config
-        self.resumed = resumed
+        self.id = wandb_id
         self._run: Any = None
         self._started = self._said = False
 
@@ -72,7 +58,7 @@ class WandbLog(RunLog):
         options = self.config["logger"]
         wait = float(options["timeout_s"])
         arguments = {
-            "id": wandb_id(self.run_dir, resumed=self.resumed),
+            "id": self.id,
             "resume": "allow",
             "dir": str(self.run_dir),
             "project": options["project"],
