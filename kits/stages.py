@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +19,7 @@ from kits.inference import BoxReader, coarse_mask, segment_boxes
 from kits.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.logged import LOSS, loss_name, score_name
 from kits.losses import build_loss, parallel_losses, supervised_losses
-from kits.metrics import dice, score_case
+from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
@@ -30,6 +31,19 @@ from kits.volume import plane_grid
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 SCHEDULES = ("constant", "cosine")
 TRAININGS = ("parallel", "staged")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One validation case, segmented and scored.
+
+    Attributes:
+        scene: its scores, and the volumes on the grid where it is scored.
+        confusion: voxels (4, 4) by true and predicted label, see `kits.metrics.case_confusion`.
+    """
+
+    scene: Scene
+    confusion: np.ndarray
 
 
 class StageModule(pl.LightningModule):
@@ -78,11 +92,11 @@ class StageModule(pl.LightningModule):
         self.log_dict({loss_name(part): value for part, value in parts.items()}, batch_size=batch_size)
         return total
 
-    def validation_step(self, case: CachedCase, index: int) -> Scene:
+    def validation_step(self, case: CachedCase, index: int) -> Examined:
         """Segment and score one whole case; callbacks get what was scored, to draw and to count it."""
-        scene = self.examine(case)
-        self._scores[case.id] = scene.scores
-        return scene
+        examined = self.examine(case)
+        self._scores[case.id] = examined.scene.scores
+        return examined
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint."""
@@ -91,8 +105,8 @@ class StageModule(pl.LightningModule):
             self.log(score_name(name), mean, prog_bar=name == "score", batch_size=len(self._scores))
         self._scores.clear()
 
-    def examine(self, case: CachedCase) -> Scene:
-        """One case segmented and scored, on the grid where it is scored; the higher its `score`, the better."""
+    def examine(self, case: CachedCase) -> Examined:
+        """One case segmented and scored; the higher its `score`, the better."""
         raise NotImplementedError
 
 
@@ -106,7 +120,7 @@ class CoarseModule(StageModule):
         pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
         return self.log_losses(supervised_losses(self.loss, pyramid, batch["label"]), len(batch["image"]))
 
-    def examine(self, case: CachedCase) -> Scene:
+    def examine(self, case: CachedCase) -> Examined:
         """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
         mask = coarse_mask(
             self.network,
@@ -128,7 +142,9 @@ class CoarseModule(StageModule):
         scores["score"] = (overlap + scores["roi_kidney"]) / 2
         scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
         # The mask takes kidney and tumor for one, and so counts as kidney.
-        return Scene(case.id, case.coarse_image, mask.astype(np.uint8) * KIDNEY, truth, grid.spacing(case.spacing), scores)
+        labels = mask.astype(np.uint8) * KIDNEY
+        scene = Scene(case.id, case.coarse_image, labels, truth, grid.spacing(case.spacing), scores)
+        return Examined(scene, case_confusion(labels, truth))
 
 
 class FineModule(StageModule):
@@ -156,7 +172,7 @@ class FineModule(StageModule):
         parts = parallel_losses(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
         return self.log_losses(parts, len(batch["image"]))
 
-    def examine(self, case: CachedCase) -> Scene:
+    def examine(self, case: CachedCase) -> Examined:
         """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
 
         With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
@@ -167,9 +183,11 @@ class FineModule(StageModule):
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         regions = regions_of(self.config["data"]["classes"])
         truth = np.asarray(case.label)
-        scores = score_case(labels, truth, regions)
+        confusion = case_confusion(labels, truth)
+        scores = scores_from_confusion(confusion, regions)
         mean = fmean(scores[region] for region in regions)  # without cysts this is the composite
-        return Scene(case.id, case.image, labels, truth, case.spacing, {"score": mean, "mean": mean, **scores})
+        scene = Scene(case.id, case.image, labels, truth, case.spacing, {"score": mean, "mean": mean, **scores})
+        return Examined(scene, confusion)
 
 
 MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

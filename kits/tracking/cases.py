@@ -13,7 +13,6 @@ from pytorch_lightning.callbacks import Callback
 
 from kits.labels import CLASSES
 from kits.logged import CASES, CONFUSION, CONFUSION_COLUMNS, OVERLAYS, SCORE, SURFACES
-from kits.metrics import confusion
 from kits.pictures import Scene, slices_figure
 from kits.tracking.base import RunLog
 from kits.tracking.cloud import Cloud, surface_cloud
@@ -63,8 +62,8 @@ class CaseMonitor(Callback):
         """Take from one case what is logged of it; the volumes are let go."""
         if trainer.sanity_checking or outputs is None:
             return
-        scene: Scene = outputs
-        seen = Seen(scene.scores, confusion_of(scene).tolist())
+        scene: Scene = outputs.scene
+        seen = Seen(scene.scores, outputs.confusion.tolist())
         if scene.name in self.shown and self.due(trainer) and any(draws(log) for log in trainer.loggers):
             seen = replace(seen, image=overlay(scene), cloud=surface_cloud(scene))
         self.seen[scene.name] = seen
@@ -135,15 +134,6 @@ def overlay(scene: Scene) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def confusion_of(scene: Scene) -> np.ndarray:
-    """Voxels (4, 4) by true and predicted label, within the window that holds all that is marked."""
-    table = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
-    if scene.marked is not None and scene.truth is not None:
-        for found, true in zip(scene.prediction[scene.marked], scene.truth[scene.marked], strict=True):
-            table += confusion(found, true)
-    return table
 
 
 def confusion_rows(table: Sequence[Sequence[int]]) -> list[list[Any]]:

@@ -16,7 +16,12 @@ FLOORS = {
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
-SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint")}
+# A bench measures the rooms beside it.
+SAME_FLOOR = {
+    ("stages", "checkpoint"),
+    ("segmenter", "checkpoint"),
+    *(("benches", room) for room in ("stages", "callbacks", "tracking")),
+}
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
     "hydra": {4},
