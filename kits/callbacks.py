@@ -8,11 +8,10 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 
 from kits.config import check_whole
 from kits.errors import KitsError
+from kits.logged import SCORE
 from kits.runs.manifest import Manifest
 from kits.runs.saving import Best, Last
 from kits.runs.start import Start
-
-SCORE = "val/score"
 
 
 def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, list[str]], start: Start) -> list[Callback]:
@@ -23,7 +22,8 @@ def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, lis
     return [
         best,
         EarlyStopping(SCORE, mode="max", patience=options["early_stopping"]["patience"]),
-        TQDMProgressBar(),
+        # Each refresh waits for the GPU, so it is as rare as the log.
+        TQDMProgressBar(refresh_rate=config["trainer"]["log_every_n_steps"]),
         Manifest(start, config, data_hash, split),
         Last(start, data_hash, **options["checkpoint"]),
     ]

@@ -150,7 +150,15 @@ class DiceCe(nn.Module):
         self.dice_weight, self.ce_weight = dice_weight, ce_weight
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        return self.dice_weight * self.dice(logits, label) + self.ce_weight * cross_entropy(logits, label)
+        return self.total(self.terms(logits, label))
+
+    def terms(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The two losses that are added, without their weights."""
+        return {"dice": self.dice(logits, label), "ce": cross_entropy(logits, label)}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of `terms`."""
+        return self.dice_weight * terms["dice"] + self.ce_weight * terms["ce"]
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -198,16 +206,30 @@ def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:
     return label
 
 
+def with_terms(loss: nn.Module, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """`total`, and each term by its name where the loss is a sum of several."""
+    if not isinstance(loss, DiceCe):
+        return {"total": loss(logits, label)}
+    terms = loss.terms(logits, label)
+    return {"total": loss.total(terms), **terms}
+
+
 def deep_supervision(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> Tensor:
     """Mean of the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
 
     Coarse logits meet labels of the nearest voxel (Lee et al., arXiv 1409.5185; halving weights as in nnU-Net, 1904.08128).
     """
+    return supervised_losses(loss, pyramid, label)["total"]
+
+
+def supervised_losses(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> dict[str, Tensor]:
+    """`deep_supervision` as `total`, and the terms of the finest prediction's loss."""
+    parts = with_terms(loss, pyramid[0], label)
     weights = [0.5**k for k in range(len(pyramid))]
-    total = loss(pyramid[0], label)
+    total = parts["total"]
     for weight, logits in zip(weights[1:], pyramid[1:], strict=True):
         total = total + weight * loss(logits, nearest_labels(label, logits.shape[2:]))
-    return total / sum(weights)
+    return {**parts, "total": total / sum(weights)}
 
 
 def parallel_loss(
@@ -218,10 +240,20 @@ def parallel_loss(
     Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
     of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.
     """
+    return parallel_losses(loss, fused, sources, label, weight)["total"]
+
+
+def parallel_losses(
+    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
+) -> dict[str, Tensor]:
+    """`parallel_loss` as `total`; `fused` and its terms, and `source0`, `source1`, ... without their weight."""
     own = [deep_supervision(loss, pyramid, label) for pyramid in sources]
+    named = {f"source{k}": part for k, part in enumerate(own)}
     if fused is None:
-        return torch.stack(own).sum()
-    total = loss(fused, label)
+        return {"total": torch.stack(own).sum(), **named}
+    parts = with_terms(loss, fused, label)
+    total = parts.pop("total")
+    named = {"fused": total, **parts, **named}
     for part in own:
         total = total + weight * part
-    return total
+    return {"total": total, **named}

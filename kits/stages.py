@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -15,13 +16,15 @@ from kits.config import check_classes
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
-from kits.labels import BACKGROUND, REGIONS, regions_of
-from kits.losses import build_loss, deep_supervision, parallel_loss
-from kits.metrics import dice, score_case
+from kits.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
+from kits.logged import LOSS, loss_name, score_name
+from kits.losses import build_loss, parallel_losses, supervised_losses
+from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.groups import parameter_groups
 from kits.models.memory import keep_freed_memory
+from kits.pictures import Scene
 from kits.ranks import gather
 from kits.roi import coverage, rois_of
 from kits.schedules import build_scheduler
@@ -33,6 +36,19 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 TRAININGS = ("parallel", "staged")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One validation case, segmented and scored.
+
+    Attributes:
+        scene: its scores, and the volumes on the grid where it is scored.
+        confusion: voxels (4, 4) by true and predicted label, see `kits.metrics.case_confusion`.
+    """
+
+    scene: Scene
+    confusion: np.ndarray
 
 
 class StageModule(pl.LightningModule):
@@ -69,14 +85,34 @@ class StageModule(pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def validation_step(self, case: CachedCase | None, index: int) -> None:
-        """Score one whole case; None where there are more processes than cases.
+    def log_losses(self, parts: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Log the total and its parts, means over all processes; return the total.
 
-        Lightning calls this through DistributedDataParallel, which in the first call of a validation gives every process the
-        running statistics of the first one. A process without a case has to take part in that.
+        Raises:
+            KitsError: the total is no number. Only logged steps look: the question makes a GPU wait.
         """
-        if case is not None:
-            self._scores[case.id] = self.score(case)
+        total = parts.pop("total")
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0 and not torch.isfinite(total):  # type: ignore[attr-defined]
+            raise KitsError(
+                f"train/loss: {float(total)} at step {self.global_step}, and no later step would mend it;"
+                " take trainer.precision=32-true, a lower optimizer.lr or model.norm=group"
+            )
+        self.log(LOSS, total, prog_bar=True, batch_size=batch_size, sync_dist=True)
+        self.log_dict({loss_name(part): value for part, value in parts.items()}, batch_size=batch_size, sync_dist=True)
+        return total
+
+    def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
+        """Segment and score one whole case; callbacks get what was scored, to draw and to count it.
+
+        Of None, where there are more processes than cases, there is nothing. Lightning calls this through
+        DistributedDataParallel, which in the first call of a validation gives every process the running statistics of the first
+        one: a process without a case has to take part in that.
+        """
+        if case is None:
+            return None
+        examined = self.examine(case)
+        self._scores[case.id] = examined.scene.scores
+        return examined
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint.
@@ -87,11 +123,11 @@ class StageModule(pl.LightningModule):
         for name in next(iter(scores.values())):
             mean = fmean(of_case[name] for of_case in scores.values())
             # Lightning multiplies by the batch size and divides by it again: by 1, without rounding.
-            self.log(f"val/{name}", mean, prog_bar=name == "score", batch_size=1)
+            self.log(score_name(name), mean, prog_bar=name == "score", batch_size=1)
         self._scores.clear()
 
-    def score(self, case: CachedCase) -> dict[str, float]:
-        """Named scores of one case; higher `score` is better."""
+    def examine(self, case: CachedCase) -> Examined:
+        """One case segmented and scored; the higher its `score`, the better."""
         raise NotImplementedError
 
 
@@ -102,11 +138,10 @@ class CoarseModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
-        loss = deep_supervision(self.loss, self.network.training_logits(batch["image"]), batch["label"])  # type: ignore[operator]
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
-        return loss
+        pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
+        return self.log_losses(supervised_losses(self.loss, pyramid, batch["label"]), len(batch["image"]))
 
-    def score(self, case: CachedCase) -> dict[str, float]:
+    def examine(self, case: CachedCase) -> Examined:
         """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
         mask = coarse_mask(
             self.network,
@@ -116,7 +151,8 @@ class CoarseModule(StageModule):
             device=self.device,
         )
         truth = np.asarray(case.coarse_label)
-        boxes = rois_of(mask, plane_grid(case.shape, case.coarse_image.shape[1]), case.spacing, self.config["roi"])
+        grid = plane_grid(case.shape, case.coarse_image.shape[1])
+        boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
@@ -126,7 +162,10 @@ class CoarseModule(StageModule):
         # Ours: Dice alone would take a mask whose ROIs miss a kidney, coverage alone one whose ROI is the whole body.
         scores["score"] = (overlap + scores["roi_kidney"]) / 2
         scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
-        return scores
+        # The mask takes kidney and tumor for one, and so counts as kidney.
+        labels = mask.astype(np.uint8) * KIDNEY
+        scene = Scene(case.id, case.coarse_image, labels, truth, grid.spacing(case.spacing), scores)
+        return Examined(scene, case_confusion(labels, truth))
 
 
 class FineModule(StageModule):
@@ -158,11 +197,10 @@ class FineModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
-        loss = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
-        return loss
+        parts = parallel_losses(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        return self.log_losses(parts, len(batch["image"]))
 
-    def score(self, case: CachedCase) -> dict[str, float]:
+    def examine(self, case: CachedCase) -> Examined:
         """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
 
         With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
@@ -172,9 +210,12 @@ class FineModule(StageModule):
         reader = BoxReader.of(self.network, self.config, self.device)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         regions = regions_of(self.config["data"]["classes"])
-        scores = score_case(labels, np.asarray(case.label), regions)
+        truth = np.asarray(case.label)
+        confusion = case_confusion(labels, truth)
+        scores = scores_from_confusion(confusion, regions)
         mean = fmean(scores[region] for region in regions)  # without cysts this is the composite
-        return {"score": mean, "mean": mean, **scores}
+        scene = Scene(case.id, case.image, labels, truth, case.spacing, {"score": mean, "mean": mean, **scores})
+        return Examined(scene, confusion)
 
 
 MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

@@ -6,15 +6,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kits.cli import command
 from kits.config import require
 from kits.errors import KitsError
-
-if TYPE_CHECKING:
-    from kits.runs.start import Start
 
 
 def resumed(arguments: list[str]) -> dict[str, Any] | None:
@@ -47,6 +43,7 @@ def train(config: dict[str, Any]) -> None:
     from kits.runs.saving import Stopped, WholeCheckpoints
     from kits.runs.start import begin, where_to_start
     from kits.stages import MODULES
+    from kits.tracking import build_loggers, build_monitors
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = KitsDataModule(config)
@@ -55,8 +52,9 @@ def train(config: dict[str, Any]) -> None:
     # In the checkpoint, so that no model is ever asked for out-of-fold boxes of a case that it learned from.
     config = {**asked, "trained_on": data.split["train"]}
     module = MODULES[config["stage"]](config, pretrained=start.checkpoint is None)
-    callbacks = build_callbacks(config, data.data_hash, data.split, start)
-    trainer = build_trainer(config, [WholeCheckpoints()], callbacks=callbacks, logger=build_loggers(config, start))
+    callbacks = [*build_callbacks(config, data.data_hash, data.split, start), *build_monitors(config, data.split)]
+    loggers = build_loggers(config, kept=start.rows, wandb_id=start.wandb_id)
+    trainer = build_trainer(config, [WholeCheckpoints()], callbacks=callbacks, logger=loggers)
     synchronize_batchnorm(module, trainer, config)
     rank, ranks = trainer.global_rank, trainer.world_size
     batches = data.train_dataloader(rank, ranks, epoch=start.epoch, batches=start.batches)
@@ -97,35 +95,6 @@ def quieten() -> None:
         "Grad strides do not match bucket view strides",  # gradients of 1 x 1 kernels have two equivalent layouts
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def build_loggers(config: dict[str, Any], start: Start) -> list[Any]:
-    """metrics.csv in the run folder always, and what the group `logger` names beside it.
-
-    Raises:
-        KitsError: the group names no logger of ours.
-    """
-    import os
-
-    from pytorch_lightning.loggers import WandbLogger
-
-    from kits.runs.metrics_file import MetricsFile
-
-    options = config["logger"]
-    loggers: list[Any] = [MetricsFile(start.folder, start.rows)]
-    if options["name"] == "wandb":
-        mode = options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
-        name = Path(config["run_dir"]).name
-        chosen = {
-            "id": start.wandb_id,
-            "project": options["project"],
-            "entity": options["entity"],
-            "mode": mode,
-        }
-        loggers.append(WandbLogger(name, config["run_dir"], offline=mode == "offline", config=config, **chosen))
-    elif options["name"] != "csv":
-        raise KitsError(f"logger.name={options['name']}: no such logger; take csv or wandb")
-    return loggers
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int
     clock = Clock()
     options = {**config["trainer"], "devices": ranks, "strategy": strategy}
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = build_trainer({**config, "trainer": options}, callbacks=[clock], **quiet)
+    trainer = build_trainer({**config, "trainer": options}, [], callbacks=[clock], **quiet)
     batches = [random_batch(config, rank)] * (config["warm_up"] + config["steps"])
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     sender.send(clock.seconds[config["warm_up"] :])

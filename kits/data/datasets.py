@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -198,11 +199,20 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
     """Batches of patches, their labels int64.
 
     From the workers they come as bytes: as int64 they would be two thirds of the shared memory that is filled for a batch.
+
+    Attributes:
+        waited: seconds that batches have been waited for so far.
     """
 
+    waited = 0.0
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
+        began = time.perf_counter()
         for batch in super().__iter__():
-            yield {**batch, "label": batch["label"].to(torch.int64)}
+            ready = {**batch, "label": batch["label"].to(torch.int64)}
+            self.waited += time.perf_counter() - began
+            yield ready
+            began = time.perf_counter()
 
 
 def worker_context(patches: Patches) -> BaseContext:

@@ -5,6 +5,7 @@ they bring scipy's trees and the component finder.
 """
 
 from kits.metrics.overlap import (
+    case_confusion,
     confusion,
     dice,
     dice_from_counts,
@@ -16,6 +17,7 @@ from kits.metrics.overlap import (
 from kits.metrics.volumes import volumes_ml
 
 __all__ = [
+    "case_confusion",
     "confusion",
     "dice",
     "dice_from_counts",

@@ -58,12 +58,11 @@ def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict
     return {**scores, "composite": float(np.mean([scores[region] for region in REGIONS]))}
 
 
-def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """The Dice of every region of one case, and `composite`.
+def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """`confusion` of one case within the window that holds all that either marks: outside it nothing counts for a score.
 
     Args:
         prediction, truth: uint8 labels 0 to 3 (z, y, x); one may tell cysts apart and the other not.
-        regions: KiTS19's, and what else is to be scored.
 
     Raises:
         KitsError: the two differ in size.
@@ -77,7 +76,12 @@ def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REG
     if window is not None:  # outside it everything is background, which no score counts
         for found, true in zip(prediction[window], truth[window], strict=True):
             table += confusion(found, true)
-    return scores_from_confusion(table, regions)
+    return table
+
+
+def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
+    """The Dice of every region of one case, and `composite`; arguments and errors are those of `case_confusion`."""
+    return scores_from_confusion(case_confusion(prediction, truth), regions)
 
 
 def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -127,7 +127,7 @@ def test_validation_scores_the_cyst_and_the_mean_over_three_regions(configs: dic
     module = FineModule(configs["fine"], pretrained=False).eval()
     everywhere(module, 3)
     case = KitsDataModule(configs["fine"]).cases["train"][0]
-    scores = module.score(case)
+    scores = module.examine(case).scene.scores
     boxes = np.zeros(case.shape, bool)
     for box in case.boxes:
         boxes[box.grow_mm(10, case.spacing, case.shape).slices] = True

@@ -6,28 +6,26 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
-ENTRY_POINTS = {"cli", "prepare", "train", "convert", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
 ROOMS = {
     -1: "__init__ errors labels",  # the ground itself: names and the exception
-    0: "volume intensity config parallel pooling sharding ranks",
+    0: "volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess models losses schedules",
-    2: "data inference",
-    3: """
-        checkpoint segmenter stages callbacks distributed runs pictures benches checks usage completion
-    """,
+    2: "data inference pictures",
+    3: "checkpoint segmenter stages callbacks distributed runs tracking benches checks usage completion",
+    4: "cli prepare train convert predict evaluate report phantom bench demo download dashboard",
 }
-FLOORS = {
-    **{room: floor for floor, rooms in ROOMS.items() for room in rooms.split()},
-    **dict.fromkeys(ENTRY_POINTS, 4),
-}
-# Rooms of one floor that need one another: the checkpoint's format is what the stages write and the segmenter reads, and
-# completion offers what the checks allow.
+FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
+ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
+# Rooms of one floor that need one another: the checkpoint's format is what the stages write and the segmenter reads, completion
+# offers what the checks allow, metrics.csv is where a resumed run goes on, and a bench measures the rooms beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
+    ("tracking", "runs"),
     ("completion", "checks"),
+    *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs")),
 }
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {

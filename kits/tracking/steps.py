@@ -1,0 +1,66 @@
+"""How fast and how steadily a training goes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from kits.logged import DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SAMPLE_RATE
+
+
+class StepMonitor(Callback):
+    """Learning rate, gradient norm, samples a second and data-wait share, every `trainer.log_every_n_steps` steps.
+
+    Between these steps it only counts, so a GPU is never waited for.
+    """
+
+    def __init__(self) -> None:
+        self.norm: Tensor | None = None
+        self._restart(waited=0.0)
+
+    def _restart(self, waited: float) -> None:
+        self.began, self.waited, self.samples = time.perf_counter(), waited, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that goes on within an epoch does not begin the epoch again."""
+        self._restart(loader_wait(trainer))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What lies between two epochs belongs to no step."""
+        self._restart(loader_wait(trainer))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+        """The norm of all gradients, which Lightning clips after this."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+            self.norm = get_total_norm(gradients)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Count, and log at the steps where everything is logged. Of accumulated batches only the last makes a step."""
+        self.samples += len(batch["image"])
+        if trainer.global_step % trainer.log_every_n_steps or self.norm is None:  # type: ignore[attr-defined]
+            return
+        seconds, waited = time.perf_counter() - self.began, loader_wait(trainer)
+        values = {
+            LEARNING_RATE: max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            GRADIENT_NORM: self.norm,
+            SAMPLE_RATE: self.samples * trainer.world_size / seconds,
+            DATA_WAIT: (waited - self.waited) / seconds,
+        }
+        pl_module.log_dict(values, batch_size=len(batch["image"]))
+        self.norm = None
+        self._restart(waited)
+
+
+def loader_wait(trainer: pl.Trainer) -> float:
+    """Seconds that the training has waited for its loader so far."""
+    loader: Any = trainer.train_dataloader
+    return float(loader.waited)

@@ -1,0 +1,147 @@
+"""The saved W&B workspace: the panels that matter, over the names that trainings log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kits.config import one_line
+from kits.errors import KitsError
+from kits.io import write_json
+from kits.logged import (
+    CASES,
+    COARSE_SCORES,
+    CONFUSION_COLUMNS,
+    CONFUSION_TABLE,
+    DATA_WAIT,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOSS,
+    OVERLAYS,
+    SAMPLE_RATE,
+    SCORE,
+    SURFACES,
+    fine_scores,
+    loss_names,
+    score_name,
+)
+from kits.tracking.weights_and_biases import PLOT, STEP, import_wandb
+
+# The project's saved views by their names, to update the one that has ours.
+VIEWS = """
+query Views($entity: String, $project: String) {
+    project(name: $project, entityName: $entity) {
+        allViews(viewType: "project-view") { edges { node { id name displayName } } }
+    }
+}
+"""
+
+
+def update_dashboard(config: dict[str, Any]) -> str:
+    """Save the workspace on the server, or its specification in a file where no server can be reached.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        KitsError: wandb-workspaces is not installed, or the server refuses the workspace.
+    """
+    wandb = import_wandb()
+    workspace = build_workspace(config, entity=config["entity"] or "")
+    path = Path(config["specification"])
+    if config["offline"]:
+        return write_specification(workspace, path)
+    try:
+        api = wandb.Api(timeout=config["timeout_s"])
+        workspace.entity = config["entity"] or api.default_entity
+        known = saved_view(api, workspace.entity, config["project"], config["name"])
+    except Exception as error:
+        print(f"W&B: {one_line(error)[:200]}")
+        return write_specification(workspace, path)
+    if known is not None:
+        workspace._internal_id, workspace._internal_name = known["id"], known["name"]
+    try:
+        workspace.save()
+    except Exception as error:
+        raise KitsError(f"project={config['project']}: W&B did not save the workspace: {one_line(error)[:200]}") from error
+    return str(workspace.url)
+
+
+def saved_view(api: Any, entity: str, project: str, name: str) -> dict[str, str] | None:
+    """`id` and `name` of the project's saved view that is shown under a name; None where there is none."""
+    from wandb_workspaces._graphql import execute_graphql
+
+    found = execute_graphql(api, VIEWS, {"entity": entity, "project": project}).get("project") or {}
+    views = [edge["node"] for edge in found.get("allViews", {}).get("edges", [])]
+    return next((view for view in views if view["displayName"] == name), None)
+
+
+def write_specification(workspace: Any, path: Path) -> str:
+    """Write what would have been sent to the server."""
+    view = workspace._to_model()
+    spec = view.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"displayName": view.display_name, "entity": view.entity, "project": view.project, "spec": spec})
+    return str(path)
+
+
+def build_workspace(config: dict[str, Any], entity: str) -> Any:
+    """The workspace of `conf/dashboard.yaml`: curves by stage, sweeps, worst cases, and how fast trainings go."""
+    import_wandb()
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise KitsError("wandb-workspaces is not installed; pip install 'kits[dashboard]'") from error
+
+    def curve(names: Sequence[str], title: str) -> Any:
+        return wr.LinePlot(title=title, x=STEP, y=list(names))
+
+    def score_curves(scores: Sequence[str]) -> list[Any]:
+        return [curve([score_name(score)], score.replace("_", " ")) for score in scores]
+
+    terms = config["terms"]
+    fine = [score for score in fine_scores(config["data"]["classes"]) if score != "mean"]
+    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in config["parameters"]]
+    fields = dict(zip(("Actual", "Predicted", "nPredictions"), CONFUSION_COLUMNS, strict=True))
+    sections = {
+        "Fine stage": [
+            *score_curves(fine),
+            curve(loss_names(len(config["model"]["sources"]), terms), "loss: fused, its terms, each source"),
+        ],
+        "Coarse stage": [*score_curves(COARSE_SCORES), curve([LOSS], "loss")],
+        "Sweeps": [
+            wr.ParallelCoordinatesPlot(columns=[*axes, wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(SCORE))]),
+            wr.ParameterImportancePlot(with_respect_to=SCORE),
+            wr.ScalarChart(title="best score", metric=SCORE, groupby_aggfunc="max"),
+        ],
+        "Worst cases": [
+            wr.WeavePanelSummaryTable(table_name=CASES),
+            wr.MediaBrowser(title="the same cases", media_keys=[OVERLAYS]),
+            wr.MediaBrowser(title="prediction and truth", media_keys=[SURFACES]),
+            wr.CustomChart(query={"summaryTable": {"tableKey": CONFUSION_TABLE}}, chart_name=PLOT, chart_fields=fields),
+        ],
+        "Steps": [
+            curve([LEARNING_RATE], "learning rate"),
+            curve([GRADIENT_NORM], "gradient norm before clipping"),
+            curve([SAMPLE_RATE], "samples a second"),
+            curve([DATA_WAIT], "share of waiting for data"),
+        ],
+    }
+    return ws.Workspace(
+        entity=entity,
+        project=config["project"],
+        name=config["name"],
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        settings=ws.WorkspaceSettings(x_axis=STEP),
+        runset_settings=ws.RunsetSettings(groupby=[ws_config("stage")]),
+        auto_generate_panels=False,
+    )
+
+
+def ws_config(key: str) -> Any:
+    """A key of the configuration, as the list of runs groups by it."""
+    from wandb_workspaces.expr import Config
+
+    return Config(key)
