@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kits.config import all_keys, nearest, one_line, plain
 from kits.errors import KitsError
 
 Task = Callable[[dict[str, Any]], None]
+MULTIRUN = ("-m", "--multirun")
 
 
 def conf_dir() -> Path:
@@ -25,17 +27,26 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def command(name: str) -> Callable[[Task], Callable[[], None]]:
-    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`."""
+def command(name: str, *, multirun: str | None = None) -> Callable[[Task], Callable[[], None]]:
+    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`.
+
+    Args:
+        multirun: the module whose `sweep(overrides)` answers to -m and --multirun in place of Hydra.
+    """
 
     def decorate(task: Task) -> Callable[[], None]:
         def main() -> None:
             try:
                 load_environment()
                 arguments = sys.argv[1:]
+                overrides = [argument for argument in arguments if argument not in MULTIRUN]
+                if multirun and overrides != arguments and not any(override.startswith("-") for override in overrides):
+                    return import_module(multirun).sweep(overrides)
                 # --help, --multirun and the like are Hydra's own; everything else is composed here first.
                 if not any(argument.startswith("-") for argument in arguments):
-                    compose(name, arguments)
+                    config = compose(name, arguments)
+                    if multirun and "sweep" in config:
+                        raise KitsError(f"sweep: is for several runs; add -m, as in python -m kits.{name} -m {' '.join(arguments)}")
                 sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
             except KitsError as error:

@@ -8,7 +8,7 @@ from kits.config import one_line, require
 from kits.errors import KitsError
 
 
-@command("train")
+@command("train", multirun="kits.sweep")
 def main(config: dict[str, Any]) -> None:
     """Train one stage and leave best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
     require(config["run_dir"], "run_dir", "add run_dir=DIR")
