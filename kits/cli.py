@@ -7,6 +7,7 @@ its configuration here, where the answer names the key and the nearest known one
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -46,7 +47,8 @@ def command(name: str, *, multirun: str | None = None) -> Callable[[Task], Calla
                 if not any(argument.startswith("-") for argument in arguments):
                     config = compose(name, arguments)
                     if multirun and "sweep" in config:
-                        raise KitsError(f"sweep: is for several runs; add -m, as in python -m kits.{name} -m {' '.join(arguments)}")
+                        again = f"python -m kits.{name} -m {shlex.join(arguments)}"
+                        raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
                 sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
             except KitsError as error:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.cli import choices_of, compose, spelled_out
-from kits.config import check_whole
+from kits.config import check_whole, require
 from kits.errors import KitsError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+    from kits.sweeps.adaptive import Interval
     from kits.sweeps.running import Launcher, Search
     from kits.sweeps.trial import Trial
 
@@ -137,6 +138,9 @@ def check(options: dict[str, Any], swept: list[Override]) -> None:
             raise KitsError(f"sweep.{key}={options[key]}: no such {key}; take one of {', '.join(names)}")
     if options["jobs"] is not None:
         check_whole("sweep.jobs", options["jobs"], 1)
+    if options["search"] == "optuna":
+        for key in ("trials", "startup_trials"):
+            check_whole(f"sweep.{key}", require(options.get(key), f"sweep.{key}", "add sweep=optuna"), 1)
     if not swept:
         raise KitsError("sweep: no key has several values; give some, as in loss.bias=1,2,3 or seed=range(5)")
     for override in swept:
@@ -152,6 +156,7 @@ def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]
     """The search that the configuration names."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
+    from kits.sweeps.adaptive import Adaptive
     from kits.sweeps.grid import Grid
     from kits.sweeps.trial import Trial
 
@@ -168,16 +173,42 @@ def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]
         return Trial(name, parameters, [*fixed, *chosen, *quoted], folder / name, options["score"], options["grace_seconds"])
 
     prefixes = {override.key_or_group: override.get_key_element() for override in swept}
-    return Grid({override.key_or_group: values_of(override) for override in swept}, make)
+    if options["search"] == "grid":
+        return Grid({override.key_or_group: values_of(override) for override in swept}, make)
+    return Adaptive({override.key_or_group: space_of(override) for override in swept}, make, options)
+
+
+def space_of(override: Override) -> Interval | list[str]:
+    """An override as the space of an adaptive search: an interval, or its values."""
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+    from kits.sweeps.adaptive import Interval
+
+    value = override._value
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        return Interval(value.start, value.end, log="log" in value.tags)
+    if isinstance(value, RangeSweep):
+        numbers = list(value.range())
+        return Interval(min(numbers), max(numbers), step=abs(value.step), log="log" in value.tags)
+    return values_of(override)
 
 
 def build_launcher(config: dict[str, Any], lock: int) -> tuple[Launcher, int]:
     """What runs the trials, and how many at once."""
     from kits.sweeps.gpus import deal
     from kits.sweeps.running import Processes
+    from kits.sweeps.submitted import Submitted
 
     options = config["sweep"]
+    if options["launcher"] == "slurm":
+        jobs = require(options["jobs"], "sweep.jobs", "give the jobs in the queue at once")
+        check_whole("trainer.devices", config["trainer"]["devices"], 1)  # so many tasks the job has
+        return Submitted("slurm", Path(options["dir"]), options["parameters"], [None] * jobs), jobs
     gpus = deal(options["gpus"], options["jobs"], config["trainer"])
+    if options["launcher"] == "local":
+        return Submitted("local", Path(options["dir"]), options["parameters"], gpus), len(gpus)
     return Processes(gpus, (lock,)), len(gpus)
 
 

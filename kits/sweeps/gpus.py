@@ -10,7 +10,7 @@ from kits.errors import KitsError
 
 
 def deal(gpus: list[int | str] | None, jobs: int | None, trainer: dict[str, Any]) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES for each trial at once; None leaves them as they are.
+    """CUDA_VISIBLE_DEVICES for each trial at once; None where there are none to deal out.
 
     Args:
         gpus: ids to deal out; None takes those that are visible.
@@ -21,16 +21,14 @@ def deal(gpus: list[int | str] | None, jobs: int | None, trainer: dict[str, Any]
         KitsError: there are too few GPUs for so many trials.
     """
     ids = [] if trainer["accelerator"] == "cpu" else [str(each) for each in gpus] if gpus is not None else visible()
-    each = trainer["devices"]
-    if not isinstance(each, int) or each < 1:  # `auto`, -1 or a list: the trial takes what it finds
-        if (jobs or 1) > 1 and ids:
-            raise KitsError(f"sweep.jobs={jobs}: trials at once need a number of GPUs each; give trainer.devices=1")
-        return [None]
     if not ids:
         return [None] * (jobs or 1)
+    each = trainer["devices"]
+    if not isinstance(each, int) or each < 1:  # `auto`, -1 or a list of them: the trial takes what it finds
+        if (jobs or 1) > 1:
+            raise KitsError(f"sweep.jobs={jobs}: trials at once need a number of GPUs each; give trainer.devices=1")
+        return [",".join(ids)]
     jobs = jobs or max(1, len(ids) // each)
-    if jobs == 1 and gpus is None:
-        return [None]
     if jobs * each > len(ids):
         raise KitsError(
             f"sweep.jobs={jobs}: {len(ids)} GPUs are too few with trainer.devices={each}; "

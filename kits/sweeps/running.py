@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from kits.config import one_line
 from kits.io import write_json
-from kits.sweeps.trial import FAILED, INTERRUPTED, PRUNED, RECORD, Trial, known, run_trial
+from kits.sweeps.trial import FAILED, INTERRUPTED, PRUNED, RECORD, Trial, begin, known, run_trial
 
 LAST_WORDS_SECONDS = 5.0  # for the record of a trial that was killed
 
@@ -77,6 +77,7 @@ def run_all(search: Search, launcher: Launcher, jobs: int, poll_seconds: float, 
         while True:
             for slot, running in enumerate(slots):
                 if running is None and (trial := search.next()) is not None:
+                    begin(trial)
                     slots[slot] = Running(trial, launcher.submit(trial, slot))
             if not any(slots):
                 return
@@ -86,7 +87,7 @@ def run_all(search: Search, launcher: Launcher, jobs: int, poll_seconds: float, 
                     continue
                 if running.job.done():
                     slots[slot] = None
-                    record = record_of(running)
+                    record = record_of(running, FAILED)
                     search.tell(running.trial, record)
                     ended(record)
                 elif search.is_hopeless(running.trial):
@@ -96,12 +97,12 @@ def run_all(search: Search, launcher: Launcher, jobs: int, poll_seconds: float, 
         raise
 
 
-def record_of(running: Running) -> dict[str, Any]:
-    """The record of a trial whose job has ended, also of one that never came to write it."""
+def record_of(running: Running, otherwise: str) -> dict[str, Any]:
+    """The record of a trial whose job has ended; one that never came to write it gets the status `otherwise`."""
     try:
         return running.job.result()
     except Exception as error:  # of a queue that killed the job, or of a folder that cannot be written
-        record = {**known(running.trial), "status": FAILED, "error": one_line(error)}
+        record = {**known(running.trial), "status": otherwise, "error": one_line(error)}
         with suppress(Exception):
             write_json(running.trial.run_dir / RECORD, record)
         return record
@@ -116,6 +117,6 @@ def stop_all(unfinished: list[Running], poll_seconds: float, ended: Callable[[di
         while not running.job.done() and time.monotonic() < deadline:
             time.sleep(poll_seconds)
         if running.job.done():
-            ended(record_of(running))
+            ended(record_of(running, INTERRUPTED))
         else:  # it waits in a queue, or its machine does not answer
             running.job.cancel()

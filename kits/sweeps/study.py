@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kits.errors import KitsError
 from kits.io import write_json
+from kits.sweeps.trial import RECORD
 
 SWEEP = "sweep.json"
 
@@ -31,6 +32,8 @@ def same_sweep(folder: Path, search: str, fixed: list[str], swept: list[str]) ->
         before = now
     except ValueError as error:
         raise KitsError(f"{path}: damaged; give another sweep.dir=DIR") from error
+    if not any(folder.glob(f"*/{RECORD}")):  # a start that was refused has left its note, and no trial
+        before = now
     compared = ("search", "fixed") if search == "grid" else ("search", "fixed", "swept")
     for key in compared:
         if before[key] != now[key]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -60,19 +61,16 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
 
 
 def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Run the training to its end, in whatever way it ends, and write the record.
+    """Run a trial that has begun (see `begin`) to its end, in whatever way it ends, and write the record.
 
     Args:
         gpus: for CUDA_VISIBLE_DEVICES; None leaves it as it is.
         keep_open: file descriptors that the training inherits.
     """
-    rank = int(os.environ.get("SLURM_PROCID", "0"))  # of a trial that has several tasks of a SLURM job
-    if rank == 0:
-        begin(trial)
+    rank = int(os.environ.get("SLURM_PROCID", "0"))  # a trial may be several tasks of a SLURM job, and its first one writes
     began = time.monotonic()
     environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
     log = trial.run_dir / (LOG if rank == 0 else f"train{rank}.log")
-    trial.run_dir.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "kits.train", *trial.overrides],
@@ -83,8 +81,8 @@ def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] 
             pass_fds=keep_open,
             start_new_session=True,  # its ranks and loaders end with it, and Ctrl-C reaches the sweep alone
         )
-    usage = wait(process, trial)
-    record = {**known(trial), **outcome(trial, process.returncode, log)}
+    usage, stopped = wait(process, trial)
+    record = {**known(trial), **(stopped or outcome(trial, process.returncode, log))}
     record |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": round(usage.ru_maxrss / 1024)}
     record |= results(trial, record["seconds"])
     if rank == 0:
@@ -94,7 +92,7 @@ def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] 
 
 
 def begin(trial: Trial) -> None:
-    """Clear away what an unfinished attempt has left, and say that the trial runs."""
+    """Clear away what an unfinished attempt has left, and note that the trial is under way."""
     if read_record(trial.run_dir) is not None:  # the folder is a sweep's own
         shutil.rmtree(trial.run_dir)
     write_json(trial.run_dir / RECORD, {**known(trial), "status": RUNNING})
@@ -105,19 +103,25 @@ def known(trial: Trial) -> dict[str, Any]:
     return {"trial": trial.name, "parameters": trial.parameters, "command": ["kits.train", *trial.overrides]}
 
 
-def wait(process: subprocess.Popen[bytes], trial: Trial) -> Any:
-    """Wait for the training's end, or bring it about where the trial is to stop; the system's account of the process."""
-    deadline: float | None = None
+def wait(process: subprocess.Popen[bytes], trial: Trial) -> tuple[Any, dict[str, str]]:
+    """Wait for the training's end, or bring it about where the trial is to stop.
+
+    Returns:
+        The system's account of the process, and the record's status where it was stopped (else nothing).
+    """
+    stopped: dict[str, str] = {}
+    stop, deadline = trial.run_dir / STOP, math.inf
     try:
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 process.returncode = os.waitstatus_to_exitcode(status)
-                return usage
-            if deadline is None and (trial.run_dir / STOP).exists():
+                return usage, stopped
+            if not stopped and stop.exists():
+                stopped = {"status": stop.read_text(), "error": ""}
                 deadline = time.monotonic() + trial.grace_seconds
                 signal_group(process, signal.SIGTERM)
-            if deadline is not None and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 signal_group(process, signal.SIGKILL)
             time.sleep(SHORTEST_LOOK_SECONDS)
     finally:
@@ -133,13 +137,10 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 def outcome(trial: Trial, code: int, log: Path) -> dict[str, Any]:
     """Status, and the error in one line (empty where there is none)."""
-    stop = trial.run_dir / STOP
     if code == 0:
         if best_row(read_metrics(trial.run_dir), trial.score):
             return {"status": DONE, "error": ""}
         return {"status": FAILED, "error": f"no {trial.score} in its metrics.csv"}
-    if stop.exists():
-        return {"status": stop.read_text(), "error": ""}
     return {"status": FAILED, "error": last_error(log, code)}
 
 

@@ -2,20 +2,23 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from kits.cli import compose
 from kits.errors import KitsError
-from kits.sweep import sort_overrides, sweep, values_of
+from kits.sweep import sort_overrides, space_of, sweep, values_of
+from kits.sweeps.adaptive import Adaptive, Interval
 from kits.sweeps.gpus import deal
 from kits.sweeps.grid import names_of
 from kits.sweeps.picture import draw, positions_of
+from kits.sweeps.running import Processes, run_all
 from kits.sweeps.scores import best_row, read_metrics
 from kits.sweeps.study import same_sweep
 from kits.sweeps.table import read_trials, write_table
-from kits.sweeps.trial import last_error
+from kits.sweeps.trial import Trial, begin, last_error, read_record
 
 SCORES = "epoch,step,train/loss,val/dice,val/score\n0,9,0.7,,\n0,9,,0.4,0.5\n1,19,,0.3,0.8\n2,29,,0.9,0.8\n3,39,,nan,nan\n"
 
@@ -122,7 +125,9 @@ def test_the_table_has_a_row_a_trial_and_the_picture_a_panel_a_parameter(tmp_pat
 
 
 def test_another_sweep_in_the_same_folder_is_refused_but_a_grid_may_grow(tmp_path: Path) -> None:
+    same_sweep(tmp_path, "optuna", ["stage=fine"], ["loss.bias=1,2"])
     same_sweep(tmp_path, "grid", ["stage=coarse", "seed=0"], ["loss.bias=1,2"])
+    record(tmp_path, "loss.bias-1", {"loss.bias": "1"})
     same_sweep(tmp_path, "grid", ["seed=0", "stage=coarse"], ["loss.bias=1,2,3"])
     with pytest.raises(KitsError, match=r"fixed: there seed=0, now seed=1\)"):
         same_sweep(tmp_path, "grid", ["stage=coarse", "seed=1"], ["loss.bias=1,2"])
@@ -136,9 +141,155 @@ def test_gpus_are_dealt_out_one_set_a_trial(monkeypatch: pytest.MonkeyPatch) -> 
     assert deal(None, None, one) == ["2", "3", "5", "7"]
     assert deal(None, None, two) == ["2,3", "5,7"]
     assert deal([0, 0], 2, one) == ["0", "0"]
-    assert deal(None, 1, one) == [None]
+    assert deal(None, 1, two) == ["2,3"]
+    assert deal(None, 1, {**one, "devices": "auto"}) == ["2,3,5,7"]
     assert deal(None, 3, {**one, "accelerator": "cpu"}) == [None] * 3
     with pytest.raises(KitsError, match=r"sweep.jobs=3: 4 GPUs are too few with trainer.devices=2; give sweep.jobs=2"):
         deal(None, 3, two)
     with pytest.raises(KitsError, match=r"give trainer\.devices=1"):
         deal(None, 2, {**one, "devices": "auto"})
+
+
+class Few:
+    """A search over trials that are given."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        self.total, self.waiting, self.told = len(trials), iter(trials), []
+
+    def next(self) -> Trial | None:
+        return next(self.waiting, None)
+
+    def is_hopeless(self, trial: Trial) -> bool:
+        return False
+
+    def tell(self, trial: Trial, record: dict) -> None:
+        self.told.append(trial.name)
+
+
+def test_a_trial_that_fails_is_recorded_with_its_line_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    # Each fails where its configuration is composed, long before torch is imported.
+    overrides = {"key": ["stage=coarse", "los.bias=1"], "choice": ["stage=coarse", "loss=none"]}
+    trials = [Trial(name, {"x": name}, given, tmp_path / name, "val/score", 5) for name, given in overrides.items()]
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "trial.json").write_text('{"status": "running"}')
+    (tmp_path / "key" / "metrics.csv").write_text(SCORES)
+    search, ended = Few(trials), []
+    run_all(search, Processes([None, None], ()), 2, 0.05, ended.append)
+    assert sorted(search.told) == ["choice", "key"]
+    assert sorted(record["trial"] for record in ended) == ["choice", "key"]
+    for name, words in (("key", "los.bias: no such key; did you mean loss.bias?"), ("choice", "loss=none: no such choice")):
+        record = read_record(tmp_path / name)
+        assert record is not None
+        assert record["status"] == "failed"
+        assert record["error"].startswith(words)
+        assert record["command"] == ["kits.train", *overrides[name]]
+        assert record["seconds"] > 0
+        assert record["score"] is None
+    assert not (tmp_path / "key" / "metrics.csv").exists(), "an unfinished attempt's scores would count for the next one"
+
+
+@pytest.mark.parametrize(
+    ("override", "space"),
+    [
+        ("loss.bias=interval(1,5)", Interval(1.0, 5.0)),
+        ("seed=int(interval(1,5))", Interval(1, 5)),
+        ("optimizer.lr=tag(log,interval(1e-5,1e-2))", Interval(1e-5, 1e-2, log=True)),
+        ("seed=range(1,9,3)", Interval(1, 7, step=3)),
+        ("loss=choice(dice,tversky)", ["dice", "tversky"]),
+    ],
+)
+def test_the_space_of_an_adaptive_search(override: str, space: object) -> None:
+    (found,) = (space_of(each) for each in sort_overrides([override])[2])
+    assert found == space
+    if isinstance(found, Interval) and isinstance(space, Interval):
+        assert type(found.low) is type(space.low)
+
+
+def adaptive(folder: Path, trials: int = 8) -> Adaptive:
+    def make(parameters: dict[str, str], name: str) -> Trial:
+        return Trial(name, parameters, [], folder / name, "val/score", 5)
+
+    options = {"dir": str(folder), "trials": trials, "seed": 3, "startup_trials": 2}
+    options["pruning"] = {"startup_trials": 2, "warmup_epochs": 1}
+    folder.mkdir(exist_ok=True)
+    return Adaptive({"lr": Interval(1e-5, 1e-1, log=True), "loss": ["dice", "tversky"]}, make, options)
+
+
+def finish(search: Adaptive, trial: Trial) -> None:
+    """Let a trial score best at lr = 1e-2."""
+    score = 1 - abs(math.log10(float(trial.parameters["lr"])) + 2) / 5
+    search.tell(trial, {"status": "done", "score": score})
+
+
+def drawn(search: Adaptive, number: int) -> list[dict[str, str]]:
+    """The parameters of so many trials, each finished before the next."""
+    found = []
+    for _ in range(number):
+        trial = search.next()
+        assert trial is not None
+        finish(search, trial)
+        found.append(trial.parameters)
+    return found
+
+
+def test_an_adaptive_search_is_seeded_and_one_that_was_killed_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+    whole = adaptive(tmp_path / "whole")
+    expected = drawn(whole, 8)
+    assert whole.next() is None
+    assert len({each["lr"] for each in expected}) == 8
+    found = drawn(adaptive(tmp_path / "killed"), 4)
+    search = adaptive(tmp_path / "killed")
+    killed = search.next()
+    again = adaptive(tmp_path / "killed")
+    assert killed is not None
+    assert again.next() == killed, "the trial that ran is run again, under its number"
+    finish(again, killed)
+    assert [*found, killed.parameters, *drawn(again, 3)] == expected
+    assert again.next() is None
+    assert adaptive(tmp_path / "killed", trials=9).next() is not None
+
+
+def test_a_trial_that_ended_while_nobody_looked_is_not_run_again(tmp_path: Path) -> None:
+    trial = adaptive(tmp_path).next()
+    assert trial is not None
+    begin(trial)
+    (trial.run_dir / "trial.json").write_text('{"status": "done", "score": 0.5}')
+    search = adaptive(tmp_path)
+    following = search.next()
+    assert following is not None
+    assert following.name.startswith("001_")
+    assert search.study.best_value == 0.5
+
+
+def test_a_trial_below_the_median_is_pruned_after_the_warmup_and_others_are_not(tmp_path: Path) -> None:
+    def metrics(trial: Trial, *scores: float) -> None:
+        begin(trial)
+        rows = [f"{epoch},{10 * epoch + 9},{score}" for epoch, score in enumerate(scores)]
+        (trial.run_dir / "metrics.csv").write_text("\n".join(["epoch,step,val/score", *rows, ""]))
+
+    search = adaptive(tmp_path)
+    for final in (0.6, 0.8):
+        trial = search.next()
+        assert trial is not None
+        metrics(trial, 0.1, 0.5, final)
+        assert not search.is_hopeless(trial), "there are no others to compare with"
+        search.tell(trial, {"status": "done", "score": final})
+    bad, good = search.next(), search.next()
+    assert bad is not None
+    assert good is not None
+    metrics(bad, 0.05)
+    assert not search.is_hopeless(bad), "it is still in its warmup"
+    metrics(bad, 0.05, 0.4, 0.9)
+    assert search.is_hopeless(bad), "after its second epoch, whatever came later"
+    search.tell(bad, {"status": "pruned", "score": 0.9})
+    metrics(good, 0.05, 0.55)
+    assert not search.is_hopeless(good)
+    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "COMPLETE", "PRUNED", "RUNNING"]
+    search.tell(good, {"status": "failed", "score": None})
+    assert search.study.trials[-1].state.name == "FAIL"
+
+
+def test_an_interval_that_cannot_be_drawn_from_is_one_line(tmp_path: Path) -> None:
+    options = {"dir": str(tmp_path), "trials": 1, "seed": 0, "startup_trials": 1, "pruning": None}
+    with pytest.raises(KitsError, match="lr: no interval to draw from"):
+        Adaptive({"lr": Interval(0.0, 1.0, log=True)}, lambda parameters, name: pytest.fail("drawn"), options)
