@@ -11,6 +11,8 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +50,8 @@ def sweep(arguments: list[str]) -> None:
     from kits.sweeps.running import run_all
     from kits.sweeps.study import same_sweep
 
-    signal.signal(signal.SIGTERM, terminated)
-    with sole_user(folder, lock=folder / ".lock", key="sweep.dir", work="sweep, or a trial that one left,") as lock:
+    work = "sweep, or a trial that one left,"
+    with ended_as_by_hand(), sole_user(folder, lock=folder / ".lock", key="sweep.dir", work=work) as lock:
         same_sweep(folder, options["search"], fixed, [str(override.input_line) for override in swept])
         search = build_search(config, fixed, swept)
         launcher, jobs = build_launcher(config, lock)
@@ -59,9 +61,18 @@ def sweep(arguments: list[str]) -> None:
         report.close()
 
 
-def terminated(number: int, frame: Any) -> None:
-    """End as after Ctrl-C when the system asks for it: with the trials stopped and recorded."""
-    raise KeyboardInterrupt
+@contextmanager
+def ended_as_by_hand() -> Iterator[None]:
+    """When the system asks this process to end it ends as after Ctrl-C: with its trials stopped and recorded."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_ranks(arguments: list[str]) -> None:
