@@ -169,7 +169,7 @@ def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]
 
     from kits.sweeps.adaptive import Adaptive
     from kits.sweeps.grid import Grid
-    from kits.sweeps.trial import Trial
+    from kits.sweeps.trial import RESUME, Trial
 
     options = config["sweep"]
     folder = Path(options["dir"])
@@ -181,7 +181,10 @@ def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]
             own |= {"logger.group": folder.name, "logger.run_name": shown}
         quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
         chosen = [f"{prefixes[key]}={value}" for key, value in parameters.items()]
-        return Trial(name, parameters, [*fixed, *chosen, *quoted], folder / name, options["score"], options["grace_seconds"])
+        resume = [RESUME] if "resume" in config else []
+        return Trial(
+            name, parameters, [*fixed, *chosen, *quoted, *resume], folder / name, options["score"], options["grace_seconds"]
+        )
 
     prefixes = {override.key_or_group: override.get_key_element() for override in swept}
     if options["search"] == "grid":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kits.config import one_line
@@ -86,9 +87,8 @@ class Adaptive:
         if number >= self.total:
             return None
         # Seeded anew for every trial, so that a search that is interrupted draws what it would have drawn without.
-        self.study.sampler = self.optuna.samplers.TPESampler(
-            seed=self.options["seed"] + number, n_startup_trials=self.options["startup_trials"]
-        )
+        seed = Random(f"{self.options['seed']} {number}").getrandbits(32)
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.options["startup_trials"])
         return self.take(self.study.ask(self.space))
 
     def take(self, drawn: optuna.Trial) -> Trial:

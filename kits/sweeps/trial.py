@@ -23,7 +23,11 @@ from kits.sweeps.scores import best_row, read_metrics, steps
 RECORD, LOG, STOP = "trial.json", "train.log", ".stop"
 # What a trial can have come to. Only an interrupted one, a failed one and one that was killed (`running`) are run again.
 DONE, FAILED, PRUNED, INTERRUPTED, RUNNING = "done", "failed", "pruned", "interrupted", "running"
-SHORTEST_LOOK_SECONDS = 0.2
+# Of kits.train: go on with the run in run_dir where there is one.
+RESUME = "resume=auto"
+# A shell's exit codes of a training that a cluster or a user has asked to end, and that has saved.
+ASKED_TO_END = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,20 @@ def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] 
 
 
 def begin(trial: Trial) -> None:
-    """Clear away what an unfinished attempt has left, and note that the trial is under way."""
-    if read_record(trial.run_dir) is not None:  # the folder is a sweep's own
+    """Note that the trial is under way, and clear away what an attempt has left that it cannot go on with."""
+    goes_on = RESUME in trial.overrides and (trial.run_dir / "last.ckpt").exists() and not manifest_of(trial).get("finished")
+    if read_record(trial.run_dir) is not None and not goes_on:  # the folder is a sweep's own
         shutil.rmtree(trial.run_dir)
+    (trial.run_dir / STOP).unlink(missing_ok=True)
     write_json(trial.run_dir / RECORD, {**known(trial), "status": RUNNING})
+
+
+def manifest_of(trial: Trial) -> dict[str, Any]:
+    """What the training has noted about itself; empty where it has not come so far."""
+    try:
+        return dict(json.loads((trial.run_dir / "manifest.json").read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def known(trial: Trial) -> dict[str, Any]:
@@ -123,7 +137,7 @@ def wait(process: subprocess.Popen[bytes], trial: Trial) -> tuple[Any, dict[str,
                 signal_group(process, signal.SIGTERM)
             if time.monotonic() > deadline:
                 signal_group(process, signal.SIGKILL)
-            time.sleep(SHORTEST_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
     finally:
         # Whatever it started goes with it, and it goes itself where this function is left by an exception.
         signal_group(process, signal.SIGKILL)
@@ -141,6 +155,8 @@ def outcome(trial: Trial, code: int, log: Path) -> dict[str, Any]:
         if best_row(read_metrics(trial.run_dir), trial.score):
             return {"status": DONE, "error": ""}
         return {"status": FAILED, "error": f"no {trial.score} in its metrics.csv"}
+    if code in ASKED_TO_END:
+        return {"status": INTERRUPTED, "error": ""}
     return {"status": FAILED, "error": last_error(log, code)}
 
 
@@ -163,10 +179,7 @@ def results(trial: Trial, seconds: float) -> dict[str, Any]:
     """
     rows = read_metrics(trial.run_dir)
     best = best_row(rows, trial.score)
-    try:
-        manifest = json.loads((trial.run_dir / "manifest.json").read_text())
-    except (OSError, ValueError):
-        manifest = {}
+    manifest = manifest_of(trial)
     done = int(manifest.get("steps", steps(rows)))
     trained = float(manifest.get("seconds", seconds))
     return {

@@ -293,3 +293,21 @@ def test_an_interval_that_cannot_be_drawn_from_is_one_line(tmp_path: Path) -> No
     options = {"dir": str(tmp_path), "trials": 1, "seed": 0, "startup_trials": 1, "pruning": None}
     with pytest.raises(KitsError, match="lr: no interval to draw from"):
         Adaptive({"lr": Interval(0.0, 1.0, log=True)}, lambda parameters, name: pytest.fail("drawn"), options)
+
+
+def test_an_attempt_is_kept_only_where_its_training_can_go_on(tmp_path: Path) -> None:
+    def kept(overrides: list[str], *files: str) -> bool:
+        trial = Trial("a", {}, overrides, tmp_path / "a", "val/score", 5)
+        begin(trial)
+        for name in files:
+            (trial.run_dir / name).write_text('{"finished": true}')
+        (trial.run_dir / "trace").touch()
+        trial.stop("interrupted")
+        begin(trial)
+        assert not (trial.run_dir / ".stop").exists()
+        return (trial.run_dir / "trace").exists()
+
+    assert kept(["resume=auto"], "last.ckpt")
+    assert not kept([], "last.ckpt")
+    assert not kept(["resume=auto"])
+    assert not kept(["resume=auto"], "last.ckpt", "manifest.json")
