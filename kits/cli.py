@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,17 @@ from kits.errors import KitsError
 from kits.usage import BY_STAGE, explain_group, usage
 
 Task = Callable[[dict[str, Any]], None]
+MULTIRUN = ("-m", "--multirun")
 
 
 def command(
-    name: str, instead: Callable[[list[str]], dict[str, Any] | None] | None = None
+    name: str, *, instead: Callable[[list[str]], dict[str, Any] | None] | None = None, multirun: str | None = None
 ) -> Callable[[Task], Callable[[], None]]:
     """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`.
 
     Args:
         instead: gives the whole configuration for some command lines, and None for those that are composed from `conf`.
+        multirun: the module whose `sweep(overrides)` answers to -m and --multirun in place of Hydra.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -40,13 +44,20 @@ def command(
                 if answer := ask(name, task.__doc__, arguments):
                     print(answer, flush=True)
                     return
+                overrides = [argument for argument in arguments if argument not in MULTIRUN]
+                if multirun and overrides != arguments and not any(override.startswith("-") for override in overrides):
+                    import_module(multirun).sweep(overrides)
+                    return
                 given = instead(arguments) if instead else None
                 if given is not None:
                     task(given)
                     return
-                # --multirun, --cfg and the like are Hydra's own; everything else is composed and checked here first.
+                # --cfg and the like are Hydra's own; everything else is composed and checked here first.
                 if not any(argument.startswith("-") for argument in arguments):
-                    checked(name, arguments)
+                    config = checked(name, arguments)
+                    if multirun and "sweep" in config:
+                        again = f"python -m kits.{name} -m {shlex.join(arguments)}"
+                        raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
                 sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
             except KitsError as error:

@@ -22,7 +22,7 @@ def resumed(arguments: list[str]) -> dict[str, Any] | None:
     return resumed_configuration(arguments)
 
 
-@command("train", instead=resumed)
+@command("train", instead=resumed, multirun="kits.sweep")
 def main(config: dict[str, Any]) -> None:
     """Train one stage and leave config.yaml, best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
     require(config["run_dir"], "run_dir", "add run_dir=DIR")

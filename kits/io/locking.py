@@ -11,8 +11,8 @@ from kits.errors import KitsError
 
 
 @contextmanager
-def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[None]:
-    """Hold a folder, made where it is missing.
+def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[int]:
+    """Hold a folder, made where it is missing; the descriptor of the lock, which processes that inherit it hold too.
 
     Args:
         lock: the file in it that is locked; the system lets go of it however the process ends.
@@ -34,4 +34,4 @@ def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[None
             raise KitsError(f"{key}={folder}: another {work} is at work there; wait for it, or give another folder") from None
         except OSError:  # some network file systems have no locks
             pass
-        yield
+        yield stream.fileno()

@@ -11,8 +11,8 @@ ROOMS = {
     0: "volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess models losses schedules",
     2: "data inference pictures",
-    3: "checkpoint segmenter stages callbacks distributed runs tracking benches checks usage completion",
-    4: "cli prepare train convert predict evaluate report phantom bench demo download dashboard",
+    3: "checkpoint segmenter stages callbacks distributed runs tracking sweeps benches checks usage completion",
+    4: "cli prepare train sweep convert predict evaluate report phantom bench demo download dashboard",
 }
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
