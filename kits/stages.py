@@ -106,7 +106,8 @@ class CoarseModule(StageModule):
             device=self.device,
         )
         truth = np.asarray(case.coarse_label)
-        boxes = rois_of(mask, plane_grid(case.shape, case.coarse_image.shape[1]), case.spacing, self.config["roi"])
+        grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
+        boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}

@@ -10,7 +10,7 @@ ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "pha
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
-    **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
+    **dict.fromkeys(("io", "roi", "metrics", "postprocess", "plausible", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
     **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),

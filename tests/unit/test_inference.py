@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from kits.inference import BoxReader, coarse_mask, fit_to_multiple, segment_boxes, sliding_logits, window_starts
+from kits.inference import (
+    BoxReader,
+    BoxReading,
+    Fallback,
+    Members,
+    coarse_mask,
+    fit_to_multiple,
+    segment_boxes,
+    sliding_logits,
+    window_starts,
+)
 from kits.roi import Box
 
 
@@ -47,7 +57,9 @@ def three_classes(x: Tensor) -> Tensor:
 
 
 SPACING = (4.0, 1.0, 1.0)
-READER = BoxReader(three_classes, (-100, 300), {"window": 4, "overlap": 0.25}, 8, "cpu")
+READER = BoxReader(
+    Members([three_classes]), (-100, 300), {"window": 4, "overlap": 0.25}, 8, Fallback([three_classes], "cpu", 4, "fine")
+)
 
 
 def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
@@ -110,8 +122,8 @@ def test_where_boxes_overlap_a_tumor_stays_before_a_cyst_and_a_cyst_before_a_kid
     }
 
     class Claims:
-        def labels(self, hu: np.ndarray, box: Box) -> np.ndarray:
-            return np.array(claims[box], dtype=np.uint8)[None, None]
+        def read(self, hu: np.ndarray, box: Box) -> BoxReading:
+            return BoxReading(box, np.array(claims[box], dtype=np.uint8)[None, None])
 
     hu = np.zeros((1, 1, 5), np.int16)
     for order in itertools.permutations(claims):
