@@ -13,6 +13,7 @@ BENCHES = {
     "demo": ("demo", "kits.demo", "run_demo"),  # the demo against its bars: minutes, kidney and tumor Dice
     "data": ("bench_data", "kits.benches.data", "bench_data"),  # reading, preparing, random access, loading
     "threshold": ("bench_threshold", "kits.benches.threshold", "bench_threshold"),  # a painted tree against HU alone
+    "predict": ("bench_predict", "kits.benches.data", "bench_data"),  # against nnU-Net, plain reading and writing; peak memory
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
 }
 
