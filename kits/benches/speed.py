@@ -9,10 +9,9 @@ from typing import Any
 
 import SimpleITK as sitk
 import torch
-from torch import nn
 
 from kits.benches.peer import Peer
-from kits.benches.segmenters import segmenter_of
+from kits.benches.segmenters import segmenter_of, without_networks
 from kits.io import make_folder, read_volume, write_labels
 from kits.segmenter import Segmenter
 
@@ -29,9 +28,15 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     make_folder(scratch, "scratch")
     ours, theirs = scratch / "ours.nii.gz", scratch / "theirs.nii.gz"
     try:
-        total, overhead = min(run_ours(segmenter_of(config), scan, ours) for _ in range(config["repeats"]))
-        plain = min(read_and_write(scan, ours, theirs) for _ in range(config["repeats"]))
+        overheads, plains = [], []
+        instant = without_networks(segmenter_of(config))
+        for _ in range(config["instant_repeats"]):  # in turn, so that a busy machine slows both
+            overheads.append(run_ours(instant, scan, ours, "without networks"))
+            plains.append(read_and_write(scan, ours, theirs))
+        overhead, plain = min(overheads), min(plains)
         print(f"SimpleITK reads the scan and writes the labels in {plain:.2f} s, all but our networks takes {overhead:.2f} s")
+        segmenter = segmenter_of(config)
+        total = min(run_ours(segmenter, scan, ours, "ours") for _ in range(config["repeats"]))
         peer = Peer(config, scan).measure(theirs, full=config["full"])
     finally:
         ours.unlink(missing_ok=True)
@@ -39,9 +44,8 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     return {"times_nnunet": peer / total, "overhead": overhead / plain}
 
 
-def run_ours(segmenter: Segmenter, scan: Path, target: Path) -> tuple[float, float]:
-    """Seconds from file to file, and without the networks' forward passes."""
-    networks = Stopwatch([*segmenter.coarse.networks, *segmenter.fine.networks])  # type: ignore[list-item]
+def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> float:
+    """Seconds from file to file."""
     began = time.perf_counter()
     volume = read_volume(scan)
     read = time.perf_counter() - began
@@ -50,14 +54,12 @@ def run_ours(segmenter: Segmenter, scan: Path, target: Path) -> tuple[float, flo
     write_labels(target, result.labels, volume.grid)
     ended = time.perf_counter()
     phases = {"read": read, **result.seconds, "write": ended - written}
-    networks.remove()
-    total = ended - began
     print(
-        f"ours: {total:.2f} s ({', '.join(f'{name} {value:.2f}' for name, value in phases.items())};"
-        f" networks {networks.seconds:.2f}), ROIs {[list(box.shape) for box in result.boxes]}",
+        f"{name}: {ended - began:.2f} s ({', '.join(f'{phase} {value:.2f}' for phase, value in phases.items())}),"
+        f" ROIs {[list(box.shape) for box in result.boxes]}",
         flush=True,
     )
-    return total, total - networks.seconds
+    return ended - began
 
 
 def read_and_write(scan: Path, labels: Path, target: Path) -> float:
@@ -71,23 +73,3 @@ def seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-class Stopwatch:
-    """Adds up the time inside the forward passes of some networks on the CPU."""
-
-    def __init__(self, networks: list[nn.Module]) -> None:
-        self.seconds = self._began = 0.0
-        self._hooks = [network.register_forward_pre_hook(self._start) for network in networks]
-        self._hooks += [network.register_forward_hook(self._stop) for network in networks]
-
-    def _start(self, *_: Any) -> None:
-        self._began = time.perf_counter()
-
-    def _stop(self, *_: Any) -> None:
-        self.seconds += time.perf_counter() - self._began
-
-    def remove(self) -> None:
-        """Leave the networks as they were."""
-        for hook in self._hooks:
-            hook.remove()

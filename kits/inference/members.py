@@ -63,7 +63,7 @@ class Members:
         total: list[Tensor] = []
         turns = MIRRORED if self.mirror else MIRRORED[:1]
         for axes in turns:
-            found = [probabilities(logits.flip(axes)[0]) for logits in self._logits(network, volume.flip(axes))]
+            found = [probabilities(turned(logits, axes)[0]) for logits in self._logits(network, turned(volume, axes))]
             total = [one.add_(other) for one, other in zip(total, found, strict=True)] if total else found
         fused, *sources = [one.div_(len(turns)) for one in total] if len(turns) > 1 else total
         return fused, sources
@@ -80,6 +80,11 @@ class Members:
 
     def _wants_sources(self) -> bool:
         return "sources" in self.outputs or ("uncertainty" in self.outputs and len(self.networks) == 1)
+
+
+def turned(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Turned over along some axes; itself, without a copy, for none."""
+    return volume.flip(axes) if axes else volume
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ LIBRARIES = {
     "nibabel": set(),
     "monai": {"data", "benches"},
     "torchio": {"benches"},
+    "nnunetv2": {"benches"},
 }
 
 

@@ -234,7 +234,7 @@ def test_uncertainty_of_an_ensemble_is_between_its_members() -> None:
 
 
 def test_a_network_without_memory_sees_fewer_slices_and_the_result_says_so() -> None:
-    volume, labels = pair()
+    volume, _ = pair()
     network = OutOfMemory(LEAST_WINDOW)
     result = segmenter(network, changes={"inference": {"window": 16}}).segment(volume)
     assert any("cpu ran out of memory; went on with windows of 6 slices, not 16" in warning for warning in result.warnings)
@@ -300,7 +300,7 @@ def test_what_a_reader_should_know_is_said() -> None:
     assert any(warning.startswith("nothing found") for warning in nothing)
     assert any("more than a kidney: size doubtful" in warning for warning in warnings_of(hu, spacing=(40.0, 15.0, 15.0)))
     assert any("HU implausible: unscaled" in warning for warning in warnings_of((hu + 1024).astype(np.int16)))
-    with pytest.raises(KitsError, match="unscaled.*convert it again"):
+    with pytest.raises(KitsError, match=r"unscaled.*convert it again"):
         segmenter(options=Options(refuse_implausible=True)).segment(volume_of((hu + 1024).astype(np.int16)))
 
 
