@@ -15,8 +15,8 @@ FLOORS = {
     **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
-# The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
-SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint")}
+# The checkpoint's format is what the stages write and the segmenter reads, and a bench measures it: rooms of one floor.
+SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint"), ("benches", "segmenter")}
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
     "hydra": {4},
