@@ -27,7 +27,7 @@ class Peer:
         torch.manual_seed(config["seed"])
         self.plans = PlansManager(plans_of(self.options))
         self.configuration = self.plans.get_configuration("3d_fullres")
-        self.dataset = {
+        self.dataset: dict[str, Any] = {
             "channel_names": {"0": "CT"},
             "labels": {name: value for value, name in enumerate(config["data"]["classes"])},
             "file_ending": ".nii.gz",
