@@ -54,7 +54,9 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
         voxels = np.bincount(regions.ravel())
         voxels[0] = 0
         largest = np.argsort(-voxels, kind="stable")[:count]
-        kept[window] = np.isin(regions, largest[voxels[largest] > 0])
+        chosen = np.zeros(len(voxels), dtype=bool)
+        chosen[largest[voxels[largest] > 0]] = True
+        kept[window] = chosen[regions]
     return kept
 
 

@@ -1,9 +1,10 @@
-"""The whole two-stage method as one plain object: load two checkpoints, segment volumes."""
+"""The whole two-stage method as one plain object: load checkpoints, segment volumes."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ from torch import nn
 
 from kits.checkpoint import load_network
 from kits.errors import KitsError
-from kits.inference import BoxReader, coarse_mask, segment_boxes
-from kits.intensity import PAD_HU
+from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
+from kits.inference.boxes import FULL, paste_labels, read_boxes
+from kits.inference.ensembles import agreed, limit_slices
+from kits.inference.options import Options
+from kits.inference.parts import Part, middle_of, parts_of
+from kits.inference.rois import BODY_THRESHOLD_HU, Rois, find_boxes, find_rois_in
 from kits.labels import KITS19_CLASSES, regions_of
 from kits.metrics import volumes_ml
+from kits.plausible import counts_of, oddities
 from kits.postprocess import clean
-from kits.roi import Box, body_box, rois_of
-from kits.volume import Volume, plane_grid, to_coarse
+from kits.roi import Box
+from kits.volume import Triple, Volume, bounding_slices
 
-BODY_THRESHOLD_HU = -300
+__all__ = ["Options", "Segmentation", "Segmenter", "find_boxes", "pick_device"]
+UNCERTAINTIES = ("entropy", "mutual_information")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class Segmentation:
         warnings: what a reader of the result should know.
         seconds: wall time of each step.
         volumes_ml: of each region in mL: kidney (its tumors and cysts included), tumor and, from such a checkpoint, cyst.
+        parts: every kidney and every tumor with its side and volume.
+        probabilities: by class, where asked for (`Options.outputs`); before the clean-up of the labels, as the next two are.
+        uncertainty: `entropy` of the members' mean and their `mutual_information`, in units of ln(classes), where asked for. The
+            members are the checkpoints of an ensemble, or the sources of one.
+        sources: labels by each source alone, where asked for.
     """
 
     labels: np.ndarray
@@ -41,93 +53,140 @@ class Segmentation:
     warnings: list[str]
     seconds: dict[str, float]
     volumes_ml: dict[str, float]
+    parts: list[Part] = field(default_factory=list)
+    probabilities: dict[str, BoxMap] = field(default_factory=dict)
+    uncertainty: dict[str, BoxMap] = field(default_factory=dict)
+    sources: list[BoxMap] = field(default_factory=list)
 
 
 class Segmenter:
-    """A coarse and a fine network with the settings that they were trained with; `classes` names the labels that it writes."""
+    """Coarse and fine networks with the settings that they were trained with; `classes` names the labels that it writes.
+
+    Attributes:
+        coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
+    """
 
     def __init__(
         self,
-        coarse: nn.Module,
-        coarse_config: dict[str, Any],
-        fine: nn.Module,
-        fine_config: dict[str, Any],
+        coarse: Sequence[nn.Module],
+        coarse_configs: Sequence[dict[str, Any]],
+        fine: Sequence[nn.Module],
+        fine_configs: Sequence[dict[str, Any]],
         device: torch.device,
+        options: Options | None = None,
     ) -> None:
-        self.coarse, self.coarse_config = coarse, coarse_config
-        self.fine, self.fine_config = fine, fine_config
+        self.options = options or Options()
+        self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
+        self.coarse_config = self.options.of_coarse(agreed(coarse_configs, "coarse"))
+        self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
+        if self.options.precision == "16" and device.type == "cpu":
+            raise KitsError("precision=16: is for a GPU; take bf16 or 32 on the CPU")
+        precision, mirror = self.options.precision, self.options.mirror
+        self.coarse = Members(coarse, precision, mirror)
+        self.fine = Members(fine, precision, mirror, self.options.outputs)
         self.device = device
+        if self.options.slices_at_once is not None:
+            limit_slices(fine, self.options.slices_at_once)
         # Checkpoints that are older than KiTS21 and KiTS23 in this project name no classes.
-        self.classes: list[str] = list(fine_config["data"].get("classes", KITS19_CLASSES))
+        self.classes: list[str] = list(self.fine_config["data"].get("classes", KITS19_CLASSES))
 
     @classmethod
-    def load(cls, coarse: Path | str, fine: Path | str, device: str = "auto") -> Segmenter:
-        """Load both checkpoints onto a device (`auto`: the GPU where there is one).
+    def load(
+        cls,
+        coarse: Path | str | Sequence[Path | str],
+        fine: Path | str | Sequence[Path | str],
+        device: str = "auto",
+        options: Options | None = None,
+    ) -> Segmenter:
+        """Load the checkpoints of both stages, one or several that are averaged, onto a device (`auto`: a GPU if there is one).
 
         Raises:
-            KitsError: a file is no checkpoint of that stage, or the device cannot be used.
+            KitsError: a file is no checkpoint of that stage, those of a stage differ in their settings, or the device cannot be
+                used.
         """
         target = pick_device(device)
-        coarse_network, coarse_config = load_network(Path(coarse), "coarse", target)
-        fine_network, fine_config = load_network(Path(fine), "fine", target)
-        return cls(coarse_network, coarse_config, fine_network, fine_config, target)
+        loaded: dict[str, tuple[list[nn.Module], list[dict[str, Any]]]] = {}
+        for stage, given in (("coarse", coarse), ("fine", fine)):
+            paths = [given] if isinstance(given, Path | str) else given
+            pairs = [load_network(Path(path), stage, target) for path in paths]
+            loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
+        return cls(*loaded["coarse"], *loaded["fine"], target, options)
 
     def segment(self, volume: Volume) -> Segmentation:
         """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
 
+        Beside the volume and its labels there is never more in memory than the coarse volume, or a window of the fine stage.
+
         Args:
             volume: array (z, y, x) in HU.
+
+        Raises:
+            KitsError: memory does not suffice on any device, or `options.refuse_implausible` and the numbers are no HU.
         """
         began = time.perf_counter()
-        boxes, warnings = self.find_boxes(volume)
+        warnings = self.judge_scale(volume)
+        rois = self._find_rois(volume)
         found = time.perf_counter()
-        reader = BoxReader.of(self.fine, self.fine_config, self.device)
-        rule = self.fine_config["roi"]
-        labels, boxes = segment_boxes(
-            reader, volume.array, boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rule["grow_rounds"]
-        )
+        readings, reading_warnings = self._read(volume, rois)
+        labels = paste_labels(readings, volume.array.shape)
         outlined = time.perf_counter()
-        labels = clean(labels, volume.spacing, **self.fine_config["postprocess"])
-        cleaned = time.perf_counter()
+        window = bounding_slices(labels)
+        if window is not None:  # clean-up takes several times the memory of what it is given
+            labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
+        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0], BODY_THRESHOLD_HU)) if window else []
+        warnings += rois.warnings + reading_warnings + doubts.of_parts(parts, labels.shape)
         volumes = volumes_ml(labels, volume.spacing, regions_of(self.classes))
-        if not labels.any():
-            warnings.append("nothing found: no kidney and no tumor voxel in the result")
+        cleaned = time.perf_counter()
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
-        return Segmentation(labels, boxes, warnings, seconds, volumes)
+        boxes = [reading.box for reading in readings]
+        return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
+
+    def judge_scale(self, volume: Volume) -> list[str]:
+        """Warnings where the numbers of a volume are hardly HU.
+
+        Raises:
+            KitsError: they cannot be, and `options.refuse_implausible`.
+        """
+        found = oddities(counts_of(volume.array))
+        if self.options.refuse_implausible and any(oddity.serious for oddity in found):
+            raise KitsError(str(next(oddity for oddity in found if oddity.serious)))
+        return doubts.of_scale(found)
 
     def find_boxes(self, volume: Volume) -> tuple[list[Box], list[str]]:
         """The ROIs of the coarse mask in voxels of the volume, with margin, and warnings.
 
         Where no component is large enough the whole body is taken, with a warning that says so.
         """
-        return find_boxes(self.coarse, self.coarse_config, volume, self.device)
+        found = self._find_rois(volume)
+        return found.boxes, found.warnings
 
+    def _find_rois(self, volume: Volume) -> Rois:
+        return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
 
-def find_boxes(network: nn.Module, config: dict[str, Any], volume: Volume, device: torch.device) -> tuple[list[Box], list[str]]:
-    """The ROIs that a coarse network finds, in voxels of the volume, with margin, and warnings (see `Segmenter.find_boxes`).
+    def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:
+        """What the fine stage says of the boxes, and warnings."""
+        for network in self.fine.networks:
+            network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
+        reader = BoxReader.of(self.fine, self.fine_config, self.device)
+        rule, array = self.fine_config["roi"], volume.array
+        rounds = 0 if rois.whole_body else rule["grow_rounds"]
+        readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)
+        touching = [] if rois.whole_body else doubts.of_readings(readings, array.shape)
+        return readings, reader.fallback.warnings + touching
 
-    Args:
-        config: the configuration that the network was trained with.
-        volume: array (z, y, x) in HU.
-    """
-    data, rule = config["data"], config["roi"]
-    grid = plane_grid(volume.array.shape, data["coarse_size"])
-    mask = coarse_mask(
-        network,
-        to_coarse(volume.array, grid, PAD_HU),
-        window_hu=data["window_hu"],
-        inference=config["inference"],
-        device=device,
-    )
-    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule)]
-    if native:
-        return [box.grow_mm(rule["margin_mm"], volume.spacing, volume.array.shape) for box in native], []
-    limit = f"{rule['min_voxels']} voxels" if rule["min_ml"] is None else f"{rule['min_ml']} mL"
-    warning = (
-        f"the coarse stage found no region of more than {limit} on its grid"
-        f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
-    )
-    return [body_box(volume.array, BODY_THRESHOLD_HU)], [warning]
+    def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:
+        """What was asked for beside the labels, by the name of its field."""
+        boxes = [reading.box for reading in readings]
+
+        def maps(output: str, unit: float) -> list[BoxMap]:
+            stacks = [reading.maps[output] for reading in readings if output in reading.maps]
+            return [BoxMap(shape, boxes, list(blocks), unit) for blocks in zip(*stacks, strict=True)]
+
+        return {
+            "probabilities": dict(zip(self.classes[1:], maps("probabilities", 1 / FULL), strict=False)),
+            "uncertainty": dict(zip(UNCERTAINTIES, maps("uncertainty", 1 / FULL), strict=False)),
+            "sources": maps("sources", 1),
+        }
 
 
 def pick_device(name: str) -> torch.device:

@@ -151,7 +151,7 @@ class CoarseModule(StageModule):
             device=self.device,
         )
         truth = np.asarray(case.coarse_label)
-        grid = plane_grid(case.shape, case.coarse_image.shape[1])
+        grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
         boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)

@@ -13,11 +13,24 @@ from typing import Any, BinaryIO
 import cc3d
 import numpy as np
 
-from kits.data.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
 from kits.intensity import PAD_HU
 from kits.labels import BACKGROUND, TUMOR
+from kits.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
 from kits.roi import Box, coverage, find_rois
-from kits.volume import CoarseGrid, Spacing, Triple, Volume, bounding_slices, labels_to_coarse, plane_grid, slabs, to_coarse
+from kits.volume import (
+    CoarseGrid,
+    Spacing,
+    Triple,
+    Volume,
+    average_slices,
+    bounding_slices,
+    coarse_planes,
+    labels_to_coarse,
+    plane_grid,
+    prevailing_slices,
+    slabs,
+    to_coarse,
+)
 
 POINTS = 2000
 # Kidney regions that are counted; only the largest of them, `roi_rule.count`, become ROIs.
@@ -32,7 +45,7 @@ class Labels:
         shape: (z, y, x) of the whole map.
         start: (z, y, x) of the crop.
         crop: uint8, the smallest window with every labelled voxel; empty where there is none.
-        coarse: uint8 (z, size, size) on the coarse grid.
+        coarse: uint8 (planes, size, size) on the coarse grid.
     """
 
     shape: Triple
@@ -47,8 +60,12 @@ def start_npy(stream: BinaryIO, shape: Sequence[int], dtype: type) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def write_labels(label: Volume, size: int, folder: Path) -> Labels:
-    """Write label.npy and coarse_label.npy of a label map; slices without labels become holes of the file."""
+def write_labels(label: Volume, size: int, folder: Path, z_mm: float | None = None) -> Labels:
+    """Write label.npy and coarse_label.npy of a label map; slices without labels become holes of the file.
+
+    Args:
+        size, z_mm: of the coarse grid, see `plane_grid` and `coarse_planes`.
+    """
     array = label.array
     grid = plane_grid(array.shape, size)
     coarse = np.zeros(grid.shape, np.uint8)
@@ -62,6 +79,7 @@ def write_labels(label: Volume, size: int, folder: Path) -> Labels:
             stream.write(slab.data)
             coarse[first + z : first + z + len(slab)] = labels_to_coarse(slab, plane_grid(slab.shape, size))
         stream.truncate(begin + len(array) * plane)
+    coarse = prevailing_slices(coarse, coarse_planes(len(array), label.spacing[0], z_mm))
     np.save(folder / "coarse_label.npy", coarse)
     window = bounding_slices(array[first:stop])
     rows, columns = window[1:] if window else (slice(0, 0), slice(0, 0))
@@ -79,7 +97,7 @@ class Scan:
     coarse: np.ndarray
 
 
-def write_image(image: Volume, labels: Labels | None, classes: int, size: int, folder: Path) -> Scan:
+def write_image(image: Volume, labels: Labels | None, classes: int, size: int, folder: Path, z_mm: float | None = None) -> Scan:
     """Write image.npy and coarse_image.npy (int16 HU) of an image; `labels` only where they have its shape."""
     shape = image.array.shape
     coarse = np.empty(plane_grid(shape, size).shape, np.int16)
@@ -93,6 +111,7 @@ def write_image(image: Volume, labels: Labels | None, classes: int, size: int, f
             counts += histogram(slab)
             if labels is not None:
                 count_labels(slab, z, labels, of_label)
+    coarse = average_slices(coarse, coarse_planes(len(coarse), image.spacing[0], z_mm))
     np.save(folder / "coarse_image.npy", coarse)
     return Scan(image.spacing, counts, of_label, coarse)
 

@@ -3,8 +3,8 @@
 A case's folder holds
     image.npy         int16 (z, y, x) HU at original resolution
     label.npy         uint8 (z, y, x)
-    coarse_image.npy  int16 (z, size, size) HU on the coarse grid
-    coarse_label.npy  uint8 (z, size, size)
+    coarse_image.npy  int16 (planes, size, size) HU on the coarse grid
+    coarse_label.npy  uint8 (planes, size, size)
     tumor_points.npy  int32 (n, 3) voxels of tumor, to centre patches on
     record.json       spacing, boxes, statistics, warnings, and the size of every file
 and appears by one rename when all of it is written.
@@ -42,7 +42,9 @@ FORMAT = 2
 
 def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
     """Of the group `data` what cached arrays depend on: they are made with it, and training refuses another."""
-    return {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
+    settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
+    # Where it is off nothing is said, so that caches older than the option keep their keys.
+    return settings if data.get("coarse_z_mm") is None else {**settings, "coarse_z_mm": data["coarse_z_mm"]}
 
 
 def file_digest(path: Path) -> str:
@@ -77,7 +79,8 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     """Validate a case and write its arrays, unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels), `roi_rule` (`count`, `min_voxels`) and `classes` (their names in label order).
+        settings: `coarse_size` (pixels), `roi_rule` (`count`, `min_voxels`), `classes` (their names in label order)
+            and perhaps `coarse_z_mm`.
         listed: the case's record in `kits.json`.
 
     Returns:
@@ -145,17 +148,17 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
 
     The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
     """
-    size, classes = settings["coarse_size"], settings["classes"]
+    size, z_mm, classes = settings["coarse_size"], settings.get("coarse_z_mm"), settings["classes"]
     findings, unreadable = check_headers(case)
     labels = scan = None
     label = attempt(lambda: read_labels(case.label, allowed=range(len(classes))), case.id, case.label, unreadable, findings)
     if label is not None:
-        labels = arrays.write_labels(label, size, folder)
+        labels = arrays.write_labels(label, size, folder, z_mm)
         del label
     image = attempt(lambda: read_volume(case.image), case.id, case.image, unreadable, findings)
     if image is not None:
         fitting = labels if labels is not None and labels.shape == image.array.shape else None
-        scan = arrays.write_image(image, fitting, len(classes), size, folder)
+        scan = arrays.write_image(image, fitting, len(classes), size, folder, z_mm)
         del image
         findings += check_hu(case.id, str(case.image), scan.counts)
         findings += check_order(case.id, str(case.image), scan.coarse)
@@ -207,7 +210,7 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
 
 def check_regions(case: Case, labels: arrays.Labels, rule: dict[str, Any]) -> tuple[list[Box], list[Finding]]:
     """The boxes of all kidney regions, and an error where there is none."""
-    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1]), rule)
+    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), rule)
     if not (labels.crop > BACKGROUND).any():
         what = f"{case.label}: no kidney in it (label {KIDNEY})"
         return [], [Finding(case.id, ERROR, what, "leave the case out with data.exclude")]

@@ -132,14 +132,14 @@ class CoarseWindows(Patches):
     """Windows along z of the coarse volume, most of them around the kidneys."""
 
     def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
-        depth, slices = self.patch[0], case.shape[0]
+        depth, slices = self.patch[0], len(case.coarse_image)
         if rng.random() < self.sampling["foreground"]:
             first, last = case.kidney_slices
             centre = int(rng.integers(first, last + 1))
         else:
             centre = int(rng.integers(slices))
         start = np.clip(centre - depth // 2, 0, max(0, slices - depth))
-        spacing = plane_grid(case.shape, case.coarse_image.shape[1]).spacing(case.spacing)
+        spacing = plane_grid(case.shape, case.coarse_image.shape[1], slices).spacing(case.spacing)
         return Place(case.coarse_image, case.coarse_label, np.array([start, 0, 0]), spacing)
 
 

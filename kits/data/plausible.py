@@ -1,82 +1,20 @@
-"""Could a CT scanner have made these voxels? Judged by the histogram of HU and by how slices resemble their neighbors."""
+"""Is this image one sound scan, and are these its labels? Judged by HU and by how slices resemble their neighbors."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kits.data.findings import ERROR, WARNING, Finding
+from kits.plausible import oddities
 
-# Every int16 value has its bin.
-BINS, ZERO = 1 << 16, 1 << 15
-# HU of what every abdominal CT shows (air around the patient, fat, soft tissue with and without contrast).
-AIR, FAT, SOFT = (-1100, -850), (-150, -30), (-10, 250)
-# Stored values of CT commonly lie 1024 above HU: DICOM's RescaleIntercept.
-OFFSET = 1024
-CONVERT = "convert it again from DICOM, in HU"
 # Kidneys are 0 to 40 HU without contrast and up to 250 with; below this the median lies in fat or air.
 KIDNEY_HU = (-30, 500)
 THUMBNAIL = 64
 
 
-def histogram(slab: np.ndarray) -> np.ndarray:
-    """Counts (BINS,) of int16 HU; of every fourth row and column where there are many."""
-    step = 4 if slab.shape[1] >= 256 else 1
-    return np.bincount(slab[:, ::step, ::step].ravel().astype(np.int32) + ZERO, minlength=BINS)
-
-
-def share(counts: np.ndarray, window: tuple[int, int], offset: int = 0) -> float:
-    """The share of voxels within a window of HU, both ends included."""
-    return float(counts[window[0] + offset + ZERO : window[1] + offset + ZERO + 1].sum() / counts.sum())
-
-
-def peak(counts: np.ndarray, window: tuple[int, int]) -> int | None:
-    """The commonest value within a window of HU, noise smoothed away; None where the window is empty."""
-    part = counts[window[0] + ZERO : window[1] + ZERO + 1]
-    return int(np.convolve(part, np.ones(11), "same").argmax()) + window[0] if part.any() else None
-
-
-def percentile(counts: np.ndarray, percent: float) -> float:
-    """The smallest HU that this percentage of voxels does not exceed."""
-    return float(np.searchsorted(np.cumsum(counts), counts.sum() * percent / 100) - ZERO)
-
-
-def has_pile(counts: np.ndarray, end: int, inward: int) -> bool:
-    """Whether voxels pile up at an end of the range, as clipping leaves them; `inward` is 1 at the low end, -1 at the high."""
-    inner = counts[end + inward : end + 33 * inward : inward].mean()
-    return bool(counts[end] > max(1e-3 * counts.sum(), 10 * inner))
-
-
 def check_hu(case: str, name: str, counts: np.ndarray) -> list[Finding]:
-    """What is wrong with the scale of an image, by name; counts as of `histogram`."""
-    present = np.flatnonzero(counts)
-    low, high = int(present[0]) - ZERO, int(present[-1]) - ZERO
-
-    def error(what: str, remedy: str = CONVERT) -> list[Finding]:
-        return [Finding(case, ERROR, f"{name}: {what}", remedy)]
-
-    if low == high:
-        return error(f"every voxel is {low}", "download the file again")
-    if low >= -2 and high <= 4:
-        return error(f"values only from {low} to {high}: a label map, or an image scaled to 0..1, not HU")
-    air = share(counts, AIR)
-    if air < 1e-3 and share(counts, (-150, 150)) > 5e-3 and share(counts, (-150, 300), OFFSET) > 2e-2:
-        return error(f"unscaled: air lies near 0 and tissue near {OFFSET}, the offset of -{OFFSET} is missing")
-    piles = has_pile(counts, low + ZERO, 1), has_pile(counts, high + ZERO, -1)
-    if low > -500 and all(piles):
-        return error(f"windowed: values are clipped to {low} .. {high} and pile up at both ends")
-    if low > -500:
-        return error(f"the darkest voxel is {low} HU, so there is no air: a missing offset or a windowed picture")
-    found = []
-    if all(piles) and high < 1500:
-        found.append(Finding(case, WARNING, f"{name}: windowed: clipped to {low} .. {high} HU", CONVERT))
-    if air < 1e-3:
-        found.append(Finding(case, WARNING, f"{name}: no peak of air near -1000 HU", f"look at it; {CONVERT}"))
-    tissue = share(counts, (-200, 3000)) or 1.0
-    for what, window, least in (("fat", FAT, 5e-3), ("soft tissue", SOFT, 2e-2)):
-        if share(counts, window) / tissue < least:
-            where = f"between {window[0]} and {window[1]} HU"
-            found.append(Finding(case, WARNING, f"{name}: hardly any {what} {where}: is the scale HU?", f"look at it; {CONVERT}"))
-    return found
+    """What is wrong with the scale of an image, by name; counts as of `kits.plausible.histogram`."""
+    return [Finding(case, ERROR if odd.serious else WARNING, f"{name}: {odd.what}", odd.remedy) for odd in oddities(counts)]
 
 
 def misplaced_share(coarse: np.ndarray) -> float:

@@ -3,7 +3,16 @@
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 
-from kits.volume.coarse import CoarseGrid, area_resize, labels_to_coarse, plane_grid, to_coarse
+from kits.volume.coarse import (
+    CoarseGrid,
+    area_resize,
+    average_slices,
+    coarse_planes,
+    labels_to_coarse,
+    plane_grid,
+    prevailing_slices,
+    to_coarse,
+)
 from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, to_image
 from kits.volume.slabs import slabs
 from kits.volume.windows import bounding_slices, crop
@@ -15,13 +24,16 @@ __all__ = [
     "Triple",
     "Volume",
     "area_resize",
+    "average_slices",
     "bounding_slices",
+    "coarse_planes",
     "crop",
     "from_image",
     "from_stored",
     "grid_of",
     "labels_to_coarse",
     "plane_grid",
+    "prevailing_slices",
     "slabs",
     "to_coarse",
     "to_image",

@@ -1,8 +1,9 @@
-"""The coarse in-plane grid, and images and label maps on it."""
+"""The coarse grid, and images and label maps on it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,13 @@ import numpy as np
 from kits.volume.geometry import Spacing, Triple
 from kits.volume.slabs import slabs
 
+# At least half of a voxel; a float32 weight is exact to 1e-6, so that a true half stays a half.
+_HALF = 0.5 - 1e-4
+
 
 @dataclass(frozen=True)
 class CoarseGrid:
-    """In-plane grid of the coarse stage: `size` x `size`, slices untouched (paper, section 3).
+    """Grid of the coarse stage: `size` x `size` in-plane; slices untouched (paper, section 3) or, where thin, fewer and thicker.
 
     Rows and columns shrink (or grow) by one common factor, so that a slice of 512 x 796 is not squashed; the shorter side is
     centered and padded. Along each axis the `native` voxels and the `inner` coarse ones span exactly the same millimeters.
@@ -21,46 +25,60 @@ class CoarseGrid:
     Attributes:
         native: (z, y, x) voxels of the volume.
         size: side of the square coarse slice.
-        inner: (y, x) coarse pixels that hold image, the rest is padding.
-        offset: (y, x) coarse pixels of padding before them.
+        inner: (z, y, x) coarse voxels that hold image, the rest is padding.
+        offset: (z, y, x) coarse voxels of padding before them; none along z.
     """
 
     native: Triple
     size: int
-    inner: tuple[int, int]
-    offset: tuple[int, int]
+    inner: Triple
+    offset: Triple
 
     @property
     def shape(self) -> Triple:
         """(z, y, x) of a coarse array."""
-        return self.native[0], self.size, self.size
+        return self.inner[0], self.size, self.size
 
     @property
     def inside(self) -> tuple[slice, slice, slice]:
         """Slices of a coarse array that leave its padding out."""
-        (rows, columns), (top, left) = self.inner, self.offset
+        (_, rows, columns), (_, top, left) = self.inner, self.offset
         return slice(None), slice(top, top + rows), slice(left, left + columns)
 
     def spacing(self, native: Spacing) -> Spacing:
         """Coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
-        return native[0], native[1] * self.native[1] / self.inner[0], native[2] * self.native[2] / self.inner[1]
+        z, y, x = (step * n / m for step, n, m in zip(native, self.native, self.inner, strict=True))
+        return z, y, x
 
     def to_native(self, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
         """A coarse window [start, stop) as the smallest native one that contains it, in exact integer arithmetic, clipped."""
-        low, high = [max(start[0], 0)], [min(stop[0], self.native[0])]
-        for axis in (1, 2):
-            n, m, offset = self.native[axis], self.inner[axis - 1], self.offset[axis - 1]
+        low, high = [], []
+        for axis in range(3):
+            n, m, offset = self.native[axis], self.inner[axis], self.offset[axis]
             low.append(min(max((start[axis] - offset) * n // m, 0), n))
             high.append(max(min(-(-(stop[axis] - offset) * n // m), n), low[-1]))
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
 
-def plane_grid(shape: tuple[int, ...], size: int) -> CoarseGrid:
-    """The coarse grid of a volume of this shape (z, y, x) whose longer in-plane side becomes `size` pixels."""
+def plane_grid(shape: tuple[int, ...], size: int, planes: int | None = None) -> CoarseGrid:
+    """The coarse grid of a volume of this shape (z, y, x) whose longer in-plane side becomes `size` pixels.
+
+    `planes` is the number of coarse slices (`coarse_planes`); None keeps the volume's own.
+    """
     z, y, x = shape
     factor = size / max(y, x)
     rows, columns = max(1, math.floor(y * factor + 0.5)), max(1, math.floor(x * factor + 0.5))
-    return CoarseGrid((z, y, x), size, (rows, columns), ((size - rows) // 2, (size - columns) // 2))
+    return CoarseGrid((z, y, x), size, (planes or z, rows, columns), (0, (size - rows) // 2, (size - columns) // 2))
+
+
+def coarse_planes(slices: int, thickness_mm: float, least_mm: float | None) -> int:
+    """How many coarse slices are at least `least_mm` thick each and together as thick as the volume; all of them for None.
+
+    Slices that are thick enough already are left as they are.
+    """
+    if least_mm is None or thickness_mm >= least_mm:
+        return slices
+    return max(1, math.floor(slices * thickness_mm / least_mm + 1e-6))
 
 
 def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarray:
@@ -68,22 +86,58 @@ def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarr
 
     `pad_value` fills the padding: the lowest value that the scan can have (air, -1024 HU), never 0 HU, which is water.
     """
-    coarse = np.full(grid.shape, pad_value, dtype=array.dtype)
+    coarse = np.full((len(array), *grid.shape[1:]), pad_value, dtype=array.dtype)
     window = coarse[grid.inside]
     for start, block in slabs(array):
-        means = area_resize(block, grid.inner)
+        means = area_resize(block, grid.inner[1:])
         window[start : start + len(block)] = np.rint(means, out=means) if array.dtype.kind in "iu" else means
-    return coarse
+    return average_slices(coarse, grid.inner[0])
+
+
+def average_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
+    """Coarse slices (z, y, x) averaged along z into fewer; same type, integers rounded. Itself where there are so many."""
+    if len(coarse) == planes:
+        return coarse
+    result = np.empty((planes, *coarse.shape[1:]), coarse.dtype)
+    for plane, weights, part in _groups(coarse, planes):
+        mean = np.tensordot(weights, part.astype(np.float32), axes=1)
+        result[plane] = np.rint(mean) if coarse.dtype.kind in "iu" else mean
+    return result
+
+
+def prevailing_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
+    """Coarse labels (z, y, x) along z into fewer slices, by the rule of `labels_to_coarse`; itself where there are so many."""
+    if len(coarse) == planes:
+        return coarse
+    result = np.zeros((planes, *coarse.shape[1:]), coarse.dtype)
+    for plane, weights, part in _groups(coarse, planes):
+        top = int(part.max())
+        for label in range(top, 0, -1):
+            mask = part == label if label > 1 else part > 0
+            prevails = np.tensordot(weights, mask.astype(np.float32), axes=1) >= _HALF
+            np.copyto(result[plane], label, where=prevails if label > 1 else prevails & (result[plane] == 0))
+    return result
+
+
+def _groups(coarse: np.ndarray, planes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of every new slice: its number, the weights of the old ones that it covers (their sum is 1), and these."""
+    n = len(coarse)
+    for plane in range(planes):
+        low, high = plane * n, (plane + 1) * n  # in units of 1 / (n planes) of the length: integers, so exact
+        cells = np.arange(low // planes, -(-high // planes))
+        overlap = np.minimum((cells + 1) * planes, high) - np.maximum(cells * planes, low)
+        yield plane, (overlap / n).astype(np.float32), coarse[cells[0] : cells[-1] + 1]
 
 
 def labels_to_coarse(labels: np.ndarray, grid: CoarseGrid) -> np.ndarray:
     """Labels (z, y, x) uint8 on the coarse grid: foreground where at least half of a coarse voxel's area is, tumor likewise.
 
     Where the foreground prevails but no label of 2 and above does, it is 1, kidney.
+    Where slices are joined, the same holds of the slices of one coarse slice.
     Not the nearest voxel: at the usual factor of 2 a coarse center falls on a corner of native voxels, and whichever
     neighbor is taken shifts the whole map by half a voxel.
     """
-    coarse = np.zeros(grid.shape, dtype=np.uint8)
+    coarse = np.zeros((len(labels), *grid.shape[1:]), dtype=np.uint8)
     for start, block in slabs(labels):
         top = int(block.max())
         if not top:
@@ -92,12 +146,12 @@ def labels_to_coarse(labels: np.ndarray, grid: CoarseGrid) -> np.ndarray:
         window[_prevails(block > 0, grid)] = 1
         for label in range(top, 1, -1):  # the lower one, tumor before cyst, where two have exactly half
             window[_prevails(block == label, grid)] = label
-    return coarse
+    return prevailing_slices(coarse, grid.inner[0])
 
 
 def _prevails(mask: np.ndarray, grid: CoarseGrid) -> np.ndarray:
-    """Where at least half of a coarse voxel's area is inside; a float32 weight is exact to 1e-6, so a true half stays a half."""
-    return area_resize(mask.view(np.uint8), grid.inner) >= 0.5 - 1e-4
+    """Where at least half of a coarse voxel's area is inside."""
+    return area_resize(mask.view(np.uint8), grid.inner[1:]) >= _HALF
 
 
 def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

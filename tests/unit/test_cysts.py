@@ -172,7 +172,7 @@ def test_a_three_class_checkpoint_reports_no_cyst(kits_tree: Path, tmp_path: Pat
     coarse = CoarseModule(config_of("coarse", kits_tree, tmp_path), pretrained=False)
     older = {**fine.config, "data": {key: value for key, value in fine.config["data"].items() if key != "classes"}}
     for config in (fine.config, older):
-        segmenter = Segmenter(coarse.network, coarse.config, fine.network, config, torch.device("cpu"))
+        segmenter = Segmenter([coarse.network], [coarse.config], [fine.network], [config], torch.device("cpu"))
         assert segmenter.classes == ["background", "kidney", "tumor"]
 
 

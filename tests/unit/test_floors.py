@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = {
     -1: "__init__ errors labels",  # the ground itself: names and the exception
     0: "volume intensity config parallel pooling sharding ranks logged",
-    1: "io roi metrics postprocess models losses schedules",
+    1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
-    3: "checkpoint segmenter stages callbacks distributed runs tracking sweeps benches checks usage completion",
-    4: "cli prepare train sweep convert predict evaluate report phantom bench demo download dashboard",
+    3: "checkpoint segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage completion",
+    4: "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard",
 }
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
@@ -21,11 +21,13 @@ ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
+    ("prediction", "segmenter"),
+    ("prediction", "checkpoint"),
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
     ("tracking", "runs"),
     ("completion", "checks"),
-    *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs")),
+    *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter")),
 }
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
@@ -38,6 +40,7 @@ LIBRARIES = {
     "nibabel": set(),
     "monai": {"data", "benches"},
     "torchio": {"benches"},
+    "nnunetv2": {"benches"},
 }
 
 

@@ -1,13 +1,25 @@
 """Sliding windows and pasting: nothing is shifted, lost or invented."""
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from kits.inference import BoxReader, coarse_mask, fit_to_multiple, segment_boxes, sliding_logits, window_starts
+from kits.inference import (
+    BoxReader,
+    BoxReading,
+    Fallback,
+    Members,
+    coarse_mask,
+    fit_to_multiple,
+    segment_boxes,
+    sliding_logits,
+    window_starts,
+)
+from kits.inference.boxes import most_probable
 from kits.roi import Box
 
 
@@ -47,7 +59,9 @@ def three_classes(x: Tensor) -> Tensor:
 
 
 SPACING = (4.0, 1.0, 1.0)
-READER = BoxReader(three_classes, (-100, 300), {"window": 4, "overlap": 0.25}, 8, "cpu")
+READER = BoxReader(
+    Members([three_classes]), (-100, 300), {"window": 4, "overlap": 0.25}, 8, Fallback([three_classes], "cpu", 4, "fine")
+)
 
 
 def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
@@ -110,10 +124,34 @@ def test_where_boxes_overlap_a_tumor_stays_before_a_cyst_and_a_cyst_before_a_kid
     }
 
     class Claims:
-        def labels(self, hu: np.ndarray, box: Box) -> np.ndarray:
-            return np.array(claims[box], dtype=np.uint8)[None, None]
+        def read(self, hu: np.ndarray, box: Box) -> BoxReading:
+            return BoxReading(box, np.array(claims[box], dtype=np.uint8)[None, None])
 
     hu = np.zeros((1, 1, 5), np.int16)
     for order in itertools.permutations(claims):
         labels, _ = segment_boxes(Claims(), hu, list(order), SPACING, grow_mm=0, grow_rounds=0)  # type: ignore[arg-type]
         assert labels.tolist() == [[[3, 2, 2, 1, 1]]]
+
+
+def test_the_most_probable_class_is_the_first_of_equals_as_argmax_has_it() -> None:
+    classes = torch.randint(0, 4, (4, 5, 6, 7), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(most_probable(classes), torch.from_numpy(classes.numpy().argmax(0)).to(torch.uint8))
+
+
+def test_memory_is_that_of_a_window_however_deep_the_box_is() -> None:
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal most
+        most = max(most, sum(one() is not None for one in alive))
+        result = three_classes(x)
+        alive.append(weakref.ref(result))
+        return result
+
+    reader = BoxReader(Members([counted]), (-100, 300), {"window": 4, "overlap": 0.25}, 8, Fallback([], "cpu", 4, "fine"))
+    hu = np.random.default_rng(0).integers(-100, 300, (100, 16, 16)).astype(np.int16)
+    reading = reader.read(hu, Box((0, 0, 0), hu.shape))
+    assert len(alive) > 30
+    assert most <= 1, "what a window gave is gone when the next one is read"
+    np.testing.assert_array_equal(reading.labels, np.digitize(hu, [101, 201]))

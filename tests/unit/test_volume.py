@@ -11,9 +11,11 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kits.roi import Box, coverage, rois_of
 from kits.volume import (
     area_resize,
     bounding_slices,
+    coarse_planes,
     crop,
     from_image,
     grid_of,
@@ -121,7 +123,7 @@ def test_the_bounding_window_is_tight_and_none_when_empty() -> None:
 )
 def test_both_sides_shrink_by_one_rounded_factor(shape: tuple[int, int, int], inner: tuple[int, int]) -> None:
     grid = plane_grid(shape, 256)
-    assert grid.inner == inner
+    assert grid.inner == (shape[0], *inner)
     assert grid.shape == (shape[0], 256, 256)
     _, dy, dx = grid.spacing((5.0, 0.8, 0.8))
     assert abs(dy / dx - 1) < 0.004  # not squashed: less than one rounded pixel
@@ -178,7 +180,7 @@ def test_slabs_of_a_plain_volume_are_parts_of_it() -> None:
 def test_slabs_do_not_show_in_the_coarse_image() -> None:
     array = np.random.default_rng(1).integers(-1000, 1000, (70, 20, 30), dtype=np.int16)
     grid = plane_grid(array.shape, 16)
-    whole = np.rint(area_resize(array, grid.inner))
+    whole = np.rint(area_resize(array, grid.inner[1:]))
     np.testing.assert_array_equal(to_coarse(array, grid, -1024)[grid.inside], whole)
 
 
@@ -194,7 +196,7 @@ def test_labels_do_not_shift_on_the_coarse_grid(shape: tuple[int, int, int]) -> 
     for label in (1, 2):
         native = np.argwhere(labels >= label).mean(axis=0) + 0.5
         found = np.argwhere(coarse >= label).mean(axis=0) + 0.5
-        found[1:] = (found[1:] - grid.offset) * np.array(shape[1:]) / grid.inner
+        found = (found - grid.offset) * np.array(shape) / grid.inner
         np.testing.assert_allclose(found, native, atol=0.25 * 0.5 * max(shape[1:]) / 32)
 
 
@@ -206,15 +208,70 @@ def test_labels_of_whole_coarse_voxels_stay_as_they_are() -> None:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(y=st.integers(5, 900), x=st.integers(5, 900), size=st.integers(4, 256), data=st.data())
-def test_every_coarse_window_covers_its_native_voxels(y: int, x: int, size: int, data: st.DataObject) -> None:
-    grid = plane_grid((9, y, x), size)
+@given(
+    shape=st.tuples(st.integers(1, 200), st.integers(5, 900), st.integers(5, 900)),
+    size=st.integers(4, 256),
+    thickness=st.floats(0.3, 6),
+    least=st.none() | st.floats(0.5, 6),
+    data=st.data(),
+)
+def test_every_coarse_window_maps_back_to_just_the_voxels_that_it_touches(
+    shape: tuple[int, int, int], size: int, thickness: float, least: float | None, data: st.DataObject
+) -> None:
+    grid = plane_grid(shape, size, coarse_planes(shape[0], thickness, least))
     corners = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in grid.inner]
-    start, stop = ((2, *(o + c[i] for o, c in zip(grid.offset, corners, strict=True))) for i in (0, 1))
+    start, stop = (tuple(o + c[i] for o, c in zip(grid.offset, corners, strict=True)) for i in (0, 1))
     low, high = grid.to_native(start, stop)  # type: ignore[arg-type]
-    assert (low[0], high[0]) == (2, 2)
-    for axis in (0, 1):
-        n, m, (a, b) = grid.native[axis + 1], grid.inner[axis], corners[axis]
+    for axis in range(3):
+        n, m, (a, b) = grid.native[axis], grid.inner[axis], corners[axis]
         touched = [v for v in range(n) if v * m < b * n and (v + 1) * m > a * n] if a < b else []
         if touched:
-            assert (low[axis + 1], high[axis + 1]) == (touched[0], touched[-1] + 1)
+            assert (low[axis], high[axis]) == (touched[0], touched[-1] + 1)
+    whole = grid.to_native(grid.offset, tuple(o + n for o, n in zip(grid.offset, grid.inner, strict=True)))  # type: ignore[arg-type]
+    assert whole == ((0, 0, 0), shape)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(slices=st.integers(1, 1100), thickness=st.floats(0.3, 6), least=st.floats(0.5, 6))
+def test_thin_slices_become_thick_enough_and_thick_ones_stay(slices: int, thickness: float, least: float) -> None:
+    planes = coarse_planes(slices, thickness, least)
+    assert coarse_planes(slices, thickness, None) == slices
+    if thickness >= least:
+        assert planes == slices
+    else:
+        coarse = slices * thickness / planes
+        assert planes == 1 or coarse >= least * (1 - 1e-6)
+        assert (planes + 1) * least > slices * thickness  # no thicker than it must be
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(n=st.integers(2, 60), data=st.data())
+def test_joined_slices_keep_the_mean_the_place_and_what_prevails(n: int, data: st.DataObject) -> None:
+    planes = data.draw(st.integers(1, n - 1))
+    array = np.random.default_rng(n).integers(-1000, 1000, (n, 4, 4), dtype=np.int16)
+    grid = plane_grid(array.shape, 4, planes)
+    coarse = to_coarse(array, grid, -1024)
+    assert coarse.shape == (planes, 4, 4)
+    np.testing.assert_allclose(coarse.mean(axis=0), array.mean(axis=0), atol=0.51)
+    expected = area_resize(array.transpose(1, 0, 2), (planes, 4)).transpose(1, 0, 2)  # the in-plane rule, turned over
+    np.testing.assert_allclose(coarse, np.rint(expected), atol=1)
+    labels = np.repeat(np.random.default_rng(planes).integers(0, 3, (planes, 4, 4), dtype=np.uint8), 3, axis=0)
+    np.testing.assert_array_equal(labels_to_coarse(labels, plane_grid(labels.shape, 4, planes)), labels[::3])
+
+
+def test_a_kidney_of_thin_slices_is_found_on_thick_ones_and_wholly_covered() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = np.zeros((90, 64, 64), np.uint8)
+        for x in (8, 40):
+            z, y = rng.integers(5, 20), rng.integers(2, 20)
+            labels[z : z + rng.integers(30, 60), y : y + 30, x : x + 16] = 1
+        grid = plane_grid(labels.shape, 32, coarse_planes(90, 0.7, 3.0))
+        rule = {"count": 2, "min_voxels": 0, "min_ml": None}
+        boxes = [
+            Box(*grid.to_native(box.start, box.stop))
+            for box in rois_of(labels_to_coarse(labels, grid) > 0, grid, (0.7, 1, 1), rule)
+        ]
+        assert len(boxes) == 2
+        covered = [box.grow_mm(3.0, (0.7, 1, 1), labels.shape) for box in boxes]  # less than half a coarse slice may be lost
+        assert coverage(covered, labels > 0) == 1.0

@@ -1,0 +1,76 @@
+"""What to do when memory runs out: smaller windows first, then the CPU, and a plain error last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from kits.errors import KitsError
+
+T = TypeVar("T")
+
+# Fewer slices hardly see their neighbors.
+LEAST_WINDOW = 6
+# How torch and its libraries say so where the exception's type does not.
+SAID = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was what failed, on a GPU or in the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+
+
+class Fallback:
+    """Where and in windows of how many slices a stage computes; it gives way as far as it must, for one case.
+
+    Attributes:
+        device, window: as they are now.
+        warnings: what a reader of the result should know.
+    """
+
+    def __init__(self, networks: Sequence[Any], device: torch.device | str, window: int, stage: str) -> None:
+        self.networks, self.stage = networks, stage
+        self.device, self.window = torch.device(device), window
+        self.wanted = window
+        self.warnings: list[str] = []
+
+    def run(self, attempt: Callable[[torch.device, int], T]) -> T:
+        """What `attempt(device, window)` gives, tried again with less where memory runs out.
+
+        Raises:
+            KitsError: the CPU's memory does not suffice either.
+        """
+        while True:
+            try:
+                return attempt(self.device, self.window)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of `except`, where the traceback still holds what filled the memory.
+            self._give_way()
+
+    def _give_way(self) -> None:
+        if self.device.type != "cpu":
+            torch.cuda.empty_cache()  # nothing where there is no GPU
+        if self.window > LEAST_WINDOW:
+            self.window = max(LEAST_WINDOW, self.window // 2)
+            self._tell(f"{self.device.type} ran out of memory; went on with windows of {self.window} slices, not {self.wanted}")
+        elif self.device.type != "cpu":
+            self._tell(f"{self.device.type} ran out of memory; went on with the CPU")
+            self.device, self.window = torch.device("cpu"), self.wanted
+            for network in self.networks:
+                if isinstance(network, nn.Module):
+                    network.to("cpu")
+        else:
+            raise KitsError(
+                f"the {self.stage} stage: memory ran out, even with windows of {self.window} slices on the CPU;"
+                " close other programs, or take a machine with more"
+            )
+
+    def _tell(self, what: str) -> None:
+        self.warnings = [f"the {self.stage} stage: {what}"]

@@ -1,0 +1,115 @@
+"""Several networks, their mirror images and their sources as one: mean probabilities, and how far the members disagree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kits.errors import KitsError
+from kits.inference.windows import Maps
+from kits.models.uncertainty import entropy
+
+Network = Callable[[Tensor], Tensor]
+PRECISIONS = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
+# Axes of (B, C, D, H, W) that are turned over: the rows, the columns, both.
+MIRRORED = ((), (3,), (4,), (3, 4))
+# What can be had beside labels.
+OUTPUTS = ("probabilities", "uncertainty", "sources")
+
+
+@dataclass(frozen=True)
+class Members:
+    """The networks of one stage.
+
+    Attributes:
+        networks: one logit means a probability by itself (sigmoid), several are classes (softmax).
+        precision: `32`, or autocast in `16` or `bf16`; 16 becomes 32 on a CPU, which does not gain by it.
+        mirror: also read every window turned over in-plane, three times, and average.
+        outputs: of OUTPUTS. `probabilities` costs nothing.
+    """
+
+    networks: Sequence[Network]
+    precision: str = "32"
+    mirror: bool = False
+    outputs: Sequence[str] = ()
+
+    def __call__(self, volume: Tensor) -> Maps:
+        """Of a window (1, 1, D, H, W), all float32 (channels, D, H, W).
+
+        `classes`: the mean probability (C). With `uncertainty` also `members`, the mean probability of those that can disagree
+        (the networks where there are several, else the sources of the one), and `unsure`, the mean entropy of each of them (1).
+        With `sources` the probabilities of every source of every network (S C).
+        """
+        fused, sources = [], []
+        for network in self.networks:
+            whole, parts = self._mirrored(network, volume)
+            fused.append(whole)
+            sources += parts
+        maps = {"classes": mean(fused)}
+        if "uncertainty" in self.outputs:
+            members = fused if len(fused) > 1 or not sources else sources
+            maps["members"] = mean(members)
+            maps["unsure"] = mean([entropy(member, 0)[None] for member in members])
+        if "sources" in self.outputs and sources:
+            maps["sources"] = torch.cat(sources)
+        return maps
+
+    def _mirrored(self, network: Network, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Probabilities (C, D, H, W) of a network and of its sources, averaged over the mirror images where these are wanted."""
+        total: list[Tensor] = []
+        turns = MIRRORED if self.mirror else MIRRORED[:1]
+        for axes in turns:
+            found = [probabilities(turned(logits, axes)[0]) for logits in self._logits(network, turned(volume, axes))]
+            total = [one.add_(other) for one, other in zip(total, found, strict=True)] if total else found
+        fused, *sources = [one.div_(len(turns)) for one in total] if len(turns) > 1 else total
+        return fused, sources
+
+    def _logits(self, network: Network, volume: Tensor) -> list[Tensor]:
+        """Fused logits, then those of each source where they are needed and there are any."""
+        dtype, device = PRECISIONS[self.precision], volume.device.type
+        half = dtype != torch.float32 and not (device == "cpu" and dtype == torch.float16)
+        with torch.autocast(device, dtype, enabled=half):
+            if self._wants_sources() and hasattr(network, "all_logits"):
+                fused, sources = network.all_logits(volume)
+                return [fused, *sources]
+            return [network(volume)]
+
+    def _wants_sources(self) -> bool:
+        return "sources" in self.outputs or ("uncertainty" in self.outputs and len(self.networks) == 1)
+
+
+def turned(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Turned over along some axes; itself, without a copy, for none."""
+    return volume.flip(axes) if axes else volume
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """(C, D, H, W) in float32; a lone logit is a class by itself."""
+    logits = logits.float()
+    return logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
+
+
+def mean(parts: Sequence[Tensor]) -> Tensor:
+    """The mean of several maps; itself of one."""
+    return torch.stack(list(parts)).mean(dim=0) if len(parts) > 1 else parts[0]
+
+
+def disagreement_of(maps: Maps) -> Tensor:
+    """Entropy of the members' mean and their mutual information (2, D, H, W), of what `Members` gives; 1 is ln C nats.
+
+    See `kits.models.uncertainty`, which has the formulas.
+    """
+    total = entropy(maps["members"], 0)
+    mutual = (total - maps["unsure"][0]).clamp_min(0)
+    return torch.stack([total, mutual]) / math.log(len(maps["members"]))
+
+
+def check_outputs(outputs: Sequence[str]) -> None:
+    """Raise KitsError for an output that does not exist."""
+    unknown = [name for name in outputs if name not in OUTPUTS]
+    if unknown:
+        raise KitsError(f"outputs={unknown[0]}: no such output; labels always come, and some of {', '.join(OUTPUTS)}")
