@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
-ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
+ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download", "submission"}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
+    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "prediction"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
-SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint")}
+SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint"), ("prediction", "segmenter"), ("prediction", "checkpoint")}
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
     "hydra": {4},
@@ -26,6 +26,8 @@ LIBRARIES = {
     "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),
+    "pydicom": {"io", "prediction"},
+    "highdicom": {"prediction"},
     "monai": {"data", "benches"},
     "torchio": {"benches"},
 }
