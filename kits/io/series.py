@@ -26,6 +26,8 @@ _TAGS = [
 ]
 # A preamble of 128 bytes, then this (DICOM part 10, section 7.1).
 _MAGIC_AT, _MAGIC = 128, b"DICM"
+# The table of contents of an export.
+_CONTENTS = "DICOMDIR"
 # What a plane of slices must agree in; cosines and mm are rounded where scanners write them.
 _COSINE_DIGITS, _MM_DIGITS = 3, 4
 
@@ -110,7 +112,10 @@ def find_series(folder: Path, *, min_slices: int) -> tuple[list[Series], list[Sk
             skipped.append(Skipped(path, f"damaged DICOM file ({type(error).__name__}); export it again"))
             continue
         if not key[1]:
-            continue  # a DICOMDIR, which is a table of contents
+            skipped += (
+                [] if path.name == _CONTENTS else [Skipped(path, "damaged DICOM file (it names no series); export it again")]
+            )
+            continue
         group = groups.setdefault(key, _Group(path.parent))
         group.files.append(path)
         group.headers.append(header)

@@ -33,8 +33,11 @@ def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     write_volume(path, array, grid)
 
 
-def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
+def write_volume(path: str | Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
     """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`: complete under its name, or not there at all.
+
+    Args:
+        unit: what a stored number is multiplied by to give its value; readers of NIfTI do that.
 
     Raises:
         KitsError: the name does not end in .nii.gz, or the folder cannot be written.
@@ -44,7 +47,7 @@ def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     if not path.name.endswith(".nii.gz"):
         raise KitsError(f"{path}: written files are compressed NIfTI; give a name that ends in .nii.gz")
     with whole_file(path, ".nii.gz") as temporary:
-        write_nifti(temporary, array, grid)
+        write_nifti(temporary, array, grid, unit)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -52,6 +52,7 @@ class Run:
     Attributes:
         allow_implausible: see `kits.prediction.checks.check_scan`.
         failed: why a scan was not segmented, by its name.
+        finished: how many scans are, those of earlier runs too.
     """
 
     segmenter: Segmenter
@@ -59,6 +60,7 @@ class Run:
     report: Report
     allow_implausible: bool
     failed: dict[str, str] = field(default_factory=dict)
+    finished: int = 0
 
     def segment_all(self, scans: Mapping[str, Scan], *, of: Collection[str], skipped: Collection[Any], overwrite: bool) -> None:
         """Segment these scans, those that are finished only with `overwrite`, and write the report.
@@ -75,25 +77,31 @@ class Run:
         todo = [scan for scan in scans.values() if overwrite or not self.report.is_finished(scan)]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} inputs are finished and skipped (overwrite=true does them again)")
-        done = 0
+        self.finished = len(scans) - len(todo)
         try:
             with (
                 closing(stream(todo, self._read, self._segment, self._write)) as cases,
                 tqdm(total=len(todo), desc="predict", unit="case", disable=not todo) as bar,
             ):
                 for scan, error in cases:
-                    done += error is None
                     if error is not None:
                         self._fail(scan, error)
                         tqdm.write(f"left out: {self.failed[scan.name]}")
                     bar.update()
         except KeyboardInterrupt:
-            finished = len(scans) - len(todo) + done
+            self._join(of, skipped)
             raise InterruptedRun(
-                f"interrupted; {finished} of {len(scans)} inputs are finished, and the same command goes on with the others"
+                f"interrupted; {self.finished} of {len(scans)} inputs are finished, and the same command goes on with the others"
             ) from None
-        finally:
+        self._join(of, skipped)
+
+    def _join(self, of: Collection[str], skipped: Collection[Any]) -> None:
+        try:
             self.report.join(of, skipped)
+        except KitsError as error:
+            if not self.failed:
+                raise
+            print(error)  # whatever ails the disk has been said of a scan, and is said again at the end
 
     def _read(self, scan: Scan) -> _Read:
         began = time.perf_counter()
@@ -125,6 +133,7 @@ class Run:
             "peak_memory": done.memory,
         }
         self.report.add(scan, content)
+        self.finished += 1
 
     def _fail(self, scan: Scan, error: Exception) -> None:
         details: list[str] = []
