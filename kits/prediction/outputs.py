@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,27 +95,34 @@ class Outputs:
         Raises:
             KitsError: a file cannot be written, or not wholly.
         """
+        written: dict[str, list[Path]] = {}
+        try:
+            for kind in self.kinds(scan):
+                written[kind] = []
+                for path, write in self._writers(kind, scan, grid, result, classes):
+                    write(path)
+                    written[kind].append(path)
+        except Exception:
+            for paths in written.values():  # all of a scan or nothing
+                for path in paths:
+                    path.unlink(missing_ok=True)
+            raise
+        return {kind: [str(path.relative_to(self.folder)) for path in paths] for kind, paths in written.items()}
+
+    def _writers(
+        self, kind: str, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
+    ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+        """The files of a kind, each with what writes it."""
         from kits.io import stored_order, write_labels, write_volume
 
-        written: dict[str, list[str]] = {}
-        for kind in self.kinds(scan):
-            if kind == LABELS:
-                paths = [self.place(kind, scan.name, ENDING)]
-                write_labels(paths[0], result.labels, grid)
-            elif kind == DICOM_SEG:
-                from kits.prediction.dicom_seg import write_dicom_seg
+        if kind == LABELS:
+            yield self.place(kind, scan.name, ENDING), partial(write_labels, array=result.labels, grid=grid)
+        elif kind == DICOM_SEG:
+            from kits.prediction.dicom_seg import write_dicom_seg
 
-                paths = [self.place(kind, scan.name, ".dcm")]
-                write_dicom_seg(paths[0], scan.files, stored_order(result.labels, grid), classes)
-            else:
-                paths = []
-                for part, array in maps_of(result, kind, classes).items():
-                    paths.append(self.place(kind, scan.name, ENDING, part))
-                    write_volume(paths[-1], array, grid)
-            written[kind] = [str(path.relative_to(self.folder)) for path in paths]
-        return written
-
-
-def maps_of(result: Any, kind: str, classes: Sequence[str]) -> dict[str, Any]:
-    """The arrays (z, y, x) of a kind that a result holds, by the part of the name that tells them apart."""
-    raise KitsError(f"save: {kind} are not there yet")
+            stored = stored_order(result.labels, grid)
+            yield self.place(kind, scan.name, ".dcm"), partial(write_dicom_seg, files=scan.files, stored=stored, classes=classes)
+        else:
+            for part, found in getattr(result, kind).items():
+                array = found.whole()
+                yield self.place(kind, scan.name, ENDING, part), partial(write_volume, array=array, grid=grid, unit=found.unit)
