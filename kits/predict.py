@@ -61,7 +61,7 @@ def predict_labels(config: dict[str, Any]) -> None:
     from kits.prediction.report import Report
     from kits.prediction.run import InterruptedRun, Run
 
-    segmenter = load_segmenter(config)
+    segmenter = load_segmenter(config, outputs.save)
     if config["submission"]:
         refuse_other_classes(segmenter.classes)
     if split is not None and config["cases"] is None and config["subset"] == "validation":

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from kits.data.findings import ERROR
-from kits.data.plausible import BINS, check_hu, histogram
 from kits.data.validate import MIN_SLICES, odd_geometry
 from kits.errors import KitsError
+from kits.plausible import counts_of, oddities
 from kits.volume import Volume
-
-SLAB = 32
 
 
 def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> list[str]:
-    """What a reader of the result should know of a scan's geometry and intensities.
+    """What a reader of the result should know of a scan's geometry; of its intensities the segmenter itself warns.
 
     Args:
         allow_implausible: what is refused otherwise (a missing HU offset, a windowed picture, an absurd spacing) is a warning.
@@ -27,14 +22,10 @@ def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> list[s
     if min(volume.array.shape) < MIN_SLICES:
         z, y, x = volume.array.shape
         raise KitsError(f"{path}: only {z} x {y} x {x} voxels (z, y, x); a single picture or a scout? Give the whole scan")
-    counts = np.zeros(BINS, np.int64)
-    for start in range(0, len(volume.array), SLAB):
-        counts += histogram(volume.array[start : start + SLAB])
-    findings = [(ERROR, what, remedy) for what, remedy in odd_geometry(volume.grid)]
-    findings += [
-        (found.severity, found.finding.removeprefix(f"{path}: "), found.remedy) for found in check_hu("", str(path), counts)
-    ]
-    for severity, what, remedy in findings:
-        if severity == ERROR and not allow_implausible:
-            raise KitsError(f"{path}: {what}; {remedy}, or add allow_implausible=true")
-    return [f"{what}; {remedy}" for _, what, remedy in findings]
+    geometry = [f"{what}; {remedy}" for what, remedy in odd_geometry(volume.grid)]
+    if allow_implausible:
+        return geometry
+    serious = [str(oddity) for oddity in oddities(counts_of(volume.array)) if oddity.serious]
+    for finding in [*geometry, *serious]:
+        raise KitsError(f"{path}: {finding}, or add allow_implausible=true")
+    return []

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.errors import KitsError
+from kits.prediction.outputs import LABELS
 
 if TYPE_CHECKING:
     from kits.segmenter import Segmenter
 
-# Settings on which a result depends, besides its checkpoints; where it is computed changes it by rounding alone.
-SETTINGS = ("mirror", "precision", "margin_mm", "min_component_ml")
+# Settings on which a result depends, besides its checkpoints; where and in how large steps it is computed changes it by rounding.
+SETTINGS = ("mirror", "precision", "window", "margin_mm", "min_component_ml")
 
 
 def checkpoints(config: Mapping[str, Any], stage: str) -> list[Path]:
@@ -28,16 +29,25 @@ def checkpoints(config: Mapping[str, Any], stage: str) -> list[Path]:
     return paths
 
 
-def load_segmenter(config: Mapping[str, Any]) -> Segmenter:
+def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmenter:
     """Load the checkpoints of both stages.
+
+    Args:
+        save: what is written of each scan.
 
     Raises:
         KitsError: one is no checkpoint of its stage, or the device or a setting cannot be used.
     """
-    from kits.segmenter import Segmenter
+    from kits.segmenter import Options, Segmenter
 
-    coarse, fine = checkpoints(config, "coarse"), checkpoints(config, "fine")
-    return Segmenter.load(coarse[0], fine[0], config["device"])
+    options = Options(
+        **{name: config[name] for name in SETTINGS if name != "precision"},
+        precision=str(config["precision"]),
+        slices_at_once=config["slices_at_once"],
+        outputs=tuple(name for name in save if name != LABELS),
+        refuse_implausible=not config["allow_implausible"],
+    )
+    return Segmenter.load(checkpoints(config, "coarse"), checkpoints(config, "fine"), config["device"], options)
 
 
 def made_with(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class Run:
             "outputs": written,
             "boxes": [box.to_list() for box in done.result.boxes],
             "volumes_ml": {region: round(volume, 2) for region, volume in done.result.volumes_ml.items()},
+            "parts": [part.to_dict() for part in done.result.parts],
             "warnings": done.warnings,
             "seconds": {step: round(value, 3) for step, value in seconds.items()},
             "peak_memory": done.memory,
