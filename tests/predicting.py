@@ -60,4 +60,4 @@ def config_of(*overrides: str) -> dict[str, Any]:
 def command(*overrides: str, module: str = "predict", **options: Any) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     call = [sys.executable, "-m", f"kits.{module}", *overrides]
-    return subprocess.run(call, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(call, capture_output=True, text=True, **options)

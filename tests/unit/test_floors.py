@@ -8,12 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kits"
 ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download", "submission"}
 FLOORS = {
-    **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
+    **dict.fromkeys(("errors", "labels"), -1),  # the ground itself: names and the exception
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
     **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "prediction"), 3),
-    **dict.fromkeys(ENTRY_POINTS, 4),
+    **dict.fromkeys((*ENTRY_POINTS, "api"), 4),
+    "__init__": 5,  # the door for Python: what it offers is imported when it is asked for
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
 SAME_FLOOR = {("stages", "checkpoint"), ("segmenter", "checkpoint"), ("prediction", "segmenter"), ("prediction", "checkpoint")}

@@ -159,3 +159,24 @@ def test_what_is_wrong_with_the_command_is_said_before_anything_is_written(
                 config_of(f"coarse={coarse}", f"fine={fine}", f"input={tree}", f"output={tmp_path / 'out'}", *overrides)
             )
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_maps_are_saved_in_the_scans_grid_as_values_from_0_to_1(checkpoints: list[str], tree: Path, tmp_path: Path) -> None:
+    coarse, fine = (text.partition("=")[2] for text in checkpoints)
+    other = write_checkpoint(tmp_path / "other.ckpt", "fine", seed=1)
+    out = tmp_path / "out"
+    both = [f"coarse={coarse}", f"fine=[{fine},{other}]", f"input={tree}", "cases=0", f"output={out}"]
+    run(*both, "save=[labels,probabilities,uncertainty]", "min_component_ml=0")
+    case = report_of(out)["cases"]["case_00000"]
+    assert len(case["made_with"]["checkpoints"]["fine"]) == 2
+    assert set(case["outputs"]) == {"labels", "probabilities", "uncertainty"}
+    scan = nibabel.load(tree / "case_00000" / "imaging.nii.gz")
+    maps = {Path(name).name: nibabel.load(out / name) for names in case["outputs"].values() for name in names}
+    assert {"case_00000.nii.gz", "case_00000_kidney.nii.gz", "case_00000_tumor.nii.gz", "case_00000_entropy.nii.gz"} <= set(maps)
+    for name, image in maps.items():
+        np.testing.assert_array_equal(image.affine, scan.affine)
+        if name != "case_00000.nii.gz":
+            assert image.get_data_dtype() == np.uint8
+            values = image.get_fdata()
+            assert 0 <= values.min() <= values.max() <= 1
+            assert 0.05 < values.max(), "random networks are in doubt everywhere"
