@@ -11,6 +11,7 @@ from typing import Any
 from kits.cli import command
 from kits.config import require
 from kits.errors import KitsError
+from kits.sharding import choose_shard, share
 
 OUT_OF_FOLD = "oof"
 
@@ -37,11 +38,13 @@ def predict_labels(config: dict[str, Any]) -> None:
     from kits.data.splits import read_split, refuse_lone_fold
     from kits.io import make_folder
     from kits.prediction.dicom_seg import require_highdicom
-    from kits.prediction.inputs import find_inputs, own_share
+    from kits.prediction.inputs import find_inputs
     from kits.prediction.outputs import Outputs
     from kits.prediction.submission import TEST_CASES, refuse_other_classes, write_submission
 
     require(config["fine"], "fine", "add fine=CKPT")
+    if config["submission"] and config["shards"] not in (None, 1):
+        raise KitsError("submission=true: is for one process; after all shards run kits.submission predictions=DIR")
     if config["dicom_seg"]:
         require_highdicom()
     outputs = Outputs.of(Path(config["output"]), config["save"], config["dicom_seg"])
@@ -54,8 +57,14 @@ def predict_labels(config: dict[str, Any]) -> None:
         cases = TEST_CASES
     inputs = find_inputs(Path(config["input"]), cases)
     outputs.refuse_collisions(inputs.scans)
-    for item in inputs.skipped:
-        print(f"skipped: {item}")
+    shard, shards = choose_shard(config["shard"], config["shards"])
+    own = {name: inputs.scans[name] for name in share(list(inputs.scans), shard, shards)}
+    if shard == 0:
+        for item in inputs.skipped:
+            print(f"skipped: {item}")
+    if not own:
+        print(f"shard {shard} of {shards}: {len(inputs.scans)} inputs leave none for it")
+        return
 
     from kits.prediction.engine import load_segmenter, made_with, told_of
     from kits.prediction.report import Report
@@ -65,18 +74,19 @@ def predict_labels(config: dict[str, Any]) -> None:
     if config["submission"]:
         refuse_other_classes(segmenter.classes)
     if split is not None and config["cases"] is None and config["subset"] == "validation":
-        refuse_leaks(inputs.scans, {"coarse": segmenter.coarse_config, "fine": segmenter.fine_config})
+        for stage, configs in (("coarse", segmenter.coarse_configs), ("fine", segmenter.fine_configs)):
+            for one in configs:
+                refuse_leaks(inputs.scans, {stage: one})
     make_folder(outputs.folder, "output")  # before minutes are spent on what could not be written
-    share = own_share(inputs.scans, config["shard"], config["shards"])
     run = Run(segmenter, outputs, Report(outputs, made_with(config), told_of(config)), config["allow_implausible"])
     try:
-        run.segment_all(share, of=inputs.scans, skipped=inputs.skipped, overwrite=config["overwrite"])
+        run.segment_all(own, of=inputs.scans, skipped=inputs.skipped, overwrite=config["overwrite"])
     except InterruptedRun as interrupted:
         print(f"kits.predict: {interrupted}", file=sys.stderr)
         raise SystemExit(130) from None
     if run.failed:
         first = next(iter(run.failed.values()))
-        raise KitsError(f"{len(run.failed)} of {len(share)} inputs could not be segmented, the first: {first}")
+        raise KitsError(f"{len(run.failed)} of {len(own)} inputs could not be segmented, the first: {first}")
     if config["submission"]:
         print(f"{write_submission(outputs.folder, Path(config['input']))}: {len(TEST_CASES)} predictions, checked")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kits.errors import KitsError
 from kits.prediction.outputs import LABELS
+from kits.sharding import local_rank
 
 if TYPE_CHECKING:
     from kits.segmenter import Segmenter
@@ -47,7 +48,15 @@ def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmente
         outputs=tuple(name for name in save if name != LABELS),
         refuse_implausible=not config["allow_implausible"],
     )
-    return Segmenter.load(checkpoints(config, "coarse"), checkpoints(config, "fine"), config["device"], options)
+    return Segmenter.load(checkpoints(config, "coarse"), checkpoints(config, "fine"), own_device(config["device"]), options)
+
+
+def own_device(name: str) -> str:
+    """The GPU of this process's number on its machine, where there are several and none is named."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{local_rank() % gpus}" if gpus and name in ("auto", "cuda") else name
 
 
 def made_with(config: Mapping[str, Any]) -> dict[str, Any]:

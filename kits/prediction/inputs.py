@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,14 +185,3 @@ def safe_name(name: str) -> str:
     while len(cleaned.encode()) > MOST_BYTES:
         cleaned = cleaned[:-1]
     return cleaned
-
-
-def own_share(scans: Mapping[str, Scan], shard: int, shards: int) -> dict[str, Scan]:
-    """The scans of process `shard` (from 0) of `shards`, dealt in turn; every scan is in exactly one share.
-
-    Raises:
-        KitsError: there is no such shard.
-    """
-    if shards < 1 or not 0 <= shard < shards:
-        raise KitsError(f"shard={shard} shards={shards}: give a shard from 0 to shards - 1")
-    return dict(list(scans.items())[shard::shards])

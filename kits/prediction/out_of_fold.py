@@ -24,7 +24,10 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     from kits.data.cache import file_digest
     from kits.data.index import case_ids, find_images
     from kits.segmenter import pick_device
+    from kits.sharding import choose_shard
 
+    if choose_shard(config["shard"], config["shards"])[1] > 1:
+        raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
     paths = [config["coarse"]] if isinstance(config["coarse"], str) else config["coarse"]
     source, output = Path(config["input"]), Path(config["output"])
     if source.is_file():

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from kits.errors import KitsError
-from kits.prediction.inputs import Scan, find_inputs, own_share, safe_name, unique
+from kits.prediction.inputs import Scan, find_inputs, safe_name, unique
 from kits.prediction.outputs import Outputs
 from tests.conftest import kidney_pair
 from tests.dicoms import write_series
@@ -127,14 +127,6 @@ def test_an_output_never_replaces_an_input(tmp_path: Path) -> None:
         Outputs.of(tmp_path / "x.nii", "labels", dicom_seg=False)
     with pytest.raises(KitsError, match="save="):
         Outputs.of(tmp_path / "x", ["labels", "everything"], dicom_seg=False)
-
-
-def test_shards_share_out_every_scan_once(kits_tree: Path) -> None:
-    scans = find_inputs(kits_tree).scans
-    parts = [own_share(scans, shard, 3) for shard in range(3)]
-    assert sorted(name for part in parts for name in part) == sorted(scans)
-    with pytest.raises(KitsError, match="shard=3"):
-        own_share(scans, 3, 3)
 
 
 def test_a_changed_input_is_another_one(tmp_path: Path) -> None:
