@@ -39,7 +39,7 @@ def test_a_batch_with_damaged_files_finishes_lists_them_and_changes_no_good_resu
     rng = np.random.default_rng(0)
     checkpoints = [*write_checkpoints(tmp_path), "device=cpu"]
     for number in range(COUNT):
-        image = sitk.GetImageFromArray(kidney_pair(number, (8, 40, 40))[0])
+        image = sitk.GetImageFromArray(kidney_pair(number, (8, 64, 64))[0])
         image.SetSpacing((1.5, 1.5, 8.0))
         path = tmp_path / "clean" / f"scan{number:03d}.{FORMATS[rng.integers(len(FORMATS))]}"
         path.parent.mkdir(exist_ok=True)
