@@ -58,7 +58,7 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
             found.append(Finding(case.id, ERROR, what, "copy it again"))
             continue
         grids[path] = grid
-        found += [Finding(case.id, ERROR, f"{path}: {what}", remedy) for what, remedy in _odd(grid)]
+        found += [Finding(case.id, ERROR, f"{path}: {what}", remedy) for what, remedy in odd_geometry(grid)]
     if len(grids) == 2:
         found += check_same_grid(case, grids[case.image], grids[case.label])
     return found, {case.image, case.label} - set(grids)
@@ -70,7 +70,8 @@ def is_possible(path: Path, grid: Grid) -> bool:
     return voxels <= MAX_VOXELS and voxels <= MOST_COMPRESSION * path.stat().st_size
 
 
-def _odd(grid: Grid) -> list[tuple[str, str]]:
+def odd_geometry(grid: Grid) -> list[tuple[str, str]]:
+    """What in a header no abdominal CT has, each with a remedy."""
     low, high = ABSURD_SPACING_MM
     found = []
     if not all(low <= step <= high for step in grid.spacing):

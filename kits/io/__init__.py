@@ -4,7 +4,8 @@ ITK reads a truncated or damaged .nii.gz without complaint and fills the rest wi
 only, and the voxels of NIfTI files are read here (`kits.io.nifti`): once, checked to the last byte, into the memory they stay in.
 """
 
-from kits.io.reading import check_file, read_geometry, read_labels, read_volume
+from kits.io.encoding import stored_order
+from kits.io.reading import check_file, read_geometry, read_labels, read_series, read_volume
 from kits.io.writing import make_folder, whole_file, write_json, write_labels, write_text, write_volume
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "make_folder",
     "read_geometry",
     "read_labels",
+    "read_series",
     "read_volume",
+    "stored_order",
     "whole_file",
     "write_json",
     "write_labels",

@@ -1,7 +1,8 @@
-"""One DICOM series in a folder as one image, its slices stacked by position and evenly spaced."""
+"""The slices of one DICOM series as one image, evenly spaced."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,14 @@ from kits.errors import KitsError
 from kits.io.reason import last_line
 
 
-def series_files(folder: Path) -> tuple[str, ...]:
-    """The files of the one series in a folder, in the order of their slices.
-
-    Raises:
-        KitsError: there is no series, or more than one.
-    """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
-    if not files:
-        raise KitsError(f"{folder}: no DICOM series in this folder; give a folder of DICOM files or an image file")
-    if len(files) > 1:
-        found = "; ".join(f"{uid} ({len(names)} files, {_description(names[0])})" for uid, names in files.items())
-        raise KitsError(f"{folder}: {len(files)} DICOM series, move each to a folder of its own: {found}")
-    return files[series[0]]
-
-
-def read_slices(folder: Path, names: tuple[str, ...]) -> sitk.Image:
-    """The volume of a series that has one slice a file.
+def read_slices(folder: Path, files: Sequence[Path]) -> sitk.Image:
+    """The volume of a series that has one slice a file, the files in the order of their slices.
 
     Raises:
         KitsError: a file cannot be read, the slices are not gray, or they are uneven.
     """
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
+    reader.SetFileNames([str(file) for file in files])
     reader.MetaDataDictionaryArrayUpdateOn()
     try:
         image = reader.Execute()
@@ -43,7 +28,7 @@ def read_slices(folder: Path, names: tuple[str, ...]) -> sitk.Image:
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise KitsError(f"{folder}: DICOM series is not one gray volume; give a CT series")
     try:
-        positions = [[float(value) for value in reader.GetMetaData(k, "0020|0032").split("\\")] for k in range(len(names))]
+        positions = [[float(value) for value in reader.GetMetaData(k, "0020|0032").split("\\")] for k in range(len(files))]
     except (RuntimeError, ValueError) as error:
         raise KitsError(f"{folder}: slices without a position, so no CT series; give a CT series") from error
     _check_slices(folder, image, np.array(positions))
@@ -66,10 +51,3 @@ def _check_slices(folder: Path, image: sitk.Image, positions: np.ndarray) -> Non
         raise KitsError(f"{folder}: slices are missing, doubled or uneven ({gaps}); export the whole series again")
     if np.linalg.norm(steps - along[:, None] * normal, axis=1).max() > tolerance:
         raise KitsError(f"{folder}: slices are shifted against each other (gantry tilt); resample the series first")
-
-
-def _description(name: str) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(name)
-    reader.ReadImageInformation()
-    return reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else "no description"

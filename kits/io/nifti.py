@@ -25,9 +25,9 @@ _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 
 _HEADER_BYTES = 348
 _HEADER = np.dtype(
     {
-        "names": ["dims", "datatype", "vox_offset", "scl_slope", "scl_inter", "magic"],
-        "formats": ["<i2", "<i2", "<f4", "<f4", "<f4", "S4"],
-        "offsets": [40, 70, 108, 112, 116, 344],
+        "names": ["dims", "datatype", "spacing", "vox_offset", "scl_slope", "scl_inter", "magic"],
+        "formats": ["<i2", "<i2", ("<f4", 3), "<f4", "<f4", "<f4", "S4"],
+        "offsets": [40, 70, 80, 108, 112, 116, 344],
         "itemsize": _HEADER_BYTES,
     }
 )
@@ -41,7 +41,7 @@ MOST_COMPRESSION = 1032
 class _Layout:
     """How the voxels are stored: their type, whether in the other byte order, and after how many bytes the first one comes.
 
-    A value is stored * slope + inter.
+    A value is stored * slope + inter. The spacing is the file's own, (i, j, k).
     """
 
     dtype: np.dtype
@@ -49,6 +49,7 @@ class _Layout:
     offset: int
     slope: float
     inter: float
+    spacing: tuple[float, ...]
 
     @property
     def scaled(self) -> bool:
@@ -123,6 +124,15 @@ def check_length(path: Path, shape: tuple[int, ...]) -> None:
         raise KitsError(f"{path}: incomplete, {size} of {expected} bytes; copy it again")
 
 
+def refuse_spacing(path: Path) -> None:
+    """Raise KitsError where a NIfTI file's spacing is none: ITK would take 1 mm for it and every volume in mL would be wrong."""
+    with _open(path) as stream:
+        layout = _layout(stream.read(_HEADER_BYTES))
+    if layout is not None and not all(math.isfinite(step) and step > 0 for step in layout.spacing):
+        steps = ", ".join(f"{step:g}" for step in layout.spacing)
+        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
+
+
 def is_nifti_2(path: Path) -> bool:
     """Whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
     try:
@@ -149,6 +159,7 @@ def _layout(header: bytes) -> _Layout | None:
         offset=max(int(offset), _HEADER_BYTES) if math.isfinite(offset) else _HEADER_BYTES,
         slope=slope if math.isfinite(slope) and slope != 0 else 1.0,
         inter=inter if math.isfinite(inter) else 0.0,
+        spacing=tuple(map(float, fields["spacing"])),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from kits.errors import KitsError
 from kits.io import dicom, nifti
 from kits.io.reason import last_line
+from kits.io.series import only_series
 from kits.io.voxels import Convert, LabelCheck, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
@@ -30,11 +31,19 @@ def read_volume(path: str | Path) -> Volume:
     """
     path = Path(path)
     if path.is_dir():
-        names = dicom.series_files(path)
-        if len(names) > 1:
-            return _converted(dicom.read_slices(path, names), np.dtype(np.int16), partial(to_hu, path=path))
-        path = Path(names[0])  # a multi-frame file, or a lone slice, which is refused
+        return read_series(path, only_series(path).files)
     return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
+
+
+def read_series(folder: Path, files: Sequence[Path]) -> Volume:
+    """A CT scan in HU from the files of one DICOM series in the order of their slices, as `read_volume` returns it.
+
+    Raises:
+        KitsError: a file is damaged, the slices are uneven or shifted, or it is a lone slice.
+    """
+    if len(files) > 1:
+        return _converted(dicom.read_slices(folder, files), np.dtype(np.int16), partial(to_hu, path=folder))
+    return _read_file(files[0], np.dtype(np.int16), partial(to_hu, path=files[0]))  # a multi-frame file, or a slice: refused
 
 
 def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
@@ -79,7 +88,7 @@ def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
     try:
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
-        raise KitsError(f"{path}: cannot be read ({last_line(error)}); copy it again") from error
+        raise KitsError(f"{path}: damaged or incomplete ({last_line(error)}); copy it again") from error
     return _converted(image, dtype, convert)
 
 
@@ -102,10 +111,7 @@ def _grid(reader: sitk.ImageFileReader) -> Grid:
 
 def _open(path: Path) -> sitk.ImageFileReader:
     """A reader whose header is read and describes one 3D scalar image."""
-    if not path.exists():
-        raise KitsError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise KitsError(f"{path}: is a folder; give an image file")
+    _refuse_unreadable(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -117,7 +123,21 @@ def _open(path: Path) -> sitk.ImageFileReader:
         raise KitsError(f"{path}: is {kind}, of size {reader.GetSize()}; give one 3D image with one value per voxel")
     if min(reader.GetSize()) < 2 and reader.HasMetaDataKey("0020|000e"):
         raise KitsError(f"{path}: is one slice of a DICOM series; give the folder of the series")
+    nifti.refuse_spacing(path)
     return reader
+
+
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise KitsError(f"{path}: no such file; check the path")
+        if path.is_dir():
+            raise KitsError(f"{path}: is a folder; give an image file")
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise KitsError(f"{path}: incomplete, 0 bytes; copy it again")
+    except OSError as error:
+        raise KitsError(f"{path}: cannot be opened ({error.strerror}); check who may read it") from error
 
 
 def _explain_header(path: Path, reason: str) -> str:

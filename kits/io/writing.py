@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from kits.errors import KitsError
+from kits.io.encoding import write_nifti
 from kits.io.reason import last_line
-from kits.volume import Grid, to_image
+from kits.volume import Grid
 
 
 def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
@@ -32,8 +33,11 @@ def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     write_volume(path, array, grid)
 
 
-def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
+def write_volume(path: str | Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
     """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`: complete under its name, or not there at all.
+
+    Args:
+        unit: what a stored number is multiplied by to give its value; readers of NIfTI do that.
 
     Raises:
         KitsError: the name does not end in .nii.gz, or the folder cannot be written.
@@ -42,9 +46,8 @@ def write_volume(path: str | Path, array: np.ndarray, grid: Grid) -> None:
     path = Path(path)
     if not path.name.endswith(".nii.gz"):
         raise KitsError(f"{path}: written files are compressed NIfTI; give a name that ends in .nii.gz")
-    image = to_image(array, grid)
     with whole_file(path, ".nii.gz") as temporary:
-        sitk.WriteImage(image, temporary, useCompression=True)
+        write_nifti(temporary, array, grid, unit)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,7 +81,8 @@ def make_folder(folder: Path, key: str) -> None:
 def whole_file(path: Path, suffix: str) -> Iterator[Path]:
     """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""
     # In the same folder, so that the rename is atomic; hidden, so that no pattern for cases finds it.
-    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
+    # Drawn at random: on a shared disk processes of several machines may have one number.
+    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{secrets.token_hex(4)}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

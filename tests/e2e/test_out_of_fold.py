@@ -16,7 +16,8 @@ from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.io import read_volume
-from kits.predict import predict_labels, predict_out_of_fold, refuse_leaks
+from kits.predict import predict_labels, refuse_leaks
+from kits.prediction.out_of_fold import predict_out_of_fold
 from kits.roi import Box, coverage
 from kits.segmenter import find_boxes
 from kits.train import train
@@ -159,8 +160,6 @@ def test_an_older_checkpoint_and_other_misuse_are_one_line(folder: Path, kits_tr
             predict_out_of_fold(prediction(folder, kits_tree, *overrides))
     with pytest.raises(KitsError, match="fine: no value given"):
         predict_labels(prediction(folder, kits_tree, "split=null"))
-    with pytest.raises(KitsError, match="several checkpoints are for split=oof"):
-        predict_labels(prediction(folder, kits_tree, "split=null", "fine=x"))
 
 
 def test_an_empty_coarse_mask_is_recorded_and_a_damaged_case_is_named(folder: Path, tmp_path: Path) -> None:

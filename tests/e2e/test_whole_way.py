@@ -16,6 +16,7 @@ from kits.errors import KitsError
 from kits.segmenter import Segmenter
 from kits.train import train
 from tests.conftest import kidney_pair, write_case
+from tests.predicting import run as predict
 
 SMALL = [
     "data.coarse_size=32",
@@ -89,20 +90,19 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
     from kits.data.index import LABEL_NAME
     from kits.evaluate import evaluate
     from kits.labels import KITS19_CLASSES
-    from kits.predict import predict
 
     hu, labels = kidney_pair(77)
     folder = write_case(tmp_path / "cases", "case_00077", hu, labels)
-    segmenter = Segmenter.load(runs / "coarse" / "best.ckpt", runs / "fine" / "best.ckpt", "cpu")
+    checkpoints = [f"{stage}={runs / stage / 'best.ckpt'}" for stage in ("coarse", "fine")]
+    predict(*checkpoints, f"input={tmp_path / 'cases'}", f"output={tmp_path / 'predictions'}")
     target = tmp_path / "predictions" / "case_00077.nii.gz"
-    predict(segmenter, {"case_00077": folder / "imaging.nii.gz"}, {"case_00077": target})
 
     image, result = nibabel.load(folder / "imaging.nii.gz"), nibabel.load(target)
     np.testing.assert_array_equal(image.affine, result.affine)
     assert image.shape == result.shape
     assert set(np.unique(np.asarray(result.dataobj))) <= {0, 1, 2}
 
-    report = json.loads((tmp_path / "predictions" / "report.json").read_text())["case_00077"]
+    report = json.loads((tmp_path / "predictions" / "report.json").read_text())["cases"]["case_00077"]
     assert report["boxes"]
     assert set(report["seconds"]) == {"read", "coarse", "fine", "postprocess", "write"}
 

@@ -15,10 +15,10 @@ from kits.errors import KitsError
 from kits.evaluate import evaluate
 from kits.io import read_labels, write_labels
 from kits.labels import CLASSES
-from kits.predict import predict
 from kits.segmenter import Segmenter
 from kits.stages import CoarseModule, FineModule
 from tests.conftest import ellipsoid, kidney_pair, write_case
+from tests.predicting import run as predict
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.workers=1"]
 SAMPLING = ["data.loader_workers=0", "sampling.batch_size=2", "sampling.patches_per_epoch=4"]
@@ -156,13 +156,11 @@ def test_a_four_class_checkpoint_writes_cysts_and_their_volume(
 ) -> None:
     coarse, fine = CoarseModule(configs["coarse"], pretrained=False), FineModule(configs["fine"], pretrained=False)
     everywhere(fine, 3)
-    segmenter = Segmenter.load(save(coarse, tmp_path / "coarse.ckpt"), save(fine, tmp_path / "fine.ckpt"), "cpu")
-    assert segmenter.classes == list(CLASSES)
-    target = tmp_path / "out" / "case_00000.nii.gz"
-    predict(segmenter, {"case_00000": tree / "case_00000" / "imaging.nii.gz"}, {"case_00000": target})
-    labels = read_labels(target, allowed=(0, 3)).array
+    checkpoints = [f"coarse={save(coarse, tmp_path / 'coarse.ckpt')}", f"fine={save(fine, tmp_path / 'fine.ckpt')}"]
+    predict(*checkpoints, f"input={tree}", "cases=0", f"output={tmp_path / 'out'}")
+    labels = read_labels(tmp_path / "out" / "case_00000.nii.gz", allowed=(0, 3)).array
     assert (labels == 3).any()
-    volumes = json.loads((tmp_path / "out" / "report.json").read_text())["case_00000"]["volumes_ml"]
+    volumes = json.loads((tmp_path / "out" / "report.json").read_text())["cases"]["case_00000"]["volumes_ml"]
     found = round(float((labels == 3).sum()) * 4.0 * 1.5 * 1.5 / 1000, 2)
     assert volumes == {"kidney": found, "tumor": 0, "cyst": found}
 

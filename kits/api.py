@@ -1,0 +1,68 @@
+"""What Python needs to segment a scan: read, load, show, save; `kits.read` and so on import it when they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from kits.segmenter import Segmentation, Segmenter
+    from kits.volume import Volume
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def read(path: str | Path) -> Volume:
+    """A CT scan in HU: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder that holds one DICOM series of CT.
+
+    Raises:
+        KitsError: nothing there, damaged, or no 3D scan.
+    """
+    from kits.io import read_volume
+
+    return read_volume(path)
+
+
+def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) -> Segmenter:
+    """Both stages' networks from a checkpoint each, or from several that are averaged; `segment` of a volume is the rest.
+
+    Args:
+        device: `auto` is the GPU where there is one.
+        options: those of `kits.segmenter.Options`, such as mirror=True or outputs=("probabilities",).
+
+    Raises:
+        KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
+    """
+    from kits.segmenter import Options, Segmenter
+
+    return Segmenter.load(coarse, fine, device, Options(**options))
+
+
+def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:
+    """Slices of the scan with the outlines of what was found, as a Figure that notebooks display.
+
+    Args:
+        path: also write it there as PNG.
+        name: stands in the heading.
+    """
+    from kits.pictures import Scene, slices_figure
+    from kits.pictures import save as save_picture
+
+    figure = slices_figure(Scene(name, volume.array, result.labels, None, volume.spacing, {}))
+    if path is not None:
+        save_picture(figure, Path(path))
+    return figure
+
+
+def save(path: str | Path, result: Segmentation, volume: Volume) -> None:
+    """Write the label map as .nii.gz in the scan's own grid: 0 background, 1 kidney, 2 tumor and, where it is known, 3 cyst.
+
+    Raises:
+        KitsError: the name does not end in .nii.gz, or the file cannot be written.
+    """
+    from kits.io import write_labels
+
+    write_labels(path, result.labels, volume.grid)

@@ -1,0 +1,74 @@
+"""Arrays to NIfTI-1 files, slab by slab: ITK writes the header, the voxels are written here, where a full disk is an error.
+
+ITK's own writer of NIfTI ignores that the disk is full: it leaves a cut file and reports success.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+import numpy as np
+import SimpleITK as sitk
+from isal import igzip
+
+from kits.volume import Grid
+
+# 348 bytes of header and four that say that no extension follows (nifti1.h); `dim` are eight int16 from byte 40 on.
+_HEADER_BYTES, _SIZE_AT, _SLOPE_AT = 352, 42, 112
+# What is copied into the file's order and compressed at a time.
+_SLAB_BYTES = 1 << 22
+# Of igzip's levels 0 to 3: a label map takes some 1.4 times the bytes of zlib's level 6, in a quarter of its time.
+_LEVEL = 2
+
+
+def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
+    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`; the same array gives the same bytes.
+
+    Args:
+        unit: what a stored number is multiplied by to give its value, as the header says to whoever reads it.
+
+    Raises:
+        ValueError: the array has another shape than the grid.
+        OSError: the file cannot be written, or not wholly.
+    """
+    stored = stored_order(array, grid)
+    step = max(1, _SLAB_BYTES // max(1, stored[0].nbytes))
+    with path.open("wb") as file, _compressed(file) as stream:
+        stream.write(_header(grid, array.dtype, unit))
+        for start in range(0, len(stored), step):
+            stream.write(np.ascontiguousarray(stored[start : start + step]).data)
+
+
+def stored_order(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """An array (z, y, x) in LPS order as a view (k, j, i), in the order of its file.
+
+    Raises:
+        ValueError: the array has another shape than the grid.
+    """
+    if array.shape != grid.shape_zyx:
+        raise ValueError(f"array {array.shape} does not fit the grid {grid.shape_zyx}")
+    flipped = array[tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)]
+    return flipped.transpose(np.argsort(grid.axes))
+
+
+def _compressed(file: BinaryIO) -> igzip.IGzipFile:
+    """A stream whose header names no file and no time."""
+    return igzip.IGzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
+
+
+def _header(grid: Grid, dtype: np.dtype, unit: float) -> bytes:
+    """The header that ITK gives an image of this geometry: that of a single voxel, with the size put in."""
+    voxel = sitk.GetImageFromArray(np.zeros((1, 1, 1), dtype))
+    voxel.SetSpacing(grid.spacing)
+    voxel.SetOrigin(grid.origin)
+    voxel.SetDirection(grid.direction)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "voxel.nii"
+        sitk.WriteImage(voxel, path)
+        header = bytearray(path.read_bytes()[:_HEADER_BYTES])
+    header[_SIZE_AT : _SIZE_AT + 6] = np.array(grid.size, "=i2").tobytes()
+    if unit != 1:
+        header[_SLOPE_AT : _SLOPE_AT + 4] = np.array(unit, "=f4").tobytes()
+    return bytes(header)

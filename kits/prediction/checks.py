@@ -1,0 +1,31 @@
+"""Is a scan worth segmenting? A network answers whatever it is shown, so what is no CT in HU is refused before it is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kits.data.validate import MIN_SLICES, odd_geometry
+from kits.errors import KitsError
+from kits.plausible import counts_of, oddities
+from kits.volume import Volume
+
+
+def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> list[str]:
+    """What a reader of the result should know of a scan's geometry; of its intensities the segmenter itself warns.
+
+    Args:
+        allow_implausible: what is refused otherwise (a missing HU offset, a windowed picture, an absurd spacing) is a warning.
+
+    Raises:
+        KitsError: too few slices, or a scan that cannot be a CT in HU.
+    """
+    if min(volume.array.shape) < MIN_SLICES:
+        z, y, x = volume.array.shape
+        raise KitsError(f"{path}: only {z} x {y} x {x} voxels (z, y, x); a single picture or a scout? Give the whole scan")
+    geometry = [f"{what}; {remedy}" for what, remedy in odd_geometry(volume.grid)]
+    if allow_implausible:
+        return geometry
+    serious = [str(oddity) for oddity in oddities(counts_of(volume.array)) if oddity.serious]
+    for finding in [*geometry, *serious]:
+        raise KitsError(f"{path}: {finding}, or add allow_implausible=true")
+    return []

@@ -1,0 +1,89 @@
+"""Label maps as DICOM segmentation objects, in the study of the series that they are of, so that a PACS shows them on it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kits import __version__
+from kits.errors import KitsError
+from kits.io import whole_file
+
+# Category and type of what is segmented, from the codes of DICOM's CID 7150 and 7151 (part 16).
+CODES = {
+    "kidney": ("AnatomicalStructure", "Kidney"),
+    "tumor": ("MorphologicallyAbnormalStructure", "Neoplasm"),
+    "cyst": ("MorphologicallyAbnormalStructure", "Cyst"),
+}
+# DICOM asks who made it; a series number far from a scanner's own.
+MANUFACTURER, MODEL, SERIAL, SERIES_NUMBER = "kits", "kits", "0", 9000
+
+
+def require_highdicom() -> None:
+    """Raise KitsError where the library that writes these objects is not installed."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise KitsError("dicom_seg=true: needs highdicom; pip install 'kits[dicom]'") from error
+
+
+def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, classes: Sequence[str]) -> None:
+    """Write a segmentation object with one segment a class.
+
+    Args:
+        files: the series' slices in their order.
+        stored: labels (k, j, i) in the order of the slices, rows and columns of these files.
+        classes: names of the labels; the first is the background.
+
+    Raises:
+        KitsError: the series lacks what such an object must repeat, or the file cannot be written.
+    """
+    import highdicom
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values of the source that break the standard and are only passed on
+        try:
+            source = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+            segmentation = highdicom.seg.Segmentation(
+                source_images=source,
+                pixel_array=np.ascontiguousarray(stored),
+                segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[_segment(number, name) for number, name in enumerate(classes) if number > 0],
+                series_instance_uid=highdicom.UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=highdicom.UID(),
+                instance_number=1,
+                manufacturer=MANUFACTURER,
+                manufacturer_model_name=MODEL,
+                software_versions=__version__,
+                device_serial_number=SERIAL,
+                series_description="Kidneys and kidney tumors",
+            )
+        except (AttributeError, ValueError, TypeError, KeyError) as error:
+            what = f"{files[0].parent}: its headers do not allow a DICOM segmentation ({error})"
+            raise KitsError(f"{what}; leave out dicom_seg") from error
+        with whole_file(path, ".dcm") as temporary:
+            segmentation.save_as(temporary)
+
+
+def _segment(number: int, name: str) -> Any:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    category, kind = (getattr(codes.SCT, code) for code in CODES[name])
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="kits, coarse to fine", version=__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+        anatomic_regions=[codes.SCT.Kidney],
+    )

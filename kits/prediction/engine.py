@@ -1,0 +1,76 @@
+"""The segmenter that a configuration of `kits.predict` asks for, and what a result of it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kits.errors import KitsError
+from kits.prediction.outputs import LABELS
+from kits.sharding import local_rank
+
+if TYPE_CHECKING:
+    from kits.segmenter import Segmenter
+
+# Settings on which a result depends, besides its checkpoints; where and in how large steps it is computed changes it by rounding.
+SETTINGS = ("mirror", "precision", "window", "margin_mm", "min_component_ml")
+
+
+def checkpoints(config: Mapping[str, Any], stage: str) -> list[Path]:
+    """The checkpoints of a stage, of which one or several are given.
+
+    Raises:
+        KitsError: none is given.
+    """
+    given = config[stage]
+    paths = [Path(path) for path in ([given] if isinstance(given, str) else given or ())]
+    if not paths:
+        raise KitsError(f"{stage}: no checkpoint given; add {stage}=CKPT, or {stage}=[CKPT,CKPT] to average several")
+    return paths
+
+
+def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmenter:
+    """Load the checkpoints of both stages.
+
+    Args:
+        save: what is written of each scan.
+
+    Raises:
+        KitsError: one is no checkpoint of its stage, or the device or a setting cannot be used.
+    """
+    from kits.segmenter import Options, Segmenter
+
+    options = Options(
+        **{name: config[name] for name in SETTINGS if name != "precision"},
+        precision=str(config["precision"]),
+        slices_at_once=config["slices_at_once"],
+        outputs=tuple(name for name in save if name != LABELS),
+        refuse_implausible=not config["allow_implausible"],
+    )
+    return Segmenter.load(checkpoints(config, "coarse"), checkpoints(config, "fine"), own_device(config["device"]), options)
+
+
+def own_device(name: str) -> str:
+    """The GPU of this process's number on its machine, where there are several and none is named."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{local_rank() % gpus}" if gpus and name in ("auto", "cuda") else name
+
+
+def made_with(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What results must agree in to be of one kind: the contents of the checkpoints, and the settings that change a result."""
+    from kits.data.cache import file_digest
+
+    hashes = {stage: [file_digest(path) for path in checkpoints(config, stage)] for stage in ("coarse", "fine")}
+    return {"checkpoints": hashes, "settings": {name: config[name] for name in SETTINGS}}
+
+
+def told_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the report says of a run."""
+    return {
+        "checkpoint_files": {stage: [str(path) for path in checkpoints(config, stage)] for stage in ("coarse", "fine")},
+        "input": str(config["input"]),
+        "device": str(config["device"]),
+    }

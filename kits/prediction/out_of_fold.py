@@ -1,0 +1,106 @@
+"""`boxes.json`: the ROIs of every case by a coarse checkpoint that was not trained on it, to train the fine stage on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kits.errors import KitsError
+
+
+def predict_out_of_fold(config: dict[str, Any]) -> None:
+    """Write `boxes.json`: for every case the ROIs of the first coarse checkpoint that was not trained on it.
+
+    A damaged case is named at the end and the others go on.
+
+    Raises:
+        KitsError: a checkpoint does not say what it was trained on, every one was trained on some case, or inputs cannot be read.
+    """
+    from tqdm import tqdm
+
+    from kits.checkpoint import load_network
+    from kits.data.boxes import choose_checkpoints, write_boxes
+    from kits.data.cache import file_digest
+    from kits.data.index import case_ids, find_images
+    from kits.segmenter import pick_device
+    from kits.sharding import choose_shard
+
+    if choose_shard(config["shard"], config["shards"])[1] > 1:
+        raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
+    paths = [config["coarse"]] if isinstance(config["coarse"], str) else config["coarse"]
+    source, output = Path(config["input"]), Path(config["output"])
+    if source.is_file():
+        raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
+    images = find_images(source, case_ids(config["cases"]))
+    device = pick_device(config["device"])
+    networks = {str(path): load_network(Path(path), "coarse", device) for path in paths}
+    trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
+    chosen = choose_checkpoints(images, trained_on)
+    cases, failed = {}, []
+    for case, image in tqdm(images.items(), desc="out of fold", unit="case"):
+        try:
+            found = out_of_fold_boxes(image, *networks[chosen[case]], device)
+        except KitsError as error:
+            failed.append(str(error))
+            tqdm.write(f"left out: {error}")
+            continue
+        for warning in found["warnings"]:
+            tqdm.write(f"{case}: {warning}")
+        cases[case] = {"checkpoint": chosen[case], **found}
+    used = {path: {"sha256": file_digest(Path(path)), "trained_on": ids} for path, ids in trained_on.items()}
+    if cases:
+        write_boxes(output / "boxes.json", used, cases)
+        print(f"{coverage_line(cases)}: {output / 'boxes.json'}")
+    if failed:
+        raise KitsError(f"{len(failed)} of {len(images)} inputs could not be read, the first: {failed[0]}")
+
+
+def training_cases(path: str, config: dict[str, Any]) -> list[str]:
+    """The ids of the cases that a checkpoint was trained on.
+
+    Raises:
+        KitsError: the checkpoint is older than this record.
+    """
+    if not config.get("trained_on"):
+        raise KitsError(f"{path}: does not say which cases it was trained on (an older checkpoint); train it again for split=oof")
+    return list(config["trained_on"])
+
+
+def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device: Any) -> dict[str, Any]:
+    """What `boxes.json` keeps of one case: its boxes, their frame, how well they cover the label map where there is one.
+
+    Raises:
+        KitsError: the image or its label map cannot be read.
+    """
+    import numpy as np
+
+    from kits.data.boxes import to_mm
+    from kits.io import read_labels, read_volume
+    from kits.labels import REGIONS
+    from kits.roi import coverage
+    from kits.segmenter import find_boxes
+
+    volume = read_volume(image)
+    boxes, warnings = find_boxes(network, config, volume, device)
+    found: dict[str, Any] = {
+        "boxes_mm": [to_mm(box, volume.spacing) for box in boxes],
+        "shape": list(volume.array.shape),
+        "spacing": list(volume.spacing),
+        "warnings": warnings,
+    }
+    label = image.with_name(config["data"]["label_name"])
+    if label.is_file():
+        truth = read_labels(label, allowed=range(256)).array
+        found["coverage"] = {region: round(coverage(boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
+    return found
+
+
+def coverage_line(cases: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line on the boxes of all cases: how many, how often nothing was found, how much of each region they cover."""
+    from statistics import fmean
+
+    covered = [case["coverage"] for case in cases.values() if "coverage" in case]
+    means = [f"{fmean(case[region] for case in covered):.4f} of {region}" for region in (covered[0] if covered else ())]
+    empty = sum(bool(case["warnings"]) for case in cases.values())
+    return f"boxes of {len(cases)} cases" + (f" cover {' and '.join(means)}" if means else "") + f", {empty} without an ROI"

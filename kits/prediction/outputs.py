@@ -1,0 +1,128 @@
+"""Where the results of a scan go, and writing them: each file whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kits.errors import KitsError
+from kits.prediction.inputs import Scan
+
+LABELS, PROBABILITIES, UNCERTAINTY, DICOM_SEG = "labels", "probabilities", "uncertainty", "dicom_seg"
+SAVED = (LABELS, PROBABILITIES, UNCERTAINTY)
+ENDING = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each scan, and where.
+
+    Attributes:
+        path: a folder, or for a single scan the name of its label map.
+        save: of `labels`, `probabilities` and `uncertainty`.
+        dicom_seg: for DICOM series a segmentation object too.
+    """
+
+    path: Path
+    save: tuple[str, ...]
+    dicom_seg: bool
+
+    @classmethod
+    def of(cls, path: Path, save: Any, dicom_seg: bool) -> Outputs:
+        """As the configuration says it.
+
+        Raises:
+            KitsError: `save` names something else, or the path is a file's whose format is not written.
+        """
+        wanted = [save] if isinstance(save, str) else list(save or ())
+        unknown = [name for name in wanted if name not in SAVED]
+        if unknown or not wanted:
+            raise KitsError(f"save={save}: name one or more of {', '.join(SAVED)}")
+        if path.name.endswith(".nii"):
+            raise KitsError(f"output={path}: label maps are written compressed; give a name that ends in .nii.gz, or a folder")
+        return cls(path, tuple(dict.fromkeys(wanted)), dicom_seg)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the path is a label map's and not a folder's."""
+        return self.path.name.endswith(ENDING)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that everything is written into."""
+        return self.path.parent if self.is_file else self.path
+
+    def kinds(self, scan: Scan) -> tuple[str, ...]:
+        """What is written of this scan."""
+        return (*self.save, DICOM_SEG) if self.dicom_seg and len(scan.files) > 1 else self.save
+
+    def entry(self, name: str) -> Path:
+        """The scan's part of the report."""
+        return self.place("report", name, ".json")
+
+    def place(self, kind: str, name: str, ending: str, part: str = "") -> Path:
+        """The file of a kind; label maps lie in the folder itself, all else in a folder of its kind."""
+        if self.is_file:
+            own = self.path.name.removesuffix(ENDING)
+            between = "" if kind in (LABELS, "report") else f"_{part or kind}"
+            return self.folder / f"{own}{between}{ending}"
+        return self.folder / ("" if kind == LABELS else kind) / f"{name}{f'_{part}' if part else ''}{ending}"
+
+    def refuse_collisions(self, scans: Mapping[str, Scan]) -> None:
+        """Raise KitsError where a result would replace an input, or one file is named for several."""
+        if self.is_file and len(scans) > 1:
+            raise KitsError(f"output={self.path}: one file for {len(scans)} inputs; give a folder")
+        inputs = {scan.path.resolve() for scan in scans.values()}
+        for name in scans:
+            target = self.place(LABELS, name, ENDING)
+            if target.resolve() in inputs:
+                raise KitsError(f"output={self.path}: {target.name} would replace an input; give another folder")
+
+    def write(self, scan: Scan, grid: Any, result: Any, classes: Sequence[str]) -> dict[str, list[str]]:
+        """Write everything that is asked for of one scan.
+
+        Args:
+            grid: the scan's geometry.
+            result: `kits.segmenter.Segmentation`.
+            classes: the names of the labels.
+
+        Returns:
+            The paths by kind, relative to the folder.
+
+        Raises:
+            KitsError: a file cannot be written, or not wholly.
+        """
+        written: dict[str, list[Path]] = {}
+        try:
+            for kind in self.kinds(scan):
+                written[kind] = []
+                for path, write in self._writers(kind, scan, grid, result, classes):
+                    write(path)
+                    written[kind].append(path)
+        except Exception:
+            for paths in written.values():  # all of a scan or nothing
+                for path in paths:
+                    path.unlink(missing_ok=True)
+            raise
+        return {kind: [str(path.relative_to(self.folder)) for path in paths] for kind, paths in written.items()}
+
+    def _writers(
+        self, kind: str, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
+    ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+        """The files of a kind, each with what writes it."""
+        from kits.io import stored_order, write_labels, write_volume
+
+        if kind == LABELS:
+            yield self.place(kind, scan.name, ENDING), partial(write_labels, array=result.labels, grid=grid)
+        elif kind == DICOM_SEG:
+            from kits.prediction.dicom_seg import write_dicom_seg
+
+            stored = stored_order(result.labels, grid)
+            yield self.place(kind, scan.name, ".dcm"), partial(write_dicom_seg, files=scan.files, stored=stored, classes=classes)
+        else:
+            for part, found in getattr(result, kind).items():
+                array = found.whole()
+                yield self.place(kind, scan.name, ENDING, part), partial(write_volume, array=array, grid=grid, unit=found.unit)

@@ -1,0 +1,152 @@
+"""Every scan of a run through the segmenter: read and checked, segmented, written, told of; a damaged one stops no other."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kits.config import one_line
+from kits.errors import KitsError
+from kits.prediction.checks import check_scan
+from kits.prediction.inputs import Scan
+from kits.prediction.memory import peaks, reset_peaks
+from kits.prediction.outputs import Outputs
+from kits.prediction.report import Report
+from kits.prediction.stream import stream
+
+if TYPE_CHECKING:
+    from kits.segmenter import Segmentation, Segmenter
+    from kits.volume import Grid, Volume
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """Ctrl-C, with what was done until then and how to go on."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    volume: Volume
+    warnings: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A result without the volume that it is of, which is let go of as soon as the work on it is done."""
+
+    result: Segmentation
+    grid: Grid
+    warnings: list[str]
+    seconds: dict[str, float]
+    memory: dict[str, int]
+
+
+@dataclass
+class Run:
+    """What every scan of a run shares.
+
+    Attributes:
+        allow_implausible: see `kits.prediction.checks.check_scan`.
+        failed: why a scan was not segmented, by its name.
+        finished: how many scans are, those of earlier runs too.
+    """
+
+    segmenter: Segmenter
+    outputs: Outputs
+    report: Report
+    allow_implausible: bool
+    failed: dict[str, str] = field(default_factory=dict)
+    finished: int = 0
+
+    def segment_all(self, scans: Mapping[str, Scan], *, of: Collection[str], skipped: Collection[Any], overwrite: bool) -> None:
+        """Segment these scans, those that are finished only with `overwrite`, and write the report.
+
+        Args:
+            of: the names of the whole run's scans, of which these are this process's share.
+            skipped: for the report.
+
+        Raises:
+            InterruptedRun: Ctrl-C; the report is written.
+        """
+        from tqdm import tqdm
+
+        todo = [scan for scan in scans.values() if overwrite or not self.report.is_finished(scan)]
+        if len(todo) < len(scans):
+            print(f"{len(scans) - len(todo)} of {len(scans)} inputs are finished and skipped (overwrite=true does them again)")
+        self.finished = len(scans) - len(todo)
+        try:
+            with (
+                closing(stream(todo, self._read, self._segment, self._write)) as cases,
+                tqdm(total=len(todo), desc="predict", unit="case", disable=not todo) as bar,
+            ):
+                for scan, error in cases:
+                    if error is not None:
+                        self._fail(scan, error)
+                        tqdm.write(f"left out: {self.failed[scan.name]}")
+                    bar.update()
+        except KeyboardInterrupt:
+            self._join(of, skipped)
+            raise InterruptedRun(
+                f"interrupted; {self.finished} of {len(scans)} inputs are finished, and the same command goes on with the others"
+            ) from None
+        self._join(of, skipped)
+
+    def _join(self, of: Collection[str], skipped: Collection[Any]) -> None:
+        try:
+            self.report.join(of, skipped)
+        except KitsError as error:
+            if not self.failed:
+                raise
+            print(error)  # whatever ails the disk has been said of a scan, and is said again at the end
+
+    def _read(self, scan: Scan) -> _Read:
+        began = time.perf_counter()
+        volume = scan.read()
+        warnings = check_scan(volume, scan.path, allow_implausible=self.allow_implausible)
+        return _Read(volume, warnings, time.perf_counter() - began)
+
+    def _segment(self, scan: Scan, read: _Read) -> _Done:
+        from tqdm import tqdm
+
+        reset_peaks(self.segmenter.device)
+        result = self.segmenter.segment(read.volume)
+        warnings = [*read.warnings, *result.warnings]
+        for warning in warnings:
+            tqdm.write(f"{scan.name}: {warning}")
+        seconds = {"read": read.seconds, **result.seconds}
+        return _Done(result, read.volume.grid, warnings, seconds, peaks(self.segmenter.device))
+
+    def _write(self, scan: Scan, done: _Done) -> None:
+        began = time.perf_counter()
+        written = self.outputs.write(scan, done.grid, done.result, self.segmenter.classes)
+        seconds = {**done.seconds, "write": time.perf_counter() - began}
+        content = {
+            "outputs": written,
+            "boxes": [box.to_list() for box in done.result.boxes],
+            "volumes_ml": {region: round(volume, 2) for region, volume in done.result.volumes_ml.items()},
+            "parts": [part.to_dict() for part in done.result.parts],
+            "warnings": done.warnings,
+            "seconds": {step: round(value, 3) for step, value in seconds.items()},
+            "peak_memory": done.memory,
+        }
+        self.report.add(scan, content)
+        self.finished += 1
+
+    def _fail(self, scan: Scan, error: Exception) -> None:
+        details: list[str] = []
+        if isinstance(error, KitsError):
+            text = str(error)
+        elif isinstance(error, MemoryError):
+            text = f"{scan.path}: not enough memory for it; use a larger machine or crop the scan"
+        else:
+            text = f"{scan.path}: unexpected {type(error).__name__} ({one_line(error)}); the report has the details"
+            details = [line.rstrip() for line in traceback.format_exception(error)]
+        self.failed[scan.name] = text
+        try:
+            self.report.add_failure(scan, text, details)
+        except KitsError as unwritable:  # the disk may be full; what matters is said at the end
+            self.failed[scan.name] += f" (and {unwritable})"

@@ -1,0 +1,26 @@
+"""`python -m kits.submission predictions=DIR [images=DIR]`: the zip for KiTS19's leaderboard, checked; `zip=FILE` checks one."""
+
+from pathlib import Path
+from typing import Any
+
+from kits.cli import command
+from kits.config import require
+
+
+@command("submission")
+def main(config: dict[str, Any]) -> None:
+    """Write `predictions.zip` into the folder of predictions, or check a zip that is there already."""
+    from kits.prediction.submission import TEST_CASES, check_submission, write_submission
+
+    images = None if config["images"] is None else Path(config["images"])
+    if config["zip"] is None:
+        require(config["predictions"], "predictions", "add predictions=DIR, the output of kits.predict, or zip=FILE")
+        path = write_submission(Path(config["predictions"]), images)
+    else:
+        path = Path(config["zip"])
+        check_submission(path, images)
+    print(f"{path}: {len(TEST_CASES)} predictions, checked")
+
+
+if __name__ == "__main__":
+    main()

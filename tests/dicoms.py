@@ -1,0 +1,60 @@
+"""DICOM series as scanners write them, slice by slice, for tests that damage them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+STUDY, FRAME = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=["frame"])
+
+
+def slice_of(hu: np.ndarray, position: Sequence[float], *, series: str = "axial", number: int = 1, **changes: Any) -> FileDataset:
+    """One CT slice (row, column) in HU, 4 mm thick, 1.5 mm in plane; `changes` replace attributes, None deletes one."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    attributes = {
+        **{"SOPClassUID": CTImageStorage, "SOPInstanceUID": meta.MediaStorageSOPInstanceUID, "Modality": "CT"},
+        **{"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "StudyInstanceUID": STUDY, "FrameOfReferenceUID": FRAME},
+        **{"SeriesInstanceUID": generate_uid(entropy_srcs=[series]), "SeriesNumber": number, "SeriesDescription": series},
+        **{
+            "PatientName": "Nobody",
+            "PatientID": "0",
+            "PatientBirthDate": "",
+            "PatientSex": "",
+            "StudyID": "",
+            "StudyDate": "20200101",
+        },
+        **{"StudyTime": "120000", "AccessionNumber": "", "ReferringPhysicianName": "", "InstanceNumber": 1, "Manufacturer": "x"},
+        **{"Rows": hu.shape[0], "Columns": hu.shape[1], "PixelSpacing": [1.5, 1.5], "SliceThickness": 4},
+        **{"ImagePositionPatient": list(map(float, position)), "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        **{
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+        },
+        **{"PixelRepresentation": 1, "RescaleIntercept": -1024, "RescaleSlope": 1},
+        **{"PixelData": (hu.astype(np.int16) + 1024).tobytes()},
+    }
+    for name, value in {**attributes, **changes}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    return dataset
+
+
+def write_series(folder: Path, hu: np.ndarray, *, positions: Sequence[Sequence[float]] | None = None, **changes: Any) -> Path:
+    """A series of these slices (z, row, column), from the feet up unless positions are given; stored in another order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [(-48.0, -48.0, 4.0 * k) for k in range(len(hu))] if positions is None else positions
+    name = changes.get("series", "axial")
+    for k, (plane, place) in enumerate(zip(hu, places, strict=True)):
+        pydicom.dcmwrite(folder / f"{name}-{(k * 7) % 97:03d}.dcm", slice_of(plane, place, **changes))
+    return folder

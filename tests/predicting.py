@@ -1,0 +1,63 @@
+"""What the tests of prediction share: two tiny networks in real checkpoints, and the command as a user calls it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kits.cli import compose
+from kits.predict import predict_labels
+
+SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.root=x", "data.cache=x", "run_dir=x"]
+STAGES = {
+    "coarse": [
+        "stage=coarse",
+        "sampling.patch=[20,32,32]",
+        "model.widths=[4,8]",
+        "model.strides=[[1,2,2],[2,2,2]]",
+        "model.kernels=[[3,3,3],[3,3,3]]",
+    ],
+    "fine": [
+        "stage=fine",
+        "sampling.patch=[8,32,32]",
+        "model.sources=[{backbone:test_efficientnet,weights:null}]",
+        "model.out_indices=[0,1]",
+        "model.widths=[8,8]",
+        "model.width=8",
+    ],
+}
+
+
+def write_checkpoint(path: Path, stage: str, *overrides: str, seed: int = 0) -> Path:
+    """A network with random weights in a checkpoint as the training writes it."""
+    from kits.stages import CoarseModule, FineModule
+
+    torch.manual_seed(seed)
+    config = compose("train", [*STAGES[stage], *SIZE, *overrides])
+    module = (CoarseModule if stage == "coarse" else FineModule)(config, pretrained=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
+    return path
+
+
+def write_checkpoints(folder: Path) -> list[str]:
+    """`coarse=` and `fine=` of the command line."""
+    return [f"{stage}={write_checkpoint(folder / f'{stage}.ckpt', stage)}" for stage in STAGES]
+
+
+def run(*overrides: str) -> None:
+    """`kits.predict` in this process, errors raised."""
+    predict_labels(config_of(*overrides))
+
+
+def config_of(*overrides: str) -> dict[str, Any]:
+    """The configuration of the command on a CPU."""
+    return compose("predict", ["device=cpu", *overrides])
+
+
+def command(*overrides: str, module: str = "predict", **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    call = [sys.executable, "-m", f"kits.{module}", *overrides]
+    return subprocess.run(call, capture_output=True, text=True, **options)

@@ -1,0 +1,116 @@
+"""Trees of DICOM files: the CT series are found, the rest is named with its reason, and what is read is what was written."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from kits.errors import KitsError
+from kits.io import read_series, read_volume
+from kits.io.series import find_series
+from tests.conftest import SHARED, kidney_pair
+from tests.dicoms import slice_of, write_series
+
+HU = kidney_pair(0)[0]
+
+
+def reasons(folder: Path) -> str:
+    found, skipped = find_series(folder, min_slices=4)
+    assert not found
+    return "\n".join(map(str, skipped))
+
+
+def test_a_series_comes_back_slice_by_slice_in_hu(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", HU)
+    (series,), skipped = find_series(tmp_path, min_slices=4)
+    assert not skipped
+    volume = read_series(series.folder, series.files)
+    np.testing.assert_array_equal(volume.array, HU)
+    assert volume.spacing == (4.0, 1.5, 1.5)
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, HU)
+
+
+def test_a_tree_of_an_export_is_sorted_out(tmp_path: Path) -> None:
+    write_series(tmp_path / "a" / "ct", HU, series="arterial", number=3)
+    write_series(tmp_path / "b", HU[:12], series="venous", number=4)
+    write_series(tmp_path / "a" / "scout", HU[:1], series="topogram", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_series(tmp_path / "mr", HU, series="t2", Modality="MR")
+    write_series(tmp_path / "short", HU[:3], series="short")
+    write_series(tmp_path / "shots", HU[:5], series="screens", ImagePositionPatient=None, ImageOrientationPatient=None)
+    write_series(tmp_path / "plan", HU[:1], series="contours", Modality="RTSTRUCT", Rows=None, Columns=None, PixelData=None)
+    color = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PixelData": np.zeros((64, 64, 6), np.uint8).tobytes()}
+    write_series(tmp_path / "color", HU[:5], series="fused", **color)
+    (tmp_path / "README").write_text("an export")
+    (tmp_path / "a" / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\x02\0\x10\0UI\xff\xff")
+    found, skipped = find_series(tmp_path, min_slices=4)
+    assert [(series.folder.name, len(series.files)) for series in found] == [("ct", 20), ("b", 12)]
+    said = "\n".join(map(str, skipped))
+    for words in (
+        "scout: series 1 (topogram, 1 file(s)): a localizer",
+        "mr: series 1 (t2, 20 file(s)): modality MR, not CT",
+        "short: series 1 (short, 3 file(s)): only 3 slices",
+        "shots: series 1 (screens, 5 file(s)): images without a position (secondary captures",
+        "plan: series 1 (contours, 1 file(s)): no images (modality RTSTRUCT)",
+        "color: series 1 (fused, 5 file(s)): in color (RGB)",
+        "broken: damaged DICOM file",
+    ):
+        assert words in said
+    assert len(skipped) == 7
+
+
+def test_a_scout_inside_a_series_is_left_out_and_two_planes_are_not_mixed(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", HU)
+    scout = slice_of(
+        HU[0], (0, 0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=[1, 0, 0, 0, 0, -1]
+    )
+    pydicom.dcmwrite(tmp_path / "scan" / "scout.dcm", scout)
+    (series,), skipped = find_series(tmp_path, min_slices=4)
+    assert "1 localizer(s) of it" in str(skipped[0])
+    np.testing.assert_array_equal(read_series(series.folder, series.files).array, HU)
+    write_series(tmp_path / "scan", HU[:8, :, :32].repeat(2, axis=1), positions=[(9.0, 0, k) for k in range(8)])
+    (tmp_path / "scan" / "scout.dcm").unlink()
+    for path in sorted((tmp_path / "scan").glob("*"))[:3]:
+        changed = pydicom.dcmread(path)
+        changed.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+        changed.save_as(path)
+    assert "mixed: images of" in reasons(tmp_path)
+
+
+def test_two_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
+    write_series(tmp_path, HU, series="arterial", number=3)
+    write_series(tmp_path, HU[:12], series="venous", number=4)
+    found, _ = find_series(tmp_path, min_slices=4)
+    assert [(series.number, len(series.files)) for series in found] == [("3", 20), ("4", 12)]
+    with pytest.raises(KitsError, match=r"2 DICOM series, .*\(20 files, arterial\).*\(12 files, venous\)"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("places", "reason"),
+    [
+        ([(0, 0, z) for z in (0, 4, 12, 16, 20)], "missing, doubled or uneven"),
+        ([(0, 0, z) for z in (0, 4, 4, 8, 12)], "missing, doubled or uneven"),
+        ([(0, 0, z) for z in (0, 4, 8, 12, 17.5)], "missing, doubled or uneven"),
+        ([(0, 0.3 * z, z) for z in (0, 4, 8, 12, 16)], "gantry tilt"),
+    ],
+)
+def test_slices_that_are_no_even_stack_are_refused(tmp_path: Path, places: list, reason: str) -> None:
+    write_series(tmp_path, HU[:5], positions=places)
+    with pytest.raises(KitsError, match=reason):
+        read_volume(tmp_path)
+
+
+def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, HU)
+    path = sorted(tmp_path.iterdir())[3]
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(KitsError, match=r"cannot be read|damaged"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no shared data here")
+def test_a_real_series_is_found_in_its_tree() -> None:
+    found, skipped = find_series(SHARED / "ct", min_slices=4)
+    assert [(series.folder.name, len(series.files)) for series in found] == [("crlm_1006_dicom", 51)]
+    assert not skipped
