@@ -16,6 +16,7 @@ BENCHES = {
     "startup": ("bench_startup", "kits.benches.startup", "bench_startup"),  # --help and a mistake on the command line
     "logging": ("bench_logging", "kits.benches.logging", "bench_logging"),  # what log and callbacks cost of a training's steps
     "predict": ("bench_predict", "kits.benches.data", "bench_data"),  # against nnU-Net, plain reading and writing; peak memory
+    "peers": ("bench_peers", "kits.benches.peers", "bench_peers"),  # the two stages against one-stage networks
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
     "evaluate": ("bench_evaluate", "kits.benches.evaluate", "bench_evaluate"),  # all figures of a case against MONAI's functions
     "ddp": ("bench_ddp", "kits.benches.ddp", "bench_ddp"),  # two processes that train together against one alone

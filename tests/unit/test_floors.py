@@ -44,6 +44,7 @@ LIBRARIES = {
     "monai": {"data", "benches"},
     "torchio": {"benches"},
     "nnunetv2": {"benches"},
+    "dynamic_network_architectures": {"benches"},
 }
 
 
