@@ -243,20 +243,28 @@ def explain(message: str, name: str, overrides: list[str]) -> str:
 
 def groups_of(name: str) -> dict[str, Any]:
     """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
-    chosen = dict(defaults_of(conf_dir() / f"{name}.yaml"))
+    chosen = defaults_of(conf_dir() / f"{name}.yaml")
     if "stage" in chosen:
-        chosen |= {group: BY_STAGE for group, _ in defaults_of(conf_dir() / "stage" / "coarse.yaml")}
+        chosen |= dict.fromkeys(defaults_of(conf_dir() / "stage" / "coarse.yaml"), BY_STAGE)
     return chosen
 
 
-def defaults_of(path: Path) -> list[tuple[str, Any]]:
-    """Group and choice of every entry of a file's defaults list that is no override."""
+def defaults_of(path: Path) -> dict[str, Any]:
+    """Group and choice of every entry of a file's defaults list, and of the files that it begins with, overridden as it says."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(config, dict)
-    pairs = [pair for entry in config.get("defaults", []) if isinstance(entry, dict) for pair in entry.items()]
-    return [(str(group).lstrip("/"), choice) for group, choice in pairs if not str(group).startswith("override ")]
+    found: dict[str, Any] = {}
+    for entry in config.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else defaults_of(path.with_name(f"{entry}.yaml"))
+            continue
+        for key, choice in entry.items():
+            group = str(key).removeprefix("override ").lstrip("/")
+            if group == key.lstrip("/") or group in found:
+                found[group] = choice
+    return found
 
 
 def sketch(name: str, overrides: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.cli import choices_of, compose, spelled_out
+from kits.cli import checked, choices_of, compose, spelled_out
 from kits.config import check_whole, require
 from kits.errors import KitsError
 
@@ -40,10 +40,12 @@ def sweep(arguments: list[str]) -> None:
     """
     refuse_ranks(arguments)
     ours, fixed, swept = sort_overrides(arguments)
-    # The first value of each stands for all: a key that does not exist is found before anything starts.
-    config = compose("sweep", [*fixed, *(first(override) for override in swept), *ours])
+    # The first value of each stands for all: what every trial would fail of is told before anything starts.
+    sample = [*fixed, *(first(override) for override in swept)]
+    config = compose("sweep", [*sample, *ours])
     options = config["sweep"]
     check(options, swept)
+    checked("train", sample)
     folder = Path(options["dir"])
 
     from kits.io.locking import sole_user

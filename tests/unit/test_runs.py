@@ -29,6 +29,7 @@ from kits.convert import main as convert_command
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError
+from kits.logged import DATA_WAIT, SAMPLE_RATE
 from kits.runs.folder import check_unused, going_on, read_manifest, resumed_configuration
 from kits.runs.manifest import command_line
 from kits.runs.metrics_file import MetricsFile
@@ -195,7 +196,14 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert_equal(first[key], second[key], key)
     (stopping,) = ([state for key, state in content["callbacks"].items() if "EarlyStopping" in key] for content in (first,))
     assert stopping == [state for key, state in second["callbacks"].items() if "EarlyStopping" in key]
-    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert logged_numbers(one) == logged_numbers(other)
+    for table in ("cases.csv", "confusion.csv"):
+        assert (one / table).read_text() == (other / table).read_text(), table
+
+
+def logged_numbers(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without what measures the machine."""
+    return [{name: cell for name, cell in row.items() if name not in (SAMPLE_RATE, DATA_WAIT)} for row in rows(folder)]
 
 
 def assert_equal(one, other, where: str) -> None:
@@ -248,7 +256,7 @@ def test_a_run_that_is_asked_to_stop_saves_at_that_step_and_goes_on(fit, straigh
 
 @pytest.mark.slow
 def test_staged_training_with_a_schedule_goes_on_within_its_phases(fit) -> None:
-    overrides = [*FINE, "optimizer.schedule=cosine"]
+    overrides = [*FINE, "scheduler=cosine"]
     whole, code = fit("staged", overrides)
     assert code == 0
     for event, count in [("step", 5), ("write", 3), ("step", 3), ("validation", 1)]:
@@ -289,7 +297,7 @@ def logged(folder: Path) -> int:
 
 def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder: Path) -> None:
     assert {path.name for path in straight.iterdir()} == {
-        "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "manifest.json", ".lock",
+        "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "cases.csv", "confusion.csv", "manifest.json", ".lock",
     }  # fmt: skip
     manifest = json.loads((straight / "manifest.json").read_text())
     assert manifest["data_hash"] == json.loads((folder / "cache" / "index.json").read_text())["data_hash"]
@@ -368,7 +376,7 @@ def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Pat
 
 def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
     text = (straight / "config.yaml").read_text()
-    (tmp_path / "config.yaml").write_text(text.replace("schedule: constant", "schedule: cosine"))
+    (tmp_path / "config.yaml").write_text(text.replace("name: constant", "name: cosine"))
     with pytest.raises(KitsError, match=r"trainer.max_epochs=9: this run's schedule is laid out over 3 epochs"):
         resumed_configuration([f"resume={tmp_path}", "trainer.max_epochs=9"])
 
@@ -408,7 +416,7 @@ def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Pat
     config = compose("train", [*TINY, "sampling.batch_size=2", "sampling.patches_per_epoch=8", f"data.cache={folder / 'cache'}"])
     data = KitsDataModule(config)
     torch.manual_seed(3)
-    whole, rest = data.train_dataloader(), data.train_dataloader(1, 3)
+    whole, rest = data.train_dataloader(), data.train_dataloader(epoch=1, batches=3)
     whole.sampler.set_epoch(1)
     images = [batch["image"] for batch in whole]
     assert_equal([batch["image"] for batch in rest], images[3:], "images")

@@ -56,6 +56,8 @@ def test_names_can_be_typed_in_an_override_and_tell_trials_apart() -> None:
     [
         (["stage=coarse"], "no key has several values"),
         (["stage=coarse", "los.bias=1,2"], "los.bias: no such key; did you mean loss.bias?"),
+        (["stage=coarse", "loss.bias=1,2", "optimizer.lr=fast"], "optimizer.lr=fast: give a number"),
+        (["stage=fine", "seed=1,2", "sampling.patch=[24,150,160]"], "sampling.patch=[24,150,160]: the encoders' scales"),
         (["stage=coarse", "loss.bias=1,2", "sweep=slum"], "sweep=slum: no such choice; take one of grid"),
         (["stage=coarse", "loss.bias=1,2", "sweep.jobs=0"], "sweep.jobs=0: give a whole number of 1"),
         (["stage=coarse", "loss.bias=1,2", "sweep.search=random"], "sweep.search=random"),
