@@ -13,8 +13,8 @@ ROOMS = {
     2: "data inference pictures",
     3: "checkpoint segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage completion",
     4: "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard",
-    5: "api",  # the door for Python,
-    6: "__init__",  # which is imported when something of it is asked for
+    5: "api",
+    6: "__init__",  # the door for Python: what it offers is imported from `api` when it is asked for
 }
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
