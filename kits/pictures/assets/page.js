@@ -6,7 +6,7 @@ const LETTERS = ["RLAP", "RLSI", "APSI"]; // at the left, right, top and bottom
 const LABELS = { kidney: 1, tumor: 2, cyst: 3 };
 const SHIFTS = { prediction: 0, truth: 4 }; // of the bits of a label
 const SIDES = { front: [0, -1, 0], back: [0, 1, 0], left: [1, 0, 0], right: [-1, 0, 0], top: [0, -0.02, 1] };
-const state = { number: null, view: null, shown: new Set(["prediction", "truth", "kidney", "tumor", "cyst"]), sort: null };
+const state = { number: null, view: null, shown: new Set(["prediction", "truth", "kidney", "tumor", "cyst"]), solid: new Set(["prediction"]), sort: null };
 const find = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
@@ -32,7 +32,7 @@ const COLUMNS = [
       help: `predicted volume of the ${name}${name === "kidney" ? ", tumors and cysts included" : ""}`,
     }))),
   {
-    title: "Doubt", value: (row) => row.doubts.length + (row.missing ? 100 : 0), show: (value) => (value >= 100 ? "none" : String(value)),
+    title: "Doubt", value: (row) => (row.missing ? Infinity : row.doubts.length), show: (value) => (value === Infinity ? "missing" : String(value)),
     first: -1, alarm: (value) => value > 0,
     help: "how many warnings: those of the run's report, and what the predicted labels show (number, place and volume of kidneys)",
   },
@@ -62,7 +62,7 @@ function sortBy(place, direction) {
   const compare = (a, b) => {
     const [x, y] = [value(header.cases[a]), value(header.cases[b])];
     if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // what is unknown comes last
-    return direction * (typeof x === "string" ? x.localeCompare(y, undefined, { numeric: true }) : x - y) || a - b;
+    return (x === y ? 0 : direction * (typeof x === "string" ? x.localeCompare(y, undefined, { numeric: true }) : x - y)) || a - b;
   };
   const order = header.cases.map((_, number) => number).sort(compare);
   find("rows").replaceChildren(...order.map(tableRow));
@@ -122,6 +122,7 @@ async function open(number) {
   });
   state.view = { ...view, mosaic, wide, surfaces, labels: bytes.subarray(place, place + nz * ny * nx), index: [...view.focus] };
   fillSwitches();
+  fillSolid();
   fillDetails(row);
   for (const figure of planes()) {
     const slider = figure.querySelector("input");
@@ -171,7 +172,7 @@ function fillSwitches() {
       box.onchange = () => {
         state.shown[box.checked ? "add" : "delete"](item);
         drawAll();
-        showSurfaces();
+        if (id === "names") showSurfaces();
       };
       const keys = id === "names" ? maps.map((map) => key(header.colors[map][item], `${item}, ${map}`)) : [];
       return element("label", {}, box, ...keys, item);
@@ -203,22 +204,26 @@ function fillDetails(row) {
   const volumes = element("table", {}, element("tr", {}, ...heads.map((text) => element("th", { textContent: text }))));
   volumes.append(...rows.map((cells) => element("tr", {}, ...cells.map((text) => element("td", { textContent: text })))));
   const { shape, spacing } = view.volume;
-  const boxes = view.boxes.map(([start, stop], i) => `ROI ${i + 1}: ${sizes(stop.map((n, a) => (n - start[a]) * spacing[a]), 0)} mm`);
+  const boxes = view.boxes.map(([start, stop]) => `${sizes(stop.map((n, a) => (n - start[a]) * spacing[a]), 0)} mm`);
   const seconds = Object.entries(view.seconds).map(([step, value]) => `${step} ${value.toFixed(2)}`);
   const total = Object.values(view.seconds).reduce((sum, value) => sum + value, 0);
   const canvas = element("canvas", { title: "coronal slab through the whole scan; orange: ROIs, blue: the part that the planes show" });
   const facts = [
-    `Scan ${sizes(shape, 0)} voxels of ${sizes(spacing, 2)} mm`,
-    `Planes: voxels of ${sizes(view.spacing, 2)} mm, window ${header.window_hu.join(" to ")} HU`,
-    ...(boxes.length ? boxes : ["No ROIs known: no report of the run beside the prediction"]),
-    ...(seconds.length ? [`Seconds: ${seconds.join(", ")}; in all ${total.toFixed(1)}`] : []),
+    ["Scan", sizes(shape, 0)], ["Voxels", `${sizes(spacing, 2)} mm`], ["Shown", `${sizes(view.spacing, 2)} mm`],
+    ["Window", `${header.window_hu.join(" to ")} HU`],
+    ...(boxes.length ? boxes.map((box, i) => [`ROI ${i + 1}`, box]) : [["ROIs", "no report of a run"]]),
+    ...(seconds.length ? [["Time", `${total.toFixed(1)} s`]] : []),
   ];
   find("details").replaceChildren(
     ...(row.doubts.length ? [element("h3", { textContent: "Warnings" }), list(row.doubts)] : []),
     element("h3", { textContent: "Volumes in mL" }),
     volumes,
     element("h3", { textContent: "Scan and run" }),
-    element("div", { className: "where" }, canvas, element("div", {}, ...facts.map((text) => element("p", { textContent: text })))),
+    element("div", { className: "where" }, canvas, element("dl", {}, ...facts.flatMap(([term, text]) => [
+      element("dt", { textContent: term }), element("dd", { textContent: text }),
+    ]))),
+    ...(seconds.length ? [element("p", { className: "faint", textContent: `Seconds: ${seconds.join(", ")}` })] : []),
+    element("p", { className: "faint", textContent: "Doubt counts the warnings: those of the run, and what the labels show: other than two kidneys, a kidney at the scan's end, volumes that no kidney has, many tumors." }),
   );
   drawOverview(canvas);
 }
@@ -305,7 +310,7 @@ function marks(pen, axis, place, width, height, scale, ratio) {
   const [left, right, top, bottom] = LETTERS[axis];
   const edge = 9 * ratio;
   Object.assign(pen, { font: `${11 * ratio}px sans-serif`, textAlign: "center", textBaseline: "middle", shadowColor: "#000", shadowBlur: 3 * ratio });
-  pen.fillStyle = "#c9ced3";
+  pen.fillStyle = "#f0f0f0";
   pen.fillText(left, place.x + edge, place.y + height / 2);
   pen.fillText(right, place.x + width - edge, place.y + height / 2);
   pen.fillText(top, place.x + width / 2, place.y + edge);
@@ -400,16 +405,22 @@ function listen(figure) {
 
 // ---- surfaces ----
 
-const camera = ([x, y, z]) => ({ eye: { x: 1.6 * x, y: 1.6 * y, z: 1.6 * z }, up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 }, projection: { type: "orthographic" } });
-const visible = ({ map, name }) => state.shown.has(map) && state.shown.has(name);
+const loaded = new Promise((done) => addEventListener("load", done)); // plotly comes last: it is large
 
-function drawSurfaces() {
+const camera = ([x, y, z]) => ({ eye: { x: 1.3 * x, y: 1.3 * y, z: 1.3 * z }, up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 }, projection: { type: "orthographic" } });
+// From above, the left and the viewer, in the coordinates of the screen, whose depth is very flat.
+const LIGHT = { x: -1000, y: 2000, z: -5 };
+const visible = ({ map, name }) => state.solid.has(map) && state.shown.has(name);
+
+async function drawSurfaces() {
+  await loaded;
+  if (!state.view) return; // another case was opened meanwhile
   const { surfaces } = state.view;
   const traces = surfaces.map((mesh) => ({
     type: "mesh3d", x: mesh.x, y: mesh.y, z: mesh.z, i: mesh.i, j: mesh.j, k: mesh.k,
     name: `${mesh.name}, ${mesh.map}`, color: header.colors[mesh.map][mesh.name], visible: visible(mesh),
-    opacity: mesh.map === "truth" ? 0.3 : mesh.name === "kidney" ? 0.5 : 1, hovertemplate: "%{fullData.name}<extra></extra>",
-    lighting: { ambient: 0.45, diffuse: 0.75, specular: 0.25, roughness: 0.5, fresnel: 0.1 }, lightposition: { x: -300, y: -1000, z: 800 },
+    opacity: mesh.name === "kidney" ? 0.45 : 1, hovertemplate: "%{fullData.name}<extra></extra>",
+    lighting: { ambient: 0.45, diffuse: 0.75, specular: 0.25, roughness: 0.5, fresnel: 0.1 }, lightposition: LIGHT,
   }));
   const hidden = { visible: false, showspikes: false };
   const text = surfaces.length ? [] : [{ text: "nothing to show", showarrow: false, font: { size: 14, color: "#a8aeb4" } }];
@@ -421,9 +432,24 @@ function drawSurfaces() {
   Plotly.react("scene", traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["pan3d", "orbitRotation", "tableRotation", "zoom3d", "resetCameraLastSave3d", "hoverClosest3d"] });
 }
 
-function showSurfaces() {
+async function showSurfaces() {
+  await loaded;
   const { surfaces } = state.view;
   if (surfaces.length) Plotly.restyle("scene", { visible: surfaces.map(visible) }, surfaces.map((_, i) => i));
+}
+
+function fillSolid() {
+  const maps = state.view.truth ? ["prediction", "truth"] : ["prediction"];
+  find("solids").hidden = maps.length === 1;
+  if (maps.length === 1) state.solid = new Set(maps);
+  find("solids").replaceChildren(...maps.map((map) => {
+    const box = element("input", { type: "checkbox", checked: state.solid.has(map), name: `solid-${map}` });
+    box.onchange = () => {
+      state.solid[box.checked ? "add" : "delete"](map);
+      showSurfaces();
+    };
+    return element("label", {}, box, map);
+  }));
 }
 
 for (const [side, direction] of Object.entries(SIDES)) {
@@ -439,4 +465,4 @@ find("cross").onchange = drawAll;
 new ResizeObserver(drawAll).observe(find("views"));
 fillTable();
 const order = sortBy(scored ? 1 : COLUMNS.length - 1, scored ? 1 : -1); // the worst first
-open(order[0]);
+open(order.find((number) => header.cases[number].view) ?? order[0]);
