@@ -1,31 +1,42 @@
-"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: pictures of every case, and a page that shows them.
+"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: one page that shows every case, or pictures of them.
 
 `data=kits21` or `data=kits23` where the truth is a tree of that set."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kits.cli import command
 from kits.errors import KitsError
 
+if TYPE_CHECKING:
+    from kits.pictures import Entry, Scene
+
+HTML, PNG = "html", "png"
+
 
 @command("report")
 def main(config: dict[str, Any]) -> None:
-    """Draw `CASE_slices.png` and `CASE_surface.png` for every case with a prediction, and write `index.html`."""
+    """Write `index.html`, which shows every case and needs nothing else; with format=png the pictures of a paper instead."""
     from kits.data.index import case_ids
 
+    if config["format"] not in (HTML, PNG):
+        raise KitsError(f"format={config['format']}: take {HTML} (one page) or {PNG} (pictures of every case)")
     truth = None if config["truth"] is None else Path(config["truth"])
     data = config["data"]
     jobs = find_jobs(
         Path(config["image"]), Path(config["prediction"]), truth, case_ids(config["cases"]), label_name=data["label_name"]
     )
-    page = report(jobs, Path(config["output"]), classes=data["classes"])
-    print(f"pictures of {len(jobs)} case(s): {page}")
+    output = Path(config["output"])
+    if config["format"] == PNG:
+        write_pictures(jobs, output, classes=data["classes"], workers=config["workers"])
+        print(f"pictures of {len(jobs)} case(s): {output}")
+    else:
+        page = write_report(jobs, output, classes=data["classes"], workers=config["workers"])
+        print(f"{len(jobs)} case(s), {page.stat().st_size / 1e6:.1f} MB: {page}")
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Job:
     image: Path
     prediction: Path | None
     truth: Path | None
+    told: Path | None = None  # where the run's report would lie: the prediction's folder
 
 
 def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None, *, label_name: str) -> list[Job]:
@@ -62,8 +74,9 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
         found = path / inside if path is not None and path.is_dir() else path
         return found if found is not None and found.is_file() else None
 
+    told = prediction if prediction.is_dir() else prediction.parent
     jobs = [
-        Job(name, path, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"))
+        Job(name, path, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"), told)
         for name, path in images.items()
     ]
     if all(job.prediction is None for job in jobs):
@@ -73,37 +86,81 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     return jobs
 
 
-def report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str]) -> Path:
-    """Draw every case and write the page.
+def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int = 1) -> Path:
+    """Write the page of all cases; one that cannot be read is named on it and at the end, and the others go on.
 
     Args:
         classes: of the truth's data set, `data.classes`; they decide what is scored.
+        workers: processes.
 
     Returns:
         The path of `index.html`.
 
     Raises:
-        KitsError: a file cannot be read, or a prediction has another size than its image.
+        KitsError: a case could not be read; the page of the others is written.
     """
-    from tqdm import tqdm
+    from kits.parallel import map_cases
+    from kits.pictures import missing_entry, run_of, write_page
 
-    from kits.io import write_text
-
-    sections = [draw(job, output, classes) for job in tqdm(jobs, desc="report", unit="case")]
+    calls = [(job, tuple(classes)) for job in jobs]
+    found = map_cases(page_entry, calls, workers=workers, desc="report", catch=(KitsError,))
     page = output / "index.html"
-    write_text(page, PAGE.format(body="\n".join(sections)))
+    entries: list[Entry] = []
+    errors: list[str] = []
+    for job, entry in zip(jobs, found, strict=True):
+        if isinstance(entry, Exception):
+            errors.append(str(entry))
+            entries.append(missing_entry(job.name, run_of(output, job.name), str(entry)))
+        else:
+            entries.append(entry)
+    write_page(page, entries)
+    _refuse(errors, len(jobs), f"; the page of the others is {page}")
     return page
 
 
-def draw(job: Job, output: Path, classes: Sequence[str]) -> str:
-    """Draw one case; its section of the page."""
+def write_pictures(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int = 1) -> None:
+    """Write `CASE_slices.png` and `CASE_surface.png` of every case with a prediction.
+
+    Raises:
+        KitsError: a case could not be read; the pictures of the others are written.
+    """
+    from kits.parallel import map_cases
+
+    drawn = [(job, tuple(classes), output) for job in jobs if job.prediction is not None]
+    found = map_cases(draw, drawn, workers=workers, desc="report", catch=(KitsError,))
+    _refuse([str(result) for result in found if isinstance(result, Exception)], len(drawn), "")
+
+
+def page_entry(job: Job, classes: Sequence[str]) -> Entry:
+    """What the page holds of one case."""
+    from kits.pictures import Run, entry_of, missing_entry, run_of
+
+    name = job.name if job.prediction is None else job.prediction.name.removesuffix(".gz").removesuffix(".nii")
+    run = Run() if job.told is None else run_of(job.told, name)
+    return missing_entry(job.name, run) if job.prediction is None else entry_of(read_scene(job, classes), run)
+
+
+def draw(job: Job, classes: Sequence[str], output: Path) -> None:
+    """Write the pictures of one case."""
+    from kits.pictures import save, slices_figure, surface_figure
+
+    scene = read_scene(job, classes)
+    save(slices_figure(scene), output / f"{job.name}_slices.png")
+    save(surface_figure(scene), output / f"{job.name}_surface.png")
+
+
+def read_scene(job: Job, classes: Sequence[str]) -> Scene:
+    """The arrays of a case that has a prediction, and its scores where there is a truth.
+
+    Raises:
+        KitsError: a file cannot be read, or a label map has another size than the image.
+    """
     from kits.io import read_labels, read_volume
     from kits.labels import CLASSES, regions_of
     from kits.metrics import score_case
-    from kits.pictures import Scene, save, slices_figure, surface_figure
+    from kits.pictures import Scene
 
-    if job.prediction is None:
-        return f"<h2>{html.escape(job.name)}: no prediction</h2>"
+    assert job.prediction is not None
     volume = read_volume(job.image)
     allowed = {job.truth: range(len(classes)), job.prediction: range(len(CLASSES))}  # a prediction may know more than the truth
     labels = {path: read_labels(path, allowed=known).array for path, known in allowed.items() if path is not None}
@@ -114,31 +171,12 @@ def draw(job: Job, output: Path, classes: Sequence[str]) -> str:
             )
     truth = labels[job.truth] if job.truth is not None else None
     scores = {} if truth is None else score_case(labels[job.prediction], truth, regions_of(classes))
-    scene = Scene(job.name, volume.array, labels[job.prediction], truth, volume.spacing, scores)
-    names = f"{job.name}_slices.png", f"{job.name}_surface.png"
-    for name, figure in zip(names, (slices_figure(scene), surface_figure(scene)), strict=True):
-        save(figure, output / name)
-    headings = html.escape("; ".join(scene.headings))
-    pictures = "\n".join(f'<img src="{html.escape(name, quote=True)}" alt="{html.escape(name, quote=True)}">' for name in names)
-    return f"<h2>{headings}</h2>\n{pictures}"
+    return Scene(job.name, volume.array, labels[job.prediction], truth, volume.spacing, scores)
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Kidneys and kidney tumors</title>
-<style>
-body {{ background: #101214; color: #e8e8e8; font-family: sans-serif; margin: 2em auto; max-width: 1500px; }}
-h2 {{ font-size: 1.1em; font-weight: normal; margin-top: 2.5em; }}
-img {{ display: block; max-width: 100%; margin-bottom: 0.5em; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+def _refuse(errors: Sequence[str], count: int, rest: str) -> None:
+    if errors:
+        raise KitsError(f"{len(errors)} of {count} cases could not be drawn, the first: {errors[0]}{rest}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,23 @@
-"""Pictures of a case as Figures: slices of the CT with the outlines on it, and the surfaces of what was found.
+"""Pictures of cases: a page of many, and as Figures slices of the CT with the outlines on it and the surfaces of what was found.
 
 Orientation is the radiologist's: axial planes from below, the patient's right on the left of the picture; all to scale in mm.
 """
 
+from kits.pictures.page import Entry, entry_of, missing_entry, write_page
+from kits.pictures.runs import Run, run_of
 from kits.pictures.scene import Scene, save
 from kits.pictures.slices import slices_figure
 from kits.pictures.surface import surface_figure
 
-__all__ = ["Scene", "save", "slices_figure", "surface_figure"]
+__all__ = [
+    "Entry",
+    "Run",
+    "Scene",
+    "entry_of",
+    "missing_entry",
+    "run_of",
+    "save",
+    "slices_figure",
+    "surface_figure",
+    "write_page",
+]

@@ -62,9 +62,12 @@ def slices_figure(scene: Scene) -> Figure:
 
 
 def focus_point(scene: Scene) -> tuple[int, int, int]:
-    """The voxel (z, y, x) whose three planes cut most of the tumor, or of the kidneys; the middle where there is neither."""
-    for labels in scene.maps:
-        for tumor in (True, False):
+    """The voxel (z, y, x) whose three planes cut most of the tumor that was found, or else of the missed one, or of the kidneys.
+
+    The middle where there is nothing.
+    """
+    for tumor in (True, False):
+        for labels in scene.maps:
             mask = labels == TUMOR if tumor else labels != BACKGROUND
             window = bounding_slices(mask)
             if window is not None:
