@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,24 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         raise KitsError(explain(str(error), name, arguments)) from error
 
 
+@contextmanager
+def composing() -> Iterator[None]:
+    """Where Hydra composes; inside its own job, where it is ready already, too."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            yield
+
+
+def checked(name: str, overrides: list[str]) -> dict[str, Any]:
+    """As `compose`."""
+    return compose(name, overrides)
+
+
 def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     """The plain configuration of `conf/<name>.yaml` under these overrides.
 
@@ -93,7 +112,7 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = spelled_out(name, overrides)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with composing():
         try:
             return plain(hydra.compose(name, overrides=overrides))
         except (HydraException, OmegaConfBaseException) as error:

@@ -6,13 +6,26 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
-ENTRY_POINTS = {"cli", "prepare", "train", "predict", "evaluate", "report", "phantom", "bench", "demo", "download"}
+ENTRY_POINTS = {
+    "cli",
+    "prepare",
+    "train",
+    "predict",
+    "evaluate",
+    "report",
+    "phantom",
+    "bench",
+    "demo",
+    "download",
+    "pipeline",
+    "crossval",
+}
 FLOORS = {
     **dict.fromkeys(("__init__", "errors", "labels"), -1),  # the ground itself: names and the exception
     **dict.fromkeys(("volume", "intensity", "config", "parallel"), 0),
     **dict.fromkeys(("io", "roi", "metrics", "postprocess", "models", "losses"), 1),
     **dict.fromkeys(("data", "inference"), 2),
-    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches"), 3),
+    **dict.fromkeys(("checkpoint", "segmenter", "stages", "callbacks", "pictures", "benches", "steps"), 3),
     **dict.fromkeys(ENTRY_POINTS, 4),
 }
 # The checkpoint's format is what the stages write and the segmenter reads: rooms of one floor that need one another.
