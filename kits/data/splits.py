@@ -15,6 +15,8 @@ from kits.data.cache import digest
 from kits.errors import KitsError
 from kits.io import write_json
 
+# The subset of every case.
+ALL = "all"
 # KiTS19's 210 labelled cases, of which the paper takes a fixed number (section 3), less a few that one may exclude.
 WHOLE_SET = 200
 RENEW = "delete the file or add split.renew=true to draw it again"
@@ -45,11 +47,13 @@ class Split:
         return "fold0" in self.parts
 
     def subset(self, name: str, fold: int | None) -> list[str]:
-        """The ids of `train` or `validation`; of folds, validation is `fold` and train all the others.
+        """The ids of `train` or `validation`; of folds, validation is `fold` and train all the others. `all` is every case.
 
         Raises:
             KitsError: no such subset; or a fold is chosen where there is none, none where there are some, or an unknown one.
         """
+        if name == ALL and fold is None:
+            return self.cases
         subsets = self._of_fold(fold) if self.has_folds else self.parts
         if fold is not None and not self.has_folds:
             raise KitsError(

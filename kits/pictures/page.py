@@ -77,7 +77,9 @@ def entry_of(scene: Scene, run: Run) -> Entry:
 
 def missing_entry(name: str, run: Run, error: str | None = None) -> Entry:
     """A case without a prediction, or whose files cannot be read."""
-    return Entry({"name": name, "scores": {}, "volumes": {}, "doubts": [error or run.error or "no prediction"], "missing": True}, None)
+    return Entry(
+        {"name": name, "scores": {}, "volumes": {}, "doubts": [error or run.error or "no prediction"], "missing": True}, None
+    )
 
 
 def write_page(path: Path, entries: Sequence[Entry]) -> None:

@@ -1,0 +1,30 @@
+"""`python -m kits.crossval stage=coarse|fine data.root=DIR output=DIR`: every fold trained, every case predicted out of fold."""
+
+import sys
+from typing import Any
+
+from kits.cli import checked, command, compose
+
+# Keys of conf/crossval.yaml, and the steps that may stand before a key.
+OWN = ("output", "coarse", "overwrite", "bootstrap", "overrides")
+STEPS = ("prepare", "predict", "evaluate")
+
+
+def main() -> None:
+    """Let Hydra read what is this command's own, and the rest as the steps' overrides."""
+    from kits.steps.command_line import gathered
+
+    sys.argv[1:] = gathered(sys.argv[1:], OWN, STEPS, rest="train")
+    run()
+
+
+@command("crossval")
+def run(config: dict[str, Any]) -> None:
+    """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
+    from kits.steps.folds import run_folds
+
+    run_folds(config, compose, check=checked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""`python -m kits.pipeline experiment=STUDY data.root=DIR output=DIR`: both stages from the data to the report."""
+
+import sys
+from typing import Any
+
+from kits.cli import checked, choices_of, command, compose
+
+# Keys of conf/pipeline.yaml, and the steps that may stand before a key.
+OWN = ("experiment", "output", "input", "truth", "overwrite", "overrides")
+STEPS = ("prepare", "coarse", "fine", "predict", "evaluate", "report")
+
+
+def main() -> None:
+    """Let Hydra read what is this command's own, and the rest as the steps' overrides."""
+    from kits.steps.command_line import gathered
+
+    sys.argv[1:] = gathered(sys.argv[1:], OWN, STEPS, rest="train")
+    run()
+
+
+@command("pipeline")
+def run(config: dict[str, Any]) -> None:
+    """Prepare, train coarse and fine, predict, evaluate and report, each step only where its result is not up to date."""
+    from kits.steps.two_stages import run_two_stages
+
+    run_two_stages(config, choices_of("experiment"), compose, check=checked)
+
+
+if __name__ == "__main__":
+    main()
