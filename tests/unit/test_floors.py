@@ -12,7 +12,10 @@ ROOMS = {
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
     3: "checkpoint segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage completion steps",
-    4: "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard pipeline crossval",
+    4: (
+        "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
+        " pipeline crossval export"
+    ),
     5: "api",
     6: "__init__",  # the door for Python: what it offers is imported from `api` when it is asked for
 }
