@@ -33,7 +33,7 @@ def command(
 
     Args:
         instead: gives the whole configuration for some command lines, and None for those that are composed from `conf`.
-        multirun: the module whose `sweep(overrides)` answers to -m and --multirun in place of Hydra.
+        multirun: the module whose `sweep(overrides)`, with `conf/sweep.yaml`, answers to -m and --multirun in place of Hydra.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -41,12 +41,13 @@ def command(
             try:
                 load_environment()
                 arguments = sys.argv[1:]
-                if answer := ask(name, task.__doc__, arguments):
+                overrides = [argument for argument in arguments if argument not in MULTIRUN]
+                several = multirun and overrides != arguments
+                if answer := ask("sweep" if several else name, task.__doc__, arguments):
                     print(answer, flush=True)
                     return
-                overrides = [argument for argument in arguments if argument not in MULTIRUN]
-                if multirun and overrides != arguments and not any(override.startswith("-") for override in overrides):
-                    import_module(multirun).sweep(overrides)
+                if several and not any(override.startswith("-") for override in overrides):
+                    import_module(str(multirun)).sweep(overrides)
                     return
                 given = instead(arguments) if instead else None
                 if given is not None:
@@ -208,8 +209,8 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
 
 
 def commands() -> list[str]:
-    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name."""
-    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base"}
+    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name; sweeps are `train -m`."""
+    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base", "sweep"}
     return sorted({"bench" if name.startswith("bench_") else name for name in files})
 
 

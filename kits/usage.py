@@ -18,7 +18,7 @@ KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#]*?))?(?: *# (?
 GROUP_FLAGS = {
     "--help GROUP": "what the choices of a group are, e.g. --help loss",
     "--help group=choice": "every key and its value under these choices, e.g. --help stage=coarse",
-    "-m": "run once for each of several values: key=a,b,c",
+    "-m": "run once for each of several values: key=a,b,c; -m --help says more",
 }
 FLAGS = {
     "--cfg job": "print the configuration that would run, and stop",

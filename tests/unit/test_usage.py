@@ -10,6 +10,7 @@ import pytest
 from kits.benches.startup import measure
 from kits.cli import ask, commands, conf_dir
 from kits.errors import KitsError
+from kits.train import main
 
 
 def completed(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -32,22 +33,24 @@ def test_help_names_usage_groups_choices_keys_and_examples() -> None:
     ):
         assert line in text.splitlines()
     assert "python -m kits.train stage=coarse data.cache=cache" in text
-    for group in (path.name for path in conf_dir().iterdir() if path.is_dir()):
+    for group in (path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "measures"):
         assert f"  {group} " in text, "a group that help does not name"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"))
 def test_every_command_has_help_of_readable_width(name: str) -> None:
     text = str(ask(name, "What it does.", ["-h"]))
-    assert f"usage: python -m kits.{name.replace('bench_', 'bench ')}" in text
+    called = {"sweep": "train -m"}.get(name, name.replace("bench_", "bench "))
+    assert f"usage: python -m kits.{called}" in text
     assert max(map(len, text.splitlines())) <= 150
     assert "???" not in text
 
 
 def test_needed_keys_are_marked_and_nested_ones_are_named() -> None:
     text = str(ask("predict", "Write label maps.", ["--help"]))
-    assert "  coarse=            (needed) " in text
-    assert "  split.source=null  " in text
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert lines["coarse="].split()[1] == "(needed)"
+    assert lines["split.source=null"].index("`") == lines["coarse="].index("(")
 
 
 def test_help_of_a_group_explains_its_choices_and_of_a_choice_shows_every_key() -> None:
@@ -56,6 +59,15 @@ def test_help_of_a_group_explains_its_choices_and_of_a_choice_shows_every_key() 
     assert "model:\n  name: unet3d" in str(ask("train", None, ["--help", "stage=coarse"]))
     with pytest.raises(KitsError, match=r"--help lss: no such group; did you mean loss\?; take one of augmentation"):
         ask("train", None, ["--help", "lss"])
+
+
+def test_help_with_m_is_of_sweeps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["kits.train", "-m", "--help"])
+    main()
+    said = capsys.readouterr().out
+    assert said.startswith("usage: python -m kits.train -m")
+    assert "  sweep.jobs=1 " in said
+    assert "sweep" not in commands(), "no command of its own"
 
 
 def test_hydras_own_flags_are_left_to_it() -> None:
