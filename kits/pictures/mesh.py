@@ -63,5 +63,4 @@ def mesh_of(mask: np.ndarray, window: Window, spacing: Spacing) -> Mesh | None:
         grid_mm *= 1.05 * (len(triangles) / MOST_TRIANGLES) ** 0.5
         vertices, triangles, _, _ = marching_cubes(surface_field(mask, spacing, grid_mm), LEVEL, allow_degenerate=False)
     corner = [part.start * step - EDGE_MM for part, step in zip(window, spacing, strict=True)]
-    # From (z, y, x) to (x, y, z), which turns the triangles inside out: they are turned back.
-    return Mesh(((vertices + 0.5) * grid_mm + corner)[:, ::-1].astype(np.float32), triangles[:, ::-1])
+    return Mesh(((vertices + 0.5) * grid_mm + corner)[:, ::-1].astype(np.float32), triangles)

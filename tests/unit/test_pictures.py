@@ -19,7 +19,7 @@ from kits.pictures import Scene, save, slices_figure, surface_figure
 from kits.pictures.scene import COLORS
 from kits.pictures.slices import body_window, detail_slices, draw_plane, focus_point
 from kits.pictures.surface import EDGE_MM, GRID_MM, render, surface_field
-from kits.report import Job, find_jobs, report
+from kits.report import Job, find_jobs, write_pictures, write_report
 
 SPACING = (5.0, 1.0, 0.8)
 
@@ -131,16 +131,17 @@ def test_the_surface_shows_prediction_and_truth_side_by_side(truth: bool, tmp_pa
     assert ((pixels[..., 2] - pixels[..., 0]) > 0.3).sum() > 1000  # blue of the kidneys
 
 
-def test_a_report_of_a_tree_has_pictures_and_a_page(kits_tree: Path, tmp_path: Path) -> None:
+def test_a_report_of_a_tree_is_one_page_and_with_png_pictures(kits_tree: Path, tmp_path: Path) -> None:
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
     jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
-    page = report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
-    written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["case_00000_slices.png", "case_00000_surface.png", "index.html"]
-    assert 'src="case_00000_slices.png"' in page
-    assert "composite 1.000" in page
-    assert "case_00001: no prediction" in page
+    page = write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
+    assert '"composite":1.0' in page.read_text()
+    assert "no prediction" in page.read_text()
+    write_pictures(jobs, tmp_path / "pictures", classes=KITS19_CLASSES)
+    written = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert written == ["case_00000_slices.png", "case_00000_surface.png"]
 
 
 def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) -> None:
@@ -148,8 +149,8 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     write_volume(tmp_path / "scan.nii.gz", volume.array, volume.grid)
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
     jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
-    assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None)]
-    assert "scan:   nothing found" in report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
+    assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, tmp_path)]
+    assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
@@ -170,9 +171,13 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     labels = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     half = labels.array[:, ::2]
     write_labels(tmp_path / "half.nii.gz", half, replace(labels.grid, size=(20, 32, 64)))
-    job = Job("case_00000", kits_tree / "case_00000" / "imaging.nii.gz", tmp_path / "half.nii.gz", None)
-    with pytest.raises(KitsError, match="not one case"):
-        report([job], tmp_path / "out", classes=KITS19_CLASSES)
+    image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
+    jobs = [Job("odd", image, tmp_path / "half.nii.gz", None), Job("good", image, label, None)]
+    with pytest.raises(KitsError, match="1 of 2 cases could not be drawn.*not one case"):
+        write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES)
+    page = (tmp_path / "out" / "index.html").read_text()  # the other case goes on
+    assert "not one case" in page
+    assert 'id="view-1"' in page
 
 
 def cystic(prediction: bool) -> Scene:

@@ -1,0 +1,187 @@
+"""What the page holds, read back from the file; what it does in a browser is in test_page_in_browser.py."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kits.metrics import score_case
+from kits.pictures import Run, Scene, entry_of, missing_entry, run_of, write_page
+from kits.pictures.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
+from kits.pictures.runs import doubts_of
+from kits.pictures.stack import MOST_VOXELS, factors_of, stack_of
+from kits.roi import Box
+from tests.conftest import ellipsoid
+
+SPACING = (5.0, 1.0, 0.8)
+
+
+def scene(name: str = "case_00007", truth: bool = True) -> Scene:
+    """Two kidneys of 90 to 100 mL and a tumor in the left one; the truth lies two voxels farther to the left."""
+    labels = np.zeros((26, 70, 160), np.uint8)
+    for x in (40, 120):
+        labels[ellipsoid(labels.shape, (13, 35, x), (9, 18, 28))] = 1
+    labels[ellipsoid(labels.shape, (15, 30, 128), (3, 8, 8))] = 2
+    hu = np.where(labels > 0, 150, 30).astype(np.int16)
+    hu[:, :4], hu[:, 66:] = -1000, -1000
+    true = np.roll(labels, 2, axis=2) if truth else None
+    return Scene(name, hu, labels, true, SPACING, {} if true is None else score_case(labels, true))
+
+
+def block(page: str, name: str) -> dict[str, object]:
+    """A JSON block of a page."""
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page)
+    assert found
+    return json.loads(found[1])
+
+
+def unpacked(numbers: np.ndarray) -> np.ndarray:
+    """What the page's script makes of differences that wrap at 16 bits."""
+    return np.cumsum(numbers.astype(np.int64), axis=-1) & 0xFFFF
+
+
+def test_a_surface_keeps_size_and_place_and_faces_outward() -> None:
+    radius, center = 22.0, (55.0, 80.0, 60.0)
+    z, y, x = np.ogrid[:22, :160, :150]
+    mask = sum(((g + 0.5) * s - c) ** 2 for g, s, c in zip((z, y, x), SPACING, center, strict=True)) < radius**2
+    mesh = mesh_of(mask[4:, 10:, 5:], (slice(4, 22), slice(10, 160), slice(5, 150)), SPACING)
+    assert mesh is not None
+    away = mesh.vertices - np.array(center[::-1])
+    np.testing.assert_allclose(away.mean(axis=0), 0, atol=0.5)
+    np.testing.assert_allclose(np.linalg.norm(away, axis=1), radius, atol=2.5)
+    corners = mesh.vertices[mesh.triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert ((normals * (corners.mean(axis=1) - np.array(center[::-1]))).sum(axis=1) > 0).mean() > 0.99
+    enclosed = (corners[:, 0] * np.cross(corners[:, 1], corners[:, 2])).sum() / 6
+    assert enclosed == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.05)
+
+
+def test_a_packed_surface_is_read_back() -> None:
+    mesh = mesh_of(ellipsoid((14, 40, 40), (7, 20, 20), (5, 12, 12)), (slice(0, 14), slice(0, 40), slice(0, 40)), SPACING)
+    assert mesh is not None
+    numbers = np.frombuffer(mesh.packed(), "<u2")
+    vertices = unpacked(numbers[: mesh.vertices.size].reshape(3, -1)).astype(np.int16).T * STEP_MM
+    np.testing.assert_allclose(vertices, mesh.vertices, atol=STEP_MM)
+    np.testing.assert_array_equal(unpacked(numbers[mesh.vertices.size :]).reshape(-1, 3), mesh.triangles)
+
+
+def test_few_triangles_however_rough_and_a_speck_is_still_shown() -> None:
+    rough = np.random.default_rng(0).random((40, 60, 60)) > 0.5
+    window = slice(0, 40), slice(0, 60), slice(0, 60)
+    mesh = mesh_of(rough, window, (2.0, 2.0, 2.0))
+    assert mesh is not None
+    assert len(mesh.triangles) < 2 * MOST_TRIANGLES
+    speck = np.zeros((40, 60, 60), bool)
+    assert mesh_of(speck, window, SPACING) is None
+    speck[20:22, 30:32, 30:32] = True
+    assert mesh_of(speck, window, SPACING) is not None
+
+
+def test_the_stack_holds_the_labels_of_its_place_and_the_window_of_gray() -> None:
+    shown = scene()
+    stack = stack_of(shown)
+    z, y, x = (tuple(np.array(stack.gray.shape) // 2) + np.array([0, 0, 3])).tolist()
+    at = tuple(s + p * f + f // 2 for s, p, f in zip(stack.start, (z, y, x), stack.factors, strict=True))
+    assert stack.labels[z, y, x] == shown.prediction[at] + 16 * shown.truth[at]
+    assert set(np.unique(stack.labels & 15)) == {0, 1, 2}
+    assert set(np.unique(stack.labels >> 4)) == {0, 1, 2}
+    kidney = (stack.labels == 17).nonzero()
+    assert stack.gray[kidney].mean() == pytest.approx((150 + 160) / 400 * 255, abs=2)
+    picture = np.asarray(Image.open(BytesIO(stack.mosaic())).convert("L"))
+    height, width = stack.gray.shape[1:]
+    row, column = divmod(z, stack.columns)
+    tile = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    assert abs(tile.astype(int) - stack.gray[z]).mean() < 6
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((1059, 512, 512), (0.5, 0.44, 0.44)), ((3, 9, 9), (5.0, 1.0, 1.0))])
+def test_a_stack_is_never_too_large(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+    factors = factors_of(tuple(slice(0, n) for n in shape), spacing)  # type: ignore[arg-type]
+    assert 1 <= np.prod([n // f for n, f in zip(shape, factors, strict=True)]) <= MOST_VOXELS
+
+
+def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None:
+    run = Run([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5}, ["touches the border"])
+    write_page(tmp_path / "index.html", [entry_of(scene(), run), missing_entry("case_00008", Run())])
+    page = (tmp_path / "index.html").read_text()
+    assert "{{" not in page.partition("<script>")[0]
+    ours = page[: page.rindex("<script>")]  # the last script is plotly
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", re.sub(r"<script>.*?</script>", "", ours, flags=re.DOTALL))
+    first, second = block(page, "header")["cases"]  # type: ignore[misc]
+    assert first["scores"]["kidney"] == pytest.approx(score_case(scene().prediction, scene().truth)["kidney"])
+    assert first["volumes"]["prediction"]["tumor"] == pytest.approx(np.count_nonzero(scene().prediction == 2) * 0.004)
+    assert first["doubts"] == ["touches the border"]
+    assert second["missing"]
+    view = block(page, "view-0")
+    assert view["boxes"] == [[[1, 10, 10], [20, 60, 60]]]
+    content = gzip.decompress(base64.b64decode(view["content"]))  # type: ignore[arg-type]
+    meshes = sum(6 * (mesh["vertices"] + mesh["triangles"]) for mesh in view["meshes"])  # type: ignore[attr-defined]
+    assert len(content) == meshes + np.prod(view["shape"])  # type: ignore[call-overload]
+    assert 'id="view-1"' not in page
+
+
+def test_a_name_cannot_leave_its_place(tmp_path: Path) -> None:
+    name = "</script><img src=x onerror=alert(1)>{{plotly}}"
+    write_page(tmp_path / "index.html", [missing_entry(name, Run(error=name))])
+    page = (tmp_path / "index.html").read_text()
+    assert "<img" not in page[: page.rindex("<script>")]
+    assert block(page, "header")["cases"][0]["name"] == name  # type: ignore[index]
+    assert "script-src 'sha256-" in page
+
+
+OLD = {"case_00001": {"boxes": [[[0, 0, 0], [1, 2, 3]]], "warnings": ["odd"], "seconds": {"read": 1}}}
+NEW = {"cases": {"case_00001": {**OLD["case_00001"], "parts": []}}, "failed": {"case_00002": {"error": "no file"}}}
+
+
+def test_the_report_of_a_run_is_read_in_its_older_and_newer_form(tmp_path: Path) -> None:
+    for content, judged in ((OLD, False), (NEW, True)):
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        assert run_of(tmp_path, "case_00001") == Run([Box((0, 0, 0), (1, 2, 3))], {"read": 1.0}, ["odd"], judged)
+    assert run_of(tmp_path, "case_00002").error == "no file"
+    assert run_of(tmp_path, "case_00003") == Run()
+    (tmp_path / "scan.json").write_text(json.dumps(OLD["case_00001"]))
+    assert run_of(tmp_path, "scan").warnings == ["odd"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"case_00001": 3}', '{"cases": []}', '{"failed": 1, "cases": {"case_00001": {}}}'])
+def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    assert run_of(tmp_path, "case_00001") == Run()
+
+
+def test_a_damaged_report_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"case_00001": {"boxes": [[1]], "seconds": {}}}')
+    assert run_of(tmp_path, "case_00001").warnings == ["the run's report of this case is damaged"]
+
+
+def without(values: Sequence[int], x: slice) -> Scene:
+    """The scene with these labels taken out of a part of the columns."""
+    whole = scene(truth=False)
+    labels = whole.prediction.copy()
+    part = labels[:, :, x]
+    part[np.isin(part, values)] = 0
+    return replace(whole, prediction=labels)
+
+
+def test_doubts_of_the_labels() -> None:
+    whole = scene(truth=False)
+    assert doubts_of(whole, Run()) == []
+    assert doubts_of(without((1, 2), slice(0, 80)), Run()) == ["1 kidneys (regions of 20 mL or more)"]
+    assert doubts_of(without((1, 2), slice(None)), Run()) == ["nothing found"]
+    assert doubts_of(without((1, 2), slice(0, 80)), Run(judged=True)) == []  # the run has looked itself
+    cut = replace(whole, hu=whole.hu[10:], prediction=whole.prediction[10:])
+    assert "reaches the first slice of the scan" in doubts_of(cut, Run())
+    small = replace(whole, spacing=(2.5, 1.0, 0.8))
+    assert sum("without its tumors" in doubt for doubt in doubts_of(small, Run())) == 2
+
+
