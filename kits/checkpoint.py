@@ -60,7 +60,7 @@ def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
             " it needs another version of this project"
         )
     if stage is not None and config["stage"] != stage:
-        raise KitsError(f"{path}: a network of the {config['stage']} stage, given as {stage}=; are the two swapped?")
+        raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
 
 
 def convert(path: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: trained networks as ONNX files, which kits.predict takes in their place."""
+"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as ONNX files, for kits.predict."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ def main(config: dict[str, Any]) -> None:
     Raises:
         KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
     """
-    from kits.exported import SUFFIX, export_network, require_onnx
+    from kits.exported import SUFFIX, export_network, require_libraries
     from kits.io import make_folder
 
     given = {stage: Path(config[stage]) for stage in ("coarse", "fine") if config[stage]}
     if not given:
         raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
-    require_onnx()
+    require_libraries("onnx", "onnxruntime", "onnxscript")
     folder = Path(config["output"])
     make_folder(folder, "output")
     for stage, checkpoint in given.items():

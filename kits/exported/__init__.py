@@ -4,7 +4,7 @@ A file is a graph of ONNX's own operators and, in its metadata, the plain config
 can name no code.
 """
 
-from kits.exported.files import SUFFIX, is_exported, require_onnx
+from kits.exported.files import SUFFIX, is_exported, require_libraries
 from kits.exported.network import ExportedNetwork, load_member, own_way, refuse_options
 from kits.exported.writing import export_network
 
@@ -16,5 +16,5 @@ __all__ = [
     "load_member",
     "own_way",
     "refuse_options",
-    "require_onnx",
+    "require_libraries",
 ]

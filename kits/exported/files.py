@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,13 @@ def is_exported(path: Path | str) -> bool:
     return Path(path).suffix.lower() == SUFFIX
 
 
-def require_onnx() -> None:
+def require_libraries(*names: str) -> None:
     """Raise KitsError where a library of the extra is not installed."""
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise KitsError(f"ONNX: {error.name} is not installed; pip install 'kits[export]'") from error
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise KitsError(f"ONNX: {name} is not installed; pip install 'kits[export]'") from error
 
 
 def to_metadata(config: Mapping[str, Any], network: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kits.checkpoint import load_network
 from kits.config import one_line
 from kits.errors import KitsError
-from kits.exported.files import LOGITS, SOURCES, VOLUME, is_exported, read_file, require_onnx
+from kits.exported.files import LOGITS, SOURCES, VOLUME, is_exported, read_file, require_libraries
 from kits.inference.fallback import is_out_of_memory
 from kits.models.layers import check_in_plane
 
@@ -86,7 +86,7 @@ def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, dict[str, An
     Raises:
         KitsError: `read_file` refuses the file, or onnxruntime does or is not installed.
     """
-    require_onnx()
+    require_libraries("onnx", "onnxruntime")
     content, config = read_file(path, stage)
     network = config["network"]
     return (ExportedSources if network["sources"] else ExportedNetwork)(path, content, network), config

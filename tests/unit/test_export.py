@@ -166,7 +166,7 @@ def test_what_is_no_exported_network_is_refused_in_one_line(files: dict[str, Pat
 def test_a_backend_refuses_files_of_the_other(files: dict[str, Path], tmp_path: Path) -> None:
     scan = write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz"
     pair = [f"coarse={files['coarse']}", f"fine={files['fine.onnx']}", f"input={scan}", f"output={tmp_path / 'x.nii.gz'}"]
-    with pytest.raises(KitsError, match="backend=onnx: .*coarse.ckpt is no .onnx file"):
+    with pytest.raises(KitsError, match=r"backend=onnx: .*coarse.ckpt is no .onnx file"):
         run(*pair, "backend=onnx")
     with pytest.raises(KitsError, match=r"backend=torch: .*fine.onnx is an exported network"):
         run(*pair, "backend=torch")

@@ -11,14 +11,16 @@ ROOMS = {
     0: "volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
-    3: "checkpoint segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage completion exported",
+    3: "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
+    " completion",
     4: "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard export",
     5: "api __init__",  # the door for Python: what it offers is imported when it is asked for
 }
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
-# Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported file repeats, completion
-# offers what the checks allow, metrics.csv is where a resumed run goes on, and a bench measures the rooms beside it.
+# Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
+# file repeats, completion offers what the checks allow, metrics.csv is where a resumed run goes on, a bench measures the rooms
+# beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
