@@ -44,12 +44,23 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
     content = read_project(path)
     config = content["hyper_parameters"]
     written = config["kits_format"]
-    if written != FORMAT:
-        way = f"convert it: python -m kits.convert {path}" if written in UPGRADES else "it needs another version of this project"
-        raise KitsError(f"{path}: written in format {written}, this version reads {FORMAT}; {way}")
+    if written in UPGRADES:
+        raise KitsError(
+            f"{path}: written in format {written}, this version reads {FORMAT}; convert it: python -m kits.convert {path}"
+        )
+    check_config(path, config, stage)
+    return content
+
+
+def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
+    """Raise KitsError unless a file's configuration is of this version's format and, where one is given, of that stage."""
+    if config["kits_format"] != FORMAT:
+        raise KitsError(
+            f"{path}: written in format {config['kits_format']}, this version reads {FORMAT};"
+            " it needs another version of this project"
+        )
     if stage is not None and config["stage"] != stage:
         raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
-    return content
 
 
 def convert(path: Path) -> tuple[int, int]:

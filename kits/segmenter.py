@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kits.checkpoint import load_network
 from kits.errors import KitsError
+from kits.exported import load_member, own_way, refuse_options
 from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
 from kits.inference.boxes import FULL, paste_labels, read_boxes
 from kits.inference.ensembles import agreed, limit_slices
@@ -81,6 +81,7 @@ class Segmenter:
         self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
         if self.options.precision == "16" and device.type == "cpu":
             raise KitsError("precision=16: is for a GPU; take bf16 or 32 on the CPU")
+        refuse_options([*coarse, *fine], self.options)
         precision, mirror = self.options.precision, self.options.mirror
         self.coarse = Members(coarse, precision, mirror)
         self.fine = Members(fine, precision, mirror, self.options.outputs)
@@ -100,15 +101,17 @@ class Segmenter:
     ) -> Segmenter:
         """Load the checkpoints of both stages, one or several that are averaged, onto a device (`auto`: a GPU if there is one).
 
+        Files that end in .onnx are networks that kits.export wrote: they compute on the CPU, by onnxruntime.
+
         Raises:
             KitsError: a file is no checkpoint of that stage, those of a stage differ in their settings, or the device cannot be
                 used.
         """
-        target = pick_device(device)
+        given = {"coarse": paths_of(coarse), "fine": paths_of(fine)}
+        target = pick_device(own_way([*given["coarse"], *given["fine"]], device))
         loaded: dict[str, tuple[list[nn.Module], list[dict[str, Any]]]] = {}
-        for stage, given in (("coarse", coarse), ("fine", fine)):
-            paths = [given] if isinstance(given, Path | str) else given
-            pairs = [load_network(Path(path), stage, target) for path in paths]
+        for stage, paths in given.items():
+            pairs = [load_member(path, stage, target) for path in paths]
             loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
         return cls(*loaded["coarse"], *loaded["fine"], target, options)
 
@@ -187,6 +190,11 @@ class Segmenter:
             "uncertainty": dict(zip(UNCERTAINTIES, maps("uncertainty", 1 / FULL), strict=False)),
             "sources": maps("sources", 1),
         }
+
+
+def paths_of(given: Path | str | Sequence[Path | str]) -> list[Path]:
+    """One path or several as a list."""
+    return [Path(path) for path in ([given] if isinstance(given, Path | str) else given)]
 
 
 def pick_device(name: str) -> torch.device:

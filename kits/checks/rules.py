@@ -120,6 +120,7 @@ RULES: dict[str, Rule] = {
     "overwrite": SWITCH,
     "workers": COUNT,
     "subset": one_of("train", "validation"),
+    "backend": one_of("auto", "torch", "onnx"),
     "training": one_of(*TRAININGS),
     "parallel_weight": LENGTH,
     "staged_shares": listed(number(least=0, below=1), 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,12 @@ def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmente
     Raises:
         KitsError: one is no checkpoint of its stage, or the device or a setting cannot be used.
     """
+    from kits.exported import own_way
     from kits.segmenter import Options, Segmenter
 
+    files = {stage: checkpoints(config, stage) for stage in ("coarse", "fine")}
+    given = [*files["coarse"], *files["fine"]]
+    check_backend(config["backend"], given)
     options = Options(
         **{name: config[name] for name in SETTINGS if name != "precision"},
         precision=str(config["precision"]),
@@ -48,7 +52,19 @@ def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmente
         outputs=tuple(name for name in save if name != LABELS),
         refuse_implausible=not config["allow_implausible"],
     )
-    return Segmenter.load(checkpoints(config, "coarse"), checkpoints(config, "fine"), own_device(config["device"]), options)
+    device = own_way(given, config["device"])
+    return Segmenter.load(files["coarse"], files["fine"], own_device(device), options)
+
+
+def check_backend(backend: str, paths: Sequence[Path | str]) -> None:
+    """Raise KitsError where a file is not of the backend that is asked for; `auto` takes either, by the ending of its name."""
+    from kits.exported import SUFFIX, is_exported
+
+    for path in paths:
+        if backend == "onnx" and not is_exported(path):
+            raise KitsError(f"backend=onnx: {path} is no {SUFFIX} file; python -m kits.export writes one of a checkpoint")
+        if backend == "torch" and is_exported(path):
+            raise KitsError(f"backend=torch: {path} is an exported network; give the checkpoint, or leave backend out")
 
 
 def own_device(name: str) -> str:

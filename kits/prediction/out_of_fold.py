@@ -19,22 +19,24 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     """
     from tqdm import tqdm
 
-    from kits.checkpoint import load_network
     from kits.data.boxes import choose_checkpoints, write_boxes
     from kits.data.cache import file_digest
     from kits.data.index import case_ids, find_images
+    from kits.exported import load_member, own_way
+    from kits.prediction.engine import check_backend
     from kits.segmenter import pick_device
     from kits.sharding import choose_shard
 
     if choose_shard(config["shard"], config["shards"])[1] > 1:
         raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
     paths = [config["coarse"]] if isinstance(config["coarse"], str) else config["coarse"]
+    check_backend(config["backend"], paths)
     source, output = Path(config["input"]), Path(config["output"])
     if source.is_file():
         raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
     images = find_images(source, case_ids(config["cases"]))
-    device = pick_device(config["device"])
-    networks = {str(path): load_network(Path(path), "coarse", device) for path in paths}
+    device = pick_device(own_way(paths, config["device"]))
+    networks = {str(path): load_member(Path(path), "coarse", device) for path in paths}
     trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
     chosen = choose_checkpoints(images, trained_on)
     cases, failed = {}, []

@@ -11,7 +11,10 @@ ROOMS = {
     0: "volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
-    3: "checkpoint segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage completion steps",
+    3: (
+        "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
+        " completion steps"
+    ),
     4: (
         "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
         " pipeline crossval export"
@@ -21,13 +24,18 @@ ROOMS = {
 }
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
-# Rooms of one floor that need one another: the checkpoint's format is what the stages write and the segmenter reads, completion
-# offers what the checks allow, metrics.csv is where a resumed run goes on, and a bench measures the rooms beside it.
+# Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
+# file repeats, completion offers what the checks allow, metrics.csv is where a resumed run goes on, a bench measures the rooms
+# beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
     ("prediction", "segmenter"),
     ("prediction", "checkpoint"),
+    ("prediction", "exported"),
+    ("segmenter", "exported"),
+    ("exported", "checkpoint"),
+    ("exported", "checks"),
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
     ("tracking", "runs"),
@@ -49,6 +57,9 @@ LIBRARIES = {
     "torchio": {"benches"},
     "nnunetv2": {"benches"},
     "dynamic_network_architectures": {"benches"},
+    "onnx": {"exported"},
+    "onnxruntime": {"exported"},
+    "onnxscript": {"exported"},
 }
 
 

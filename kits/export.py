@@ -1,0 +1,34 @@
+"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as ONNX files, for kits.predict."""
+
+from pathlib import Path
+from typing import Any
+
+from kits.cli import command
+from kits.errors import KitsError
+
+
+@command("export")
+def main(config: dict[str, Any]) -> None:
+    """Write coarse.onnx and fine.onnx, each with the configuration that prediction needs, and compare them with torch.
+
+    Raises:
+        KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
+    """
+    from kits.exported import SUFFIX, export_network, require_libraries
+    from kits.io import make_folder
+
+    given = {stage: Path(config[stage]) for stage in ("coarse", "fine") if config[stage]}
+    if not given:
+        raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
+    require_libraries("onnx", "onnxruntime", "onnxscript")
+    folder = Path(config["output"])
+    make_folder(folder, "output")
+    for stage, checkpoint in given.items():
+        path = folder / f"{stage}{SUFFIX}"
+        difference = export_network(checkpoint, stage, path)
+        size = path.stat().st_size / 2**20
+        print(f"{path}: {size:.1f} MiB, logits within {difference:.1g} of torch's", flush=True)
+
+
+if __name__ == "__main__":
+    main()

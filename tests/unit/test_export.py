@@ -1,0 +1,198 @@
+"""Exported networks give what their checkpoints give, and no file can bring more than numbers and plain settings."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import kits
+from kits.checkpoint import load_network
+from kits.errors import KitsError
+from kits.exported import export_network, load_member
+from kits.exported.files import METADATA, to_metadata
+from kits.exported.network import load_exported
+from kits.exported.writing import TOLERANCE
+from tests.conftest import kidney_pair, write_case
+from tests.predicting import run, write_checkpoint
+
+# A depth of levels that needs slices to be repeated, and a depth module with a loop and a shift.
+OVERRIDES = {"coarse": [], "fine": ["model.operator=tsm", "model.gate=true", "model.slices_at_once=2"]}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of each stage, and its export beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    found = {}
+    for stage, overrides in OVERRIDES.items():
+        found[stage] = write_checkpoint(folder / f"{stage}.ckpt", stage, *overrides)
+        found[f"{stage}.onnx"] = folder / f"{stage}.onnx"
+        assert export_network(found[stage], stage, folder / f"{stage}.onnx") <= TOLERANCE
+    assert sorted(path.name for path in folder.iterdir()) == ["coarse.ckpt", "coarse.onnx", "fine.ckpt", "fine.onnx"]
+    return found
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (1, 6, 2, 5), (3, 7, 4, 1)])
+def test_logits_are_those_of_torch_at_any_size(files: dict[str, Path], stage: str, size: tuple[int, ...]) -> None:
+    network, config = load_network(files[stage], stage, "cpu")
+    exported, told = load_member(files[f"{stage}.onnx"], stage, "cpu")
+    batch, slices, rows, columns = size
+    volume = torch.rand(batch, 1, slices, rows * network.in_plane_multiple, columns * network.in_plane_multiple) * 2 - 1
+    with torch.no_grad():
+        expected = network(volume)
+    np.testing.assert_allclose(exported(volume), expected, atol=TOLERANCE, rtol=0)
+    assert expected.abs().max() > 100 * TOLERANCE
+    for group in set(told) - {"network"}:
+        known = told[group]
+        assert known == ({key: config[group][key] for key in known} if isinstance(known, dict) else config.get(group))
+
+
+def test_the_command_and_a_case_give_the_same_labels(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kits import export
+
+    monkeypatch.setattr("sys.argv", ["kits.export", f"fine={files['fine']}", f"output={tmp_path / 'written'}"])
+    export.main()
+    assert "fine.onnx" in capsys.readouterr().out
+    fine = tmp_path / "written" / "fine.onnx"
+    scan = write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz"
+    for name, pair in (
+        ("torch", [f"coarse={files['coarse']}", f"fine={files['fine']}"]),
+        ("onnx", [f"coarse={files['coarse.onnx']}", f"fine={fine}", "backend=onnx"]),
+    ):
+        run(*pair, f"input={scan}", f"output={tmp_path / f'{name}.nii.gz'}", "mirror=true")
+    assert (tmp_path / "onnx.nii.gz").read_bytes() == (tmp_path / "torch.nii.gz").read_bytes()
+    assert json.loads((tmp_path / "onnx.json").read_text())
+
+
+def test_an_ensemble_may_mix_both_kinds_and_sources_disagree_alike(files: dict[str, Path], tmp_path: Path) -> None:
+    volume = kits.read(write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz")
+    options: dict[str, Any] = {"device": "cpu", "outputs": ("probabilities", "uncertainty", "sources")}
+    other = write_checkpoint(tmp_path / "other.ckpt", "fine", seed=1)
+    for rest in ([], [other]):
+        ours = kits.load(files["coarse"], [files["fine"], *rest], **options).segment(volume)
+        theirs = kits.load(files["coarse.onnx"], [files["fine.onnx"], *rest], **options).segment(volume)
+        assert ours.labels.any()
+        np.testing.assert_array_equal(theirs.labels, ours.labels)
+        for name in ("entropy", "mutual_information"):
+            difference = theirs.uncertainty[name].whole().astype(int) - ours.uncertainty[name].whole()
+            assert abs(difference).max() <= 1
+        assert len(theirs.sources) == len(ours.sources) == 1 + len(rest)
+
+
+def changed(path: Path, to: Path, change: Callable[[onnx.ModelProto, dict[str, Any]], None]) -> Path:
+    """A copy of an exported file with something else in it."""
+    model = onnx.load(path)
+    entry = next(one for one in model.metadata_props if one.key == METADATA)
+    config = json.loads(entry.value)
+    change(model, config)
+    entry.value = json.dumps(config)
+    onnx.save(model, to)
+    return to
+
+
+def set_key(group: str, key: str, value: Any) -> Callable[[onnx.ModelProto, dict[str, Any]], None]:
+    def change(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+        (config[group] if group else config)[key] = value
+
+    return change
+
+
+def outside(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+
+
+def foreign_operator(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    model.graph.node[0].domain = "com.somebody"
+
+
+CHANGES: Mapping[str, tuple[Callable[[onnx.ModelProto, dict[str, Any]], None], str]] = {
+    "target": (set_key("roi", "_target_", "os.system"), "has the key roi._target_"),
+    "callable": (set_key("", "callbacks", {"name": "os.system"}), "has the key callbacks.name"),
+    "value": (set_key("data", "window_hu", "os.system"), "says data.window_hu=os.system"),
+    "lacking": (lambda _, config: config["roi"].pop("margin_mm"), "lacks roi.margin_mm"),
+    "format": (set_key("", "kits_format", 99), "written in format 99"),
+    "stage": (set_key("", "stage", ["coarse"]), "cannot be read"),
+    "outside": (outside, "in other files"),
+    "operator": (foreign_operator, "com.somebody"),
+    "rewired": (lambda model, _: model.graph.output.pop(), "its graph goes from volume to $"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_edited_file_is_refused(files: dict[str, Path], tmp_path: Path, name: str) -> None:
+    change, words = CHANGES[name]
+    path = changed(files["coarse.onnx"], tmp_path / "edited.onnx", change)
+    with pytest.raises(KitsError, match=words.removesuffix("$")) as caught:
+        load_exported(path, "coarse")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_what_is_no_exported_network_is_refused_in_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+    whole = files["fine.onnx"].read_bytes()
+    for name, content in {"text": b"no network" * 9, "empty": b"", "cut": whole[: len(whole) // 2]}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [value])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "other.onnx")
+    coarse = files["coarse.onnx"]
+    for fine, options, words in (
+        (tmp_path / "missing.onnx", {}, "no such file"),
+        (tmp_path / "text.onnx", {}, "not an ONNX file"),
+        (tmp_path / "empty.onnx", {}, "not an ONNX file"),
+        (tmp_path / "cut.onnx", {}, "truncated"),
+        (tmp_path / "other.onnx", {}, "another program"),
+        (coarse, {}, "swapped"),
+        (files["fine.onnx"], {"precision": "bf16"}, "precision=bf16: exported networks"),
+        (files["fine.onnx"], {"slices_at_once": 2}, "slices_at_once: "),
+        (files["fine.onnx"], {"device": "cuda"}, "device=cuda: exported networks"),
+    ):
+        with pytest.raises(KitsError, match=words) as caught:
+            kits.load(coarse, fine, **{"device": "cpu", **options})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_backend_refuses_files_of_the_other(files: dict[str, Path], tmp_path: Path) -> None:
+    scan = write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz"
+    pair = [f"coarse={files['coarse']}", f"fine={files['fine.onnx']}", f"input={scan}", f"output={tmp_path / 'x.nii.gz'}"]
+    with pytest.raises(KitsError, match=r"backend=onnx: .*coarse.ckpt is no .onnx file"):
+        run(*pair, "backend=onnx")
+    with pytest.raises(KitsError, match=r"backend=torch: .*fine.onnx is an exported network"):
+        run(*pair, "backend=torch")
+
+
+def test_without_onnxruntime_the_extra_is_named(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(KitsError, match=r"onnxruntime is not installed; pip install 'kits\[export\]'"):
+        load_exported(files["coarse.onnx"], "coarse")
+
+
+def test_wrong_sizes_and_failures_of_memory_are_told(files: dict[str, Path]) -> None:
+    network, _ = load_exported(files["fine.onnx"], "fine")
+    with pytest.raises(KitsError, match="is not a multiple of"):
+        network(torch.zeros(1, 1, 2, 7, 8))
+
+    def fail(*arguments: Any) -> None:
+        raise Exception("Failed to allocate memory for requested buffer of size 1")
+
+    network.session = SimpleNamespace(run=fail)
+    with pytest.raises(MemoryError):
+        network(torch.zeros(1, 1, 2, 8, 8))
+
+
+def test_nothing_of_the_training_machine_is_in_a_file(files: dict[str, Path]) -> None:
+    config = torch.load(files["fine"], weights_only=True)["hyper_parameters"]
+    config["data"]["root"] = "/home/somebody"
+    assert "somebody" not in to_metadata(config, {})
+    assert str(Path(kits.__file__).parent).encode() not in files["fine.onnx"].read_bytes()
