@@ -8,14 +8,16 @@ from kits.bench import BENCHES
 from kits.bench import main as bench
 from kits.benches.bars import judge
 from kits.cli import compose
-from kits.demo import run_step
 from kits.errors import KitsError
+from kits.pipeline import OWN, STEPS
+from kits.steps.command_line import gathered
+from kits.steps.step import run_process
 
 
 def test_every_step_is_a_command_whose_overrides_compose() -> None:
     for step in compose("demo", ["output=somewhere"])["steps"]:
         name, *overrides = step.split()
-        assert compose(name, overrides)
+        assert compose(name, gathered(overrides, OWN, STEPS, rest="train") if name == "pipeline" else overrides)
 
 
 def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +34,7 @@ def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixtu
 
 def test_a_step_is_shown_as_a_reader_would_type_it_and_its_failure_ends_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KitsError, match=r"kits\.prepare ended with exit code 1"):
-        run_step("prepare data.root=nowhere")
+        run_process("prepare", ["data.root=nowhere"])
     shown = capfd.readouterr()
     assert "$ python -m kits.prepare data.root=nowhere" in shown.out
     assert shown.err.count("\n") == 1
