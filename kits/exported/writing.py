@@ -36,9 +36,10 @@ class AllOutputs(nn.Module):
         self.network = network
 
     def forward(self, volume: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if not hasattr(self.network, "all_logits"):
+        all_logits = getattr(self.network, "all_logits", None)
+        if all_logits is None:
             return self.network(volume)
-        fused, sources = self.network.all_logits(volume)
+        fused, sources = all_logits(volume)
         return fused, torch.stack(list(sources), dim=1)
 
 

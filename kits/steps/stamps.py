@@ -19,11 +19,22 @@ FORMAT = 1
 SKIP, BEGIN, GO_ON, AGAIN = "skip", "begin", "go on", "again"
 MISSING = "missing"
 # Keys that name a place, which the content of the inputs stands for.
-PLACES = ("data.root", "data.cache", "data.boxes", "run_dir", "coarse", "fine", "input", "prediction", "image", "truth", "output")
-PLACES += ("split.source", "data.split.renew", "split.renew")
+PLACES: tuple[str, ...] = (
+    "data.root",
+    "data.cache",
+    "data.boxes",
+    "run_dir",
+    "coarse",
+    "fine",
+    "input",
+    "prediction",
+    "image",
+    "truth",
+)
+PLACES += ("output", "split.source", "data.split.renew", "split.renew")
 # Keys that say how fast, on what, or with what told to whom, and leave the result what it is.
-MEANS = ("workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards", "logger")
-MEANS += ("overwrite", "resume", "callbacks.checkpoint")
+MEANS: tuple[str, ...] = ("workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards")
+MEANS += ("logger", "overwrite", "resume", "callbacks.checkpoint")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,13 @@ from tests.unit.test_page import scene
 pytestmark = pytest.mark.slow  # the browser draws surfaces in software
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Software rendering, so that a machine without a screen or a GPU draws the surfaces too.
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 BUSY_MS = 120_000  # a machine with other work parses plotly slowly
 EVIL = "<img src=x onerror=document.title='evil'>"
 

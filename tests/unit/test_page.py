@@ -153,7 +153,9 @@ def test_the_report_of_a_run_is_read_in_its_older_and_newer_form(tmp_path: Path)
     assert run_of(tmp_path, "scan").warnings == ["odd"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"case_00001": 3}', '{"cases": []}', '{"failed": 1, "cases": {"case_00001": {}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"case_00001": 3}', '{"cases": []}', '{"failed": 1, "cases": {"case_00001": {}}}']
+)
 def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "report.json").write_text(content)
     assert run_of(tmp_path, "case_00001") == Run()
@@ -183,5 +185,3 @@ def test_doubts_of_the_labels() -> None:
     assert "reaches the first slice of the scan" in doubts_of(cut, Run())
     small = replace(whole, spacing=(2.5, 1.0, 0.8))
     assert sum("without its tumors" in doubt for doubt in doubts_of(small, Run())) == 2
-
-
