@@ -35,10 +35,10 @@ def run_demo(config: dict[str, Any]) -> None:
     # The largest child; Linux counts in KiB, macOS in bytes.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
     output = Path(config["output"])
-    print(f"\nHeld-out cases, which training never saw:\n\n{(output / 'evaluation' / 'table.txt').read_text()}")
+    print(f"\nHeld-out cases, which training never saw:\n\n{(output / 'evaluation' / 'table.txt').read_text(encoding='utf-8')}")
     print(f"pictures: {output / 'report'}")
     print(f"time {minutes:.1f} min, peak memory of a step {peak:.1f} GiB\n")
-    summary = json.loads((output / "evaluation" / "summary.json").read_text())
+    summary = json.loads((output / "evaluation" / "summary.json").read_text(encoding="utf-8"))
     judge({"kidney": summary["kidney"], "tumor": summary["tumor"], "minutes": minutes}, config["bars"])
 
 

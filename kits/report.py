@@ -86,7 +86,7 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     return jobs
 
 
-def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int = 1) -> Path:
+def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int) -> Path:
     """Write the page of all cases; one that cannot be read is named on it and at the end, and the others go on.
 
     Args:
@@ -118,7 +118,7 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
     return page
 
 
-def write_pictures(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int = 1) -> None:
+def write_pictures(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], workers: int) -> None:
     """Write `CASE_slices.png` and `CASE_surface.png` of every case with a prediction.
 
     Raises:

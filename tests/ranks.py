@@ -21,7 +21,7 @@ import kits.predict
 from kits.cli import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
-from kits.stages import MODULES, StageModule
+from kits.stages import MODULES, Examined, StageModule
 from kits.train import train
 from tests.conftest import kidney_pair, write_case
 
@@ -105,15 +105,15 @@ def train_and_tell(rank: int, config: dict[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     sys.stdout = (folder / f"stdout{rank}.txt").open("w", buffering=1)
     module = MODULES[config["stage"]]
-    score = module.score
+    examine = module.examine
 
-    def told(self: StageModule, case: Any) -> dict[str, float]:
+    def told(self: StageModule, case: Any) -> Examined:
         with (folder / f"scored{rank}.txt").open("a") as stream:
             content = b"".join(tensor.numpy().tobytes() for tensor in self.state_dict().values())
             stream.write(f"{case.id} {self.current_epoch} {hashlib.sha256(content).hexdigest()}\n")
-        return score(self, case)
+        return examine(self, case)
 
-    module.score = told  # type: ignore[method-assign]
+    module.examine = told  # type: ignore[method-assign]
     train(config)
 
 
@@ -124,7 +124,7 @@ def score_again(rank: int, config: dict[str, Any]) -> None:
     module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])
     module.eval()
     with torch.no_grad():
-        scores = {case.id: module.score(case) for case in KitsDataModule(config).cases["validation"]}
+        scores = {case.id: module.examine(case).scene.scores for case in KitsDataModule(config).cases["validation"]}
     (folder / "scores.json").write_text(json.dumps(scores))
 
 

@@ -57,7 +57,7 @@ def child(task: str) -> None:
     from kits.benches.segmenters import segmenter_of
     from kits.io import read_volume, write_labels
 
-    config = json.loads(Path(task).read_text())
+    config = json.loads(Path(task).read_text(encoding="utf-8"))
     torch.set_num_threads(config["threads"])
     libraries = highest_gb()
     began = time.perf_counter()
@@ -82,6 +82,6 @@ def highest_gb() -> float:
 
     status = Path("/proc/self/status")
     if status.is_file():  # Linux counts what the parent had before exec in ru_maxrss, but not here
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

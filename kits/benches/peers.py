@@ -76,7 +76,7 @@ def score(config: dict[str, Any], folder: Path) -> int:
     """Score the predictions of a folder; how many validation cases there are."""
     split = Path(config["data"]["cache"]) / "splits.json"
     run(f"evaluate prediction={folder}/predictions truth={config['data']['root']} output={folder}/scores split={split}")
-    return len((folder / "scores" / "cases.csv").read_text().splitlines()) - 1
+    return len((folder / "scores" / "cases.csv").read_text(encoding="utf-8").splitlines()) - 1
 
 
 def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def steps(limits: list[float]) -> list[float]:
 def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
     """Positions of the cases by contrast phase, as far as the tree's `kits.json` has it."""
     record = root / "kits.json"
-    entries = json.loads(record.read_text()) if record.is_file() else []
+    entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     known = {entry["case_id"]: entry.get("painted", {}).get("phase", "not recorded") for entry in entries}
     groups: dict[str, list[int]] = {}
     for position, case_id in enumerate(ids):

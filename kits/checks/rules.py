@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
     "fold": whole(0) | NOTHING,
     "overwrite": SWITCH,
     "workers": COUNT,
-    "subset": one_of("train", "validation"),
+    "subset": one_of("train", "validation", "all"),
     "backend": one_of("auto", "torch", "onnx"),
     "training": one_of(*TRAININGS),
     "parallel_weight": LENGTH,

@@ -101,7 +101,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
         KitsError: it cannot be read, or is no such file.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["kits_boxes"] != FORMAT:
             raise ValueError(f"its format is {content['kits_boxes']}, this version reads {FORMAT}")
         if not all("trained_on" in checkpoint for checkpoint in content["checkpoints"].values()) or not content["cases"]:

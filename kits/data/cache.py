@@ -118,7 +118,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a cached case; None where it is not there whole, as after a crash of the machine."""
     try:
-        record = json.loads((folder / "record.json").read_text())
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return None

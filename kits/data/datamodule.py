@@ -176,7 +176,7 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """
     path = cache / "index.json"
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache") from error
     if index["settings"] != settings:

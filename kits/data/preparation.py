@@ -85,7 +85,7 @@ def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
     If this run is refused for another reason, such as a changed list of cases, the index stays as sound as it was.
     """
     try:
-        earlier = json.loads((cache / "index.json").read_text())["cases"]
+        earlier = json.loads((cache / "index.json").read_text(encoding="utf-8"))["cases"]
     except (OSError, ValueError, KeyError):
         return
     for result in results:

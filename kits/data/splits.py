@@ -106,7 +106,7 @@ def read_split(path: Path) -> Split:
         KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         parts = {name: [str(case) for case in ids] for name, ids in content.get("parts", content).items()}
         split = Split(path, dict(content.get("settings", {})), parts)
     except (OSError, ValueError, AttributeError, TypeError) as error:

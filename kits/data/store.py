@@ -28,7 +28,7 @@ class Folder:
 
     def __post_init__(self) -> None:
         try:
-            self.checked = json.loads(self.note.read_text())
+            self.checked = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # no note: files are read again
             self.checked = {}
 
@@ -97,7 +97,7 @@ def check_content(path: Path) -> None:
         check_file(path)
         return
     try:
-        if not isinstance(json.loads(path.read_text()), list):
+        if not isinstance(json.loads(path.read_text(encoding="utf-8")), list):
             raise ValueError("no list of records")
     except ValueError as error:
         raise KitsError(f"{path}: not the records of cases ({error}); copy it again") from error

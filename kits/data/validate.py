@@ -122,7 +122,9 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        return {str(record["case_id"]): record for record in json.loads(path.read_text()) if isinstance(record, dict)}
+        return {
+            str(record["case_id"]): record for record in json.loads(path.read_text(encoding="utf-8")) if isinstance(record, dict)
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KitsError(f"{path}: not KiTS's list of records ({error!r}); download it again or move it away") from error
 

@@ -24,7 +24,7 @@ def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[int]
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
+        stream = lock.open("w", encoding="utf-8")
     except OSError as error:
         raise KitsError(f"{key}={folder}: cannot be made ({error.strerror}); give a folder that you may write") from error
     with stream:

@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
         KitsError: the folder cannot be written.
     """
     with whole_file(path, path.suffix) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,7 +16,7 @@ _MIB = 1 << 20
 def reset_peaks(device: Any) -> None:
     """Begin to look for a new peak, on a GPU too."""
     with suppress(OSError):
-        _CLEAR.write_text("5")
+        _CLEAR.write_text("5", encoding="utf-8")
     if device.type == "cuda":
         import torch
 
@@ -38,7 +38,7 @@ def peaks(device: Any) -> dict[str, int]:
 
 def _process() -> int:
     with suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -96,7 +96,7 @@ def input_of(scan: Scan) -> dict[str, Any]:
 def read_entry(path: Path) -> dict[str, Any]:
     """A scan's part of the report; empty where there is none that can be read."""
     try:
-        entry = json.loads(path.read_text())
+        entry = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return entry if isinstance(entry, dict) else {}

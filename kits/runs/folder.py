@@ -66,7 +66,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         KitsError: it is not there or is damaged.
     """
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text())
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KitsError(
             f"resume={folder}: no run to go on with ({CONFIG} cannot be read); give a folder of kits.train"
@@ -138,6 +138,6 @@ def check_unused(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a run folder; None where there is none to read."""
     try:
-        return dict(json.loads((folder / MANIFEST).read_text()))
+        return dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None

@@ -119,7 +119,7 @@ def machine() -> dict[str, Any]:
 def processor() -> str:
     """The processor's name; Linux has it in a file only."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

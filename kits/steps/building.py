@@ -76,6 +76,10 @@ class Builder:
             inputs["boxes.json"] = Path(config["data"]["boxes"])
         return Step(name, "train", overrides, config, inputs, {f"{name}/best.ckpt": best_of(self.output / name)})
 
+    def given(self, step: str) -> Sequence[str]:
+        """The user's overrides for a step."""
+        return self.overrides.get(step, ())
+
     def preparing(self, training: Mapping[str, Any]) -> Step:
         """The cache and the split that a training's configuration asks for."""
         data = training["data"]
@@ -83,14 +87,14 @@ class Builder:
         places = [f"data.root={spelled(root)}", f"data.cache={spelled(data['cache'])}"]
         overrides = [*places, *split_overrides(data["split"])]
         overrides += self._data_as(data, PREPARED, "prepare", overrides)
-        overrides = later_wins([*overrides, *self.overrides.get("prepare", ())])
+        overrides = later_wins([*overrides, *self.given("prepare")])
         config = self.configuration("prepare", "prepare", overrides)
         outputs = {"the prepared data": cache_of(training) / "index.json", "the split": splits_of(training)}
         return Step("prepare", "prepare", overrides, config, {"data.root": Path(root)}, outputs)
 
     def predicting(self, name: str, arguments: Mapping[str, Any], outputs: Mapping[str, Path]) -> Step:
         """A prediction; its checkpoints, split file and scans are its inputs."""
-        overrides = later_wins([*assigned(arguments), *self.overrides.get("predict", ())])
+        overrides = later_wins([*assigned(arguments), *self.given("predict")])
         config = self.configuration(name, "predict", overrides)
         inputs = {"input": Path(config["input"])}
         for stage in ("coarse", "fine"):
@@ -117,7 +121,7 @@ class Builder:
         """The scores of `predictions`."""
         overrides = assigned({"prediction": self.predictions, **arguments, "output": self.evaluation})
         overrides += self._data_as(training["data"], TRUTH, "evaluate", overrides)
-        overrides = later_wins([*overrides, *self.overrides.get("evaluate", ())])
+        overrides = later_wins([*overrides, *self.given("evaluate")])
         config = self.configuration("evaluate", "evaluate", overrides)
         inputs = {"predictions": self.predictions, "truth": Path(config["truth"])}
         if config["split"]["source"] is not None:
@@ -130,7 +134,7 @@ class Builder:
         folder = self.output / "report"
         overrides = assigned({"prediction": self.predictions, **arguments, "output": folder})
         overrides += self._data_as(training["data"], TRUTH, "report", overrides)
-        overrides = later_wins([*overrides, *self.overrides.get("report", ())])
+        overrides = later_wins([*overrides, *self.given("report")])
         config = self.configuration("report", "report", overrides)
         inputs = {"predictions": self.predictions, "image": Path(config["image"])}
         if config["truth"] is not None:

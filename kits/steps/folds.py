@@ -37,7 +37,7 @@ def run_folds(config: Mapping[str, Any], compose: Composer, check: Composer) -> 
 
             table = write_coverage(plan.builder.boxes, config["bootstrap"])
         else:
-            table = (plan.builder.evaluation / "table.txt").read_text()
+            table = (plan.builder.evaluation / "table.txt").read_text(encoding="utf-8")
     if plan.stage == "coarse" or "evaluate" not in ran:
         print(f"\n{table}")
     print(plan.advice())

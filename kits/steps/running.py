@@ -80,7 +80,7 @@ def arguments_of(step: Step, todo: str) -> list[str] | None:
 def finished(run: Path) -> bool:
     """Whether a run folder's manifest says that its training came to its end."""
     try:
-        return bool(json.loads((run / MANIFEST).read_text()).get("finished"))
+        return bool(json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("finished"))
     except (OSError, ValueError, AttributeError):
         return False
 

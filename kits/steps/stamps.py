@@ -141,7 +141,7 @@ def fingerprint(path: Path, without: Path) -> str:
 def read_stamp(path: Path) -> Stamp | None:
     """The stamp in a file; None where there is none that can be read."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("kits_step") != FORMAT:
             return None
         return Stamp(**content)

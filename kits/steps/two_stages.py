@@ -32,7 +32,7 @@ def run_two_stages(config: Mapping[str, Any], recipes: list[str], compose: Compo
         ran = {step.name for step in plan.steps() if runner.run(step)}
     table = plan.builder.evaluation / "table.txt"
     if plan.truth is not None and "evaluate" not in ran:
-        print(f"\n{table.read_text()}")
+        print(f"\n{table.read_text(encoding='utf-8')}")
     print(f"\n{'nothing had to run' if not ran else 'done'}; scores: {table.parent}, pictures: {output / 'report'}")
 
 

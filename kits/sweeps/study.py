@@ -27,7 +27,7 @@ def same_sweep(folder: Path, search: str, fixed: list[str], swept: list[str]) ->
         "swept": sorted(swept),
     }
     try:
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         before = now
     except ValueError as error:

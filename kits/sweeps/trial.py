@@ -58,7 +58,7 @@ class Trial:
 def read_record(run_dir: Path) -> dict[str, Any] | None:
     """The record of the trial in a run folder; None where there is none."""
     try:
-        record = json.loads((run_dir / RECORD).read_text())
+        record = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -107,7 +107,7 @@ def begin(trial: Trial) -> None:
 def manifest_of(trial: Trial) -> dict[str, Any]:
     """What the training has noted about itself; empty where it has not come so far."""
     try:
-        return dict(json.loads((trial.run_dir / "manifest.json").read_text()))
+        return dict(json.loads((trial.run_dir / "manifest.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -132,7 +132,7 @@ def wait(process: subprocess.Popen[bytes], trial: Trial) -> tuple[Any, dict[str,
                 process.returncode = os.waitstatus_to_exitcode(status)
                 return usage, stopped
             if not stopped and stop.exists():
-                stopped = {"status": stop.read_text(), "error": ""}
+                stopped = {"status": stop.read_text(encoding="utf-8"), "error": ""}
                 deadline = time.monotonic() + trial.grace_seconds
                 signal_group(process, signal.SIGTERM)
             if time.monotonic() > deadline:
@@ -166,7 +166,7 @@ def last_error(log: Path, code: int) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", most likely for want of memory" if name == "SIGKILL" else "")
     # Progress bars go back to the start of their line.
-    lines = [line.strip() for line in re.split(r"[\r\n]+", log.read_text(errors="replace")) if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace")) if line.strip()]
     own = [line.removeprefix("kits.train: ") for line in lines if line.startswith("kits.train: ")]
     return one_line((own or lines or [f"exit code {code}"])[-1])
 

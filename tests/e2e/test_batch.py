@@ -56,7 +56,7 @@ def test_a_batch_with_damaged_files_finishes_lists_them_and_changes_no_good_resu
     assert mixed.returncode == 1
     assert "Traceback" not in mixed.stderr + mixed.stdout
     assert f"{len(bad)} of {COUNT} inputs could not be segmented" in mixed.stderr.splitlines()[-1]
-    report = json.loads((tmp_path / "mixed_out" / "report.json").read_text())
+    report = json.loads((tmp_path / "mixed_out" / "report.json").read_text(encoding="utf-8"))
     assert sorted(Path(entry["input"]).name for entry in report["failed"].values()) == bad
     assert not [entry for entry in report["failed"].values() if "unexpected" in entry["error"]]
     results = sorted(path.name for path in (tmp_path / "mixed_out").glob("*.nii.gz"))

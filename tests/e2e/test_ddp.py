@@ -52,7 +52,7 @@ def curve(run: Path) -> np.ndarray:
 
 def scored(run: Path) -> list[tuple[str, ...]]:
     """(case, epoch, network) of every scoring by any process."""
-    return [tuple(line.split()) for path in run.glob("scored*.txt") for line in path.read_text().splitlines()]
+    return [tuple(line.split()) for path in run.glob("scored*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_loss_curve_is_that_of_one_process_with_the_same_global_batch(
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_every_case_is_scored_once_an_epoch_by_the_same_network(folder_of: Callable[[str], Path], name: str) -> None:
-    cases = sorted(json.loads((folder_of(name) / "manifest.json").read_text())["split"]["validation"])
+    cases = sorted(json.loads((folder_of(name) / "manifest.json").read_text(encoding="utf-8"))["split"]["validation"])
     assert len(cases) == 3  # no multiple of two processes, and fewer than four
     found = scored(folder_of(name))
     for epoch in "012":
@@ -80,7 +80,7 @@ def test_every_case_is_scored_once_an_epoch_by_the_same_network(folder_of: Calla
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_logged_scores_are_those_of_one_process_exactly(folder_of: Callable[[str], Path], name: str) -> None:
-    alone = json.loads((folder_of(name) / "scores.json").read_text())
+    alone = json.loads((folder_of(name) / "scores.json").read_text(encoding="utf-8"))
     best = max((row for row in rows(folder_of(name)) if row["val/score"]), key=lambda row: float(row["val/score"]))
     for score in next(iter(alone.values())):
         expected = fmean(of_case[score] for of_case in alone.values())
@@ -89,13 +89,13 @@ def test_the_logged_scores_are_those_of_one_process_exactly(folder_of: Callable[
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_only_the_first_process_prints_and_writes(folder_of: Callable[[str], Path], name: str) -> None:
-    said = [(folder_of(name) / f"stdout{rank}.txt").read_text() for rank in range(PROCESSES[name])]
+    said = [(folder_of(name) / f"stdout{rank}.txt").read_text(encoding="utf-8") for rank in range(PROCESSES[name])]
     assert f"3 training and 3 validation cases, {PROCESSES[name]} processes" in said[0]
     assert "best val/score" in said[0]
     assert not any(said[1:])
     assert len([row for row in rows(folder_of(name)) if row["val/score"]]) == 3
     kept = {path.name for path in (folder_of(name)).iterdir() if path.suffix in (".ckpt", ".csv", ".json")}
-    assert kept == {"best.ckpt", "last.ckpt", "manifest.json", "metrics.csv", "scores.json"}
+    assert kept == {"best.ckpt", "last.ckpt", "cases.csv", "confusion.csv", "manifest.json", "metrics.csv", "scores.json"}
 
 
 @pytest.mark.slow
@@ -104,6 +104,6 @@ def test_each_case_is_predicted_once(folder_of: Callable[[str], Path]) -> None:
     cases = {path.name for path in (folder / "tree").iterdir()}
     output = folder / "predicted"
     assert {path.name.removesuffix(".nii.gz") for path in output.glob("*.nii.gz")} == cases
-    told = [set(json.loads((output / f"report_{rank}_of_2.json").read_text())) for rank in range(2)]
+    told = [set(json.loads((output / f"report_{rank}_of_2.json").read_text(encoding="utf-8"))) for rank in range(2)]
     assert told[0] | told[1] == cases
     assert len(told[0]) == len(told[1]) == len(cases) / 2

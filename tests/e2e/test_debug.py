@@ -44,7 +44,7 @@ def test_overfit_learns_one_case_and_a_plateau_lowers_the_rate(common: list[str]
     plateau = ["scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-12", "scheduler.min_lr=0"]
     size = ["sampling.batch_size=1", "sampling.patches_per_epoch=1", "trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
     train(checked("train", [*common, "debug=overfit", *plateau, *size, f"run_dir={tmp_path / 'run'}"]))
-    split = json.loads((tmp_path / "run" / "manifest.json").read_text())["split"]
+    split = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["split"]
     assert split["train"] == split["validation"]
     assert len(split["train"]) == 1
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)

@@ -57,9 +57,9 @@ def fine(folder: Path, tree: Path, boxes: Path, *overrides: str) -> dict:
 
 
 def test_every_case_is_boxed_by_the_checkpoint_that_never_saw_it(folder: Path, kits_tree: Path) -> None:
-    content = json.loads((folder / "oof" / "boxes.json").read_text())
+    content = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))
     assert sorted(content["cases"]) == CASES
-    parts = json.loads((folder / "cache" / "splits.json").read_text())["parts"]
+    parts = json.loads((folder / "cache" / "splits.json").read_text(encoding="utf-8"))["parts"]
     for fold, held_out in enumerate((parts["fold0"], parts["fold1"])):
         path = str(folder / f"coarse{fold}" / "best.ckpt")
         assert content["checkpoints"][path]["trained_on"] == parts[f"fold{1 - fold}"]
@@ -74,7 +74,7 @@ def test_every_case_is_boxed_by_the_checkpoint_that_never_saw_it(folder: Path, k
 def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder: Path, kits_tree: Path) -> None:
     from kits.checkpoint import load_network
 
-    found = json.loads((folder / "oof" / "boxes.json").read_text())["cases"]["case_00001"]
+    found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]["case_00001"]
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
     network, config = load_network(Path(found["checkpoint"]), "coarse", "cpu")
     boxes, _ = find_boxes(network, config, volume, torch.device("cpu"))
@@ -85,7 +85,7 @@ def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder:
 
 def test_the_fine_stage_trains_and_validates_on_them(folder: Path, kits_tree: Path) -> None:
     config = fine(folder, kits_tree, folder / "oof" / "boxes.json", f"run_dir={folder}/fine0", "trainer.max_epochs=1")
-    found = json.loads((folder / "oof" / "boxes.json").read_text())["cases"]
+    found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]
     data = KitsDataModule(config)
     for case in [*data.cases["train"], *data.cases["validation"]]:
         assert case.boxes == [to_voxels(corners, case.spacing) for corners in found[case.id]["boxes_mm"]]
@@ -95,7 +95,7 @@ def test_the_fine_stage_trains_and_validates_on_them(folder: Path, kits_tree: Pa
 
 
 def test_boxes_that_leak_or_do_not_belong_are_refused_in_one_line(folder: Path, kits_tree: Path, tmp_path: Path) -> None:
-    content = json.loads((folder / "oof" / "boxes.json").read_text())
+    content = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))
     used = content["cases"]["case_00002"]["checkpoint"]
 
     def refusal(damage: Callable[[dict], object]) -> str:
@@ -171,7 +171,7 @@ def test_an_empty_coarse_mask_is_recorded_and_a_damaged_case_is_named(folder: Pa
     broken.write_bytes(broken.read_bytes()[:2000])
     with pytest.raises(KitsError, match=r"1 of 2 inputs could not be read.*case_00006"):
         predict_out_of_fold(prediction(folder, tmp_path / "tree", f"coarse={tmp_path}/blind.ckpt", f"output={tmp_path}"))
-    cases = json.loads((tmp_path / "boxes.json").read_text())["cases"]
+    cases = json.loads((tmp_path / "boxes.json").read_text(encoding="utf-8"))["cases"]
     assert list(cases) == ["case_00005"]
     assert "found no region" in cases["case_00005"]["warnings"][0]
     assert len(cases["case_00005"]["boxes_mm"]) == 1

@@ -50,9 +50,9 @@ def test_the_second_run_skips_all_and_a_changed_step_runs_again_with_those_after
     arguments = two_stages(kits_tree, output)
     first = verdicts(run("pipeline", *arguments))
     assert first == dict.fromkeys(("prepare", "coarse", "fine", "predict", "evaluate", "report"), "runs")
-    split = json.loads((output / "cache" / "splits.json").read_text())["parts"]
+    split = json.loads((output / "cache" / "splits.json").read_text(encoding="utf-8"))["parts"]
     assert [path.name for path in (output / "predictions").glob("*.nii.gz")] == [f"{split['validation'][0]}.nii.gz"]
-    assert json.loads((output / "evaluation" / "summary.json").read_text())["cases"] == 1
+    assert json.loads((output / "evaluation" / "summary.json").read_text(encoding="utf-8"))["cases"] == 1
     assert (output / "report" / "index.html").is_file()
 
     again = run("pipeline", *arguments)
@@ -86,13 +86,13 @@ def test_a_killed_training_goes_on(kits_tree: Path, tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "SIGTERM during kits.train; the same command goes on from there" in said
-    before = json.loads((output / "coarse" / "manifest.json").read_text())
+    before = json.loads((output / "coarse" / "manifest.json").read_text(encoding="utf-8"))
     assert not before["finished"]
 
     # The rest of the 400 epochs would take minutes: it is enough that the run goes on where it was.
     process = subprocess.Popen(call, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while time.monotonic() < deadline + 300 and process.poll() is None:
-        manifest = json.loads((output / "coarse" / "manifest.json").read_text())
+        manifest = json.loads((output / "coarse" / "manifest.json").read_text(encoding="utf-8"))
         if "resumed" in manifest:
             break
         time.sleep(0.2)
@@ -100,7 +100,7 @@ def test_a_killed_training_goes_on(kits_tree: Path, tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=120)
     assert verdicts(said) == {"prepare": "up to date", "coarse": "goes on, because it was interrupted"}
     assert f"$ python -m kits.train resume={output / 'coarse'}" in said
-    after = json.loads((output / "coarse" / "manifest.json").read_text())
+    after = json.loads((output / "coarse" / "manifest.json").read_text(encoding="utf-8"))
     assert after["resumed"][0]["epoch"] >= 1 or after["resumed"][0]["batches"] >= 1
     assert after["steps"] >= before["steps"]
 
@@ -110,21 +110,21 @@ def test_every_case_is_predicted_out_of_fold_and_the_folds_make_an_ensemble(kits
     coarse = ["stage=coarse", *common, *overrides(COARSE, "")]
     said = run("crossval", *coarse)
     assert list(verdicts(said)) == ["prepare", "coarse0", "coarse1", "boxes"]
-    assert "case_00003" in (tmp_path / "boxes" / "table.txt").read_text()
-    assert len(json.loads((tmp_path / "boxes" / "boxes.json").read_text())["cases"]) == 4
+    assert "case_00003" in (tmp_path / "boxes" / "table.txt").read_text(encoding="utf-8")
+    assert len(json.loads((tmp_path / "boxes" / "boxes.json").read_text(encoding="utf-8"))["cases"]) == 4
     assert set(verdicts(run("crossval", *coarse)).values()) == {"up to date"}
 
     said = run("crossval", "stage=fine", "data.roi=oof", *common, *overrides(FINE, ""))
     assert list(verdicts(said)) == ["prepare", "fine0", "fine1", "predict0", "predict1", "evaluate"]
-    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
     assert summary["cases"] == 4
     assert "missing" not in summary
     assert {"mean", "low", "high"} <= set(summary["columns"]["kidney"])
     for fold in (0, 1):
-        manifest = json.loads((tmp_path / f"fine{fold}" / "manifest.json").read_text())
+        manifest = json.loads((tmp_path / f"fine{fold}" / "manifest.json").read_text(encoding="utf-8"))
         assert (
             manifest["split"]["validation"]
-            == json.loads((tmp_path / "cache" / "splits.json").read_text())["parts"][f"fold{fold}"]
+            == json.loads((tmp_path / "cache" / "splits.json").read_text(encoding="utf-8"))["parts"][f"fold{fold}"]
         )
 
     ensemble = [word for word in said.splitlines()[-1].replace("'", "").split() if word.startswith(("coarse=", "fine="))]

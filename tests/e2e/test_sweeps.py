@@ -32,7 +32,7 @@ def common(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
 
 def table(folder: Path) -> dict[str, dict[str, str]]:
     """The rows of sweep.csv by trial."""
-    return {row["trial"]: row for row in csv.DictReader((folder / "sweep.csv").read_text().splitlines())}
+    return {row["trial"]: row for row in csv.DictReader((folder / "sweep.csv").read_text(encoding="utf-8").splitlines())}
 
 
 def wait_for(condition) -> None:
@@ -100,7 +100,7 @@ def test_a_killed_sweep_is_not_started_again_beside_the_trial_that_it_left(commo
     process = started(arguments)
     wait_for((tmp_path / "seed-0" / "metrics.csv").exists)
     children = Path(f"/proc/{process.pid}/task").glob("*/children")
-    orphans = [int(pid) for path in children for pid in path.read_text().split()]
+    orphans = [int(pid) for path in children for pid in path.read_text(encoding="utf-8").split()]
     process.kill()
     process.communicate()
     try:
@@ -161,7 +161,7 @@ def test_a_slurm_sweep_submits_a_job_a_trial_with_its_gpu_and_partition(
     monkeypatch.setenv("SLURM_FAKE", str(tools))
     options = ["sweep=slurm", "sweep.parameters.partition=gpu", "sweep.parameters.mem_gb=32", "sweep.poll_seconds=0.5"]
     sweep([*common, *options, "seed=0,1", f"sweep.dir={folder}"])
-    scripts = [path.read_text() for path in tools.glob("*.sh")]
+    scripts = [path.read_text(encoding="utf-8") for path in tools.glob("*.sh")]
     assert len(scripts) == 2
     for script in scripts:
         for flag in (

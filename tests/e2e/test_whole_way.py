@@ -68,9 +68,9 @@ def runs(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_folder_tells_how_it_was_made(runs: Path) -> None:
     for stage in ("coarse", "fine"):
         assert {path.name for path in (runs / stage).iterdir()} >= {"best.ckpt", "last.ckpt", "metrics.csv", "manifest.json"}
-        manifest = json.loads((runs / stage / "manifest.json").read_text())
+        manifest = json.loads((runs / stage / "manifest.json").read_text(encoding="utf-8"))
         assert len(manifest["split"]["train"]) == 3
-        assert manifest["data_hash"] == json.loads((runs / "cache" / "index.json").read_text())["data_hash"]
+        assert manifest["data_hash"] == json.loads((runs / "cache" / "index.json").read_text(encoding="utf-8"))["data_hash"]
         assert manifest["seconds"] > 0
         with (runs / stage / "metrics.csv").open() as stream:
             scores = [row["val/score"] for row in csv.DictReader(stream) if row["val/score"]]
@@ -102,7 +102,7 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
     assert image.shape == result.shape
     assert set(np.unique(np.asarray(result.dataobj))) <= {0, 1, 2}
 
-    report = json.loads((tmp_path / "predictions" / "report.json").read_text())["cases"]["case_00077"]
+    report = json.loads((tmp_path / "predictions" / "report.json").read_text(encoding="utf-8"))["cases"]["case_00077"]
     assert report["boxes"]
     assert set(report["seconds"]) == {"read", "coarse", "fine", "postprocess", "write"}
 
@@ -116,7 +116,7 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
         classes=KITS19_CLASSES,
         **{key: compose("evaluate", ["prediction=x", "truth=x", "output=x"])[key] for key in ("measures", "bootstrap")},
     )
-    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
     assert summary["cases"] == 1
     assert summary["kidney"] > 0.7, "two epochs on ellipsoids of 180 HU in fat find them"
     assert summary["composite"] == pytest.approx((summary["kidney"] + summary["tumor"]) / 2)

@@ -108,7 +108,7 @@ def test_each_wrong_scan_is_one_line_and_the_sound_one_is_segmented(checkpoints:
     expected = damage(tmp_path / "in")
     with pytest.raises(KitsError, match=rf"^{len(expected)} of {len(expected) + 1} inputs could not be segmented, the first: "):
         run(*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert list(report["cases"]) == ["whole"]
     assert sorted(report["failed"]) == sorted(expected)
     for name, words in expected.items():
@@ -124,7 +124,7 @@ def test_each_wrong_scan_is_one_line_and_the_sound_one_is_segmented(checkpoints:
 def test_implausible_scans_are_segmented_on_demand_with_a_warning(checkpoints: list[str], tmp_path: Path) -> None:
     nifti(tmp_path / "in" / "offset.nii.gz", HU + 1024)
     run(*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "allow_implausible=true")
-    (warning, *_) = json.loads((tmp_path / "out" / "report.json").read_text())["cases"]["offset"]["warnings"]
+    (warning, *_) = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["cases"]["offset"]["warnings"]
     assert "offset of -1024 is missing" in warning
 
 
@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
     done = sorted(path.name.removesuffix(".nii.gz") for path in out.glob("*.nii.gz"))
     assert f"interrupted; {len(done)} of 12 inputs are finished, and the same command goes on with the others" in said
     assert 2 <= len(done) < 12
-    assert sorted(json.loads((out / "report.json").read_text())["cases"]) == done
+    assert sorted(json.loads((out / "report.json").read_text(encoding="utf-8"))["cases"]) == done
     assert not list(out.rglob(".*"))
     first = {name: (out / f"{name}.nii.gz").stat().st_mtime_ns for name in done}
     run(*arguments)

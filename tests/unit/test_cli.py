@@ -17,7 +17,7 @@ REQUIRED = re.compile(r"^([\w.]+): \?\?\?", re.MULTILINE)
 
 def required(name: str) -> list[str]:
     """`key=x` for every mandatory key of a command, and a stage where one is needed."""
-    keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text())
+    keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
     return [f"{key}=x" for key in keys] + (["stage=coarse"] if name in ("train", "sweep") else [])
 
 
@@ -135,8 +135,8 @@ def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_the_example_environment_names_every_variable_that_is_read() -> None:
-    read = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"oc\.env:(\w+)", path.read_text())}
-    example = (CONF.parent / ".env.example").read_text()
+    read = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"oc\.env:(\w+)", path.read_text(encoding="utf-8"))}
+    example = (CONF.parent / ".env.example").read_text(encoding="utf-8")
     assert read
     assert {"WANDB_PROJECT", "KITS_DATA"} <= read
     ours = {name for name in read if not name.startswith("SLURM_")}  # which a cluster sets for its jobs

@@ -160,7 +160,7 @@ def test_a_four_class_checkpoint_writes_cysts_and_their_volume(
     predict(*checkpoints, f"input={tree}", "cases=0", f"output={tmp_path / 'out'}")
     labels = read_labels(tmp_path / "out" / "case_00000.nii.gz", allowed=(0, 3)).array
     assert (labels == 3).any()
-    volumes = json.loads((tmp_path / "out" / "report.json").read_text())["cases"]["case_00000"]["volumes_ml"]
+    volumes = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["cases"]["case_00000"]["volumes_ml"]
     found = round(float((labels == 3).sum()) * 4.0 * 1.5 * 1.5 / 1000, 2)
     assert volumes == {"kidney": found, "tumor": 0, "cyst": found}
 
@@ -214,14 +214,14 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
     options = {key: config["data"][key] for key in ("label_name", "classes")}
     options |= {key: config[key] for key in ("measures", "bootstrap")}
     table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=["case_00000"], workers=1, **options)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["kidney"] == summary["tumor"] == summary["composite"] == 1
     assert summary.get("cyst") == {"truth": 0, "prediction": None, "both": 1}[knows]
     if knows == "truth":  # the tumor's voxels of the masses are found, the cyst's are not
         tumor, cyst = ((labels == label).sum() for label in (2, 3))
         assert summary["masses"] == pytest.approx(2 * tumor / (2 * tumor + cyst))
     assert ("cyst" in table) == ("cyst" in summary)
-    header = (tmp_path / "out" / "cases.csv").read_text().splitlines()[0]
+    header = (tmp_path / "out" / "cases.csv").read_text(encoding="utf-8").splitlines()[0]
     dice = "kidney,tumor,composite" if knows == "prediction" else "kidney,masses,tumor,cyst,composite,hec"
     assert header.startswith(f"case,{dice},kidney_surface_dice,")
 

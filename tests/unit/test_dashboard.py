@@ -35,7 +35,7 @@ def specification(folder: Path, *overrides: str) -> dict[str, Any]:
     """What is written where no server is asked."""
     path = folder / "dashboard.json"
     update_dashboard(compose("dashboard", ["offline=true", f"specification={path}", *overrides]))
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def strings(node: Any) -> Iterator[str]:
@@ -149,4 +149,4 @@ def test_without_a_key_the_specification_is_written(tmp_path: Path, monkeypatch:
     path = tmp_path / "dashboard.json"
     assert update_dashboard(compose("dashboard", [f"specification={path}"])) == str(path)
     assert "W&B: " in capsys.readouterr().out
-    assert json.loads(path.read_text())["displayName"] == "kits"
+    assert json.loads(path.read_text(encoding="utf-8"))["displayName"] == "kits"

@@ -84,7 +84,11 @@ def test_no_default_of_conf_stands_in_the_code_too() -> None:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         file = path.relative_to(PACKAGE).as_posix()
-        found += [f"{file}:{line}: {name}" for name, line in repeated(path.read_text()) if name not in ALLOWED.get(file, set())]
+        found += [
+            f"{file}:{line}: {name}"
+            for name, line in repeated(path.read_text(encoding="utf-8"))
+            if name not in ALLOWED.get(file, set())
+        ]
     assert not found, "a default in conf/ is repeated in the code"
 
 

@@ -18,7 +18,7 @@ from kits.models.encoder2d import Encoder2d
 from kits.models.statistics import with_synchronized_statistics
 from kits.ranks import gather, global_sum
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+QUIET: dict[str, Any] = {"plugins": (), "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 # What srun tells the last of 2 x 2 processes.
 SLURM = {
     "SLURM_JOB_ID": "7",

@@ -83,7 +83,7 @@ def test_what_arrives_is_what_prepare_reads(server: Server, files: dict[str, byt
     assert "5 files downloaded" in summary
     for number in (0, 1):
         assert (tmp_path / f"kits/case_0000{number}/imaging.nii.gz").read_bytes() == files[image_path(number)]
-    assert json.loads((tmp_path / "kits/kits.json").read_text()) == RECORDS
+    assert json.loads((tmp_path / "kits/kits.json").read_text(encoding="utf-8")) == RECORDS
     assert not parts(tmp_path / "kits")
     assert [case.id for case in find_cases(tmp_path / "kits", [], "segmentation.nii.gz")] == ["case_00000", "case_00001"]
     data = compose("prepare", [f"data.root={tmp_path / 'kits'}", f"data.cache={tmp_path / 'cache'}"])["data"]

@@ -45,7 +45,7 @@ CASES = [f"case_{number:05d}" for number in range(4)]
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path: Path, workers: int) -> None:
     table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=workers, **KITS19)
-    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["case"] for row in rows] == CASES
     assert [float(row["kidney"]) for row in rows] == [1, 1, 0, 0]
     assert [float(row["tumor"]) for row in rows] == [1, 0, 0, 0]
@@ -53,11 +53,11 @@ def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path
     assert rows[0]["status"] == rows[1]["status"] == "ok"
     assert "missing" in rows[2]["status"]
     assert "voxels" in rows[3]["status"]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     means = {"cases": 4, "kidney": 0.5, "tumor": 0.25, "composite": 0.375, "missing": ["case_00002", "case_00003"]}
     assert {key: summary[key] for key in means} == means
     assert list(summary) == [*means, "columns", "tumors", "intervals"]
-    assert (tmp_path / "out" / "table.txt").read_text() == table
+    assert (tmp_path / "out" / "table.txt").read_text(encoding="utf-8") == table
     assert "2 of 4 cases have no usable prediction" in table
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "cases.csv",
@@ -69,7 +69,7 @@ def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path
 
 def test_a_whole_set_has_no_key_for_missing_cases(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
     evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1, **KITS19)
-    assert "missing" not in json.loads((tmp_path / "summary.json").read_text())
+    assert "missing" not in json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
 
 
 def test_a_damaged_prediction_scores_zero(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_prediction_scores_zero(kits_tree: Path, predictions: Path, tm
     path.write_bytes(path.read_bytes()[:-40])
     table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
     assert "incomplete" in table
-    assert json.loads((tmp_path / "summary.json").read_text())["kidney"] == 0
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 0
 
 
 def test_another_header_is_scored_but_said(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_another_header_is_scored_but_said(kits_tree: Path, predictions: Path, t
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), predictions / "case_00000.nii.gz")
     table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
     assert "its origin is not the truth's" in table
-    assert json.loads((tmp_path / "summary.json").read_text())["kidney"] == 1
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 1
 
 
 def test_a_damaged_truth_stops_the_evaluation(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_wrong_folders_and_cases_are_named(kits_tree: Path, tmp_path: Path) -> N
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:
-    return {row["case"]: row for row in csv.DictReader((folder / "cases.csv").read_text().splitlines())}
+    return {row["case"]: row for row in csv.DictReader((folder / "cases.csv").read_text(encoding="utf-8").splitlines())}
 
 
 def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Pat
     assert (absent["tumors"], absent["tumors_found"], absent["tumors_predicted"]) == ("1", "0", "0")
     # A tumor that was called kidney is missed like one without a prediction, and cannot better the mean by dropping out of it.
     assert float(found["case_00001"]["tumor_hd95_mm"]) == pytest.approx(diagonal)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["columns"]["tumor_hd95_mm"]["mean"] == pytest.approx(0.75 * diagonal)
     assert summary["columns"]["tumor_hd95_mm"]["cases"] == 4
     assert summary["tumors"]["recall"]["all"] | {"low": 0, "high": 0} == {
@@ -150,8 +150,8 @@ def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Pat
 
 def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
     table = evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    header = (tmp_path / "cases.csv").read_text().splitlines()[0].split(",")
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    header = (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert ["case", *summary["columns"]] == header[: 1 + len(summary["columns"])]
     assert {column["unit"] for column in summary["columns"].values()} == {"1", "mm", "mL", "%"}
     assert "DeepMind" in summary["columns"]["kidney_hd95_mm"]["meaning"]
@@ -161,7 +161,7 @@ def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path
     assert summary["intervals"]["resamples"] == CONFIG["bootstrap"]["resamples"]
     assert max(len(line) for line in table.splitlines() if not line.startswith("case_000")) <= 100
     evaluate(predictions, kits_tree, tmp_path / "again", cases=CASES, workers=1, **KITS19)
-    assert json.loads((tmp_path / "again" / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "again" / "summary.json").read_text(encoding="utf-8")) == summary
 
 
 def test_the_truths_spacing_counts_whatever_the_predictions_header_says(
@@ -204,7 +204,7 @@ def test_a_truth_without_a_tumor(kits_tree: Path, predictions: Path, tmp_path: P
     assert (float(false["tumor"]), float(false["tumor_surface_dice"])) == (0, 0)
     assert float(false["tumor_hd95_mm"]) > 100
     assert false["tumor_difference_percent"] == ""
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["columns"]["tumor_difference_percent"]["cases"] == 1
     assert summary["tumors"]["recall"]["all"]["share"] is None
     assert summary["tumors"]["precision"]["all"]["share"] == 0

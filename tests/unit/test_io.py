@@ -264,6 +264,8 @@ def test_real_scans_come_back_in_their_own_grid(tmp_path: Path, name: str) -> No
 
 def test_a_text_is_written_whole_and_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "deep" / "summary.json", "{}")
-    assert [(entry.name, entry.read_text()) for entry in (tmp_path / "deep").iterdir()] == [("summary.json", "{}")]
+    assert [(entry.name, entry.read_text(encoding="utf-8")) for entry in (tmp_path / "deep").iterdir()] == [
+        ("summary.json", "{}")
+    ]
     with pytest.raises(KitsError, match="cannot be written"):
         write_text(tmp_path / "deep" / "summary.json" / "below", "{}")

@@ -113,7 +113,7 @@ def test_a_stack_is_never_too_large(shape: tuple[int, int, int], spacing: tuple[
 def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None:
     run = Run([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5}, ["touches the border"])
     write_page(tmp_path / "index.html", [entry_of(scene(), run), missing_entry("case_00008", Run())])
-    page = (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "{{" not in page.partition("<script>")[0]
     ours = page[: page.rindex("<script>")]  # the last script is plotly
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", re.sub(r"<script>.*?</script>", "", ours, flags=re.DOTALL))
@@ -133,7 +133,7 @@ def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None
 def test_a_name_cannot_leave_its_place(tmp_path: Path) -> None:
     name = "</script><img src=x onerror=alert(1)>{{plotly}}"
     write_page(tmp_path / "index.html", [missing_entry(name, Run(error=name))])
-    page = (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<img" not in page[: page.rindex("<script>")]
     assert block(page, "header")["cases"][0]["name"] == name  # type: ignore[index]
     assert "script-src 'sha256-" in page

@@ -81,7 +81,7 @@ def test_files_have_the_slice_first_affine_and_types_of_kits19(drawn: Path) -> N
 
 
 def test_the_folder_holds_cases_and_record_and_no_leftovers(drawn: Path) -> None:
-    record = json.loads((drawn / "kits.json").read_text())
+    record = json.loads((drawn / "kits.json").read_text(encoding="utf-8"))
     assert [entry["case_id"] for entry in record] == ["case_00000", "case_00001", "case_00002"]
     image, _ = pair(drawn, "case_00002")
     spacing = record[2]["voxel_spacing"]

@@ -135,11 +135,11 @@ def test_a_report_of_a_tree_is_one_page_and_with_png_pictures(kits_tree: Path, t
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
     jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
-    page = write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES)
+    page = write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
-    assert '"composite":1.0' in page.read_text()
-    assert "no prediction" in page.read_text()
-    write_pictures(jobs, tmp_path / "pictures", classes=KITS19_CLASSES)
+    assert '"composite":1.0' in page.read_text(encoding="utf-8")
+    assert "no prediction" in page.read_text(encoding="utf-8")
+    write_pictures(jobs, tmp_path / "pictures", classes=KITS19_CLASSES, workers=1)
     written = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert written == ["case_00000_slices.png", "case_00000_surface.png"]
 
@@ -150,7 +150,7 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
     jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
     assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, tmp_path)]
-    assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES).read_text()
+    assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
     jobs = [Job("odd", image, tmp_path / "half.nii.gz", None), Job("good", image, label, None)]
     with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case"):
-        write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES)
-    page = (tmp_path / "out" / "index.html").read_text()  # the other case goes on
+        write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")  # the other case goes on
     assert "not one case" in page
     assert 'id="view-1"' in page
 

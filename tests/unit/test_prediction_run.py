@@ -31,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def report_of(folder: Path) -> dict:
-    return json.loads((folder / "report.json").read_text())
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def test_the_report_tells_of_every_case(checkpoints: list[str], tree: Path, tmp_path: Path) -> None:

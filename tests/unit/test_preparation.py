@@ -32,7 +32,7 @@ def cache(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arrays(cache: Path, case: str) -> dict[str, np.ndarray]:
-    folder = cache / json.loads((cache / "index.json").read_text())["cases"][case]["folder"]
+    folder = cache / json.loads((cache / "index.json").read_text(encoding="utf-8"))["cases"][case]["folder"]
     return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 
 
@@ -53,7 +53,7 @@ def test_tumor_points_are_tumor(cache: Path) -> None:
 
 
 def test_the_boxes_hold_both_kidneys(cache: Path) -> None:
-    record = json.loads((cache / "index.json").read_text())["cases"]["case_00001"]
+    record = json.loads((cache / "index.json").read_text(encoding="utf-8"))["cases"]["case_00001"]
     assert len(record["boxes"]) == 2
     assert record["statistics"]["kidney_in_rois"] == 1.0
     assert record["statistics"]["tumor_in_rois"] == 1.0

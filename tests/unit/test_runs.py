@@ -198,7 +198,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert stopping == [state for key, state in second["callbacks"].items() if "EarlyStopping" in key]
     assert logged_numbers(one) == logged_numbers(other)
     for table in ("cases.csv", "confusion.csv"):
-        assert (one / table).read_text() == (other / table).read_text(), table
+        assert (one / table).read_text(encoding="utf-8") == (other / table).read_text(encoding="utf-8"), table
 
 
 def logged_numbers(folder: Path) -> list[dict[str, str]]:
@@ -292,15 +292,15 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_never_was(
 def logged(folder: Path) -> int:
     """Lines of metrics.csv so far."""
     path = folder / "metrics.csv"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder: Path) -> None:
     assert {path.name for path in straight.iterdir()} == {
         "config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "cases.csv", "confusion.csv", "manifest.json", ".lock",
     }  # fmt: skip
-    manifest = json.loads((straight / "manifest.json").read_text())
-    assert manifest["data_hash"] == json.loads((folder / "cache" / "index.json").read_text())["data_hash"]
+    manifest = json.loads((straight / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["data_hash"] == json.loads((folder / "cache" / "index.json").read_text(encoding="utf-8"))["data_hash"]
     assert manifest["finished"] is True
     assert (manifest["epochs"], manifest["steps"], manifest["seed"]) == (3, 15, 0)
     assert manifest["seconds"] > 0
@@ -322,7 +322,10 @@ def test_resume_on_the_command_line(straight: Path, tmp_path: Path, monkeypatch:
     """A finished run, moved to another place, goes on for another epoch and keeps its best one."""
     moved = tmp_path / "moved"
     shutil.copytree(straight, moved)
-    before, scores = (moved / "metrics.csv").read_text(), [float(row["val/score"]) for row in rows(moved) if row["val/score"]]
+    before, scores = (
+        (moved / "metrics.csv").read_text(encoding="utf-8"),
+        [float(row["val/score"]) for row in rows(moved) if row["val/score"]],
+    )
 
     def call(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["kits.train", *arguments])
@@ -336,7 +339,7 @@ def test_resume_on_the_command_line(straight: Path, tmp_path: Path, monkeypatch:
     assert "give a whole number of 1 or more" in call(f"resume={moved}", "trainer.max_epochs=many")
     assert "no run to go on with" in call(f"resume={tmp_path / 'nothing'}")
     said = call(f"resume={moved}", "trainer.max_epochs=4")
-    assert (moved / "metrics.csv").read_text().startswith(before)
+    assert (moved / "metrics.csv").read_text(encoding="utf-8").startswith(before)
     scores += [float(row["val/score"]) for row in rows(moved) if row["val/score"]][3:]
     assert len(scores) == 4
     assert f"best val/score {max(scores):.4f}: {moved / 'best.ckpt'}" in said
@@ -375,7 +378,7 @@ def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Pat
 
 
 def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
-    text = (straight / "config.yaml").read_text()
+    text = (straight / "config.yaml").read_text(encoding="utf-8")
     (tmp_path / "config.yaml").write_text(text.replace("name: constant", "name: cosine"))
     with pytest.raises(KitsError, match=r"trainer.max_epochs=9: this run's schedule is laid out over 3 epochs"):
         resumed_configuration([f"resume={tmp_path}", "trainer.max_epochs=9"])
@@ -430,14 +433,14 @@ def test_metrics_keep_their_first_rows_and_take_new_columns(tmp_path: Path) -> N
     for step in range(4):
         whole.log_metrics({"loss": 1 / (step + 3)}, step)
     whole.log_metrics({"score": 0.1 + 0.2}, 3)
-    wanted = (tmp_path / "metrics.csv").read_text()
+    wanted = (tmp_path / "metrics.csv").read_text(encoding="utf-8")
     again = MetricsFile(tmp_path, kept=2)
     assert len(again.rows) == 2
     for step in (2, 3):
         again.log_metrics({"loss": 1 / (step + 3)}, step)
-    assert "score" not in (tmp_path / "metrics.csv").read_text()
+    assert "score" not in (tmp_path / "metrics.csv").read_text(encoding="utf-8")
     again.log_metrics({"score": 0.1 + 0.2}, 3)
-    assert (tmp_path / "metrics.csv").read_text() == wanted
+    assert (tmp_path / "metrics.csv").read_text(encoding="utf-8") == wanted
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:

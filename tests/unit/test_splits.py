@@ -103,7 +103,7 @@ def test_another_list_of_cases_is_refused_by_name_until_renewed(tmp_path: Path) 
     assert path.read_bytes() == before
     settle_split(path, group("folds", renew=True), changed)
     assert read_split(path).cases == sorted(changed)
-    assert "renew" not in json.loads(path.read_text())["settings"]
+    assert "renew" not in json.loads(path.read_text(encoding="utf-8"))["settings"]
 
 
 @pytest.mark.parametrize("asked", [group("paper"), group("folds", seed=1), group("folds", k=3)])
@@ -136,7 +136,7 @@ def test_a_fold_is_chosen_where_there_are_folds_and_only_there(tmp_path: Path) -
     held = [folds.subset("validation", fold) for fold in range(5)]
     assert sorted(case for fold in held for case in fold) == sorted(tumor_ml)
     assert sorted(folds.subset("train", 3) + held[3]) == sorted(tumor_ml)
-    assert paper.subset("train", None) == json.loads((tmp_path / "paper.json").read_text())["parts"]["train"]
+    assert paper.subset("train", None) == json.loads((tmp_path / "paper.json").read_text(encoding="utf-8"))["parts"]["train"]
     with pytest.raises(KitsError, match=r"fold: no value given; .*fold=0 to fold=4"):
         folds.subset("validation", None)
     for fold in (5, -1, "first"):
@@ -151,7 +151,7 @@ def test_a_fold_is_chosen_where_there_are_folds_and_only_there(tmp_path: Path) -
 def test_a_file_that_is_no_sound_split_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     settle_split(path, group("folds"), volumes(12))
-    sound = json.loads(path.read_text())
+    sound = json.loads(path.read_text(encoding="utf-8"))
     moved = {**sound["parts"], "fold0": sound["parts"]["fold0"] + sound["parts"]["fold1"][:1]}
     lost = {**sound["parts"], "fold0": sound["parts"]["fold0"][1:]}
     gap = {name: ids for name, ids in sound["parts"].items() if name != "fold3"}

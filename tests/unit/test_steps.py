@@ -188,7 +188,7 @@ def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "data.coarse_size=128", "split.validation_cases=7")
+    plan = plan_of(tmp_path, "data.coarse_size=128", "coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
     step = plan.builder.preparing(plan.coarse)
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
@@ -273,10 +273,10 @@ def test_the_table_of_rois_has_means_and_intervals_by_hand(tmp_path: Path) -> No
     content = {"kits_boxes": 1, "frame": "", "checkpoints": {"a": {"sha256": "", "trained_on": []}}, "cases": cases}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     table = write_coverage(tmp_path / "boxes.json", {"resamples": 200, "level": 0.95, "seed": 0})
-    columns = json.loads((tmp_path / "summary.json").read_text())["columns"]
+    columns = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["columns"]
     assert columns["kidney_in_rois"]["mean"] == 0.75
     assert (columns["kidney_in_rois"]["low"], columns["kidney_in_rois"]["high"]) == (0.5, 1.0)
     assert (columns["tumor_in_rois"]["mean"], columns["tumor_in_rois"]["cases"]) == (0.5, 1)
     assert (columns["rois"]["mean"], columns["rois_of_scan"]["mean"]) == (1.5, 0.75)
     assert table.splitlines()[2].split() == ["case_00001", "0.5000", "-", "2.0000", "1.0000", "0.0000"]
-    assert (tmp_path / "cases.csv").read_text().splitlines()[2] == "case_00001,0.5,,2.0,1.0,0.0"
+    assert (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[2] == "case_00001,0.5,,2.0,1.0,0.0"

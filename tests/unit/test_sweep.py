@@ -115,7 +115,7 @@ def test_the_table_has_a_row_a_trial_and_the_picture_a_panel_a_parameter(tmp_pat
         record(tmp_path, f"seed-{seed}", parameters, status=status, score=score, scores=scores, error="" if score else "no, not")
     records = read_trials(tmp_path)
     write_table(tmp_path / "sweep.csv", records)
-    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["trial"] for row in rows] == ["seed-0", "seed-2", "seed-10"]
     assert [row["val/score"] for row in rows] == ["0.25", "", "0.75"]
     assert rows[1]["error"] == "no, not"

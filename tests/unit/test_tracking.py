@@ -119,7 +119,7 @@ class Offline:
 
     def table(self, name: str) -> dict[str, Any]:
         (path,) = self.of(name, "path")
-        return json.loads((self.folder / "files" / path).read_text())
+        return json.loads((self.folder / "files" / path).read_text(encoding="utf-8"))
 
     @property
     def names(self) -> set[str]:
@@ -183,7 +183,7 @@ def test_steps_are_measured(offline: Offline) -> None:
 
 
 def test_the_same_case_is_drawn_every_second_epoch(fine: Path, offline: Offline) -> None:
-    shown = json.loads((fine / "manifest.json").read_text())["split"]["validation"][0]
+    shown = json.loads((fine / "manifest.json").read_text(encoding="utf-8"))["split"]["validation"][0]
     assert offline.of(OVERLAYS, "captions") == [[shown]]
     ((path,),) = offline.of(OVERLAYS, "filenames")
     from matplotlib.image import imread
@@ -195,7 +195,7 @@ def test_the_same_case_is_drawn_every_second_epoch(fine: Path, offline: Offline)
 
 def test_truth_and_prediction_are_points_in_3d(offline: Offline) -> None:
     (objects,) = offline.of(SURFACES, "objects")
-    points = np.array(json.loads((offline.folder / "files" / objects[0]["path"]).read_text()))
+    points = np.array(json.loads((offline.folder / "files" / objects[0]["path"]).read_text(encoding="utf-8")))
     assert points.shape[1] == 6
     assert len(np.unique(points[:, 3:], axis=0)) >= 2, "kidney and tumor have colors of their own"
     # The scan is 96 mm wide: the truth lies beside the prediction.
@@ -205,7 +205,7 @@ def test_truth_and_prediction_are_points_in_3d(offline: Offline) -> None:
 def test_every_case_is_in_the_table_the_worst_first(fine: Path, offline: Offline) -> None:
     table = offline.table(CASES)
     assert table["columns"] == ["case", *fine_scores(KITS19_CLASSES)]
-    split = json.loads((fine / "manifest.json").read_text())["split"]["validation"]
+    split = json.loads((fine / "manifest.json").read_text(encoding="utf-8"))["split"]["validation"]
     assert sorted(row[0] for row in table["data"]) == sorted(split)
     scores = [row[1] for row in table["data"]]
     assert scores == sorted(scores)
@@ -218,7 +218,7 @@ def test_the_confusion_counts_every_voxel_of_the_true_labels(fine: Path, offline
     table = offline.table(CONFUSION_TABLE)
     assert table["columns"] == ["truth", "prediction", "voxels"]
     cache = fine.parent / "cache"
-    index = json.loads((cache / "index.json").read_text())["cases"]
+    index = json.loads((cache / "index.json").read_text(encoding="utf-8"))["cases"]
     labels = [np.load(cache / index[row[0]]["folder"] / "label.npy") for row in offline.table(CASES)["data"]]
     for label, name in ((1, "kidney"), (2, "tumor")):
         counted = sum(row[2] for row in table["data"] if row[0] == name)
@@ -253,7 +253,7 @@ def test_tensorboard_has_the_same_scalars_and_the_pictures(coarse: Path) -> None
     for name in names:
         values = [event.value for event in events.Scalars(name)]
         assert values == pytest.approx([row[name] for row in rows if name in row], rel=1e-5), name
-    shown = json.loads((coarse / "manifest.json").read_text())["split"]["validation"][0]
+    shown = json.loads((coarse / "manifest.json").read_text(encoding="utf-8"))["split"]["validation"][0]
     assert tags["images"] == [f"{OVERLAYS}/{shown}"]
     assert events.Images(tags["images"][0])[0].width == 1500
     assert any(tag.startswith(CASES) for tag in tags["tensors"])

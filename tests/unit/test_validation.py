@@ -220,7 +220,7 @@ def test_damaged_cases_are_named_with_their_reason_and_none_reaches_training(tmp
         shutil.copytree(masters[number % 3], tree / f"case_{number:05d}")
     index = prepare(data_config(tree, tmp_path / "cache", skip_invalid=True))
     assert sorted(index["cases"]) == ["case_00200", "case_00201", "case_00202"]
-    split = (tmp_path / "cache" / "splits.json").read_text()
+    split = (tmp_path / "cache" / "splits.json").read_text(encoding="utf-8")
     reasons: dict[str, str] = {}
     for row in table_of(tmp_path / "cache"):
         assert row["what to do"], row
@@ -370,7 +370,7 @@ def test_one_kidney_is_one_roi_and_a_tumor_may_have_several_pieces(tmp_path: Pat
     assert len(record["boxes"]) == record["statistics"]["rois"] == record["statistics"]["kidneys"] == 1
     assert record["statistics"]["tumor_pieces"] == 2
     assert record["statistics"]["tumor_in_rois"] == 1.0
-    overall = json.loads((tmp_path / "cache" / "fingerprint.json").read_text())["overall"]
+    overall = json.loads((tmp_path / "cache" / "fingerprint.json").read_text(encoding="utf-8"))["overall"]
     assert overall["cases_by_rois"] == {"1": 1, "2": 2}
     assert overall["cases_by_tumor_pieces"] == {"1": 2, "2": 1}
 

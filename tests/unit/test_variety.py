@@ -170,7 +170,7 @@ def test_given_labels_get_variety_the_same_for_any_number_of_workers_and_their_p
     for case_id in ("case_00000", "case_00001"):
         one, two, plain = ((tmp_path / name / case_id / "imaging.nii.gz").read_bytes() for name in ("one", "two", "plain"))
         assert one == two != plain
-    records = json.loads((tmp_path / "one" / "kits.json").read_text())
+    records = json.loads((tmp_path / "one" / "kits.json").read_text(encoding="utf-8"))
     assert all(record["painted"]["phase"] in PHASES and record["painted"]["variety"] == 1 for record in records)
 
 
