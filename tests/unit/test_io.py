@@ -56,6 +56,7 @@ def write_series(folder: Path, positions: list[tuple[float, float, float]], uid:
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(folder / f"{uid}-{number}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, "")  # ITK's writer of DICOM leaves the process in the C locale
     return folder
 
 
