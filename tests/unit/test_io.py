@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 from pathlib import Path
 
 import nibabel as nib
