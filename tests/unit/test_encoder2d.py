@@ -292,6 +292,15 @@ def test_frozen_stages_neither_learn_nor_count(backbone, stages, learning):
     assert moved == learning
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_asking_for_the_stages_wakes_nothing(mode):
+    """The rates by scale ask in the middle of a training's beginning, when nobody calls train() any more."""
+    module = encoder("resnet18", out_indices=(0, 1, 2), stages=1).train(mode)
+    before = {name: layer.training for name, layer in module.named_modules()}
+    module.stages()
+    assert {name: layer.training for name, layer in module.named_modules()} == before
+
+
 def test_stages_to_freeze_are_checked():
     with pytest.raises(KitsError, match=r"model\.freeze_stages=4: give a number from 0 to 2, or all"):
         encoder(stages=4)
