@@ -201,7 +201,7 @@ class FineModule(StageModule):
             phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
             self.network.set_phase(phase)  # type: ignore[operator]
             for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
-                stopping.wait_count = 0
+                stopping.wait_count = -1  # 0 after this epoch, however it is scored
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""

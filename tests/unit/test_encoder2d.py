@@ -58,6 +58,17 @@ def test_gray_slices_are_normalized_as_the_backbone_was_trained(backbone):
         assert seen[0][k, :, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_three_channels_are_each_normalized_by_their_own_mean_and_deviation():
+    module = encoder("resnet18")  # whose three differ
+    seen = []
+    module.features.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(2, 3, 32, 32))
+    config = timm.get_pretrained_cfg("resnet18")
+    assert len(set(config.std)) == 3
+    expected = [(value - m) / s for value, m, s in zip((0.0, 0.5, 1.0), config.mean, config.std, strict=True)]
+    assert seen[0][1, :, 5, 7].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 @installed
 @pytest.mark.parametrize("backbone", weights.PACKAGES)
 def test_package_weights_fill_the_whole_classifier(backbone):

@@ -1,5 +1,6 @@
 """The two LightningModules: a loss that is no number, rates by part, what stays frozen, the coarse grid with joined slices."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
@@ -42,7 +44,7 @@ def module_of(overrides: list[str]) -> Any:
 
 def trainer_of(**options: Any) -> pl.Trainer:
     quieten()
-    return pl.Trainer(accelerator="cpu", devices=1, max_epochs=1, limit_val_batches=0, **QUIET, **options)
+    return pl.Trainer(accelerator="cpu", devices=1, limit_val_batches=0, **{"max_epochs": 1, **QUIET, **options})
 
 
 def fit(trainer: pl.Trainer, module: Any, *images: float) -> None:
@@ -116,6 +118,15 @@ def test_what_is_frozen_stays_frozen_in_a_training(training: str, freeze_statist
     layers = {stage[name.replace("running_mean", "weight").replace("running_var", "weight")] for name in moved}
     assert layers == {1}
     assert any("running" in name for name in moved) is not freeze_statistics
+
+
+def test_early_stopping_counts_in_the_last_phase_only() -> None:
+    """Nothing ever counts as better: of 2 + 2 + 3 epochs the first that may end the training is the first of the last phase."""
+    stopping = EarlyStopping("train/loss", patience=1, min_delta=1e9, check_on_train_epoch_end=True)
+    for training, epochs in (("parallel", 2), ("staged", 5)):
+        trainer = trainer_of(max_epochs=7, callbacks=[deepcopy(stopping)])
+        fit(trainer, module_of([*FINE, f"training={training}", "staged_shares=[0.3,0.3]"]), 0.1)
+        assert trainer.current_epoch == epochs
 
 
 def test_the_coarse_stage_learns_and_is_scored_on_joined_slices(kits_tree: Path, tmp_path: Path) -> None:
