@@ -332,6 +332,15 @@ def test_slices_in_parts_give_the_maps_and_gradients_of_all_at_once(at_once, che
         torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("at_once", "seen"), [(None, [5]), (2, [2, 2, 1]), (100, [5])])
+def test_no_more_slices_pass_at_once_than_may(at_once, seen):
+    module = encoder("resnet18", at_once=at_once)
+    passed = []
+    module.features.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    module(torch.rand(5, 1, 32, 32))
+    assert passed == seen
+
+
 def kept_for_the_backward_pass(module, slices):
     """Bytes that autograd saves in a forward pass, weights aside."""
     known = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())}
