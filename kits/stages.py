@@ -93,13 +93,22 @@ class StageModule(pl.LightningModule):
         """
         total = parts.pop("total")
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0 and not torch.isfinite(total):  # type: ignore[attr-defined]
-            raise KitsError(
-                f"train/loss: {float(total)} at step {self.global_step}, and no later step would mend it;"
-                " take trainer.precision=32-true, a lower optimizer.lr or model.norm=group"
-            )
+            self.refuse(total)
         self.log(LOSS, total, prog_bar=True, batch_size=batch_size, sync_dist=True)
         self.log_dict({loss_name(part): value for part, value in parts.items()}, batch_size=batch_size, sync_dist=True)
         return total
+
+    def refuse(self, total: Tensor) -> None:
+        """Raise KitsError for a loss that is no number, unless float16's gradient scaler mends that by leaving the step out.
+
+        It halves its scale each time, so one that has gone below 1 has left out nothing but steps for long.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() < 1:
+            raise KitsError(
+                f"train/loss: {total.item()} at step {self.global_step}, and no later step would mend it;"
+                " take trainer.precision=32-true, a lower optimizer.lr or model.norm=group"
+            )
 
     def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
         """Segment and score one whole case; callbacks get what was scored, to draw and to count it.
@@ -192,7 +201,7 @@ class FineModule(StageModule):
             phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
             self.network.set_phase(phase)  # type: ignore[operator]
             for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
-                stopping.wait_count = 0
+                stopping.wait_count = -1  # 0 after this epoch, however it is scored
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""

@@ -131,6 +131,7 @@ RULES: dict[str, Rule] = {
     "data.loader_workers": whole(0),
     "data.window_hu": WINDOW,
     "data.coarse_size": COUNT,
+    "data.coarse_z_mm": POSITIVE | NOTHING,
     "data.roi_rule.count": COUNT,
     "data.roi_rule.min_voxels": whole(0),
     "data.roi": one_of(*ROIS),

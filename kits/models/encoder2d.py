@@ -88,7 +88,6 @@ class Encoder2d(nn.Module):
 
         Read from the gradients of a small image, which holds for any backbone whatever its layers are called.
         """
-        mode = self.features.training
         learning = {name: parameter.requires_grad for name, parameter in self.features.named_parameters()}
         self.features.eval().requires_grad_(True)
         size = self.fixed_size or PROBE
@@ -103,7 +102,7 @@ class Encoder2d(nn.Module):
                     found.setdefault(name, k)
         for name, parameter in parameters.items():
             parameter.requires_grad_(learning[name])
-        self.features.train(mode)
+        self.train(self.training)  # with what is frozen in evaluation mode again
         return {name: found.get(name, len(self.reductions) - 1) for name in parameters}
 
     def train(self, mode: bool = True) -> "Encoder2d":

@@ -103,8 +103,7 @@ class FineNet(nn.Module):
                     deep_supervision=deep_supervision,
                 )
             )
-        self.in_plane_multiple = math.lcm(*(source.encoder.multiple for source in subnetworks))
-        self.fixed_size = any(source.encoder.fixed_size for source in subnetworks)
+        self.in_plane_multiple, self.fixed_size = common_size([source.encoder for source in subnetworks])
         self.sources = nn.ModuleList(subnetworks)
         finest = [widths[0]] * len(sources)
         self.fusion = build_fusion(fusion, finest, classes=classes, width=width, stem_width=stem_width, norm=norm)
@@ -148,6 +147,20 @@ class FineNet(nn.Module):
         if self.phase == "fusion":
             self.sources.eval()
         return self
+
+
+def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
+    """What the sides of an image must be multiples of for all encoders, and whether they must be just this.
+
+    Raises KitsError where a backbone takes one size only, and another does not take that.
+    """
+    multiple = math.lcm(*(encoder.multiple for encoder in encoders))
+    fixed = sorted({encoder.fixed_size for encoder in encoders if encoder.fixed_size})
+    if fixed and fixed != [multiple]:
+        others = sorted({encoder.multiple for encoder in encoders if not encoder.fixed_size})
+        takes = [f"{size} x {size} only" for size in fixed] + [f"multiples of {size}" for size in others]
+        raise KitsError(f"model.sources: no image size suits all backbones ({', '.join(takes)}); take others together")
+    return multiple, bool(fixed)
 
 
 def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """The coarse network: a light 3D U-Net (Cicek et al., arXiv 1606.06650) that finds where the kidneys are."""
 
 from collections.abc import Sequence
-from math import prod
+from math import lcm, prod
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ class UNet3d(nn.Module):
             strides, kernels = strides or chosen[0], kernels or chosen[1]
         if not len(widths) == len(strides) == len(kernels) >= 1:
             raise KitsError("model unet3d: widths, strides and kernels differ in length; give each one entry per level")
-        self.depth_multiple, multiple_y, multiple_x = (prod(stride[axis] for stride in strides) for axis in range(3))
-        self.in_plane_multiple = max(multiple_y, multiple_x)
+        self.depth_multiple, *in_plane = (prod(stride[axis] for stride in strides) for axis in range(3))
+        self.in_plane_multiple = lcm(*in_plane)
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]
         once = (1, 1, 1)

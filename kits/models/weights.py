@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import timm
@@ -107,12 +106,16 @@ def file_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
     if not path.is_file():
         raise KitsError(f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file")
+    refusal = KitsError(
+        f"weights: {path} does not hold a plain state dict, or is damaged; save the model's state_dict() and give that"
+    )
     try:
-        return dict(load_state_dict(str(path), weights_only=True))
-    except (UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
-        raise KitsError(
-            f"weights: {path} does not hold a plain state dict; save the model's state_dict() and give that"
-        ) from error
+        state = dict(load_state_dict(str(path), weights_only=True))
+    except Exception as error:  # what a damaged file raises differs between the formats, and by where it is damaged
+        raise refusal from error
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise refusal
+    return state
 
 
 def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:

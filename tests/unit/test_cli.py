@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kits.cli import command, compose, conf_dir
+from kits.data.cache import cache_settings
 from kits.errors import KitsError
 
 CONF = conf_dir()
@@ -37,10 +38,11 @@ def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     data = config["data"]
     assert config["stage"] == stage
     assert data["window_hu"] == [-100, 300]
-    assert data["coarse_size"] == 256
+    assert (data["coarse_size"], data["coarse_z_mm"]) == (256, None)
     assert data["roi_rule"] == {"count": 2, "min_voxels": 4000}
     assert (data["split"]["kind"], data["split"]["validation_cases"]) == ("paper", 21)
-    assert (config["optimizer"]["name"], config["optimizer"]["lr"], config["scheduler"]["name"]) == ("adam", 1e-3, "constant")
+    assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "encoder_factor": 1.0, "encoder_decay": 1.0}
+    assert config["scheduler"] == {"name": "constant", "warmup": 0.0}
     assert config["trainer"]["max_epochs"] == 100
     assert config["callbacks"]["early_stopping"]["patience"] == 5
     assert data["augmentation"] == {}
@@ -51,7 +53,44 @@ def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     else:
         assert (config["training"], len(config["model"]["sources"])) == ("parallel", 3)
         assert all(source["weights"] == "imagenet" for source in config["model"]["sources"])
+        assert config["roi"]["grow_rounds"] == 0
         assert not any(config["postprocess"].values())
+
+
+def test_the_best_recipe_has_what_the_studies_support() -> None:
+    coarse, fine = (compose("train", [f"experiment=best/{stage}"]) for stage in ("coarse", "fine"))
+    assert (coarse["loss"]["name"], coarse["loss"]["bias"], coarse["roi"]["min_ml"]) == ("dice_ce", 3.0, 20)
+    assert (fine["model"]["operator"], fine["model"]["fusion"], fine["training"]) == ("p3d", "concat", "parallel")
+    assert [source["weights"] for source in fine["model"]["sources"]] == ["imagenet"] * 3
+    for config in (coarse, fine):
+        assert config["scheduler"]["name"] == "cosine"
+        assert config["data"]["coarse_z_mm"] is None
+        # At the paper's patience of 5 a training would stop before a rate that falls to the last epoch has fallen.
+        assert config["callbacks"]["early_stopping"]["patience"] == 20
+
+
+def test_the_fast_recipe_is_the_best_with_joined_slices_one_source_and_fewer_steps() -> None:
+    for stage in ("coarse", "fine"):
+        best, fast = (compose("train", [f"experiment={study}/{stage}"]) for study in ("best", "fast"))
+        assert fast["data"]["coarse_z_mm"] == 3.0
+        steps = [
+            config["trainer"]["max_epochs"] * config["sampling"]["patches_per_epoch"] // config["sampling"]["batch_size"]
+            for config in (best, fast)
+        ]
+        assert steps[1] == steps[0] // 10
+        for group in ("loss", "optimizer", "scheduler", "roi", "inference"):
+            assert fast[group] == best[group]
+        assert {key for key in fast["model"] if fast["model"][key] != best["model"][key]} == (
+            {"sources"} if stage == "fine" else set()
+        )
+    assert len(fast["model"]["sources"]) == 1
+
+
+@pytest.mark.parametrize("study", sorted({recipe.rpartition("/")[0] for recipe in RECIPES}))
+def test_the_stages_of_a_study_read_one_cache(study: str) -> None:
+    stages = [f"{study}/{stage}" for stage in ("coarse", "fine") if f"{study}/{stage}" in RECIPES]
+    settings = [cache_settings(compose("train", [f"experiment={recipe}"])["data"]) for recipe in stages]
+    assert settings[1:] == settings[:-1]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def test_gray_slices_are_normalized_as_the_backbone_was_trained(backbone):
         assert seen[0][k, :, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_three_channels_are_each_normalized_by_their_own_mean_and_deviation():
+    module = encoder("resnet18")  # whose three differ
+    seen = []
+    module.features.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(2, 3, 32, 32))
+    config = timm.get_pretrained_cfg("resnet18")
+    assert len(set(config.std)) == 3
+    expected = [(value - m) / s for value, m, s in zip((0.0, 0.5, 1.0), config.mean, config.std, strict=True)]
+    assert seen[0][1, :, 5, 7].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 @installed
 @pytest.mark.parametrize("backbone", weights.PACKAGES)
 def test_package_weights_fill_the_whole_classifier(backbone):
@@ -140,6 +151,24 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
     torch.save({"weight": pytest.raises}, tmp_path / "hostile.pth")
     with pytest.raises(KitsError, match=r"hostile.pth does not hold a plain state dict"):
         encoder(LITE, str(tmp_path / "hostile.pth"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", [lambda b: b[:-60], lambda b: b[:5], lambda b: b"", lambda b: b"no weights at all " * 20])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, suffix, damage):
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)({"conv1.weight": torch.zeros(100)}, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(KitsError, match=r"weights\.\w+ does not hold a plain state dict, or is damaged; save") as caught:
+        weights.file_state(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_anything_but_tensors_is_refused(tmp_path):
+    for number, content in enumerate(([1, 2], {"conv1.weight": 3}, torch.zeros(3))):
+        torch.save(content, tmp_path / f"{number}.pth")
+        with pytest.raises(KitsError, match="does not hold a plain state dict"):
+            weights.file_state(tmp_path / f"{number}.pth")
 
 
 def test_missing_weights_name_what_to_install(monkeypatch):
@@ -292,6 +321,15 @@ def test_frozen_stages_neither_learn_nor_count(backbone, stages, learning):
     assert moved == learning
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_asking_for_the_stages_wakes_nothing(mode):
+    """The rates by scale ask in the middle of a training's beginning, when nobody calls train() any more."""
+    module = encoder("resnet18", out_indices=(0, 1, 2), stages=1).train(mode)
+    before = {name: layer.training for name, layer in module.named_modules()}
+    module.stages()
+    assert {name: layer.training for name, layer in module.named_modules()} == before
+
+
 def test_stages_to_freeze_are_checked():
     with pytest.raises(KitsError, match=r"model\.freeze_stages=4: give a number from 0 to 2, or all"):
         encoder(stages=4)
@@ -310,6 +348,15 @@ def test_slices_in_parts_give_the_maps_and_gradients_of_all_at_once(at_once, che
         torch.testing.assert_close(found, wanted)
     for found, wanted in zip(parts.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("at_once", "seen"), [(None, [5]), (2, [2, 2, 1]), (100, [5])])
+def test_no_more_slices_pass_at_once_than_may(at_once, seen):
+    module = encoder("resnet18", at_once=at_once)
+    passed = []
+    module.features.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    module(torch.rand(5, 1, 32, 32))
+    assert passed == seen
 
 
 def kept_for_the_backward_pass(module, slices):

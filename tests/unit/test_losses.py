@@ -170,6 +170,22 @@ def test_empty_and_full_masks_stay_finite_at_half_precision(name, over, classes,
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("found", [0, 1, 2])
+@pytest.mark.parametrize("value", [0, 1, 2])
+@pytest.mark.parametrize("name", LOSSES)
+def test_certainty_of_a_whole_mask_stays_finite_at_half_precision(name, value, found, dtype):
+    """The network calls everything one class, about as surely as float16 can say; the mask is all of one class, too."""
+    logits = torch.full((2, 3, 3, 4, 5), -6e4, dtype=dtype)
+    logits[:, found] = 6e4
+    logits.requires_grad_()
+    loss = build_loss({"name": name, **ALL[name]})(logits, torch.full((2, 3, 4, 5), value))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+    assert found != value or loss < 0.6  # of a class that is nowhere and found nowhere the loss is 0
+
+
 def test_counts_are_float32_under_autocast():
     # 100 000 voxels: bfloat16 would round the counts to steps of 512.
     label = torch.zeros(1, 1, 250, 400, dtype=torch.long)
@@ -185,26 +201,33 @@ def test_counts_are_float32_under_autocast():
 @pytest.mark.parametrize(("bias", "cut"), [(1.0, 0.45), (3.0, 0.237)])
 def test_bias_lowers_the_best_threshold_as_the_theory_says(bias, cut):
     """At an attained score of 0.9 the best cut is a T / (1 - T (1 - a - c)): 0.45 for Dice, 0.237 for b = 3 (method.md)."""
-    # A hundred voxels of each calibrated probability; certain foreground is added until the best score is 0.9.
-    probability = torch.linspace(0.0025, 0.9975, 200, dtype=torch.float64)
-    positive, negative = 100 * probability, 100 * (1 - probability)
+    # 400 voxels of each calibrated probability, 1, 3, ... 399 of them foreground; certain foreground is added until the best
+    # score is 0.9.
+    positive = torch.arange(1, 400, 2, dtype=torch.float64)
+    negative = 400 - positive
+    probability = positive / 400
 
-    def best(certain):
+    def scores(certain):
         true_positive = certain + positive.flip(0).cumsum(0).flip(0)
         false_positive = negative.flip(0).cumsum(0).flip(0)
         false_negative = positive.sum() + certain - true_positive
-        scores = 2 * true_positive / (2 * true_positive + false_positive + bias * false_negative)
-        return scores.max().item(), probability[scores.argmax()].item()
+        return 2 * true_positive / (2 * true_positive + false_positive + bias * false_negative)
 
-    low, high = 0.0, 1e6
+    low, high = 0.0, 4e6
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if best(middle)[0] < 0.9 else (low, middle)
-    score, found = best(high)
-    assert score == pytest.approx(0.9, abs=1e-3)
+        low, high = (middle, high) if scores(middle).max() < 0.9 else (low, middle)
+    certain = round(high)
     alpha, beta = 0.5, bias / 2
     assert cut == pytest.approx(alpha * 0.9 / (1 - 0.9 * (1 - alpha - beta)), abs=1e-3)
-    assert found == pytest.approx(cut, abs=0.006)
+    assert probability[scores(certain).argmax()].item() == pytest.approx(cut, abs=0.006)
+
+    # By brute force, of the loss itself: every cut of the same voxels.
+    label = torch.cat([torch.arange(400) < count for count in positive] + [torch.ones(certain, dtype=torch.bool)])
+    level = torch.cat([probability.repeat_interleave(400), torch.ones(certain)]).float()
+    losses = [bias_dice(bias)(sure(level >= cut), label.view(1, 1, 1, -1)).item() for cut in probability.float()]
+    assert min(losses) == pytest.approx(1 - 0.9, abs=1e-3)
+    assert probability[min(range(200), key=losses.__getitem__)].item() == pytest.approx(cut, abs=0.006)
 
 
 def test_training_of_one_logit_follows_the_bias():

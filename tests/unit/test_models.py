@@ -246,6 +246,14 @@ def test_a_wrong_configuration_is_named(model, message):
         build_network(model, pretrained=False)
 
 
+def test_strides_that_differ_along_the_sides_have_a_common_multiple():
+    network = unet(widths=[4, 4], strides=[[1, 2, 3], [1, 2, 1]], kernels=[[1, 3, 3]] * 2)
+    assert network.in_plane_multiple == 12
+    assert network(volume(size=24)).shape == (1, 1, 3, 24, 24)
+    with pytest.raises(KitsError, match="16 x 16 is not a multiple of 12"):
+        network(volume(size=16))
+
+
 def test_a_single_level_unet_is_allowed():
     assert unet(widths=[4], strides=[[1, 2, 2]], kernels=[[1, 3, 3]])(volume()).shape == (1, 1, 3, 32, 32)
     assert isinstance(unet(), UNet3d)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kits.io import read_labels
-from kits.roi import Box, body_box, coverage, find_rois, jitter
+from kits.roi import Box, body_box, coverage, find_rois, jitter, rois_of
 from kits.volume import labels_to_coarse, plane_grid
 from tests.conftest import SHARED
 
@@ -58,17 +58,63 @@ def test_an_empty_mask_has_no_roi() -> None:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(seed=st.integers(0, 10**6), density=st.floats(0.01, 0.35))
-def test_rois_cover_the_two_largest_regions(seed: int, density: float) -> None:
+@given(seed=st.integers(0, 10**6), density=st.floats(0.01, 0.35), min_voxels=st.integers(0, 6))
+def test_rois_are_the_tight_boxes_of_the_two_largest_regions(seed: int, density: float, min_voxels: int) -> None:
     mask = np.random.default_rng(seed).random((6, 9, 11)) < density
-    labels, number = ndimage.label(mask, np.ones((3, 3, 3)))  # an independent labeling
-    sizes = sorted(((labels == k).sum() for k in range(1, number + 1)), reverse=True)
-    found = find_rois(mask, count=2, min_voxels=0)
-    assert len(found) == min(2, number)
-    for box, size in zip(found, sizes, strict=False):
-        inside = np.bincount(labels[box.slices].ravel(), minlength=number + 1)[1:]
-        assert size in inside  # a whole region of that size lies in the box
-        assert all(face.any() for axis in range(3) for face in (mask[box.slices].take([0, -1], axis=axis)).swapaxes(0, axis))
+    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))  # an independent labeling
+    regions = [
+        ((labels == k).sum(), Box(*zip(*[(part.start, part.stop) for part in window], strict=True)))
+        for k, window in enumerate(ndimage.find_objects(labels), start=1)
+    ]
+    sizes = sorted((size for size, _ in regions if size > min_voxels), reverse=True)[:2]
+    found = find_rois(mask, count=2, min_voxels=min_voxels)
+    assert len(found) == len(sizes)
+    for box, size in zip(found, sizes, strict=True):
+        regions.remove((size, box))  # where several are of a size, any of them may be meant, each once
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(6, 40), st.integers(6, 40)),
+    planes=st.integers(1, 12),
+    seed=st.integers(0, 10**6),
+    margin=st.floats(0, 9),
+)
+def test_rois_on_the_volumes_own_grid_hold_every_voxel_of_the_two_largest_regions(
+    shape: tuple[int, int, int], planes: int, seed: int, margin: float
+) -> None:
+    """Any coarse mask, slices joined or not, with padding or without: no voxel that a kept region touches is outside."""
+    grid = plane_grid(shape, 16, min(planes, shape[0]))
+    native = (1.0, 0.8, 0.8)
+    mask = np.random.default_rng(seed).random(grid.shape) < 0.06
+    found = rois_of(mask, grid, native, {"count": 2, "min_voxels": 1, "min_ml": None})
+    inner, number = ndimage.label(mask[grid.inside], np.ones((3, 3, 3)))
+    sizes = np.bincount(inner.ravel(), minlength=number + 1)[1:]
+    assert len(found) == min(2, (sizes > 1).sum())
+    for box, size in zip(found, sorted(sizes, reverse=True), strict=False):
+        start, stop = grid.to_native(box.start, box.stop)
+        wide = Box(start, stop).grow_mm(margin, native, shape)
+        held = []
+        for k in np.flatnonzero(sizes == size) + 1:
+            voxels = np.ones(1, bool)
+            for axis, (n, m) in enumerate(zip(shape, grid.inner, strict=True)):
+                cells = np.flatnonzero((inner == k).any(axis=tuple({0, 1, 2} - {axis})))
+                touched = [v for v in range(n) if any(v * m < (c + 1) * n and (v + 1) * m > c * n for c in cells)]
+                voxels &= all(wide.start[axis] <= v < wide.stop[axis] for v in touched)
+            held.append(bool(voxels.all()))
+        assert any(held)
+
+
+def test_what_a_network_sees_in_the_padding_is_no_roi_and_the_rule_may_count_in_ml() -> None:
+    grid = plane_grid((12, 20, 40), 20, 4)  # pixels of twice the size, three slices to a coarse one, 5 rows of padding
+    mask = np.zeros(grid.shape, bool)
+    mask[:, :4] = True
+    rule = {"count": 2, "min_voxels": 0, "min_ml": None}
+    assert rois_of(mask, grid, (1.0, 0.5, 0.5), rule) == []
+    mask[1:3, 6:10, 3:8] = True  # 40 voxels of 3 x 1 x 1 mm
+    assert rois_of(mask, grid, (1.0, 0.5, 0.5), rule) == [Box((1, 6, 3), (3, 10, 8))]
+    assert rois_of(mask, grid, (1.0, 0.5, 0.5), {**rule, "min_ml": 0.12}) == []
+    assert len(rois_of(mask, grid, (1.0, 0.5, 0.5), {**rule, "min_voxels": 10**6, "min_ml": 0.119})) == 1
 
 
 @settings(deadline=None)  # a busy machine is no failure

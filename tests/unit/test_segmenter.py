@@ -18,9 +18,11 @@ from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
 from kits.inference.options import merged
 from kits.inference.parts import parts_of
 from kits.io import read_labels, read_volume, write_labels
+from kits.roi import coverage
 from kits.segmenter import Options, Segmenter
 from kits.volume import Volume, from_image, grid_of, to_image
 from tests.conftest import kidney_pair
+from tests.unit.test_models import finenet
 
 CPU = torch.device("cpu")
 SPACING = (4.0, 1.5, 1.5)
@@ -201,6 +203,52 @@ def test_options_take_the_place_of_what_the_checkpoint_says() -> None:
     segmenter(network, Options(window=5)).segment(volume)
     assert max(network.seen) == 5
     assert FINE["inference"]["window"] == 8
+
+
+def test_fewer_slices_at_once_give_the_same_probabilities() -> None:
+    volume, _ = pair()
+    network = finenet(sources=1).eval()
+    passed: list[int] = []
+    network.sources[0].encoder.features.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    found = []
+    for slices in (None, 3):
+        passed.clear()
+        options = Options(slices_at_once=slices, outputs=("probabilities",))
+        found.append(segmenter(network, options).segment(volume).probabilities["kidney"].whole().astype(int))
+        assert max(passed) == (slices or FINE["inference"]["window"])
+    assert found[0].any()
+    np.testing.assert_allclose(found[0], found[1], atol=1)
+
+
+def test_joined_slices_and_a_threshold_in_ml_find_the_same_rois() -> None:
+    volume, labels = pair()
+    seen: list[int] = []
+
+    class Counting(Bright):
+        def forward(self, volume: Tensor) -> Tensor:
+            seen.append(volume.shape[2])
+            return super().forward(volume)
+
+    def of(**changes: dict[str, Any]) -> Segmenter:
+        return Segmenter([Counting()], [merged(COARSE, changes)], [Levels()], [FINE], CPU)
+
+    fine = of().find_boxes(volume)[0]
+    assert sum(seen) >= len(labels) == 20
+    seen.clear()
+    joined, warnings = of(data={"coarse_z_mm": 8.0}, roi={"min_ml": 1.0, "min_voxels": 10**6}).find_boxes(volume)
+    assert seen == [8, 8]  # two windows over ten slices
+    assert not warnings
+    assert len(fine) == len(joined) == 2
+    assert coverage(joined, labels > 0) == coverage(fine, labels > 0) == 1
+    assert all(
+        abs(a - b) <= 2 for one, other in zip(fine, joined, strict=True) for a, b in zip(one.shape, other.shape, strict=True)
+    )
+    nothing, warnings = of(roi={"min_ml": 500.0}).find_boxes(volume)
+    assert len(nothing) == 1
+    assert warnings == [warnings[0]]
+    assert "no region of more than 500.0 mL on its grid" in warnings[0]
+    assert "the fine stage looked at the whole body" in warnings[0]
+    assert coverage(nothing, volume.array > -300) == 1
 
 
 def test_sources_that_contradict_each_other_are_wholly_uncertain_inside_the_rois_only() -> None:

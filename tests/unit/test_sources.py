@@ -1,5 +1,7 @@
 """Sources of the fine network: planes, windows, different scales; which of them learn when; and at what rate."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from kits.errors import KitsError
 from kits.losses import build_loss, deep_supervision, parallel_loss
 from kits.models.adaptation import OPERATORS
-from kits.models.finenet import phase_at
+from kits.models.finenet import common_size, phase_at
 from kits.models.groups import parameter_groups
 from tests.unit.test_models import LOSS, TINY, finenet, unet, volume
 
@@ -97,6 +99,16 @@ def test_sources_may_look_through_windows_of_their_own():
     torch.testing.assert_close(second, own_logits(network, (2 * x).clamp(-1, 1))[0])
 
 
+def test_neighbors_as_channels_are_seen_without_any_adaptation():
+    x = volume(5)
+    changed = x.clone()
+    changed[:, :, 3] *= -1
+    for kind, reached in (("replicate", [3]), ("neighbors", [2, 3, 4]), ("windows", [3])):
+        network = finenet(sources=[one(input=kind)], operator="none").eval()
+        moved = (own_logits(network, changed)[0] - own_logits(network, x)[0]).abs().amax(dim=(0, 1, 3, 4))
+        assert (moved > 1e-5).nonzero().flatten().tolist() == reached
+
+
 @pytest.mark.parametrize("fusion", ["concat", "gate", "mean"])
 def test_encoders_whose_finest_scales_differ_are_fused(fusion):
     sources = [one(), {"backbone": "test_convnext", "weights": None}]
@@ -115,6 +127,23 @@ def test_a_backbone_of_one_size_names_it():
     network.in_plane_multiple, network.fixed_size = 224, True
     with pytest.raises(KitsError, match="in-plane size 448 x 224: a backbone takes 224 x 224 only, the nearest valid size"):
         network(torch.zeros(1, 1, 1, 448, 224))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([(16, None), (32, None)], (32, False)), ([(224, 224), (32, None)], (224, True)), ([(224, 224), (224, 224)], (224, True))],
+)
+def test_the_size_that_suits_all_backbones(sizes, expected):
+    assert common_size([SimpleNamespace(multiple=multiple, fixed_size=fixed) for multiple, fixed in sizes]) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [([(224, 224), (384, 384)], "224 x 224 only, 384 x 384 only"), ([(224, 224), (64, None)], "224 x 224 only, multiples of 64")],
+)
+def test_backbones_without_a_common_size_are_refused(sizes, words):
+    with pytest.raises(KitsError, match=rf"^model\.sources: no image size suits all backbones \({words}\)"):
+        common_size([SimpleNamespace(multiple=multiple, fixed_size=fixed) for multiple, fixed in sizes])
 
 
 @pytest.mark.parametrize(

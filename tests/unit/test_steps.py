@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from kits.cli import checked, choices_of, compose
 from kits.crossval import OWN as CROSSVAL_KEYS
+from kits.data.cache import cache_settings
 from kits.data.splits import read_split
 from kits.errors import KitsError
 from kits.pipeline import OWN, STEPS
@@ -183,7 +184,7 @@ def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arg
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(KitsError, match="take one of demo, painted, paper"):
+    with pytest.raises(KitsError, match="take one of best, demo, fast, painted, paper"):
         plan_of(tmp_path, experiment={"source": "papers"})
 
 
@@ -193,6 +194,13 @@ def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
     assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == str(tmp_path / "out" / "cache")
+
+
+def test_joined_slices_of_a_recipe_are_prepared_so(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, experiment={"source": "fast"})
+    step = plan.builder.preparing(plan.coarse)
+    assert "data.coarse_z_mm=3.0" in step.arguments
+    assert cache_settings(step.config["data"]) == cache_settings(plan.coarse["data"]) == cache_settings(plan.fine["data"])
 
 
 def write_split(cache: Path) -> None:
