@@ -149,11 +149,6 @@ def check_staged(config: dict[str, Any]) -> None:
     shares, epochs = config["staged_shares"], config["trainer"]["max_epochs"]
     if sum(shares) >= 1:
         raise KitsError(f"staged_shares={text(shares)}: give the shares of the sources and of the fusion, together less than 1")
-    if shares[1] and config["model"]["fusion"] == "mean":
-        raise KitsError(
-            "training=staged: model.fusion=mean has no parameters that could learn alone;"
-            f" give staged_shares=[{shares[0]},0], or model.fusion=concat or gate"
-        )
     if not every_phase(epochs, shares):
         enough = next(more for more in range(epochs, 10_000) if every_phase(more, shares))
         raise KitsError(

@@ -136,10 +136,10 @@ class FineNet(nn.Module):
         return fused, [] if self.phase == "fusion" else list(pyramids)
 
     def set_phase(self, phase: str) -> None:
-        """Choose which parts learn, one of PHASES. A fusion without parameters has nothing to learn alone: that is `all`."""
+        """Choose which parts learn, one of PHASES."""
         if phase not in PHASES:
             raise KitsError(f"phase {phase!r}: no such phase of a training; choose one of {', '.join(PHASES)}")
-        self.phase = "all" if phase == "fusion" and not list(self.fusion.parameters()) else phase
+        self.phase = phase
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "FineNet":

@@ -5,7 +5,8 @@ Every fusion takes the volume (B, 1, D, H, W), per source its features (B D, C, 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +46,9 @@ class ConcatFusion(nn.Module):
 
 
 class GateFusion(nn.Module):
-    """A voxel-wise softmax over the sources weights their logits. It has no stem: edges are as sharp as the sources'."""
+    """A voxel-wise softmax over the sources weights their logits."""
 
-    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
+    def __init__(self, widths: Sequence[int], *, width: int, norm: str) -> None:
         super().__init__()
         self.reduce = conv_block(sum(widths), width, kernel=1, norm=norm)
         self.score = nn.Conv2d(width, len(widths), 3, padding=1)
@@ -61,19 +62,43 @@ class GateFusion(nn.Module):
 class MeanFusion(nn.Module):
     """The mean of the sources' probabilities as logits: its logarithm, of which a softmax gives the mean back."""
 
-    def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
-        super().__init__()
-
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack([source.float().log_softmax(dim=1) for source in logits])
         return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
-FUSIONS: dict[str, Callable[..., nn.Module]] = {"concat": ConcatFusion, "gate": GateFusion, "mean": MeanFusion}
+class Sharpened(nn.Module):
+    """Another fusion's logits, corrected at full resolution by what a stem of `stem_width` channels sees in the volume.
+
+    Logits of sources that are weighted have edges as blurred as the encoders' strides make them. At first it corrects nothing.
+    """
+
+    def __init__(self, fusion: nn.Module, *, classes: int, width: int, stem_width: int, norm: str) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
+        self.mix = nn.Sequential(
+            nn.Conv3d(classes + stem_width, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True)
+        )
+        self.head = nn.Conv3d(width, classes, 1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
+        blurred = self.fusion(volume, features, logits)
+        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
+        mixed = torch.cat([fold(blurred), edges], dim=1)
+        return blurred + pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
+
+
+FUSIONS = ("concat", "gate", "mean")
 
 
 def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
     """The fusion `name` of sources with features of `widths` channels; KitsError names the known ones."""
     if name not in FUSIONS:
         raise KitsError(f"model.fusion: no fusion {name!r}; choose one of {', '.join(FUSIONS)}")
-    return FUSIONS[name](widths, classes=classes, width=width, stem_width=stem_width, norm=norm)
+    shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
+    if name == "concat":
+        return ConcatFusion(widths, **shared)
+    return Sharpened(MeanFusion() if name == "mean" else GateFusion(widths, width=width, norm=norm), **shared)

@@ -113,7 +113,6 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"loss.class_weights": [1]}, ["give 2 (loss.over=classes)"]),
     ("fine", {"training": "both"}, ["training=both: give one of parallel, staged"]),
     ("fine", {"training": "staged", "trainer.max_epochs": 2}, ["trainer.max_epochs=2: too few", "give at least 3"]),
-    ("fine", {"training": "staged", "model.fusion": "mean"}, ["model.fusion=mean has no parameters", "staged_shares=[0.4,0]"]),
     ("fine", {"training": "staged", "staged_shares": [0.6, 0.5]}, ["together less than 1"]),
     ("fine", {"scheduler": {"name": "constant"}}, ["scheduler.warmup: has been removed"]),
 ]
@@ -137,7 +136,7 @@ def test_what_cannot_work_is_named(composed: dict, stage: str, changes: dict[str
         ("coarse", {"data.coarse_size": 128, "sampling.patch": [8, 128, 128]}),
         ("fine", {"model.sources": [{**SOURCE, "out_indices": [0, 1, 2, 4]}], "sampling.patch": [8, 96, 64]}),
         ("fine", {"model.sources": [{"backbone": "vit_tiny_patch14", "weights": None}], "sampling.patch": [8, 98, 98]}),
-        ("fine", {"training": "staged", "staged_shares": [0.4, 0], "model.fusion": "mean"}),
+        ("fine", {"training": "staged", "model.fusion": "mean"}),
         ("fine", {"postprocess.components": None, "roi.margin_mm": 7.5, "trainer.gradient_clip_val": None}),
     ],
 )

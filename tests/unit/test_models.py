@@ -125,6 +125,22 @@ def test_gate_fusion_stays_between_the_sources():
     assert (fused - (first + second) / 2).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("fusion", ["concat", "gate", "mean"])
+def test_every_fusion_sees_each_voxel_of_the_volume_at_full_resolution(fusion):
+    """What the encoders say being equal, one voxel moves the logits around it, and those alone."""
+    network, x = finenet(fusion=fusion), volume()
+    with torch.no_grad():
+        network.fusion.head.weight.normal_()
+        features, pyramids = zip(*(source(x) for source in network.sources), strict=True)
+        logits = [pyramid[0] for pyramid in pyramids]
+        other = x.clone()
+        other[..., 1, 9, 9] += 1
+        moved = (network.fusion(other, features, logits) - network.fusion(x, features, logits)).abs().amax(dim=(0, 1))
+    assert moved[1, 9, 9] > 1e-4
+    moved[:, 7:12, 7:12] = 0  # 3 x 3 of the stem, then 3 x 3 x 3
+    assert moved.max() < 1e-5
+
+
 def test_concat_fusion_is_the_textbook_one():
     """1 x 1 x 1 before the upsampling equals the paper's order: concatenated at full resolution, then 1 x 1 x 1."""
     network = finenet().eval()

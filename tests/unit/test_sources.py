@@ -199,10 +199,10 @@ def test_a_source_that_learns_alone_learns_as_if_it_were_the_only_one():
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_a_fusion_without_parameters_has_no_phase_of_its_own():
+def test_even_the_mean_has_a_phase_of_its_own_for_its_edges():
     network = finenet(fusion="mean")
     network.set_phase("fusion")
-    assert learning(network) == {"sources"}
+    assert learning(network) == {"fusion"}
 
 
 def test_phases_follow_the_shares_of_the_epochs():
