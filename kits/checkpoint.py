@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,11 @@ def convert(path: Path) -> tuple[int, int]:
     """
     content = read_project(path)
     config = content["hyper_parameters"]
-    written = config["kits_format"]
+    written, known = config["kits_format"], f"{min(UPGRADES)} to {FORMAT}"
     while config["kits_format"] != FORMAT:
         number = config["kits_format"]
         if number not in UPGRADES:
-            raise KitsError(f"{path}: written in format {number}, this version knows up to {FORMAT}; take a newer version")
+            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
         config = {**UPGRADES[number](config), "kits_format": number + 1}
     if written != FORMAT:
         with whole_file(path, ".ckpt") as temporary:
@@ -91,7 +92,8 @@ def read_project(path: Path) -> dict[str, Any]:
     """
     content = read_containers(path)
     config = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not {"kits_format", "stage"} <= config.keys() or "state_dict" not in content:
+    ours = isinstance(config, dict) and isinstance(config.get("kits_format"), int) and "stage" in config
+    if not ours or "state_dict" not in content:
         raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")
     return content
 
@@ -107,10 +109,19 @@ def read_containers(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KitsError(
-            f"{path}: not a checkpoint that can be opened safely ({reason}); give one that kits.train wrote"
+            f"{path}: not a checkpoint that can be opened safely ({reason_of(error)}); give one that kits.train wrote"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file was not opened; torch's own text goes on to say how to open it all the same, which is not what to do here."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it holds {foreign[1]}, and only tensors and plain values are read"
+    if isinstance(error, pickle.UnpicklingError):
+        return "no file of torch.save"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
