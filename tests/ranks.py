@@ -21,6 +21,7 @@ import kits.predict
 from kits.cli import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
+from kits.prediction.report import Report
 from kits.stages import MODULES, Examined, StageModule
 from kits.train import train
 from tests.conftest import kidney_pair, write_case
@@ -92,8 +93,16 @@ def run_all(folder: Path, stage: str) -> None:
 
 
 def predict_share(rank: int, config: dict[str, Any]) -> None:
-    """Predict as a researcher does, with nothing on the command line that tells the processes apart."""
-    folder = config["folder"]
+    """Predict as a researcher does, with nothing on the command line that tells the processes apart; `predicted<rank>.txt` names
+    each case that this process predicted."""
+    folder, add = config["folder"], Report.add
+
+    def told(self: Report, scan: Any, content: Any) -> None:
+        with (folder / f"predicted{rank}.txt").open("a") as stream:
+            stream.write(f"{scan.name}\n")
+        add(self, scan, content)
+
+    Report.add = told  # type: ignore[method-assign]
     checkpoints = [f"coarse={folder / 'coarse' / 'best.ckpt'}", f"fine={folder / 'fine1' / 'best.ckpt'}"]
     sys.argv = ["predict", *checkpoints, f"input={folder / 'tree'}", f"output={config['run_dir']}", "device=cpu"]
     kits.predict.main()

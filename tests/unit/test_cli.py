@@ -101,12 +101,12 @@ def test_the_stages_keep_the_papers_numbers() -> None:
         (
             "train",
             ["stage=coarse", "loss.bias=1,2"],
-            ["[a,b]; for a training with each: python -m kits.train -m stage=coarse loss.bias=1,2"],
+            ["key=[a,b]; for a training with each: python -m kits.train -m stage="],
         ),
         (
             "prepare",
             ["data.exclude=case_00001,case_00002"],
-            ["several values where one is taken; a list has brackets, key=[a,b]"],
+            ["several values where one is taken; a list has brackets"],
         ),
         ("predict", ["coarse=a"], ["input, output", "input=..."]),
     ],
