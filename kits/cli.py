@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,18 @@ def defaults(name: str, choices: Mapping[str, Any]) -> dict[str, Any]:
 
     An experiment has no keys of its own: it chooses from the groups, and what it misspells must not pass as a key.
     """
+    own = (group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None)
+    return unchanged(name, tuple(f"{group}={choices[group]}" for group in own))
+
+
+@cache
+def unchanged(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """As `compose`, with `???` left as it is; composed once, because a command asks again and its answer is only read."""
     import hydra
     from omegaconf import OmegaConf
 
-    own = [group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None]
     with composing():
-        config = hydra.compose(name, overrides=[f"{group}={choices[group]}" for group in own])
+        config = hydra.compose(name, overrides=list(overrides))
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

@@ -9,7 +9,7 @@ import pytest
 
 from kits.cli import compose
 from kits.errors import KitsError
-from kits.sweep import refuse_ranks, sort_overrides, space_of, sweep, values_of
+from kits.sweep import build_search, refuse_ranks, sort_overrides, space_of, sweep, values_of
 from kits.sweeps.adaptive import Adaptive, Interval
 from kits.sweeps.gpus import deal
 from kits.sweeps.grid import names_of
@@ -170,6 +170,20 @@ def test_gpus_are_dealt_out_one_set_a_trial(monkeypatch: pytest.MonkeyPatch) -> 
         deal(None, 3, two)
     with pytest.raises(KitsError, match=r"give trainer\.devices=1"):
         deal(None, 2, {**one, "devices": "auto"})
+
+
+def test_trials_are_runs_of_one_group_in_wandb_and_their_overrides_are_their_names(tmp_path: Path) -> None:
+    line = ["stage=coarse", "logger=wandb", "loss=dice,tversky", "seed=0,1", f"sweep.dir={tmp_path}/bias study"]
+    ours, fixed, swept = sort_overrides(line)
+    config = compose("sweep", [*fixed, "loss=dice", "seed=0", *ours])
+    search = build_search(config, fixed, swept)
+    trial = [search.next() for _ in range(search.total)][-1]
+    assert trial is not None
+    # As the trial's own process reads it.
+    told = compose("train", trial.overrides)
+    assert (told["logger"]["group"], told["logger"]["run_name"]) == ("bias study", "loss=tversky seed=1")
+    assert (told["loss"]["name"], told["seed"], told["resume"]) == ("tversky", 1, "auto")
+    assert told["run_dir"] == str(tmp_path / "bias study" / "loss-tversky_seed-1")
 
 
 class Few:
