@@ -23,6 +23,8 @@ PREFIX = "network."
 
 def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
     """Format 1 named the schedule of the learning rate within the optimizer; since then it is a group, `scheduler`."""
+    if "schedule" not in config["optimizer"]:  # a config.yaml that was converted with another checkpoint of its run
+        return config
     optimizer = dict(config["optimizer"])
     name = optimizer.pop("schedule")
     scheduler = {"name": name, "warmup": 0.0, **({"final": 0.0} if name == "cosine" else {})}
@@ -71,17 +73,26 @@ def convert(path: Path) -> tuple[int, int]:
         KitsError: not a checkpoint of this project, or of a format that nothing is known of.
     """
     content = read_project(path)
-    config = content["hyper_parameters"]
-    written, known = config["kits_format"], f"{min(UPGRADES)} to {FORMAT}"
-    while config["kits_format"] != FORMAT:
-        number = config["kits_format"]
-        if number not in UPGRADES:
-            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
-        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    written = content["hyper_parameters"]["kits_format"]
+    config = upgraded(path, content["hyper_parameters"])
     if written != FORMAT:
         with whole_file(path, ".ckpt") as temporary:
             torch.save({**content, "hyper_parameters": config}, temporary)
     return written, FORMAT
+
+
+def upgraded(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a file in this version's format.
+
+    Raises:
+        KitsError: nothing is known of the format that `kits_format` names.
+    """
+    while (number := config["kits_format"]) != FORMAT:
+        if number not in UPGRADES:
+            known = f"{min(UPGRADES)} to {FORMAT}"
+            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
+        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    return config
 
 
 def read_project(path: Path) -> dict[str, Any]:

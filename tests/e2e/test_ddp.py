@@ -16,19 +16,20 @@ import pytest
 from tests.ranks import RUNS
 
 PROCESSES = {name: ranks for group in RUNS.values() for name, (ranks, _) in group.items()}
-# The runs of the fine stage take seconds more.
-ALL = [pytest.param(name, marks=pytest.mark.slow if name in RUNS["fine"] else ()) for name in PROCESSES]
+GROUP = {name: group for group, runs in RUNS.items() for name in runs}
+# The others take seconds more.
+ALL = [pytest.param(name, marks=() if GROUP[name] == "coarse" else pytest.mark.slow) for name in PROCESSES]
 SEVERAL = [parameter for parameter in ALL if PROCESSES[str(parameter.values[0])] > 1]
 
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """By name of a run its folder; the first that is asked for trains all runs of its stage."""
+    """By name of a run its folder; the first that is asked for trains all runs of its group."""
 
     @cache
-    def runs(stage: str) -> Path:
-        folder = tmp_path_factory.mktemp(stage)
-        command = [sys.executable, "-m", "tests.ranks", str(folder), stage]
+    def runs(group: str) -> Path:
+        folder = tmp_path_factory.mktemp(group)
+        command = [sys.executable, "-m", "tests.ranks", str(folder), group]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         root = Path(__file__).parents[2]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
@@ -37,7 +38,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             assert advice not in done.stderr, done.stderr
         return folder
 
-    return lambda name: runs("coarse" if name in RUNS["coarse"] else "fine") / name
+    return lambda name: runs(GROUP[name]) / name
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -56,7 +57,12 @@ def scored(run: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("alone", "several"), [("coarse1", "coarse2"), ("coarse1", "coarse4"), pytest.param("fine1", "fine2", marks=pytest.mark.slow)]
+    ("alone", "several"),
+    [
+        ("coarse1", "coarse2"),
+        pytest.param("coarse1", "coarse4", marks=pytest.mark.slow),
+        pytest.param("fine1", "fine2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_loss_curve_is_that_of_one_process_with_the_same_global_batch(
     folder_of: Callable[[str], Path], alone: str, several: str

@@ -35,7 +35,7 @@ from kits.runs.folder import check_unused, going_on, read_config, read_manifest,
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.start import Start, where_to_start
+from kits.runs.start import Start, where_to_start, write_config
 from kits.runs.start import begin as begin_folder
 from kits.train import main
 
@@ -439,6 +439,24 @@ def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straig
     torch.save({**content, "hyper_parameters": {**config, "kits_format": 99}}, path)
     assert convert_command([str(path)]) == 1
     assert "written in format 99" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_format_goes_on_once_its_checkpoints_are_converted(straight: Path, tmp_path: Path) -> None:
+    def older(config: dict) -> dict:
+        kept = {key: value for key, value in config.items() if key != "scheduler"}
+        return {**kept, "optimizer": {**config["optimizer"], "schedule": "constant"}}
+
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    write_config(run, older(read_config(run)))
+    for name in ("last.ckpt", "best.ckpt"):
+        content = read(run / name)
+        torch.save({**content, "hyper_parameters": {**older(content["hyper_parameters"]), "kits_format": 1}}, run / name)
+    data_hash = read(run / "last.ckpt")["kits_run"]["data_hash"]
+    with pytest.raises(KitsError, match=rf"convert it: python -m kits.convert {run / 'last.ckpt'}"):
+        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+    assert convert_command([str(run / "last.ckpt"), str(run / "best.ckpt")]) == 0
+    assert where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash).epoch == 3
 
 
 def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:
