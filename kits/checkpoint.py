@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ PREFIX = "network."
 
 def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
     """Format 1 named the schedule of the learning rate within the optimizer; since then it is a group, `scheduler`."""
+    if "schedule" not in config["optimizer"]:  # a config.yaml that was converted with another checkpoint of its run
+        return config
     optimizer = dict(config["optimizer"])
     name = optimizer.pop("schedule")
     scheduler = {"name": name, "warmup": 0.0, **({"final": 0.0} if name == "cosine" else {})}
@@ -70,17 +73,26 @@ def convert(path: Path) -> tuple[int, int]:
         KitsError: not a checkpoint of this project, or of a format that nothing is known of.
     """
     content = read_project(path)
-    config = content["hyper_parameters"]
-    written = config["kits_format"]
-    while config["kits_format"] != FORMAT:
-        number = config["kits_format"]
-        if number not in UPGRADES:
-            raise KitsError(f"{path}: written in format {number}, this version knows up to {FORMAT}; take a newer version")
-        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    written = content["hyper_parameters"]["kits_format"]
+    config = upgraded(path, content["hyper_parameters"])
     if written != FORMAT:
         with whole_file(path, ".ckpt") as temporary:
             torch.save({**content, "hyper_parameters": config}, temporary)
     return written, FORMAT
+
+
+def upgraded(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a file in this version's format.
+
+    Raises:
+        KitsError: nothing is known of the format that `kits_format` names.
+    """
+    while (number := config["kits_format"]) != FORMAT:
+        if number not in UPGRADES:
+            known = f"{min(UPGRADES)} to {FORMAT}"
+            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
+        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    return config
 
 
 def read_project(path: Path) -> dict[str, Any]:
@@ -91,7 +103,8 @@ def read_project(path: Path) -> dict[str, Any]:
     """
     content = read_containers(path)
     config = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not {"kits_format", "stage"} <= config.keys() or "state_dict" not in content:
+    ours = isinstance(config, dict) and isinstance(config.get("kits_format"), int) and "stage" in config
+    if not ours or "state_dict" not in content:
         raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")
     return content
 
@@ -107,10 +120,19 @@ def read_containers(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KitsError(
-            f"{path}: not a checkpoint that can be opened safely ({reason}); give one that kits.train wrote"
+            f"{path}: not a checkpoint that can be opened safely ({reason_of(error)}); give one that kits.train wrote"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file was not opened; torch's own text goes on to say how to open it all the same, which is not what to do here."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it holds {foreign[1]}, and only tensors and plain values are read"
+    if isinstance(error, pickle.UnpicklingError):
+        return "no file of torch.save"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:

@@ -12,13 +12,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kits.checks import check
 from kits.completion import BEFORE, candidates, script
-from kits.config import all_keys, choices_of, conf_dir, nearest, one_line, plain
+from kits.config import all_keys, choices_of, conf_dir, defaults_of, nearest, one_line, plain
 from kits.errors import KitsError
 from kits.usage import BY_STAGE, explain_group, usage
 
@@ -152,6 +153,7 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = spelled_out(name, overrides)
+    check_readable(name, overrides)
     with composing():
         try:
             config = hydra.compose(name, overrides=overrides, return_hydra_config=True)
@@ -168,12 +170,18 @@ def defaults(name: str, choices: Mapping[str, Any]) -> dict[str, Any]:
 
     An experiment has no keys of its own: it chooses from the groups, and what it misspells must not pass as a key.
     """
+    own = (group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None)
+    return unchanged(name, tuple(f"{group}={choices[group]}" for group in own))
+
+
+@cache
+def unchanged(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """As `compose`, with `???` left as it is; composed once, because a command asks again and its answer is only read."""
     import hydra
     from omegaconf import OmegaConf
 
-    own = [group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None]
     with composing():
-        config = hydra.compose(name, overrides=[f"{group}={choices[group]}" for group in own])
+        config = hydra.compose(name, overrides=list(overrides))
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
@@ -228,6 +236,24 @@ def spelled_out(name: str, overrides: list[str]) -> list[str]:
     return [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
 
 
+def check_readable(name: str, overrides: list[str]) -> None:
+    """Raise KitsError where an override is none, or gives several values to a command that takes one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException:
+            parsed = None
+        if parsed is None or not parsed.key_or_group:
+            raise KitsError(f"{override}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\"")
+        if parsed.is_sweep_override():
+            again = f"; for a training with each: python -m kits.train -m {shlex.join(overrides)}" if name == "train" else ""
+            raise KitsError(f"{override}: several values where one is taken; a list has brackets, key=[a,b]{again}")
+
+
 def explain(message: str, name: str, overrides: list[str]) -> str:
     """Hydra's message as one line that names the key, what is allowed and what to do."""
     unknown_key = re.search(r"Could not override '([^']+)'", message)
@@ -236,7 +262,7 @@ def explain(message: str, name: str, overrides: list[str]) -> str:
     choice = re.search(r"Could not find '([^'/]+)/([^']+)'", message)
     if choice:
         return f"{choice[1]}={choice[2]}: no such choice; take one of {', '.join(choices_of(choice[1]))}"
-    group = re.search(r"You must specify '([^']+)', e\.g, use \S+=<OPTION>\s*Available options:\s*(.*)", message, re.DOTALL)
+    group = re.search(r"You must specify '([^']+)', e\.g,.*Available options:\s*(.*)", message, re.DOTALL)
     if group:
         return f"{group[1]}: no value given; add {group[1]}=... with one of {', '.join(group[2].split())}"
     return one_line(message)
@@ -248,24 +274,6 @@ def groups_of(name: str) -> dict[str, Any]:
     if "stage" in chosen:
         chosen |= dict.fromkeys(defaults_of(conf_dir() / "stage" / "coarse.yaml"), BY_STAGE)
     return chosen
-
-
-def defaults_of(path: Path) -> dict[str, Any]:
-    """Group and choice of every entry of a file's defaults list, and of the files that it begins with, overridden as it says."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict)
-    found: dict[str, Any] = {}
-    for entry in config.get("defaults", []):
-        if isinstance(entry, str):
-            found |= {} if entry == "_self_" else defaults_of(path.with_name(f"{entry}.yaml"))
-            continue
-        for key, choice in entry.items():
-            group = str(key).removeprefix("override ").lstrip("/")
-            if group == key.lstrip("/") or group in found:
-                found[group] = choice
-    return found
 
 
 def sketch(name: str, overrides: list[str]) -> dict[str, Any]:

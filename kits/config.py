@@ -38,6 +38,22 @@ def groups() -> list[str]:
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
+def defaults_of(path: Path) -> dict[str, Any]:
+    """Group and choice of every entry of a file's defaults list, and of the files that it begins with, overridden as it says."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(config, dict)
+    found: dict[str, Any] = {}
+    for entry in config.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else defaults_of(path.with_name(f"{entry}.yaml"))
+            continue
+        for key, choice in entry.items():
+            group = str(key).removeprefix("override ").lstrip("/")
+            if group == key.lstrip("/") or group in found:
+                found[group] = choice
+    return found
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists and scalars with every interpolation resolved.
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kits.sweeps.running import Launcher, Search
     from kits.sweeps.trial import Trial
 
-# How launchers of ranks tell each rank that there are several.
-RANKS = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+# How launchers of ranks tell each rank that there are several. Not SLURM_NTASKS: a batch script has that too, which runs once.
+RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 SEARCHES, LAUNCHERS = ("grid", "optuna"), ("process", "local", "slurm")
 
 
@@ -83,8 +83,8 @@ def refuse_ranks(arguments: list[str]) -> None:
         if int(os.environ.get(name) or 1) > 1:
             raise KitsError(
                 f"sweep: started as one of several ranks ({name}={os.environ[name]}), and each would run the whole sweep; "
-                f"start it once, and every trial starts its own ranks (trainer.devices): "
-                f"env -u {name} python -m kits.train -m {shlex.join(arguments)}"
+                "start it once, without torchrun, srun or mpirun, and every trial starts its own ranks (trainer.devices): "
+                f"python -m kits.train -m {shlex.join(arguments)}"
             )
 
 
@@ -108,8 +108,8 @@ def sort_overrides(arguments: list[str]) -> tuple[list[str], list[str], list[Ove
         key, line = override.key_or_group, str(override.input_line)
         if key.startswith("hydra"):
             raise KitsError(
-                f"{key}: trials are processes of their own here, so that each can start the ranks of its own DDP; "
-                "take sweep=grid, optuna, local or slurm, and sweep.dir=DIR"
+                f"{key}: Hydra's sweepers and launchers train in this process, where every rank of DDP runs the whole sweep; "
+                f"here each trial is a process of its own: {in_our_words(arguments)}"
             )
         if key in ("run_dir", "resume", "overwrite"):
             raise KitsError(f"{key}: each trial has a run folder of its own and goes on by itself; give sweep.dir=DIR instead")
@@ -120,6 +120,16 @@ def sort_overrides(arguments: list[str]) -> tuple[list[str], list[str], list[Ove
         else:
             fixed.append(line)
     return ours, fixed, swept
+
+
+def in_our_words(arguments: list[str]) -> str:
+    """The command that does what a line for Hydra's plugins asks for."""
+    plugins = {"optuna": "optuna", "submitit_local": "local", "submitit_slurm": "slurm"}
+    kept = [argument for argument in arguments if not argument.lstrip("+").startswith("hydra")]
+    asked = {argument.partition("=")[2] for argument in arguments if argument not in kept}
+    chosen = ",".join(ours for plugin, ours in plugins.items() if plugin in asked)
+    sweep = [f"sweep=[{chosen}]" if "," in chosen else f"sweep={chosen}"] if chosen else []
+    return shlex.join(["python", "-m", "kits.train", "-m", *kept, *sweep])
 
 
 def first(override: Override) -> str:

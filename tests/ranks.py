@@ -1,4 +1,4 @@
-"""`python -m tests.ranks FOLDER coarse|fine`: the trainings of tests/e2e/test_ddp.py, on one process and on several.
+"""`python -m tests.ranks FOLDER coarse|many|fine`: the trainings of tests/e2e/test_ddp.py, on one process and on several.
 A program of its own, so that the libraries are imported once: its processes are forks, which is safe while it has neither
 trained nor started threads.
 """
@@ -21,6 +21,7 @@ import kits.predict
 from kits.cli import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
+from kits.prediction.report import Report
 from kits.stages import MODULES, Examined, StageModule
 from kits.train import train
 from tests.conftest import kidney_pair, write_case
@@ -59,13 +60,13 @@ FINE = [
     "model.deep_supervision=1",
 ]
 LEARNED_STATISTICS = ["training=staged", "staged_shares=[0.34,0.33]", "model.freeze_statistics=false"]
-# By stage and run: processes, and what each trains.
+# By group and run: processes, and what each trains.
 RUNS: dict[str, dict[str, tuple[int, list[str]]]] = {
     "coarse": {
         "coarse1": (1, [*COARSE, "sampling.batch_size=4"]),
         "coarse2": (2, [*COARSE, "sampling.batch_size=2"]),
-        "coarse4": (4, [*COARSE, "sampling.batch_size=1"]),
     },
+    "many": {"coarse4": (4, [*COARSE, "sampling.batch_size=1"])},
     "fine": {
         "fine1": (1, [*FINE, "sampling.batch_size=2"]),
         "fine2": (2, [*FINE, "sampling.batch_size=1"]),
@@ -74,26 +75,34 @@ RUNS: dict[str, dict[str, tuple[int, list[str]]]] = {
 }
 
 
-def run_all(folder: Path, stage: str) -> None:
-    """Make the cases and the cache, then every run of a stage."""
+def run_all(folder: Path, group: str) -> None:
+    """Make the cases and the cache, then every run of a group."""
     for number in range(6):
         write_case(folder / "tree", f"case_{number:05d}", *kidney_pair(number, (20 + 4 * number, 64, 64)))
     common = [*COMMON, f"data.root={folder / 'tree'}", f"data.cache={folder / 'cache'}"]
     prepare(compose("train", [*COARSE, *common])["data"])
-    for name, (ranks, overrides) in RUNS[stage].items():
+    for name, (ranks, overrides) in RUNS[group].items():
         several = ["trainer=ddp", f"trainer.devices={ranks}"] if ranks > 1 else []
         config = compose("train", [*several, *overrides, *common, f"run_dir={folder / name}"])
         together(ranks, train_and_tell, config)
         together(1, score_again, config)
-    if stage == "fine":
+    if group == "fine":
         config = compose("train", [*COARSE, "sampling.batch_size=1", *common, f"run_dir={folder / 'coarse'}"])
         together(1, train_and_tell, config)
         together(2, predict_share, {"run_dir": str(folder / "predicted"), "folder": folder})
 
 
 def predict_share(rank: int, config: dict[str, Any]) -> None:
-    """Predict as a researcher does, with nothing on the command line that tells the processes apart."""
-    folder = config["folder"]
+    """Predict as a researcher does, with nothing on the command line that tells the processes apart; `predicted<rank>.txt` names
+    each case that this process predicted."""
+    folder, add = config["folder"], Report.add
+
+    def told(self: Report, scan: Any, content: Any) -> None:
+        with (folder / f"predicted{rank}.txt").open("a") as stream:
+            stream.write(f"{scan.name}\n")
+        add(self, scan, content)
+
+    Report.add = told  # type: ignore[method-assign]
     checkpoints = [f"coarse={folder / 'coarse' / 'best.ckpt'}", f"fine={folder / 'fine1' / 'best.ckpt'}"]
     sys.argv = ["predict", *checkpoints, f"input={folder / 'tree'}", f"output={config['run_dir']}", "device=cpu"]
     kits.predict.main()

@@ -25,6 +25,7 @@ def check_training(config: dict[str, Any]) -> None:
     check_sampling(config["sampling"])
     check_class_weights(config)
     check_schedule(config)
+    check_devices(config["trainer"])
     if stage == "coarse":
         check_unet3d(model)
         check_coarse_patch(config)
@@ -107,6 +108,17 @@ def check_schedule(config: dict[str, Any]) -> None:
             f"scheduler.patience={scheduler['patience']}: the training stops first, callbacks.early_stopping.patience="
             f"{stopping['patience']}; give a smaller one, or a larger callbacks.early_stopping.patience"
         )
+
+
+def check_devices(trainer: dict[str, Any]) -> None:
+    """A process for each of several devices, and statistics over all of them only where torch has that."""
+    devices, nodes = trainer["devices"], trainer["num_nodes"]
+    count = len(devices) if isinstance(devices, list) else devices
+    if trainer["strategy"] == "auto" and (nodes > 1 or count not in (1, "auto")):
+        where = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={text(devices)}"
+        raise KitsError(f"{where}: several devices need a process each; add trainer=ddp (one machine) or trainer=slurm (several)")
+    if trainer["sync_batchnorm"] and trainer["accelerator"] == "cpu":
+        raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
 
 
 def check_coarse_patch(config: dict[str, Any]) -> None:

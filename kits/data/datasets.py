@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kits.data.transforms import Augmentation
 from kits.labels import BACKGROUND
+from kits.parallel import end_with_parent
 from kits.roi import Box, jitter
 from kits.volume import Spacing, plane_grid
 
@@ -230,8 +231,9 @@ def worker_context(patches: Patches) -> BaseContext:
 
 def outlive_signals(worker: int) -> None:
     """Let a loader's process ignore what asks a training to stop: Ctrl-C and a cluster's SIGTERM reach every process of a job,
-    and the step that is under way still needs its patches. Loaders end their workers themselves, and with the training's process
-    they end too."""
+    and the step that is under way still needs its patches. Loaders end their workers themselves; a killed training cannot,
+    and what torch's own workers watch is the process that forked them, which is not the training but the server."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -24,6 +24,8 @@ from kits.runs.start import Start
 
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "monai", "numpy", "SimpleITK", "hydra-core", "wandb")
 GIB = 2**30
+# Of the configuration what tells of the run's folder and of its begin, and not of the training.
+NOT_HASHED = ("run_dir", "overwrite", "resume", "trained_on")
 
 
 class Manifest(Callback):
@@ -36,7 +38,7 @@ class Manifest(Callback):
         made = {"command": command_line(), "versions": versions(), "commit": commit(), "machine": machine()}
         self.content: dict[str, Any] = {
             **made,
-            "config_hash": digest(config),
+            "config_hash": config_hash(config),
             "data_hash": data_hash,
             "split": split,
             "seed": config["seed"],
@@ -76,6 +78,11 @@ def command_line() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     started = ["-m", spec.name] if spec is not None else [sys.argv[0]]
     return shlex.join(["python", *started, *sys.argv[1:]])
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """The same for two runs whose trainings were asked to be the same, in whatever folders; config.yaml has it too."""
+    return digest({key: value for key, value in config.items() if key not in NOT_HASHED})
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ FEW = 8  # values that are all written on the axis
 
 
 def draw(path: Path, records: list[dict[str, Any]], score: str) -> None:
-    """Draw a panel for each parameter: a point a trial, and a line through the means where values come again.
+    """Draw a panel for each parameter: a point a trial, and the mean of each value where values come again.
 
     Nothing is drawn while no trial has a score.
     """
@@ -40,6 +40,7 @@ def draw(path: Path, records: list[dict[str, Any]], score: str) -> None:
         panel.set_axis_off()
     for panel in panels[::columns]:
         panel.set_ylabel(score)
+    figure.suptitle(f"{len(records)} trials with a score; open: pruned, orange: mean of a value", fontsize="small")
     with whole_file(path, ".png") as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -55,8 +56,12 @@ def panel_of(panel: Axes, key: str, records: list[dict[str, Any]]) -> None:
         panel.plot(position, record["score"], "o", color="tab:blue", markerfacecolor=face, alpha=0.7)
     if len(means) < len(records):
         ordered = sorted(means)
-        panel.plot(ordered, [fmean(means[position]) for position in ordered], color="tab:orange")
+        # Between names there is nothing that a line could run through.
+        style = "-" if names is None else "none"
+        averages = [fmean(means[position]) for position in ordered]
+        panel.plot(ordered, averages, linestyle=style, color="tab:orange", marker="_", markersize=20)
     if names is not None:
+        panel.set_xlim(-0.5, len(names) - 0.5)
         turned = any(len(name) > LONGEST_NAME for name in names)
         panel.set_xticks(range(len(names)), names, rotation=30 if turned else 0, ha="right" if turned else "center")
     elif min(positions) > 0 and max(positions) >= LOG_FROM * min(positions):

@@ -16,19 +16,20 @@ import pytest
 from tests.ranks import RUNS
 
 PROCESSES = {name: ranks for group in RUNS.values() for name, (ranks, _) in group.items()}
-# The runs of the fine stage take seconds more.
-ALL = [pytest.param(name, marks=pytest.mark.slow if name in RUNS["fine"] else ()) for name in PROCESSES]
+GROUP = {name: group for group, runs in RUNS.items() for name in runs}
+# The others take seconds more.
+ALL = [pytest.param(name, marks=() if GROUP[name] == "coarse" else pytest.mark.slow) for name in PROCESSES]
 SEVERAL = [parameter for parameter in ALL if PROCESSES[str(parameter.values[0])] > 1]
 
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """By name of a run its folder; the first that is asked for trains all runs of its stage."""
+    """By name of a run its folder; the first that is asked for trains all runs of its group."""
 
     @cache
-    def runs(stage: str) -> Path:
-        folder = tmp_path_factory.mktemp(stage)
-        command = [sys.executable, "-m", "tests.ranks", str(folder), stage]
+    def runs(group: str) -> Path:
+        folder = tmp_path_factory.mktemp(group)
+        command = [sys.executable, "-m", "tests.ranks", str(folder), group]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         root = Path(__file__).parents[2]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
@@ -37,7 +38,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             assert advice not in done.stderr, done.stderr
         return folder
 
-    return lambda name: runs("coarse" if name in RUNS["coarse"] else "fine") / name
+    return lambda name: runs(GROUP[name]) / name
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -56,7 +57,12 @@ def scored(run: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("alone", "several"), [("coarse1", "coarse2"), ("coarse1", "coarse4"), pytest.param("fine1", "fine2", marks=pytest.mark.slow)]
+    ("alone", "several"),
+    [
+        ("coarse1", "coarse2"),
+        pytest.param("coarse1", "coarse4", marks=pytest.mark.slow),
+        pytest.param("fine1", "fine2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_loss_curve_is_that_of_one_process_with_the_same_global_batch(
     folder_of: Callable[[str], Path], alone: str, several: str
@@ -104,6 +110,7 @@ def test_each_case_is_predicted_once(folder_of: Callable[[str], Path]) -> None:
     cases = {path.name for path in (folder / "tree").iterdir()}
     output = folder / "predicted"
     assert {path.name.removesuffix(".nii.gz") for path in output.glob("*.nii.gz")} == cases
-    told = [set(json.loads((output / f"report_{rank}_of_2.json").read_text(encoding="utf-8"))) for rank in range(2)]
-    assert told[0] | told[1] == cases
-    assert len(told[0]) == len(told[1]) == len(cases) / 2
+    told = [(folder / f"predicted{rank}.txt").read_text(encoding="utf-8").split() for rank in range(2)]
+    assert sorted(told[0] + told[1]) == sorted(cases)
+    assert len(told[0]) == len(told[1])
+    assert set(json.loads((output / "report.json").read_text(encoding="utf-8"))["cases"]) == cases

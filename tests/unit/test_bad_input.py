@@ -193,6 +193,8 @@ def test_checkpoints_that_do_not_belong_are_one_line_and_nothing_in_them_runs(ch
     (tmp_path / "cut.ckpt").write_bytes(coarse.read_bytes()[:5000])
     torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "other.ckpt")
     torch.save({"hyper_parameters": {"kits_format": 1}, "state_dict": Hostile()}, tmp_path / "code.ckpt", pickle_module=pickle)
+    (tmp_path / "text.ckpt").write_text("nothing at all")
+    torch.save({**content, "hyper_parameters": {"kits_format": [2], "stage": "coarse"}}, tmp_path / "numbered.ckpt")
     (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Hostile(), protocol=2))
     nifti(tmp_path / "scan.nii.gz")
     for path, words in (
@@ -200,8 +202,10 @@ def test_checkpoints_that_do_not_belong_are_one_line_and_nothing_in_them_runs(ch
         (tmp_path / "absent.ckpt", "no such checkpoint"),
         (tmp_path / "cut.ckpt", "not a checkpoint"),
         (tmp_path / "other.ckpt", "not a checkpoint of this project"),
-        (tmp_path / "code.ckpt", "opened safely"),
-        (tmp_path / "pickle.ckpt", "opened safely"),
+        (tmp_path / "code.ckpt", r"opened safely \(it holds \w+\.mkdir, and only tensors and plain values are read\); give one"),
+        (tmp_path / "pickle.ckpt", r"opened safely \(it holds \w+\.mkdir"),
+        (tmp_path / "text.ckpt", r"opened safely \(no file of torch\.save\); give one"),
+        (tmp_path / "numbered.ckpt", "not a checkpoint of this project"),
         (changed("callable.ckpt", name="os.system"), "no network 'os.system'"),
         (changed("target.ckpt", _target_="os.mkdir", path=str(witness)), "unknown option"),
     ):

@@ -131,10 +131,22 @@ def test_the_stages_keep_the_papers_numbers() -> None:
     [
         ("train", ["stage=coarse", "trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
         ("train", ["stage=middle"], ["stage=middle", "coarse, fine"]),
-        ("train", [], ["stage", "coarse fine"]),
+        ("train", [], ["stage: no value given; add stage=... with one of coarse, fine"]),
         ("train", ["experiment=demo/none"], ["experiment=demo/none", "demo/coarse"]),
         ("train", ["stage=coarse", "loss=none"], ["loss=none", "bias_dice"]),
-        ("train", ["stage"], ["'stage'"]),
+        ("train", ["stage"], ["stage: cannot be read; give key=value"]),
+        ("train", ["stage=coarse", "run_dir=my run's"], ["run_dir=my run's: cannot be read", "quote"]),
+        ("train", ["stage=coarse", "=3"], ["=3: cannot be read; give key=value"]),
+        (
+            "train",
+            ["stage=coarse", "loss.bias=1,2"],
+            ["key=[a,b]; for a training with each: python -m kits.train -m stage="],
+        ),
+        (
+            "prepare",
+            ["data.exclude=case_00001,case_00002"],
+            ["several values where one is taken; a list has brackets"],
+        ),
         ("predict", ["coarse=a"], ["input, output", "input=..."]),
     ],
 )

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -30,11 +31,11 @@ from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.logged import DATA_WAIT, SAMPLE_RATE
-from kits.runs.folder import check_unused, going_on, read_manifest, resumed_configuration
-from kits.runs.manifest import command_line
+from kits.runs.folder import check_unused, going_on, read_config, read_manifest, resumed_configuration
+from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.start import Start, where_to_start
+from kits.runs.start import Start, where_to_start, write_config
 from kits.runs.start import begin as begin_folder
 from kits.train import main
 
@@ -285,8 +286,22 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_never_was(
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while (left := users_of(folder / "cache")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, "loaders' processes that outlive a killed training hold a GB each"
     assert fit(target.name, overrides)[1] == 0
     assert_same_run(whole, target)
+
+
+def users_of(folder: Path) -> set[int]:
+    """The processes, but for this one, that have a file of a folder open; on Linux, nowhere else are there any to see."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(link).startswith(f"{folder}/"):
+                found.add(int(link.parts[2]))
+    return found - {os.getpid()}
 
 
 def logged(folder: Path) -> int:
@@ -302,6 +317,11 @@ def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder
     manifest = json.loads((straight / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["data_hash"] == json.loads((folder / "cache" / "index.json").read_text(encoding="utf-8"))["data_hash"]
     assert manifest["finished"] is True
+    assert sorted(manifest["split"]["train"] + manifest["split"]["validation"]) == [f"case_{number:05d}" for number in range(4)]
+    assert re.fullmatch("[0-9a-f]{40}", manifest["commit"]["id"])
+    assert manifest["commit"]["dirty"] in (True, False)
+    assert manifest["config_hash"] == config_hash(read_config(straight))
+    assert manifest["command"].startswith("python ")
     assert (manifest["epochs"], manifest["steps"], manifest["seed"]) == (3, 15, 0)
     assert manifest["seconds"] > 0
     assert manifest["machine"]["cores"] >= 1
@@ -309,6 +329,12 @@ def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder
     assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
     with pytest.raises(KitsError, match=r"holds a run already; give another run_dir=DIR, or overwrite=true"):
         check_unused(straight)
+
+
+def test_the_hash_of_a_configuration_tells_of_the_training_and_not_of_its_folder(straight: Path) -> None:
+    config = read_config(straight)
+    assert config_hash({**config, "run_dir": "elsewhere", "overwrite": True, "trained_on": ["case_00000"]}) == config_hash(config)
+    assert config_hash({**config, "seed": 1}) != config_hash(config)
 
 
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,6 +439,24 @@ def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straig
     torch.save({**content, "hyper_parameters": {**config, "kits_format": 99}}, path)
     assert convert_command([str(path)]) == 1
     assert "written in format 99" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_format_goes_on_once_its_checkpoints_are_converted(straight: Path, tmp_path: Path) -> None:
+    def older(config: dict) -> dict:
+        kept = {key: value for key, value in config.items() if key != "scheduler"}
+        return {**kept, "optimizer": {**config["optimizer"], "schedule": "constant"}}
+
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    write_config(run, older(read_config(run)))
+    for name in ("last.ckpt", "best.ckpt"):
+        content = read(run / name)
+        torch.save({**content, "hyper_parameters": {**older(content["hyper_parameters"]), "kits_format": 1}}, run / name)
+    data_hash = read(run / "last.ckpt")["kits_run"]["data_hash"]
+    with pytest.raises(KitsError, match=rf"convert it: python -m kits.convert {run / 'last.ckpt'}"):
+        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+    assert convert_command([str(run / "last.ckpt"), str(run / "best.ckpt")]) == 0
+    assert where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash).epoch == 3
 
 
 def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:

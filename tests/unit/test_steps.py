@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -26,6 +28,12 @@ from kits.steps.running import Runner, arguments_of
 from kits.steps.stamps import AGAIN, BEGIN, GO_ON, MISSING, SKIP, Stamp, fingerprint, judge, read_stamp, settings_of
 from kits.steps.step import Step, run_process
 from kits.steps.two_stages import TwoStages
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans name their folders from the working one."""
+    monkeypatch.chdir(tmp_path)
 
 
 def test_overrides_go_to_the_steps_whose_name_stands_before_them() -> None:
@@ -160,9 +168,25 @@ def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Pa
     assert len(list(output.glob("case_*"))) < 200
 
 
-def plan_of(tmp_path: Path, *arguments: str, **config: Any) -> TwoStages:
-    overrides = compose("pipeline", gathered([f"data.root={tmp_path}", *arguments], OWN, STEPS, rest="train"))
-    builder = Builder(tmp_path / "out", overrides["overrides"], compose, checked)
+@cache
+def once(command: Callable[[str, list[str]], dict[str, Any]], name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """What a command of `kits.cli` gives. Plans ask for the same again and again, and Hydra is slow to answer."""
+    return command(name, list(overrides))
+
+
+def builder_of(config: dict[str, Any]) -> Builder:
+    """Of plans in the working folder, so that all tests ask for the same."""
+    return Builder(
+        Path("out"),
+        config["overrides"],
+        lambda name, overrides: once(compose, name, tuple(overrides)),
+        lambda name, overrides: once(checked, name, tuple(overrides)),
+    )
+
+
+def plan_of(*arguments: str, **config: Any) -> TwoStages:
+    overrides = compose("pipeline", gathered(["data.root=tree", *arguments], OWN, STEPS, rest="train"))
+    builder = builder_of(overrides)
     return TwoStages({**overrides, "experiment": {"source": "paper"}, **config}, choices_of("experiment"), builder)
 
 
@@ -178,26 +202,26 @@ def plan_of(tmp_path: Path, *arguments: str, **config: Any) -> TwoStages:
 )
 def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arguments: list[str], words: str) -> None:
     with pytest.raises(KitsError, match=words) as caught:
-        plan_of(tmp_path, *arguments)
+        plan_of(*arguments)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="take one of best, demo, fast, painted, paper"):
-        plan_of(tmp_path, experiment={"source": "papers"})
+        plan_of(experiment={"source": "papers"})
 
 
 def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "data.coarse_size=128", "coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
+    plan = plan_of("data.coarse_size=128", "coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
     step = plan.builder.preparing(plan.coarse)
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
-    assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == str(tmp_path / "out" / "cache")
+    assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == "out/cache"
 
 
-def test_joined_slices_of_a_recipe_are_prepared_so(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, experiment={"source": "fast"})
+def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
+    plan = plan_of(experiment={"source": "fast"})
     step = plan.builder.preparing(plan.coarse)
     assert "data.coarse_z_mm=3.0" in step.arguments
     assert cache_settings(step.config["data"]) == cache_settings(plan.coarse["data"]) == cache_settings(plan.fine["data"])
@@ -212,13 +236,13 @@ def write_split(cache: Path) -> None:
 
 
 def test_rois_out_of_fold_need_every_coarse_fold_and_the_validation_cases_their_own(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "split=folds", "split.k=2", "fold=1", "fine.data.roi=oof", experiment={"source": "demo"})
+    plan = plan_of("split=folds", "split.k=2", "fold=1", "fine.data.roi=oof", experiment={"source": "demo"})
     write_split(tmp_path / "out" / "cache")
     steps = {step.name: step for step in plan.steps()}
     assert list(steps) == ["prepare", "coarse0", "coarse1", "boxes", "fine", "predict", "evaluate", "report"]
     assert [steps[name].config["fold"] for name in ("coarse0", "coarse1", "fine")] == [0, 1, 1]
     assert steps["fine"].config["data"]["boxes"] == str(steps["boxes"].outputs["boxes.json"])
-    assert steps["predict"].config["coarse"] == str(tmp_path / "out" / "coarse1" / "best.ckpt")
+    assert steps["predict"].config["coarse"] == "out/coarse1/best.ckpt"
     assert steps["report"].config["cases"] == ["case_00001"]
     # What one step makes the next one reads, so that a change runs on through the plan.
     assert steps["coarse0"].outputs.keys() & steps["boxes"].inputs.keys()
@@ -227,18 +251,18 @@ def test_rois_out_of_fold_need_every_coarse_fold_and_the_validation_cases_their_
     assert steps["predict"].outputs.keys() & steps["evaluate"].inputs.keys()
 
 
-def folds_of(tmp_path: Path, *arguments: str) -> Folds:
-    given = gathered([f"data.root={tmp_path}", f"output={tmp_path}/out", *arguments], CROSSVAL_KEYS, STEPS, rest="train")
+def folds_of(*arguments: str) -> Folds:
+    given = gathered(["data.root=tree", "output=out", *arguments], CROSSVAL_KEYS, STEPS, rest="train")
     config = compose("crossval", given)
-    return Folds(config, Builder(tmp_path / "out", config["overrides"], compose, checked))
+    return Folds(config, builder_of(config))
 
 
 def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path) -> None:
     write_split(tmp_path / "out" / "cache")
-    assert [step.name for step in folds_of(tmp_path, "stage=coarse", "split.k=2").steps()] == [
+    assert [step.name for step in folds_of("stage=coarse", "split.k=2").steps()] == [
         "prepare", "coarse0", "coarse1", "boxes"
     ]  # fmt: skip
-    plan = folds_of(tmp_path, "stage=fine", "split.k=2")
+    plan = folds_of("stage=fine", "split.k=2")
     with pytest.raises(KitsError, match=r"coarse0/best.ckpt: missing; .* run kits.crossval stage=coarse"):
         list(plan.steps())
     for fold in (0, 1):
@@ -268,7 +292,7 @@ def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path)
 )
 def test_a_cross_validation_that_cannot_work_is_refused_at_once(tmp_path: Path, arguments: list[str], words: str) -> None:
     with pytest.raises(KitsError, match=words):
-        folds_of(tmp_path, *arguments)
+        folds_of(*arguments)
 
 
 def test_the_table_of_rois_has_means_and_intervals_by_hand(tmp_path: Path) -> None:

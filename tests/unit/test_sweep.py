@@ -9,7 +9,7 @@ import pytest
 
 from kits.cli import compose
 from kits.errors import KitsError
-from kits.sweep import sort_overrides, space_of, sweep, values_of
+from kits.sweep import build_search, refuse_ranks, sort_overrides, space_of, sweep, values_of
 from kits.sweeps.adaptive import Adaptive, Interval
 from kits.sweeps.gpus import deal
 from kits.sweeps.grid import names_of
@@ -65,7 +65,7 @@ def test_names_can_be_typed_in_an_override_and_tell_trials_apart() -> None:
         (["stage=coarse", "loss=glob(x*)"], "no choice of that name"),
         (["stage=coarse", "loss.bias=(1"], "sweep: "),
         (["stage=coarse", "loss.bias=1,2", "run_dir=x"], "run_dir: each trial has a run folder of its own"),
-        (["stage=coarse", "loss.bias=1,2", "hydra/launcher=submitit_slurm"], "hydra/launcher: trials are processes of their own"),
+        (["stage=coarse", "loss.bias=1,2", "hydra/launcher=submitit_slurm"], "hydra/launcher: Hydra's sweepers and launchers"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_in_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -77,9 +77,29 @@ def test_a_sweep_that_cannot_be_is_refused_in_one_line(arguments: list[str], wor
 
 
 def test_ranks_that_would_each_run_the_sweep_are_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["stage=coarse", "loss.bias=interval(1,2)", "trainer=ddp"]
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    with pytest.raises(KitsError, match=r"SLURM_NTASKS=4.*python -m kits.train -m stage=coarse 'loss.bias=interval\(1,2\)'"):
-        sweep(["stage=coarse", "loss.bias=interval(1,2)"])
+    refuse_ranks(arguments)  # a batch script, which runs once
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(KitsError, match=r"SLURM_STEP_NUM_TASKS=4.*start it once, without torchrun, srun or mpirun") as caught:
+        sweep(arguments)
+    assert str(caught.value).endswith("kits.train -m stage=coarse 'loss.bias=interval(1,2)' trainer=ddp")
+
+
+@pytest.mark.parametrize(
+    ("plugins", "ours"),
+    [
+        (["hydra/sweeper=optuna"], " sweep=optuna"),
+        (["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"], " sweep=slurm"),
+        (["hydra/sweeper=optuna", "hydra/launcher=submitit_local"], " 'sweep=[optuna,local]'"),
+        (["hydra/launcher=joblib"], ""),
+    ],
+)
+def test_an_adaptive_sweep_of_ddp_in_this_process_is_refused_with_the_command_that_does_it(plugins: list[str], ours: str) -> None:
+    arguments = ["stage=coarse", "trainer=ddp", "loss.bias=interval(1,2)"]
+    with pytest.raises(KitsError, match="where every rank of DDP runs the whole sweep") as caught:
+        sweep([*plugins, *arguments])
+    assert str(caught.value).endswith(f"python -m kits.train -m stage=coarse trainer=ddp 'loss.bias=interval(1,2)'{ours}")
 
 
 def test_the_best_epoch_is_the_first_of_the_best_score_and_a_line_half_written_is_left_out(tmp_path: Path) -> None:
@@ -150,6 +170,20 @@ def test_gpus_are_dealt_out_one_set_a_trial(monkeypatch: pytest.MonkeyPatch) -> 
         deal(None, 3, two)
     with pytest.raises(KitsError, match=r"give trainer\.devices=1"):
         deal(None, 2, {**one, "devices": "auto"})
+
+
+def test_trials_are_runs_of_one_group_in_wandb_and_their_overrides_are_their_names(tmp_path: Path) -> None:
+    line = ["stage=coarse", "logger=wandb", "loss=dice,tversky", "seed=0,1", f"sweep.dir={tmp_path}/bias study"]
+    ours, fixed, swept = sort_overrides(line)
+    config = compose("sweep", [*fixed, "loss=dice", "seed=0", *ours])
+    search = build_search(config, fixed, swept)
+    trial = [search.next() for _ in range(search.total)][-1]
+    assert trial is not None
+    # As the trial's own process reads it.
+    told = compose("train", trial.overrides)
+    assert (told["logger"]["group"], told["logger"]["run_name"]) == ("bias study", "loss=tversky seed=1")
+    assert (told["loss"]["name"], told["seed"], told["resume"]) == ("tversky", 1, "auto")
+    assert told["run_dir"] == str(tmp_path / "bias study" / "loss-tversky_seed-1")
 
 
 class Few:
