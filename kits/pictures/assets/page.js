@@ -429,13 +429,13 @@ async function drawSurfaces() {
     xaxis: { visible: false }, yaxis: { visible: false }, uirevision: "keep",
     scene: { xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data", dragmode: "turntable", bgcolor: "#101214", camera: camera(SIDES.front) },
   };
-  Plotly.react("scene", traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["pan3d", "orbitRotation", "tableRotation", "zoom3d", "resetCameraLastSave3d", "hoverClosest3d"] });
+  Plotly.react("surfaces", traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["pan3d", "orbitRotation", "tableRotation", "zoom3d", "resetCameraLastSave3d", "hoverClosest3d"] });
 }
 
 async function showSurfaces() {
   await loaded;
   const { surfaces } = state.view;
-  if (surfaces.length) Plotly.restyle("scene", { visible: surfaces.map(visible) }, surfaces.map((_, i) => i));
+  if (surfaces.length) Plotly.restyle("surfaces", { visible: surfaces.map(visible) }, surfaces.map((_, i) => i));
 }
 
 function fillSolid() {
@@ -454,7 +454,7 @@ function fillSolid() {
 
 for (const [side, direction] of Object.entries(SIDES)) {
   const button = element("button", { textContent: side });
-  button.onclick = () => Plotly.relayout("scene", { "scene.camera": camera(direction) });
+  button.onclick = () => Plotly.relayout("surfaces", { "scene.camera": camera(direction) });
   find("sides").append(button);
 }
 
