@@ -120,8 +120,10 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
             return [Scan(case.name, case / IMAGE_NAME) for case in here], lacking
     if (folder / IMAGE_NAME).is_file():
         return [Scan(folder.resolve().name, folder / IMAGE_NAME)], []
-    images = [entry for entry in sorted(folder.iterdir()) if is_image(entry)]
+    named = [entry for entry in sorted(folder.iterdir()) if has_image_name(entry) and not entry.is_dir()]
+    images = [entry for entry in named if entry.is_file()]
     series, skipped = find_series(folder, min_slices=MIN_SLICES)
+    skipped += [Skipped(entry, "no file behind this name (a broken link?)") for entry in named if entry not in images]
     several = Counter(one.folder for one in series)
     scans = [Scan(stem(image), image) for image in images]
     for one in series:
@@ -151,9 +153,9 @@ def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
     return scans, skipped
 
 
-def is_image(path: Path) -> bool:
+def has_image_name(path: Path) -> bool:
     """Whether a file is one of an image format by its name, and not hidden."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:

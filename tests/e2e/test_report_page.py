@@ -49,7 +49,9 @@ class Opened:
 
     def eye(self) -> dict[str, float]:
         """Where the camera is."""
-        return self.page.evaluate("(({x, y, z}) => ({x, y, z}))(document.getElementById('surfaces')._fullLayout.scene.camera.eye)")
+        return self.page.evaluate(
+            "(({x, y, z}) => ({x, y, z}))(document.getElementById('surfaces')._fullLayout.scene.camera.eye)"
+        )
 
 
 @pytest.fixture(scope="module")

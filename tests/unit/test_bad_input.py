@@ -74,6 +74,21 @@ def damage(folder: Path) -> dict[str, str]:
     (folder / "cut.nrrd").write_bytes((folder / "cut.nrrd").read_bytes()[:-1000])
     sitk.WriteImage(sitk.GetImageFromArray(HU), folder / "lonely.mhd")
     (folder / "lonely.raw").unlink()
+    for name, old, new in (
+        ("no_spacing.mha", b"ElementSpacing = 1.5 1.5 4", b"ElementSpacing = 1.5 1.5 0"),
+        ("mirrored.mha", b"ElementSpacing = 1.5 1.5 4", b"ElementSpacing = 1.5 1.5 -4"),
+        ("askew.mha", b"TransformMatrix = 1 0 0 0 1 0", b"TransformMatrix = 1 0 0 0.5 1 0"),
+        ("lost.mha", b"TransformMatrix = 1 0 0", b"TransformMatrix = nan 0 0"),
+        ("bent.nrrd", b"(0,1.5,0)", b"(0.7,1.5,0)"),
+        ("flat.nrrd", b"(0,0,4)", b"(0,0,0)"),
+    ):
+        image = sitk.GetImageFromArray(HU)
+        image.SetSpacing((1.5, 1.5, 4.0))
+        sitk.WriteImage(image, folder / name)
+        content = (folder / name).read_bytes()
+        assert old in content
+        (folder / name).write_bytes(content.replace(old, new))
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((*HU.shape, 3), np.uint8), isVector=True), folder / "colors.nii.gz")
     (folder / "dangling.nii.gz").symlink_to(folder / "nowhere.nii.gz")
     write_series(folder / "gap", np.delete(HU, 7, axis=0), positions=[(0, 0, 4.0 * k) for k in range(20) if k != 7])
     write_series(folder / "tilt", HU, positions=[(0, 1.2 * k, 4.0 * k) for k in range(20)])
@@ -97,6 +112,13 @@ def damage(folder: Path) -> dict[str, str]:
         "zero": r"spacing of \(1.5, 1.5, 0\)",
         "cut": "incomplete",
         "lonely": "incomplete",
+        "no_spacing": r"spacing of \(1.5, 1.5, 0\)",
+        "mirrored": r"spacing of \(1.5, 1.5, -4\)",
+        "askew": "not at right angles",
+        "lost": "not at right angles",
+        "bent": "not at right angles",
+        "flat": r"spacing of \(1.5, 1.5, 0\)",
+        "colors": r"3 channel\(s\)",
         "gap": "missing, doubled or uneven",
         "tilt": "gantry tilt",
     }
@@ -110,6 +132,7 @@ def test_each_wrong_scan_is_one_line_and_the_sound_one_is_segmented(checkpoints:
         run(*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}")
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert list(report["cases"]) == ["whole"]
+    assert [Path(item["path"]).name for item in report["skipped"]] == ["dangling.nii.gz"]
     assert sorted(report["failed"]) == sorted(expected)
     for name, words in expected.items():
         told = report["failed"][name]["error"]
