@@ -25,6 +25,7 @@ def main(config: dict[str, Any]) -> None:
     make_folder(folder, "output")
     for stage, checkpoint in given.items():
         path = folder / f"{stage}{SUFFIX}"
+        print(f"tracing {checkpoint}; a fine stage of three encoders takes minutes", flush=True)
         difference = export_network(checkpoint, stage, path)
         size = path.stat().st_size / 2**20
         print(f"{path}: {size:.1f} MiB, logits within {difference:.1g} of torch's", flush=True)

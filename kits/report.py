@@ -1,6 +1,8 @@
 """`python -m kits.report image=... prediction=... [truth=...] output=DIR`: one page that shows every case, or pictures of them.
 
-`data=kits21` or `data=kits23` where the truth is a tree of that set."""
+The images are found as kits.predict finds its input, so what was segmented can be looked at, whatever its format.
+`data=kits21` or `data=kits23` where the truth is a tree of that set.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from kits.errors import KitsError
 
 if TYPE_CHECKING:
     from kits.pictures import Entry, Scene
+    from kits.prediction.inputs import Scan
 
 HTML, PNG = "html", "png"
 
@@ -41,17 +44,21 @@ def main(config: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """The files of one case; `prediction` is None where there is none, and `truth` where there is none."""
+    """One case's scan and files; `prediction` is None where there is none, and `truth` where there is none."""
 
-    name: str
-    image: Path
+    scan: Scan
     prediction: Path | None
     truth: Path | None
     told: Path | None = None  # where the run's report would lie: the prediction's folder
 
+    @property
+    def name(self) -> str:
+        """The scan's."""
+        return self.scan.name
+
 
 def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None, *, label_name: str) -> list[Job]:
-    """The cases to draw: the one image, or every case of a KiTS tree (of those named).
+    """The cases to draw: those that `cases` names; otherwise every scan that has a prediction, or whose prediction failed.
 
     Args:
         label_name: file name of the label maps in a tree of truths, `data.label_name`.
@@ -59,16 +66,15 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     Raises:
         KitsError: something that is named does not exist, or no case has a prediction.
     """
-    from kits.data.index import find_images
+    from kits.pictures import run_of
+    from kits.prediction.inputs import find_inputs
 
     for key, path in (("prediction", prediction), ("truth", truth)):
         if path is not None and not path.exists():
             raise KitsError(f"{key}={path}: no such file or folder; check the path")
-    if not image.exists():
-        raise KitsError(f"image={image}: no such file or folder; give a NIfTI file, a DICOM folder or a folder of cases")
-    images = find_images(image, cases)
-    if len(images) > 1 and prediction.is_file():
-        raise KitsError(f"prediction={prediction}: one file for {len(images)} images; give the folder of predictions")
+    scans = find_inputs(image, cases, key="image").scans
+    if len(scans) > 1 and prediction.is_file():
+        raise KitsError(f"prediction={prediction}: one file for {len(scans)} images; give the folder of predictions")
 
     def file_of(path: Path | None, inside: str) -> Path | None:
         found = path / inside if path is not None and path.is_dir() else path
@@ -76,11 +82,15 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
 
     told = prediction if prediction.is_dir() else prediction.parent
     jobs = [
-        Job(name, path, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"), told)
-        for name, path in images.items()
+        Job(scan, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"), told)
+        for name, scan in scans.items()
     ]
     if all(job.prediction is None for job in jobs):
         raise KitsError(f"prediction={prediction}: no {jobs[0].name}.nii.gz in it; give the output of kits.predict")
+    if cases is None:  # images that nobody segmented would hide those that somebody did
+        jobs = [job for job in jobs if job.prediction is not None or run_of(told, job.name).error is not None]
+        if len(jobs) < len(scans):
+            print(f"{len(scans) - len(jobs)} of {len(scans)} images have no prediction and are left out; cases=[...] names cases")
     if truth is not None and all(job.truth is None for job in jobs):
         raise KitsError(f"truth={truth}: no label map of {jobs[0].name} in it; give a label map or a KiTS tree, or leave it out")
     return jobs
@@ -100,7 +110,7 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
         KitsError: a case could not be read; the page of the others is written.
     """
     from kits.parallel import map_cases
-    from kits.pictures import missing_entry, run_of, write_page
+    from kits.pictures import Run, missing_entry, write_page
 
     calls = [(job, tuple(classes)) for job in jobs]
     found = map_cases(page_entry, calls, workers=workers, desc="report", catch=(KitsError,))
@@ -110,7 +120,7 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
     for job, entry in zip(jobs, found, strict=True):
         if isinstance(entry, Exception):
             errors.append(str(entry))
-            entries.append(missing_entry(job.name, run_of(output, job.name), str(entry)))
+            entries.append(missing_entry(job.name, Run(), str(entry)))
         else:
             entries.append(entry)
     write_page(page, entries)
@@ -155,19 +165,19 @@ def read_scene(job: Job, classes: Sequence[str]) -> Scene:
     Raises:
         KitsError: a file cannot be read, or a label map has another size than the image.
     """
-    from kits.io import read_labels, read_volume
+    from kits.io import read_labels
     from kits.labels import CLASSES, regions_of
     from kits.metrics import score_case
     from kits.pictures import Scene
 
     assert job.prediction is not None
-    volume = read_volume(job.image)
+    volume = job.scan.read()
     allowed = {job.truth: range(len(classes)), job.prediction: range(len(CLASSES))}  # a prediction may know more than the truth
     labels = {path: read_labels(path, allowed=known).array for path, known in allowed.items() if path is not None}
     for path, array in labels.items():
         if array.shape != volume.array.shape:
             raise KitsError(
-                f"{path}: {array.shape} voxels (z, y, x) but {job.image} has {volume.array.shape}; the two are not one case"
+                f"{path}: {array.shape} voxels (z, y, x) but {job.scan.path} has {volume.array.shape}; the two are not one case"
             )
     truth = labels[job.truth] if job.truth is not None else None
     scores = {} if truth is None else score_case(labels[job.prediction], truth, regions_of(classes))

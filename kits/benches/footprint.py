@@ -32,7 +32,8 @@ def footprint(name: str, volume: dict[str, Any], config: dict[str, Any], scratch
         task.write_text(json.dumps({**config, "rois": volume["rois"], "scan": str(path)}))
         ended = subprocess.run([sys.executable, "-c", CALL, str(task)], capture_output=True, text=True)
         if ended.returncode:
-            raise KitsError(f"{name}: the measured process failed: {ended.stderr.strip().splitlines()[-1]}")
+            said = ended.stderr.strip() or f"killed by signal {-ended.returncode}; was memory short?"
+            raise KitsError(f"{name}: the measured process failed: {said.splitlines()[-1]}")
         found = json.loads(ended.stdout.splitlines()[-1])
     finally:
         path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kits import __version__
 from kits.checkpoint import load_network
@@ -50,7 +51,6 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
         KitsError: not a checkpoint of that stage, a network that torch cannot express in ONNX, or results that differ.
     """
     network, config = load_network(checkpoint, stage, "cpu")
-    limit_slices([network], None)  # a loop over a number of slices that is not known yet cannot be traced
     sources = len(getattr(network, "sources", ()))
     facts = {
         "classes": config["model"]["classes"],
@@ -58,7 +58,8 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
         "fixed_size": bool(getattr(network, "fixed_size", False)),
         "sources": sources,
     }
-    model = traced(network, checkpoint)
+    # Another copy is traced: what is compared stays as it was trained.
+    model = traced(traceable(load_network(checkpoint, stage, "cpu")[0]), checkpoint)
     model.producer_name, model.producer_version = "kits", __version__
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, to_metadata(config, facts)
@@ -71,6 +72,30 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
                 f"{checkpoint}: its logits in ONNX differ by {difference:.2g} from torch's, more than {TOLERANCE:g}; not written"
             )
     return difference
+
+
+class EvenPadding(nn.Conv2d):
+    """timm's convolution with TensorFlow's padding, for sizes that its stride divides: the padding does not depend on them."""
+
+    def forward(self, slices: Tensor) -> Tensor:
+        rows, columns = (
+            max(0, dilation * (kernel - 1) + 1 - stride)
+            for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        )
+        edges = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        padded = functional.pad(slices, edges)
+        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def traceable(network: nn.Module) -> nn.Module:
+    """The network itself, changed: as its sizes are multiples, no formula of padding by size has to keep the tracer busy."""
+    from timm.layers import Conv2dSame
+
+    limit_slices([network], None)  # a loop over a number of slices that is not known yet cannot be traced
+    for module in network.modules():
+        if isinstance(module, Conv2dSame):
+            module.__class__ = EvenPadding
+    return network
 
 
 @torch.no_grad()

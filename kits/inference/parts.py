@@ -37,7 +37,8 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "center": [round(place, 1) for place in self.center], "box": self.box.to_list()}
+        rounded = {"volume_ml": round(self.volume_ml, 2), "center": [round(place, 1) for place in self.center]}
+        return {**asdict(self), **rounded, "box": self.box.to_list()}
 
 
 def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:

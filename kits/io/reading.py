@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from kits.io.series import only_series
 from kits.io.voxels import Convert, LabelCheck, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
+# How far directions may be from unit length and right angles: scanners write cosines with three digits or more.
+ORTHONORMAL = 5e-3
 # What ITK warns about on stderr is either checked here and raised (uneven slices, no series) or of no consequence (header codes).
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -42,7 +45,9 @@ def read_series(folder: Path, files: Sequence[Path]) -> Volume:
         KitsError: a file is damaged, the slices are uneven or shifted, or it is a lone slice.
     """
     if len(files) > 1:
-        return _converted(dicom.read_slices(folder, files), np.dtype(np.int16), partial(to_hu, path=folder))
+        image = dicom.read_slices(folder, files)
+        refuse_geometry(folder, image.GetSpacing(), image.GetDirection())
+        return _converted(image, np.dtype(np.int16), partial(to_hu, path=folder))
     return _read_file(files[0], np.dtype(np.int16), partial(to_hu, path=files[0]))  # a multi-frame file, or a slice: refused
 
 
@@ -124,7 +129,23 @@ def _open(path: Path) -> sitk.ImageFileReader:
     if min(reader.GetSize()) < 2 and reader.HasMetaDataKey("0020|000e"):
         raise KitsError(f"{path}: is one slice of a DICOM series; give the folder of the series")
     nifti.refuse_spacing(path)
+    refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
     return reader
+
+
+def refuse_geometry(path: Path, spacing: Sequence[float], direction: Sequence[float]) -> None:
+    """Raise KitsError for a spacing that is none, and for axes that are not at right angles, which ITK allows but in NIfTI."""
+    if not all(math.isfinite(step) and step > 0 for step in spacing):
+        steps = ", ".join(f"{step:g}" for step in spacing)
+        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
+    axes = np.reshape(direction, (3, 3))
+    if not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=ORTHONORMAL):  # NaN is not close either
+        raise KitsError(sheared(path))
+
+
+def sheared(path: Path) -> str:
+    """The refusal of axes that no box of voxels has."""
+    return f"{path}: its axes are not at right angles (sheared affine); resample it to an upright grid or mend its header"
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -133,6 +154,8 @@ def _refuse_unreadable(path: Path) -> None:
             raise KitsError(f"{path}: no such file; check the path")
         if path.is_dir():
             raise KitsError(f"{path}: is a folder; give an image file")
+        if not path.is_file():  # a pipe would be waited for without end
+            raise KitsError(f"{path}: is no regular file; give an image file")
         with path.open("rb") as stream:
             if not stream.read(1):
                 raise KitsError(f"{path}: incomplete, 0 bytes; copy it again")
@@ -142,12 +165,9 @@ def _refuse_unreadable(path: Path) -> None:
 
 def _explain_header(path: Path, reason: str) -> str:
     if "orthonormal" in reason:
-        return (
-            f"{path}: its axes are not at right angles (sheared affine); "
-            "resample it to an upright grid or save it with an orthonormal qform"
-        )
+        return sheared(path)
     if nifti.is_nifti_2(path):
         return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
-    if "Unable to determine ImageIO" in reason:
+    if "Unable to determine ImageIO" in reason or "not recognized" in reason:
         return f"{path}: not an image that can be read (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
     return f"{path}: cannot be read ({reason}); copy or convert it again"

@@ -30,6 +30,7 @@ _MAGIC_AT, _MAGIC = 128, b"DICM"
 _CONTENTS = "DICOMDIR"
 # What a plane of slices must agree in; cosines and mm are rounded where scanners write them.
 _COSINE_DIGITS, _MM_DIGITS = 3, 4
+_ORTHONORMAL = 1e-2
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,10 @@ def _judge(uid: str, group: _Group, min_slices: int) -> tuple[Series | None, lis
     planes = Counter(_plane(header) for _, header in slices)
     if None in planes:
         return None, [skip("images without a position (secondary captures or screenshots), so no volume"), *left_out]
+    if not all(_is_spacing(plane[2]) for plane in planes if plane):
+        return None, [skip("slices without a pixel spacing, so no sizes in mm; export it again"), *left_out]
+    if not all(_is_upright(plane[3]) for plane in planes if plane):
+        return None, [skip("rows and columns not at right angles (a damaged orientation); export it again"), *left_out]
     if len(slices) < min_slices:
         return None, [skip("only one slice" if len(slices) == 1 else f"only {len(slices)} slices"), *left_out]
     if len(planes) > 1:
@@ -192,6 +197,16 @@ def _plane(header: Dataset) -> tuple[Any, ...] | None:
     cosines = tuple(round(float(value), _COSINE_DIGITS) + 0.0 for value in orientation)
     spacing = tuple(round(float(value), _MM_DIGITS) for value in header.get("PixelSpacing") or ())
     return int(header.Rows), int(header.Columns), spacing, cosines
+
+
+def _is_spacing(steps: tuple[float, ...]) -> bool:
+    return len(steps) == 2 and all(step > 0 for step in steps)  # ITK would take 1 mm for any other
+
+
+def _is_upright(cosines: tuple[float, ...]) -> bool:
+    """Whether the directions of rows and columns have unit length and a right angle, which ITK would silently give them."""
+    axes = np.reshape(cosines, (2, 3))
+    return np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=_ORTHONORMAL)
 
 
 def _in_order(slices: Sequence[tuple[Path, Dataset]]) -> tuple[Path, ...]:

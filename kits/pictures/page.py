@@ -1,7 +1,7 @@
 """One self-contained HTML page of many cases: a table, three linked planes with outlines, and the surfaces.
 
-Everything is inside the file: the styles, the script, plotly for the surfaces, and each case as a picture of its slices and a
-compressed block of labels and meshes. The page's own policy forbids every connection and every script but these two.
+Everything is inside the file: the styles, the script, plotly (compressed) for the surfaces, and each case as a picture of its
+slices and a compressed block of labels and meshes. The page's own policy forbids every connection and every script but these two.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def write_page(path: Path, entries: Sequence[Entry]) -> None:
             for number, entry in enumerate(entries)
             if entry.view is not None
         ),
-        "plotly": plotly,
+        "plotly": base64.b64encode(gzip.compress(plotly.encode(), compresslevel=9, mtime=0)).decode(),
         "script": script,
     }
     with whole_file(path, path.suffix) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:

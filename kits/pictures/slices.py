@@ -140,7 +140,7 @@ def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) 
     axes.set_ylim((high, low) if axis == 0 else (low, high))
     axes.set_axis_off()
     name, letters = PLANES[axis]
-    write(axes, 0.02, 0.98, f"{name} {index}", va="top")
+    write(axes, 0.02, 0.98, f"{name} {index + 1}", va="top")
     places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
     for letter, (a, b, ha, va) in zip(letters, (*places, (0.5, 0.02, "center", "bottom")), strict=True):
         write(axes, a, b, letter, color=FAINT, ha=ha, va=va)

@@ -70,41 +70,42 @@ class Inputs:
     skipped: list[Skipped]
 
 
-def find_inputs(path: Path, cases: Sequence[str] | None = None) -> Inputs:
+def find_inputs(path: Path, cases: Sequence[str] | None = None, key: str = "input") -> Inputs:
     """Every scan at `path`.
 
     Args:
         path: an image file, a text file that lists paths (one a line, relative to it), a folder of cases or a case of it, or a
             folder of image files or of DICOM files at any depth.
         cases: take only these cases of a folder of cases.
+        key: what the configuration calls the path.
 
     Raises:
         KitsError: nothing there, or nothing that is a scan, or a case that is asked for is not there.
     """
     try:
-        scans, skipped = _found_at(path)
+        scans, skipped = _found_at(path, key)
     except OSError as error:
-        raise KitsError(f"input={path}: cannot be opened ({error.strerror}); check who may read it") from error
+        raise KitsError(f"{key}={path}: cannot be opened ({error.strerror}); check who may read it") from error
     if not scans:
         reasons = "".join(f"; {item}" for item in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-        raise KitsError(f"input={path}: no scan in it{reasons}; give {KINDS}")
+        raise KitsError(f"{key}={path}: no scan in it{reasons}; give {KINDS}")
     named = unique(scans)
     if cases is None:
         return Inputs(named, skipped)
     missing = [case for case in cases if case not in named]
     if missing:
         listed = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        raise KitsError(f"input={path}: no scan of {listed}; take these cases out or add their {IMAGE_NAME}")
+        raise KitsError(f"{key}={path}: no scan of {listed}; take these cases out or add their {IMAGE_NAME}")
     return Inputs({name: scan for name, scan in named.items() if name in set(cases)}, [])
 
 
-def _found_at(path: Path) -> tuple[list[Scan], list[Skipped]]:
+def _found_at(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
     if not path.exists():
-        raise KitsError(f"input={path}: no such file or folder; give {KINDS}")
+        raise KitsError(f"{key}={path}: no such file or folder; give {KINDS}")
     if path.is_dir():
         return _found_in(path)
     if path.name.lower().endswith(LIST_SUFFIX):
-        return _listed(path)
+        return _listed(path, key)
     return [Scan(stem(path), path)], []
 
 
@@ -119,8 +120,10 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
             return [Scan(case.name, case / IMAGE_NAME) for case in here], lacking
     if (folder / IMAGE_NAME).is_file():
         return [Scan(folder.resolve().name, folder / IMAGE_NAME)], []
-    images = [entry for entry in sorted(folder.iterdir()) if is_image(entry)]
+    named = [entry for entry in sorted(folder.iterdir()) if has_image_name(entry) and not entry.is_dir()]
+    images = [entry for entry in named if entry.is_file()]
     series, skipped = find_series(folder, min_slices=MIN_SLICES)
+    skipped += [Skipped(entry, "no file behind this name (a broken link?)") for entry in named if entry not in images]
     several = Counter(one.folder for one in series)
     scans = [Scan(stem(image), image) for image in images]
     for one in series:
@@ -132,12 +135,12 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
     return scans, skipped
 
 
-def _listed(path: Path) -> tuple[list[Scan], list[Skipped]]:
+def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
     """The scans that a text file lists; blank lines and those that begin with # are none. A missing one fails when it is read."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise KitsError(f"input={path}: no text; a list has one path a line") from error
+        raise KitsError(f"{key}={path}: no text; a list has one path a line") from error
     scans: list[Scan] = []
     skipped: list[Skipped] = []
     for line in lines:
@@ -150,9 +153,9 @@ def _listed(path: Path) -> tuple[list[Scan], list[Skipped]]:
     return scans, skipped
 
 
-def is_image(path: Path) -> bool:
+def has_image_name(path: Path) -> bool:
     """Whether a file is one of an image format by its name, and not hidden."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:

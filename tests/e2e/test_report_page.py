@@ -49,7 +49,9 @@ class Opened:
 
     def eye(self) -> dict[str, float]:
         """Where the camera is."""
-        return self.page.evaluate("(({x, y, z}) => ({x, y, z}))(document.getElementById('scene')._fullLayout.scene.camera.eye)")
+        return self.page.evaluate(
+            "(({x, y, z}) => ({x, y, z}))(document.getElementById('surfaces')._fullLayout.scene.camera.eye)"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def opened(browser: Any, path: Path) -> Opened:
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.on("request", lambda request: found.requests.append(request.url))
     page.goto(path.as_uri())
-    page.wait_for_function("document.getElementById('scene')._fullLayout?.scene?._scene?.glplot")
+    page.wait_for_function("document.getElementById('surfaces')._fullLayout?.scene?._scene?.glplot")
     return found
 
 
@@ -157,7 +159,7 @@ def test_a_box_switches_outlines_off_and_on(with_truth: Opened, name: str) -> No
 def test_surfaces_turn_on_a_drag_and_back_by_a_button(with_truth: Opened) -> None:
     page = with_truth.page
     front = with_truth.eye()
-    box = page.locator("#scene").bounding_box()
+    box = page.locator("#surfaces").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
@@ -165,15 +167,15 @@ def test_surfaces_turn_on_a_drag_and_back_by_a_button(with_truth: Opened) -> Non
         page.mouse.move(x + 20 * step, y)
         page.wait_for_timeout(100)
     page.mouse.up()
-    page.wait_for_function("Math.abs(document.getElementById('scene')._fullLayout.scene.camera.eye.x) > 0.1")
+    page.wait_for_function("Math.abs(document.getElementById('surfaces')._fullLayout.scene.camera.eye.x) > 0.1")
     page.locator("#sides button", has_text="front").click()
-    page.wait_for_function("Math.abs(document.getElementById('scene')._fullLayout.scene.camera.eye.x) < 1e-3")
+    page.wait_for_function("Math.abs(document.getElementById('surfaces')._fullLayout.scene.camera.eye.x) < 1e-3")
     assert with_truth.eye() == pytest.approx(front, abs=1e-3)
 
 
 def test_the_truth_is_added_to_the_surfaces(with_truth: Opened) -> None:
     page = with_truth.page
-    shown = "document.getElementById('scene')._fullData.filter((trace) => trace.visible).map((trace) => trace.name)"
+    shown = "document.getElementById('surfaces')._fullData.filter((trace) => trace.visible).map((trace) => trace.name)"
     assert page.evaluate(shown) == ["kidney, prediction", "tumor, prediction"]
     page.check('input[name="solid-truth"]')
     page.wait_for_function(f"{shown}.includes('tumor, truth')")

@@ -115,7 +115,8 @@ def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None
     write_page(tmp_path / "index.html", [entry_of(scene(), run), missing_entry("case_00008", Run())])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "{{" not in page.partition("<script>")[0]
-    ours = page[: page.rindex("<script>")]  # the last script is plotly
+    assert len(page) < 2.5e6  # nearly all of it is plotly: twenty cases of half a megabyte must fit into 15 MB
+    ours = page[: page.rindex("<script>")]  # the last script is our own
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", re.sub(r"<script>.*?</script>", "", ours, flags=re.DOTALL))
     first, second = block(page, "header")["cases"]  # type: ignore[misc]
     assert first["scores"]["kidney"] == pytest.approx(score_case(scene().prediction, scene().truth)["kidney"])

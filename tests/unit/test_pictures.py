@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -19,7 +20,10 @@ from kits.pictures import Scene, save, slices_figure, surface_figure
 from kits.pictures.scene import COLORS
 from kits.pictures.slices import body_window, detail_slices, draw_plane, focus_point
 from kits.pictures.surface import EDGE_MM, GRID_MM, render, surface_field
+from kits.prediction.inputs import Scan, find_inputs
 from kits.report import Job, find_jobs, write_pictures, write_report
+from tests.conftest import kidney_pair
+from tests.dicoms import write_series
 
 SPACING = (5.0, 1.0, 0.8)
 
@@ -149,8 +153,27 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     write_volume(tmp_path / "scan.nii.gz", volume.array, volume.grid)
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
     jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
-    assert jobs == [Job("scan", tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, tmp_path)]
+    assert jobs == [Job(Scan("scan", tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz", None, tmp_path)]
     assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
+
+
+def test_whatever_was_segmented_is_drawn_and_what_was_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hu, labels = kidney_pair(0)
+    write_series(tmp_path / "in" / "export" / "venous", hu)
+    for name in ("b.nrrd", "c.nii", "d.mha"):
+        sitk.WriteImage(sitk.GetImageFromArray(hu), tmp_path / "in" / name)
+    for name, scan in find_inputs(tmp_path / "in").scans.items():
+        if name in ("export_venous", "b"):
+            write_labels(tmp_path / "out" / f"{name}.nii.gz", labels, scan.read().grid)
+    (tmp_path / "out" / "report.json").write_text('{"cases": {}, "failed": {"c": {"error": "c.nii: too small; give it all"}}}')
+    jobs = find_jobs(tmp_path / "in", tmp_path / "out", None, None, label_name=LABEL_NAME)
+    assert [job.name for job in jobs] == ["b", "c", "export_venous"]
+    assert "1 of 4 images have no prediction" in capsys.readouterr().out
+    page = write_report(jobs, tmp_path / "page", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
+    assert page.count('<script type="application/json" id="view-') == 2
+    assert "c.nii: too small; give it all" in page
+    named = find_jobs(tmp_path / "in", tmp_path / "out", None, ["b", "d"], label_name=LABEL_NAME)
+    assert [(job.name, job.prediction is None) for job in named] == [("b", False), ("d", True)]
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
@@ -172,7 +195,7 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     half = labels.array[:, ::2]
     write_labels(tmp_path / "half.nii.gz", half, replace(labels.grid, size=(20, 32, 64)))
     image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
-    jobs = [Job("odd", image, tmp_path / "half.nii.gz", None), Job("good", image, label, None)]
+    jobs = [Job(Scan("odd", image), tmp_path / "half.nii.gz", None), Job(Scan("good", image), label, None)]
     with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case"):
         write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")  # the other case goes on

@@ -39,6 +39,9 @@ def test_a_tree_of_an_export_is_sorted_out(tmp_path: Path) -> None:
     write_series(tmp_path / "short", HU[:3], series="short")
     write_series(tmp_path / "shots", HU[:5], series="screens", ImagePositionPatient=None, ImageOrientationPatient=None)
     write_series(tmp_path / "plan", HU[:1], series="contours", Modality="RTSTRUCT", Rows=None, Columns=None, PixelData=None)
+    write_series(tmp_path / "sizeless", HU[:5], series="sizeless", PixelSpacing=None)
+    write_series(tmp_path / "flat", HU[:5], series="flat", PixelSpacing=[0, 0])
+    write_series(tmp_path / "bent", HU[:5], series="bent", ImageOrientationPatient=[1, 0, 0, 0.3, 0.9, 0])
     color = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PixelData": np.zeros((64, 64, 6), np.uint8).tobytes()}
     write_series(tmp_path / "color", HU[:5], series="fused", **color)
     (tmp_path / "README").write_text("an export")
@@ -54,9 +57,12 @@ def test_a_tree_of_an_export_is_sorted_out(tmp_path: Path) -> None:
         "plan: series 1 (contours, 1 file(s)): no images (modality RTSTRUCT)",
         "color: series 1 (fused, 5 file(s)): in color (RGB)",
         "broken: damaged DICOM file",
+        "sizeless: series 1 (sizeless, 5 file(s)): slices without a pixel spacing",
+        "flat: series 1 (flat, 5 file(s)): slices without a pixel spacing",
+        "bent: series 1 (bent, 5 file(s)): rows and columns not at right angles",
     ):
         assert words in said
-    assert len(skipped) == 7
+    assert len(skipped) == 10
 
 
 def test_a_scout_inside_a_series_is_left_out_and_two_planes_are_not_mixed(tmp_path: Path) -> None:

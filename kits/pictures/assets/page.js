@@ -405,7 +405,11 @@ function listen(figure) {
 
 // ---- surfaces ----
 
-const loaded = new Promise((done) => addEventListener("load", done)); // plotly comes last: it is large
+// plotly is packed, a third of its size, and unpacked once the tables are there; the page's policy knows its text.
+const loaded = new Promise((done) => addEventListener("load", done)).then(async () => {
+  const code = new TextDecoder().decode(await unpack(find("plotly").textContent));
+  document.head.append(element("script", { textContent: code }));
+});
 
 const camera = ([x, y, z]) => ({ eye: { x: 1.3 * x, y: 1.3 * y, z: 1.3 * z }, up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 }, projection: { type: "orthographic" } });
 // From above, the left and the viewer, in the coordinates of the screen, whose depth is very flat.
@@ -429,13 +433,13 @@ async function drawSurfaces() {
     xaxis: { visible: false }, yaxis: { visible: false }, uirevision: "keep",
     scene: { xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data", dragmode: "turntable", bgcolor: "#101214", camera: camera(SIDES.front) },
   };
-  Plotly.react("scene", traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["pan3d", "orbitRotation", "tableRotation", "zoom3d", "resetCameraLastSave3d", "hoverClosest3d"] });
+  Plotly.react("surfaces", traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["pan3d", "orbitRotation", "tableRotation", "zoom3d", "resetCameraLastSave3d", "hoverClosest3d"] });
 }
 
 async function showSurfaces() {
   await loaded;
   const { surfaces } = state.view;
-  if (surfaces.length) Plotly.restyle("scene", { visible: surfaces.map(visible) }, surfaces.map((_, i) => i));
+  if (surfaces.length) Plotly.restyle("surfaces", { visible: surfaces.map(visible) }, surfaces.map((_, i) => i));
 }
 
 function fillSolid() {
@@ -454,7 +458,7 @@ function fillSolid() {
 
 for (const [side, direction] of Object.entries(SIDES)) {
   const button = element("button", { textContent: side });
-  button.onclick = () => Plotly.relayout("scene", { "scene.camera": camera(direction) });
+  button.onclick = () => loaded.then(() => Plotly.relayout("surfaces", { "scene.camera": camera(direction) }));
   find("sides").append(button);
 }
 
