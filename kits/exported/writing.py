@@ -94,7 +94,7 @@ def traceable(network: nn.Module) -> nn.Module:
     limit_slices([network], None)  # a loop over a number of slices that is not known yet cannot be traced
     for module in network.modules():
         if isinstance(module, Conv2dSame):
-            module.__class__ = EvenPadding
+            module.__class__ = EvenPadding  # type: ignore[assignment]
     return network
 
 
