@@ -7,6 +7,7 @@ shortens nobody's training.
 
 from __future__ import annotations
 
+import json
 import resource
 import shlex
 import subprocess
@@ -32,16 +33,21 @@ from kits.volume import Triple, crop
 
 
 def bench_peers(config: dict[str, Any]) -> None:
-    """For each seed train the two stages, then every peer for as long; predictions, scores and `peers.json` go to `output`."""
+    """For each seed train the two stages, then every peer for as long; predictions, scores and `peers.json` go to `output`.
+
+    With `budget`, so many CPU seconds, only the peers are trained, and what `peers.json` says of the others stays.
+    """
     torch.set_num_threads(1)
     keep_freed_memory()
-    output, record = Path(config["output"]), dict[str, Any]()
+    output = Path(config["output"])
+    kept = output / "peers.json"
+    record: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     for seed in config["seeds"]:
-        budget = two_stages(config, output / f"two_stage{seed}", seed, record)
+        budget = config["budget"] or two_stages(config, output / f"two_stage{seed}", seed, record)
         for name in config["peers"]:
             one_stage(config, name, output / f"{name}{seed}", seed, budget, record)
-        write_json(output / "peers.json", record)
-    print(f"measured: {output / 'peers.json'}; scores of each: {output}/*/scores")
+        write_json(kept, record)
+    print(f"measured: {kept}; scores of each: {output}/*/scores")
 
 
 def run(command: str) -> float:
@@ -84,7 +90,8 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
     torch.manual_seed(seed)
     data = KitsDataModule({**config, "seed": seed})
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
-    steps = train(network, logits_of, Patches(data.cases["train"], config, seed), config, budget)
+    optimizer = build_optimizer(network, config["optimizers"][name])
+    steps = train(network, logits_of, Patches(data.cases["train"], config, seed), config, optimizer, budget)
     network.eval()
     began, cases = time.process_time(), data.cases["validation"]
     for case in cases:
@@ -135,16 +142,16 @@ def train(
     pyramid_of: Callable[[Tensor], list[Tensor]],
     patches: Patches,
     config: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
     budget: float,
 ) -> int:
     """Train until so many CPU seconds are spent, the rate falling to zero along a polynomial of time; the steps taken."""
     loss = build_loss(config["loss"])
-    options = config["sgd"]
-    optimizer = torch.optim.SGD(network.parameters(), **options)
+    highest = optimizer.param_groups[0]["lr"]
     began, steps = time.process_time(), 0
     while (spent := (time.process_time() - began) / budget) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = options["lr"] * (1 - spent) ** 0.9
+            group["lr"] = highest * (1 - spent) ** 0.9
         image, label = patches.draw()
         optimizer.zero_grad()
         deep_supervision(loss, pyramid_of(image), label).backward()
@@ -152,6 +159,12 @@ def train(
         optimizer.step()
         steps += 1
     return steps
+
+
+def build_optimizer(network: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """torch's optimizer `name` with the other options."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return kinds[options["name"]](network.parameters(), **{key: value for key, value in options.items() if key != "name"})
 
 
 @torch.inference_mode()
