@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kits import __version__
 from kits.checkpoint import load_network
@@ -18,11 +17,12 @@ from kits.exported.files import LOGITS, METADATA, SOURCES, VOLUME, nodes, to_met
 from kits.exported.network import load_exported
 from kits.inference.ensembles import limit_slices
 from kits.io import whole_file
+from kits.models.padding import with_even_padding
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-# Largest difference of logits between torch and onnxruntime (issue of the export; both round float32 in their own order).
+# Largest difference of logits between torch and onnxruntime (both round float32 in their own order).
 TOLERANCE = 1e-3
 # Sizes of the example that is traced, and of the other one that is compared: (batch, slices, rows, columns), the last two in
 # multiples of what the network takes. A size of 1 would be traced as one that never changes.
@@ -74,28 +74,10 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
     return difference
 
 
-class EvenPadding(nn.Conv2d):
-    """timm's convolution with TensorFlow's padding, for sizes that its stride divides: the padding does not depend on them."""
-
-    def forward(self, slices: Tensor) -> Tensor:
-        rows, columns = (
-            max(0, dilation * (kernel - 1) + 1 - stride)
-            for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True)
-        )
-        edges = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        padded = functional.pad(slices, edges)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-
 def traceable(network: nn.Module) -> nn.Module:
-    """The network itself, changed: as its sizes are multiples, no formula of padding by size has to keep the tracer busy."""
-    from timm.layers import Conv2dSame
-
-    limit_slices([network], None)  # a loop over a number of slices that is not known yet cannot be traced
-    for module in network.modules():
-        if isinstance(module, Conv2dSame):
-            module.__class__ = EvenPadding  # type: ignore[assignment]
-    return network
+    """The network itself, changed: no loop over a number of slices that is not known yet, and no formula of padding by size."""
+    limit_slices([network], None)
+    return with_even_padding(network)
 
 
 @torch.no_grad()
