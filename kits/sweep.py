@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.cli import checked, choices_of, compose, spelled_out
-from kits.config import check_whole, require
+from kits.composing import checked, compose, spelled_out
+from kits.config import check_whole, choices_of, require
 from kits.errors import KitsError
 
 if TYPE_CHECKING:

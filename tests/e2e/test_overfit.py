@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.cli import compose
+from kits.composing import compose
 from kits.data.phantom import write_dataset
 from kits.intensity import PAD_HU, normalise
 from kits.io import read_labels, read_volume

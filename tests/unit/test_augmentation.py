@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai import transforms
 
-from kits.cli import compose
+from kits.composing import compose
 from kits.data.augmenting import TRANSFORMS, check
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare

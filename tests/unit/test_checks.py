@@ -13,7 +13,8 @@ from kits.checks import check, rules
 from kits.checks.keys import trainer_options
 from kits.checks.networks import HALVING, HALVING_SCALES, coarse_multiple, fine_multiple, halves
 from kits.checks.training import every_phase
-from kits.cli import checked, choices_of, compose, conf_dir, defaults, with_choices
+from kits.composing import checked, compose, defaults, with_choices
+from kits.config import choices_of, conf_dir
 from kits.errors import KitsError
 
 RECIPES = choices_of("experiment")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kits.cli import command, compose, conf_dir
+from kits.cli import command
+from kits.composing import compose
+from kits.config import conf_dir
 from kits.data.cache import cache_settings
 from kits.errors import KitsError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kits.cli import compose
+from kits.composing import compose
 from kits.config import all_keys
 from kits.labels import CLASSES, KITS19_CLASSES
 from kits.logged import (

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kits.cli import compose, conf_dir
+from kits.composing import compose
+from kits.config import conf_dir
 from kits.data.download import amount, download
 from kits.data.index import find_cases
 from kits.data.preparation import prepare

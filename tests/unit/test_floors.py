@@ -13,7 +13,7 @@ ROOMS = {
     2: "data inference pictures",
     3: (
         "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
-        " completion steps"
+        " completion composing steps"
     ),
     4: (
         "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
@@ -25,7 +25,7 @@ ROOMS = {
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 # Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
-# file repeats, completion offers what the checks allow, metrics.csv is where a resumed run goes on, a bench measures the rooms
+# file repeats, completion offers what the checks allow, what is composed is checked, metrics.csv is where a resumed run goes on, a bench measures the rooms
 # beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
@@ -40,15 +40,17 @@ SAME_FLOOR = {
     ("callbacks", "runs"),
     ("tracking", "runs"),
     ("completion", "checks"),
+    ("composing", "checks"),
+    ("composing", "usage"),
     *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter")),
 }
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
-    "hydra": {4},
+    "hydra": {"composing", 4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
     "torch": {"ranks", "models", "losses", "schedules", "data", "inference", 3, 4},
-    "omegaconf": {"config", 4},
+    "omegaconf": {"config", "composing", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),
     "pydicom": {"io", "prediction"},

@@ -7,7 +7,8 @@ import torch
 from monai.losses import TverskyLoss
 from torch.nn import functional
 
-from kits.cli import choices_of, compose
+from kits.composing import compose
+from kits.config import choices_of
 from kits.errors import KitsError
 from kits.losses import LOSSES, build_loss, deep_supervision, nearest_labels, parallel_loss
 

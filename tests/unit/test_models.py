@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kits.cli import compose
+from kits.composing import compose
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import BEFORE, NETWORKS, build_network, completed, weights

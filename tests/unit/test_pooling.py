@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kits.cli import compose
+from kits.composing import compose
 from kits.errors import KitsError
 from kits.models import build_network
 from kits.pooling import anisotropic_levels

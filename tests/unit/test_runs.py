@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from kits.checkpoint import load_network
-from kits.cli import compose
+from kits.composing import compose
 from kits.convert import main as convert_command
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from kits.cli import choices_of, compose
+from kits.composing import compose
+from kits.config import choices_of
 from kits.errors import KitsError
 from kits.schedules import SCHEDULERS, build_scheduler
 

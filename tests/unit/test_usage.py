@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kits.benches.startup import measure
-from kits.cli import ask, commands, conf_dir
+from kits.cli import ask, commands
+from kits.config import conf_dir
 from kits.errors import KitsError
 from kits.train import main
 
