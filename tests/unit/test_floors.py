@@ -25,8 +25,8 @@ ROOMS = {
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 # Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
-# file repeats, completion offers what the checks allow, what is composed is checked, metrics.csv is where a resumed run goes on, a bench measures the rooms
-# beside it.
+# file repeats, completion offers what the checks allow, what is composed is
+# checked, metrics.csv is where a resumed run goes on, a bench measures the rooms beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
