@@ -11,6 +11,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from kits.components import connected
 from kits.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
 
@@ -148,13 +149,13 @@ def _most_common(shell: np.ndarray) -> int:
 
 def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
     """Components numbered from 1, and the window of each in that order."""
-    regions = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, binary_image=True)
+    regions = connected(mask, connectivity)
     return regions, cc3d.statistics(regions)["bounding_boxes"][1:]
 
 
 def _small(mask: np.ndarray, least: float) -> np.ndarray:
     """The voxels of components of fewer than `least` voxels."""
-    regions = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, binary_image=True)
+    regions = connected(mask)
     small = cc3d.statistics(regions, no_slice_conversion=True)["voxel_counts"] < least
     small[0] = False
     return small[regions]

@@ -12,6 +12,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
+from kits.components import connected
 from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
 
 
@@ -77,7 +78,7 @@ def find_rois(
     window = bounding_slices(mask)
     if window is None:
         return []
-    regions = cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26, binary_image=True)
+    regions = connected(mask[window])
     found = cc3d.statistics(regions, no_slice_conversion=True)
     voxels = found["voxel_counts"].astype(np.int64)
     voxels[0] = 0  # the background
@@ -127,9 +128,7 @@ def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
         volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.
     """
     step = 4
-    body = cc3d.connected_components(
-        np.ascontiguousarray(volume[:, ::step, ::step] > threshold_hu), connectivity=6, binary_image=True
-    )
+    body = connected(volume[:, ::step, ::step] > threshold_hu, connectivity=6)
     voxels = np.bincount(body.ravel())
     voxels[0] = 0
     window = bounding_slices(body == voxels.argmax()) if voxels.any() else None

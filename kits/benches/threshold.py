@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 
 from kits.benches.bars import judge
+from kits.components import connected
 from kits.data.index import LABEL_NAME, Case, find_cases
 from kits.io import read_labels, read_volume
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
@@ -109,7 +109,7 @@ def score_bands(case: Case, grid_mm: float, bands: list[Band]) -> dict[str, dict
     scores: dict[str, dict[int, list[float]]] = {region: {kept: [] for kept in counts} for region, counts in KEPT.items()}
     for low, high in bands:
         # Components joined by faces alone leak least.
-        numbered = np.asarray(cc3d.connected_components((hu >= low) & (hu < high), connectivity=6))
+        numbered = connected((hu >= low) & (hu < high), connectivity=6)
         sizes = np.bincount(numbered.ravel(), minlength=3)
         order = 1 + np.argsort(sizes[1:])[::-1][: max(max(counts) for counts in KEPT.values())]
         for region, mask in truth.items():

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cc3d
 import numpy as np
 
+from kits.components import connected
 from kits.intensity import PAD_HU
 from kits.labels import BACKGROUND, TUMOR
 from kits.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
@@ -177,4 +177,4 @@ def pieces(mask: np.ndarray) -> int:
     window = bounding_slices(mask)
     if window is None:
         return 0
-    return int(cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26, return_N=True)[1])
+    return int(connected(mask[window]).max())

@@ -9,6 +9,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
+from kits.components import connected
 from kits.labels import BACKGROUND, TUMOR
 from kits.roi import Box
 from kits.volume import Spacing, Triple, bounding_slices
@@ -75,7 +76,7 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
 
 def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[float, float, float], Box, int]], np.ndarray]:
     """Center, box and number of voxels of every region of a mask that lies at `offset`, and the regions numbered from 1."""
-    numbered = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, binary_image=True)
+    numbered = connected(mask)
     found = cc3d.statistics(numbered, no_slice_conversion=True)
     result = []
     for number in range(1, len(found["voxel_counts"])):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import pi
 
-import cc3d
 import numpy as np
 
+from kits.components import connected
 from kits.volume import Spacing, bounding_slices
 
 
@@ -56,7 +56,7 @@ def components(mask: np.ndarray, other: np.ndarray, spacing: Spacing, *, overlap
     window = bounding_slices(mask)
     if window is None:
         return []
-    numbered = np.asarray(cc3d.connected_components(np.ascontiguousarray(mask[window]), connectivity=26))
+    numbered = connected(mask[window])
     sizes = np.bincount(numbered.ravel())
     hits = np.bincount(numbered[other[window]], minlength=len(sizes))
     voxel_ml = float(np.prod(spacing)) / 1000

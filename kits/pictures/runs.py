@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 
+from kits.components import connected
 from kits.pictures.scene import Scene, Window
 from kits.roi import Box
 
@@ -106,14 +106,14 @@ def volumes(scene: Scene) -> list[str]:
         for volume in kidneys_ml(scene, window)
         if not low <= volume <= high
     ]
-    tumors = cc3d.connected_components(np.ascontiguousarray(scene.prediction[window] == 2), connectivity=26, return_N=True)[1]
+    tumors = int(connected(scene.prediction[window] == 2).max())
     return doubts + ([f"{tumors} separate tumors"] if tumors >= MANY_TUMORS else [])
 
 
 def kidneys_ml(scene: Scene, window: Window) -> list[float]:
     """Volumes in mL, without tumors and cysts, of the connected regions that count as kidneys."""
     labels = np.ascontiguousarray(scene.prediction[window])
-    regions = cc3d.connected_components(labels > 0, connectivity=26)
+    regions = connected(labels > 0)
     voxel_ml = float(np.prod(scene.spacing)) / 1000
     whole = np.bincount(regions.ravel())[1:] * voxel_ml
     tissue = np.bincount(regions.ravel(), weights=(labels == 1).ravel())[1:] * voxel_ml

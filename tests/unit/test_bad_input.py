@@ -177,6 +177,7 @@ except KitsError as error:
 # A limit on the size of files stands for a full disk: the system refuses the same writes with an error of the same kind.
 FULL = """
 import resource, runpy, sys
+import kits.segmenter  # some releases of torch write a file of their own when they are imported
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 sys.dont_write_bytecode = True
 runpy.run_module("kits.predict", run_name="__main__", alter_sys=True)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = {
     -1: "errors labels",  # the ground itself: names and the exception
-    0: "volume intensity config parallel pooling sharding ranks logged",
+    0: "components volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
     3: (
