@@ -21,7 +21,27 @@ def concatenate(features: Sequence[Tensor]) -> Tensor:
     return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in features], dim=1)
 
 
-class ConcatFusion(nn.Module):
+class FullResolution(nn.Module):
+    """What joins context with the edges that a stem sees in the volume itself, which the encoders' strides lose."""
+
+    stem: nn.Sequential
+    mix: nn.Sequential
+    head: nn.Conv3d
+
+    def join(self, volume: Tensor, context: Tensor) -> Tensor:
+        """Volume (B, 1, D, H, W) and context (B D, C, H, W) -> logits (B, classes, D, H, W)."""
+        # Of one input channel torch cannot see the memory format, and would go on in the other one.
+        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
+        mixed = torch.cat([context, edges], dim=1)
+        return pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
+
+
+def mixing(channels: int, width: int, norm: str) -> nn.Sequential:
+    """3 x 3 x 3 over context and edges."""
+    return nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
+
+
+class ConcatFusion(FullResolution):
     """Features concatenated, 1 x 1 x 1, 3 x 3 x 3, logits.
 
     The 1 x 1 x 1 runs before the upsampling, with which it commutes, at a quarter of the cost. A stem of `stem_width` channels
@@ -32,17 +52,12 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
         self.reduce = nn.Conv2d(sum(widths), width, 1)
-        self.mix = nn.Sequential(
-            nn.Conv3d(width + stem_width, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True)
-        )
+        self.mix = mixing(width + stem_width, width, norm)
         self.head = nn.Conv3d(width, classes, 1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         context = upsample(self.reduce(concatenate(features)), volume.shape[-2:])
-        # Of one input channel torch cannot see the memory format, and would go on in the other one.
-        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
-        mixed = torch.cat([context, edges], dim=1)
-        return pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
+        return self.join(volume, context)
 
 
 class GateFusion(nn.Module):
@@ -67,7 +82,7 @@ class MeanFusion(nn.Module):
         return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
-class Sharpened(nn.Module):
+class Sharpened(FullResolution):
     """Another fusion's logits, corrected at full resolution by what a stem of `stem_width` channels sees in the volume.
 
     Logits of sources that are weighted have edges as blurred as the encoders' strides make them. At first it corrects nothing.
@@ -77,18 +92,14 @@ class Sharpened(nn.Module):
         super().__init__()
         self.fusion = fusion
         self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
-        self.mix = nn.Sequential(
-            nn.Conv3d(classes + stem_width, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True)
-        )
+        self.mix = mixing(classes + stem_width, width, norm)
         self.head = nn.Conv3d(width, classes, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         blurred = self.fusion(volume, features, logits)
-        edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
-        mixed = torch.cat([fold(blurred), edges], dim=1)
-        return blurred + pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
+        return blurred + self.join(volume, fold(blurred))
 
 
 FUSIONS = ("concat", "gate", "mean")
