@@ -36,9 +36,10 @@ def train(config: dict[str, Any]) -> None:
     import pytorch_lightning as pl
 
     quieten()
-    from kits.callbacks import SCORE, build_callbacks
+    from kits.callbacks import build_callbacks
     from kits.data.datamodule import KitsDataModule
     from kits.distributed import build_trainer, ending_together, synchronize_batchnorm
+    from kits.logged import SCORE
     from kits.runs.folder import BEST
     from kits.runs.saving import Stopped, WholeCheckpoints
     from kits.runs.start import begin, where_to_start

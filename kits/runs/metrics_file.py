@@ -15,7 +15,31 @@ from kits.io import write_text
 from kits.runs.folder import METRICS
 
 
-class MetricsFile(Logger):
+class FolderLogger(Logger):
+    """A logger that writes into the run folder itself, where the configuration stands already."""
+
+    run_dir: Path
+
+    @property
+    def name(self) -> str:
+        """None of its own: its files lie in the run folder itself."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None of its own."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.run_dir)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """They stand in config.yaml."""
+
+
+class MetricsFile(FolderLogger):
     """One row for every time that something is logged, in the file at once.
 
     Lightning's CSVLogger keeps a hundred steps in memory, which a killed run loses, and begins a new file when it is resumed.
@@ -27,27 +51,13 @@ class MetricsFile(Logger):
 
     def __init__(self, folder: Path, kept: int = 0) -> None:
         super().__init__()
+        self.run_dir = folder
         self.path = folder / METRICS
         self.kept = kept
         self._rows: list[dict[str, Any]] | None = None
         self._columns: list[str] = []
 
-    @property
-    def name(self) -> str:
-        """None of its own: the file lies in the run folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """None of its own."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.path.parent)
-
-    log_dir = root_dir = save_dir
+    log_dir = root_dir = FolderLogger.save_dir
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -56,9 +66,6 @@ class MetricsFile(Logger):
             self._rows = self._read() if self.kept else []
             self._write_all()
         return self._rows
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """They stand in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

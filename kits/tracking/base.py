@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytorch_lightning.loggers import Logger
 
+from kits.runs.metrics_file import FolderLogger
 from kits.tracking.cloud import Cloud
 
 Rows = Sequence[Sequence[Any]]
 
 
-class RunLog(Logger):
+class RunLog(FolderLogger):
     """A logger of one run folder. Its methods are called by the first process only; a medium leaves out what it cannot hold."""
-
-    run_dir: Path
-
-    @property
-    def name(self) -> str:
-        """None of its own: its files lie in the run folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """None of its own."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.run_dir)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration stands in the run folder already."""
 
     def log_images(self, name: str, images: Mapping[str, np.ndarray], step: int) -> None:
         """Pictures (H, W, 3) uint8 by case."""
