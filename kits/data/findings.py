@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from kits.config import one_line
 from kits.io import write_text
+from kits.plain_files import csv_text
 
 ERROR, WARNING = "error", "warning"
 COLUMNS = ("case", "severity", "finding", "what to do")
@@ -53,11 +52,7 @@ def errors(findings: Sequence[Finding]) -> list[Finding]:
 
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """The whole table as CSV; only its header where nothing was found."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((row.case, row.severity, row.finding, row.remedy) for row in findings)
-    write_text(path, stream.getvalue())
+    write_text(path, csv_text(COLUMNS, [(row.case, row.severity, row.finding, row.remedy) for row in findings]))
 
 
 def table(findings: Sequence[Finding], path: Path) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from kits.labels import HIERARCHICAL_REGIONS
 from kits.metrics.case import COUNTS, Case, Column
 from kits.metrics.summary import Row, is_dice
+from kits.plain_files import csv_text
 
 
 def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:
@@ -19,7 +18,7 @@ def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:
         [row.case, *(_plain(row.figures.values[name]) for name in documented), *row.figures.counts.values(), row.status]
         for row in rows
     ]
-    return _csv(["case", *documented, *COUNTS, "status"], lines)
+    return csv_text(["case", *documented, *COUNTS, "status"], lines)
 
 
 def tumors_csv(rows: Sequence[Row]) -> str:
@@ -30,7 +29,7 @@ def tumors_csv(rows: Sequence[Row]) -> str:
         for side, tumors in (("truth", row.figures.true_tumors), ("prediction", row.figures.predicted_tumors))
         for one in tumors
     ]
-    return _csv(["case", "side", "volume_ml", "diameter_mm", "overlap", "matched"], lines)
+    return csv_text(["case", "side", "volume_ml", "diameter_mm", "overlap", "matched"], lines)
 
 
 def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Mapping[str, Any]) -> str:
@@ -118,11 +117,3 @@ def _detection(tumors: Mapping[str, Any], level: str) -> list[str]:
 
 def _plain(value: float) -> str:
     return f"{value:.6f}" if isfinite(value) else ""
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()

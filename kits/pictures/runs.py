@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from kits.components import connected
 from kits.pictures.scene import Scene, Window
+from kits.plain_files import read_object
 from kits.roi import Box
 
 LEAST_KIDNEY_ML = 20.0  # of a region that counts as a kidney: a child's has that much
@@ -46,7 +46,7 @@ def run_of(folder: Path, name: str) -> Run:
         folder: of the prediction.
         name: of the prediction's file without its ending.
     """
-    for content in (_read(folder / "report.json"), {name: _read(folder / f"{name}.json")}):
+    for content in (read_object(folder / "report.json") or {}, {name: read_object(folder / f"{name}.json") or {}}):
         failed = content.get("failed")
         if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
             return Run(error=str(failed[name].get("error")))
@@ -67,14 +67,6 @@ def _run(entry: Mapping[str, Any]) -> Run:
         warnings=[str(warning) for warning in entry.get("warnings", [])],
         judged="parts" in entry,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def doubts_of(scene: Scene, run: Run) -> list[str]:

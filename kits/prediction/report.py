@@ -6,7 +6,6 @@ write into one folder. It is also the mark that a scan is finished.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.io import write_json
+from kits.plain_files import read_object
 from kits.prediction.inputs import Scan
 from kits.prediction.outputs import Outputs
 
@@ -95,11 +95,7 @@ def input_of(scan: Scan) -> dict[str, Any]:
 
 def read_entry(path: Path) -> dict[str, Any]:
     """A scan's part of the report; empty where there is none that can be read."""
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
+    return read_object(path) or {}
 
 
 def outputs_of(entry: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ Torch is not imported here, so that mistakes are told at once.
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 
 from kits.config import check_whole
 from kits.errors import KitsError
+from kits.plain_files import read_object
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
 PATIENCE = "callbacks.early_stopping.patience"
@@ -127,7 +127,7 @@ def check_unused(folder: Path) -> None:
     Raises:
         KitsError: it does; the text names the way on.
     """
-    if not any((folder / name).exists() for name in (BEST, LAST)):
+    if not holds_run(folder):
         return
     manifest = read_manifest(folder) or {}
     on = "" if manifest.get("finished") or not (folder / CONFIG).exists() else f"resume={folder} to go on with it, "
@@ -137,7 +137,9 @@ def check_unused(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a run folder; None where there is none to read."""
-    try:
-        return dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    return read_object(folder / MANIFEST)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training has left checkpoints in a folder."""
+    return any((folder / name).exists() for name in (BEST, LAST))

@@ -12,6 +12,7 @@ from kits.config import require
 from kits.data.index import IMAGE_NAME
 from kits.data.splits import Split, read_split
 from kits.errors import KitsError
+from kits.runs.folder import BEST
 from kits.steps.command_line import later_wins, spelled
 from kits.steps.step import Step
 
@@ -190,7 +191,7 @@ def splits_of(training: Mapping[str, Any]) -> Path:
 
 def best_of(run: Path) -> Path:
     """The checkpoint of a run that is used."""
-    return run / "best.ckpt"
+    return run / BEST
 
 
 def kept_split(training: Mapping[str, Any]) -> Split:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from math import nan, prod
 from pathlib import Path
@@ -13,6 +11,7 @@ from kits.data.boxes import read_boxes
 from kits.io import write_json, write_text
 from kits.metrics.bootstrap import Bootstrap
 from kits.metrics.summary import describe
+from kits.plain_files import csv_text
 
 
 def write_coverage(boxes: Path, bootstrap: Mapping[str, Any]) -> str:
@@ -29,11 +28,8 @@ def write_coverage(boxes: Path, bootstrap: Mapping[str, Any]) -> str:
     draws = Bootstrap(len(cases), **bootstrap)
     summary = {name: describe([figures[name] for figures in cases.values()], draws) for name in columns}
     table = readable(cases, summary, draws.level)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", *columns])
-    writer.writerows([case, *("" if value != value else value for value in figures.values())] for case, figures in cases.items())
-    write_text(boxes.with_name("cases.csv"), stream.getvalue())
+    rows = [[case, *("" if value != value else value for value in figures.values())] for case, figures in cases.items()]
+    write_text(boxes.with_name("cases.csv"), csv_text(["case", *columns], rows))
     write_json(boxes.with_name("summary.json"), {"cases": len(cases), "columns": summary, "intervals": dict(bootstrap)})
     write_text(boxes.with_name("table.txt"), table)
     return table

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kits.errors import KitsError
+from kits.runs.folder import CONFIG, MANIFEST, holds_run, read_manifest
 from kits.steps.stamps import AGAIN, BEGIN, GO_ON, SKIP, Stamp, Verdict, fingerprint, judge, read_stamp, settings_of, write_stamp
 from kits.steps.step import Step, run_process
-
-# Of a run folder: with the configuration a training can go on, and the manifest tells whether it is finished.
-CONFIG, MANIFEST = "config.yaml", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Runner:
         arguments = arguments_of(step, verdict.todo)
         stamp = Stamp(False, settings, inputs, {})
         # Only what began under a stamp may be overwritten later: a run that someone trained by hand is refused by kits.train.
-        if verdict.todo != BEGIN or not holds_run(step):
+        if verdict.todo != BEGIN or not holds_other(step):
             write_stamp(path, stamp)
         if arguments is not None:
             try:
@@ -69,7 +67,7 @@ def arguments_of(step: Step, todo: str) -> list[str] | None:
         if step.command != "train":
             return list(step.arguments)
         run = Path(step.config["run_dir"])
-        if finished(run):
+        if (read_manifest(run) or {}).get("finished"):
             return None
         if (run / CONFIG).is_file():
             return [f"resume={run}"]
@@ -77,18 +75,10 @@ def arguments_of(step: Step, todo: str) -> list[str] | None:
     return [*step.arguments, *(["overwrite=true"] if again else [])]
 
 
-def finished(run: Path) -> bool:
-    """Whether a run folder's manifest says that its training came to its end."""
-    try:
-        return bool(json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("finished"))
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def holds_run(step: Step) -> bool:
+def holds_other(step: Step) -> bool:
     """Whether a training would find another in its run folder."""
     run = step.config.get("run_dir")
-    return run is not None and any((Path(run) / name).exists() for name in ("best.ckpt", "last.ckpt"))
+    return run is not None and holds_run(Path(run))
 
 
 def forget_run(step: Step) -> None:

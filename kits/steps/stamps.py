@@ -6,13 +6,13 @@ Where they lie does not count: a folder may be moved, or named from its root.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kits.io import write_json
+from kits.plain_files import read_object
 
 # Raised when the file changes its meaning; an older one counts as none.
 FORMAT = 1
@@ -140,12 +140,12 @@ def fingerprint(path: Path, without: Path) -> str:
 
 def read_stamp(path: Path) -> Stamp | None:
     """The stamp in a file; None where there is none that can be read."""
+    content = read_object(path) or {}
+    if content.pop("kits_step", None) != FORMAT:
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("kits_step") != FORMAT:
-            return None
         return Stamp(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except TypeError:
         return None
 
 

@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 
-METRICS = "metrics.csv"
+from kits.runs.folder import METRICS
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:

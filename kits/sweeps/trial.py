@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -18,6 +17,8 @@ from typing import Any
 
 from kits.config import one_line
 from kits.io import write_json, write_text
+from kits.plain_files import read_object
+from kits.runs.folder import LAST, read_manifest
 from kits.sweeps.scores import best_row, read_metrics, steps
 
 RECORD, LOG, STOP = "trial.json", "train.log", ".stop"
@@ -57,11 +58,7 @@ class Trial:
 
 def read_record(run_dir: Path) -> dict[str, Any] | None:
     """The record of the trial in a run folder; None where there is none."""
-    try:
-        record = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+    return read_object(run_dir / RECORD)
 
 
 def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -97,19 +94,12 @@ def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] 
 
 def begin(trial: Trial) -> None:
     """Note that the trial is under way, and clear away what an attempt has left that it cannot go on with."""
-    goes_on = RESUME in trial.overrides and (trial.run_dir / "last.ckpt").exists() and not manifest_of(trial).get("finished")
+    finished = (read_manifest(trial.run_dir) or {}).get("finished")
+    goes_on = RESUME in trial.overrides and (trial.run_dir / LAST).exists() and not finished
     if read_record(trial.run_dir) is not None and not goes_on:  # the folder is a sweep's own
         shutil.rmtree(trial.run_dir)
     (trial.run_dir / STOP).unlink(missing_ok=True)
     write_json(trial.run_dir / RECORD, {**known(trial), "status": RUNNING})
-
-
-def manifest_of(trial: Trial) -> dict[str, Any]:
-    """What the training has noted about itself; empty where it has not come so far."""
-    try:
-        return dict(json.loads((trial.run_dir / "manifest.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def known(trial: Trial) -> dict[str, Any]:
@@ -179,7 +169,7 @@ def results(trial: Trial, seconds: float) -> dict[str, Any]:
     """
     rows = read_metrics(trial.run_dir)
     best = best_row(rows, trial.score)
-    manifest = manifest_of(trial)
+    manifest = read_manifest(trial.run_dir) or {}
     done = int(manifest.get("steps", steps(rows)))
     trained = float(manifest.get("seconds", seconds))
     return {

@@ -15,6 +15,7 @@ from kits.labels import CLASSES
 from kits.logged import CASES, CONFUSION, CONFUSION_COLUMNS, OVERLAYS, SCORE, SURFACES
 from kits.pictures import Scene, slices_figure
 from kits.ranks import gather
+from kits.runs.folder import BEST, MANIFEST
 from kits.tracking.base import RunLog
 from kits.tracking.cloud import Cloud, surface_cloud
 
@@ -98,8 +99,8 @@ class CaseMonitor(Callback):
             log.log_table(CASES, columns, rows, self.best["step"])
             log.log_confusion(CONFUSION, CONFUSION_COLUMNS, confusion_rows(self.best["confusion"]), self.best["step"])
             if self.artifacts:
-                log.log_files("model", [self.run_dir / "best.ckpt"])
-                log.log_files("split", [self.run_dir / "manifest.json"])
+                log.log_files("model", [self.run_dir / BEST])
+                log.log_files("split", [self.run_dir / MANIFEST])
 
 
 def draws(log: Any) -> bool:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = {
     -1: "errors labels",  # the ground itself: names and the exception
-    0: "components volume intensity config parallel pooling sharding ranks logged",
+    0: "components plain_files volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",
     3: (
@@ -25,8 +25,8 @@ ROOMS = {
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 # Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
-# file repeats, completion offers what the checks allow, what is composed is
-# checked, metrics.csv is where a resumed run goes on, a bench measures the rooms beside it.
+# file repeats, completion offers what the checks allow, what is composed is checked, metrics.csv is where a resumed run goes on,
+# sweeps and steps look into run folders, a bench measures the rooms beside it.
 SAME_FLOOR = {
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
@@ -39,6 +39,8 @@ SAME_FLOOR = {
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
     ("tracking", "runs"),
+    ("steps", "runs"),
+    ("sweeps", "runs"),
     ("completion", "checks"),
     ("composing", "checks"),
     ("composing", "usage"),
