@@ -19,15 +19,22 @@ from pytorch_lightning.plugins.environments import (
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from kits.config import one_line
 from kits.errors import KitsError
 from kits.models.statistics import with_synchronized_statistics
-from kits.sharding import shard_from_environment, started_by_srun
+from kits.sharding import TORCHRUN, launched, started_by_srun
 
 # Options of the group `trainer` that are not Lightning's, or that Lightning would get wrong here.
 OWN = ("strategy", "launcher", "sync_batchnorm")
+# In the environment of the processes that a training starts: the process that started them.
+STARTED_BY = "KITS_STARTED_BY"
+# What Lightning believes of a process that nothing but Lightning has started: whatever other programs left there goes. Several
+# machines without torchrun and srun are told their number and the first one's address by hand.
+FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
+BY_HAND = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) -> pl.Trainer:
@@ -47,7 +54,7 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
         trainer = pl.Trainer(
             **options,
             strategy=strategy,
-            plugins=[environment_of(strategy), *plugins],
+            plugins=[environment_of(strategy, config["trainer"]["num_nodes"]), *plugins],
             default_root_dir=config["run_dir"],
             enable_model_summary=False,
             use_distributed_sampler=False,  # Lightning's repeats cases until every rank has as many as any other
@@ -58,14 +65,21 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
         raise KitsError(f"trainer: {one_line(error)}; {here}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise KitsError(f"trainer: {one_line(error)}") from error
-    wanted, started = trainer.num_devices * trainer.num_nodes, shard_from_environment()[1]
+    # Lightning's import takes it from RANK, LOCAL_RANK or SLURM_PROCID, whoever has set them.
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+    wanted, place = trainer.num_devices * trainer.num_nodes, launched()
     if strategy == "auto":
         if wanted > 1:
             raise KitsError(f"trainer: {wanted} devices need trainer=ddp (one machine) or trainer=slurm (several)")
-    elif started not in (1, wanted):
+        if place.launcher == TORCHRUN and place.count > 1:
+            raise KitsError(
+                f"trainer: torchrun started {place.count} processes, and each of them would train the same run; add trainer=ddp"
+                f" trainer.devices={place.count}, or start the command without torchrun"
+            )
+    elif place.count not in (1, wanted):
         raise KitsError(
-            f"trainer: {started} processes were started for {trainer.num_nodes} x {trainer.num_devices} devices; start one for"
-            " each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.num_nodes and trainer.devices"
+            f"trainer: {place.count} processes were started for {trainer.num_nodes} x {trainer.num_devices} devices; start one"
+            " for each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.num_nodes and trainer.devices"
         )
     return trainer
 
@@ -90,15 +104,45 @@ def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
     return DDPStrategy(find_unused_parameters=config.get("training") == "staged")
 
 
-def environment_of(strategy: str | DDPStrategy) -> ClusterEnvironment:
+def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:
     """Who starts the processes: torchrun or srun where one of them has started several, else Lightning.
 
     Lightning's own guess takes every job of SLURM for one that srun started, and so waits in a batch script for others for ever.
     """
-    if strategy == "auto" or shard_from_environment()[1] == 1:
+    place = launched()
+    if strategy == "auto":
         return LightningEnvironment()
+    if place.count == 1:
+        return OwnProcesses(nodes)
     # A job that is to go on is started again with resume=RUN.
-    return TorchElasticEnvironment() if "RANK" in os.environ else SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if place.launcher == TORCHRUN else SLURMEnvironment(auto_requeue=False)
+
+
+class OwnProcesses(LightningEnvironment):
+    """Processes that Lightning starts, which know it by the one that started them.
+
+    Lightning knows them by LOCAL_RANK alone, and would wait for ever for the others where another program has set it.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.started = os.environ.get(STARTED_BY) == str(os.getppid())
+        if not self.started:
+            for name in (*FOREIGN, *(BY_HAND if nodes == 1 else ())):
+                os.environ.pop(name, None)
+            os.environ[STARTED_BY] = str(os.getpid())
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Whether this is one of the processes that have been started."""
+        return self.started
+
+    def teardown(self) -> None:
+        """Leave nothing in the environment by which a later command could take itself for one of these processes."""
+        super().teardown()
+        if not self.started:
+            for name in (STARTED_BY, "LOCAL_RANK"):
+                os.environ.pop(name, None)
 
 
 def synchronize_batchnorm(module: pl.LightningModule, trainer: pl.Trainer, config: dict[str, Any]) -> None:

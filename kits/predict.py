@@ -62,8 +62,9 @@ def predict_labels(config: dict[str, Any]) -> None:
     if shard == 0:
         for item in inputs.skipped:
             print(f"skipped: {item}")
+    if shards > 1:  # told, because the numbers may come from the environment
+        print(f"shard {shard} of {shards}: {len(own)} of {len(inputs.scans)} inputs")
     if not own:
-        print(f"shard {shard} of {shards}: {len(inputs.scans)} inputs leave none for it")
         return
 
     from kits.prediction.engine import load_segmenter, made_with, told_of

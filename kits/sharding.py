@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from kits.errors import KitsError
 
 T = TypeVar("T")
 
-# What torchrun and srun tell each process: its number among all, how many there are, and its number on its own machine. Not
-# SLURM_NTASKS: a batch script has that too, and a command without srun would do one share and nobody the others.
-LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+# What torchrun and srun tell each process: its number among all, how many there are, and its number on its own machine. One
+# of these alone is another program's, and means nothing here. Not SLURM_NTASKS: a batch script has that too, and a command
+# without srun would do one share and nobody the others.
+TORCHRUN, SRUN = "torchrun", "srun"
+LAUNCHERS = {
+    TORCHRUN: ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    SRUN: ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that were started with it.
+
+    Attributes:
+        number, count: which it is, from 0, and how many there are.
+        local: its number on its own machine.
+        launcher: TORCHRUN, SRUN, or None where it was started alone.
+    """
+
+    number: int = 0
+    count: int = 1
+    local: int = 0
+    launcher: str | None = None
 
 
 def share(items: Sequence[T], shard: int, shards: int, sizes: Sequence[float] | None = None) -> list[T]:
@@ -51,13 +73,13 @@ def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
 
 def shard_from_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     """(shard, shards) of this process as torchrun or srun started it; (0, 1) for one that was started alone."""
-    number, count, _ = launched(environment)
-    return number, count
+    place = launched(environment)
+    return place.number, place.count
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
     """The number of this process on its own machine, which is also that of its GPU; 0 for one that was started alone."""
-    return launched(environment)[2]
+    return launched(environment).local
 
 
 def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
@@ -65,20 +87,21 @@ def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
     return "SLURM_STEP_NUM_TASKS" in (os.environ if environment is None else environment)
 
 
-def launched(environment: Mapping[str, str] | None = None) -> tuple[int, int, int]:
-    """(number, count, number on this machine) of this process.
+def launched(environment: Mapping[str, str] | None = None) -> Place:
+    """Where torchrun or srun has put this process.
 
     Raises:
-        KitsError: a launcher's variable is missing or no number.
+        KitsError: a launcher's variable is no number.
     """
     known = os.environ if environment is None else environment
-    for number, count, local in LAUNCHERS:
-        if number in known and count in known:
+    for launcher, names in LAUNCHERS.items():
+        if all(name in known for name in names):
             try:
-                return int(known[number]), int(known[count]), int(known[local])
-            except (KeyError, ValueError) as error:
+                number, count, local = (int(known[name]) for name in names)
+            except ValueError as error:
                 raise KitsError(
-                    f"{number}, {count}, {local}: the environment holds no whole number for each; start the command by torchrun"
-                    " or srun, or give shard=K shards=N"
+                    f"{', '.join(names)}: the environment holds no whole number for each; start the command by torchrun or srun,"
+                    " or take them out of the environment"
                 ) from error
-    return 0, 1, 0
+            return Place(number, count, local, launcher)
+    return Place()

@@ -80,9 +80,9 @@ def ended_as_by_hand() -> Iterator[None]:
 def refuse_ranks(arguments: list[str]) -> None:
     """Raise KitsError where a launcher of ranks has started this: every rank would run the whole sweep."""
     for name in RANKS:
-        if int(os.environ.get(name) or 1) > 1:
+        if (count := os.environ.get(name, "")).isdecimal() and int(count) > 1:
             raise KitsError(
-                f"sweep: started as one of several ranks ({name}={os.environ[name]}), and each would run the whole sweep; "
+                f"sweep: started as one of several ranks ({name}={count}), and each would run the whole sweep; "
                 "start it once, without torchrun, srun or mpirun, and every trial starts its own ranks (trainer.devices): "
                 f"python -m kits.train -m {shlex.join(arguments)}"
             )

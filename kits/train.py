@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Any
 
@@ -33,6 +34,7 @@ def main(config: dict[str, Any]) -> None:
 
 def train(config: dict[str, Any]) -> None:
     """Fit the stage that the configuration names; with `resume` from where that run was interrupted."""
+    check_ranks()
     import pytorch_lightning as pl
 
     quieten()
@@ -64,7 +66,7 @@ def train(config: dict[str, Any]) -> None:
         counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
         print(f"{config['stage']}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))
     # Nothing can be wrong with the configuration any more: now the run folder may change.
-    with begin(start, asked), ending_together(trainer):
+    with begin(start, asked, rank), ending_together(trainer):
         try:
             trainer.fit(module, batches, cases, ckpt_path=start.checkpoint)
         except Stopped as stop:
@@ -78,6 +80,19 @@ def train(config: dict[str, Any]) -> None:
         raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
     if trainer.is_global_zero:
         print(f"best {SCORE} {float(score):.4f}: {start.folder / BEST}")
+
+
+def check_ranks() -> None:
+    """Refuse ranks that are no numbers: Lightning reads them when it is imported, whoever has set them.
+
+    Raises:
+        KitsError: one is none.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        try:
+            int(os.environ.get(name, "0"))
+        except ValueError as error:
+            raise KitsError(f"{name}={os.environ[name]}: the environment holds no whole number there; unset it") from error
 
 
 def quieten() -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from kits.data.sources import Source
 from kits.errors import KitsError
+from kits.io.locking import open_own
 
 T = TypeVar("T")
 
@@ -147,7 +148,7 @@ class Client:
                     f"{source.name}: {source.server} promised {promise.size} bytes but sends {start + int(length)}"
                 )
             part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("ab") as stream:
+            with open(part, "ab", opener=open_own) as stream:
                 if start < offset:  # a server that cannot resume sends the file from its beginning
                     stream.truncate(start)
                     gained(start - offset)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kits.errors import KitsError
+
+
+def open_own(path: str | Path, flags: int) -> int:
+    """A descriptor of a file that a folder itself holds: of a link, which whoever may write there can point anywhere, none.
+
+    Python's `open` takes it as its `opener`.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a pipe or a folder.
+    """
+    # Without O_NONBLOCK a pipe would wait for its other end.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no ordinary file", str(path))
+    return descriptor
 
 
 @contextmanager
@@ -20,18 +39,22 @@ def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[int]
         work: the command that works in it.
 
     Raises:
-        KitsError: it cannot be made, or another process holds it.
+        KitsError: it cannot be made, its lock is no file of its own, or another process holds it.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w", encoding="utf-8")
+        descriptor = open_own(lock, os.O_RDWR | os.O_CREAT)
     except OSError as error:
+        if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+            raise KitsError(f"{lock}: is no file that {work} made, but a link, a folder or a pipe; remove it") from error
         raise KitsError(f"{key}={folder}: cannot be made ({error.strerror}); give a folder that you may write") from error
-    with stream:
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise KitsError(f"{key}={folder}: another {work} is at work there; wait for it, or give another folder") from None
         except OSError:  # some network file systems have no locks
             pass
-        yield stream.fileno()
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kits.io import write_text
+from kits.io.locking import open_own
 from kits.runs.folder import METRICS
 
 
@@ -73,7 +74,7 @@ class MetricsFile(FolderLogger):
         row = {**metrics, "step": len(self.rows) if step is None else step}
         self.rows.append(row)
         if set(row) <= set(self._columns):
-            with self.path.open("a", newline="") as stream:
+            with open(self.path, "a", encoding="utf-8", newline="", opener=open_own) as stream:
                 csv.DictWriter(stream, self._columns).writerow(row)
         else:
             self._write_all()
@@ -82,7 +83,7 @@ class MetricsFile(FolderLogger):
         """The rows to keep. A cell without a value was no part of its row."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as stream:
+        with self.path.open(encoding="utf-8", newline="") as stream:
             rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
         return rows[: self.kept]
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kits.checkpoint import open_checkpoint
 from kits.config import all_keys
 from kits.errors import KitsError
 from kits.io import write_text
 from kits.io.locking import sole_user
-from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, PATIENCE, get, read_manifest
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, PATIENCE, check_unused, get, read_manifest
 
 # Where a checkpoint holds the state that Lightning does not know of.
 STATE = "kits_run"
@@ -37,6 +36,7 @@ class Start:
         random: random states, see `kits.runs.random_state`.
         manifest: that of the interrupted run.
         wandb_id: the run's name at Weights & Biases, the same before and after.
+        found: the state of the folder's checkpoints on which all this stands, see `state_of`.
     """
 
     folder: Path
@@ -48,6 +48,7 @@ class Start:
     random: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
     wandb_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    found: tuple[tuple[int, int, int] | None, ...] = (None, None)
 
 
 def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
@@ -59,10 +60,15 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
         KitsError: the run is finished, its checkpoint is refused, or configuration or data are no longer those it began with.
     """
     folder = Path(config["run_dir"])
+    found = state_of(folder)
     if not config.get("resume"):
-        return Start(folder)
+        return Start(folder, found=found)
     manifest = read_manifest(folder)
-    known = {"manifest": manifest, **({"wandb_id": manifest["wandb_id"]} if manifest and "wandb_id" in manifest else {})}
+    known = {
+        "found": found,
+        "manifest": manifest,
+        **({"wandb_id": manifest["wandb_id"]} if manifest and "wandb_id" in manifest else {}),
+    }
     path = folder / LAST
     if not path.exists():
         return Start(folder, **known)
@@ -114,16 +120,23 @@ def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) ->
 
 
 @contextmanager
-def begin(start: Start, config: dict[str, Any]) -> Iterator[None]:
+def begin(start: Start, config: dict[str, Any], rank: int = 0) -> Iterator[None]:
     """Hold the run folder for this process, with the configuration in it and without what no longer counts.
 
+    Args:
+        rank: of several processes, as the trainer counts them, the first keeps the folder.
+
     Raises:
-        KitsError: it cannot be written, or another training is at work there.
+        KitsError: it cannot be written, another training is at work there, or one has been since `start` was found.
     """
-    if getattr(rank_zero_only, "rank", 0):  # of several processes the first one keeps the folder
+    if rank:
         yield
         return
     with sole_user(start.folder, lock=start.folder / LOCK, key="run_dir", work="kits.train"):
+        if start.checkpoint is None and not config.get("overwrite"):
+            check_unused(start.folder)
+        if state_of(start.folder) != start.found:
+            raise KitsError(f"run_dir={start.folder}: another kits.train has worked there since this one began; start it again")
         # What a killed process was writing is there under hidden names.
         outdated = list(start.folder.glob(".*.ckpt")) + list(start.folder.glob(".*.csv"))
         if start.checkpoint is None:
@@ -132,6 +145,19 @@ def begin(start: Start, config: dict[str, Any]) -> Iterator[None]:
             path.unlink(missing_ok=True)
         write_config(start.folder, config)
         yield
+
+
+def state_of(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """What tells that the checkpoints of a folder have been written, or have gone, in the meantime."""
+    found: list[tuple[int, int, int] | None] = []
+    for name in (BEST, LAST):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

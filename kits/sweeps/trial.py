@@ -19,6 +19,7 @@ from kits.config import one_line
 from kits.io import write_json, write_text
 from kits.plain_files import read_object
 from kits.runs.folder import LAST, read_manifest
+from kits.sharding import shard_from_environment
 from kits.sweeps.scores import best_row, read_metrics, steps
 
 RECORD, LOG, STOP = "trial.json", "train.log", ".stop"
@@ -68,11 +69,12 @@ def run_trial(trial: Trial, gpus: str | None = None, keep_open: tuple[int, ...] 
         gpus: for CUDA_VISIBLE_DEVICES; None leaves it as it is.
         keep_open: file descriptors that the training inherits.
     """
-    rank = int(os.environ.get("SLURM_PROCID", "0"))  # a trial may be several tasks of a SLURM job, and its first one writes
+    rank, _ = shard_from_environment()  # a trial may be several tasks of a SLURM job, and its first one writes
     began = time.monotonic()
     environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
     log = trial.run_dir / (LOG if rank == 0 else f"train{rank}.log")
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)  # of an earlier attempt, or a link to another file
+    with log.open("xb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "kits.train", *trial.overrides],
             stdin=subprocess.DEVNULL,

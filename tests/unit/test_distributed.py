@@ -1,5 +1,6 @@
 """Training on many devices, as far as one process shows it: shares of patches and cases, refusals, SLURM, SyncBatchNorm."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from kits.composing import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
 from kits.data.preparation import prepare
-from kits.distributed import build_trainer, synchronize_batchnorm
+from kits.distributed import STARTED_BY, build_trainer, synchronize_batchnorm
 from kits.errors import KitsError
 from kits.models.encoder2d import Encoder2d
 from kits.models.statistics import with_synchronized_statistics
@@ -35,8 +36,9 @@ SLURM = {
 @pytest.fixture(autouse=True)
 def first_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No launcher's environment, and Lightning's note of this process's rank put back."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", *SLURM):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", STARTED_BY, *SLURM):
+        monkeypatch.setenv(name, "0")  # so that whatever a test makes of it is undone
+        monkeypatch.delenv(name)
     rank = getattr(rank_zero_only, "rank", 0)
     yield
     rank_zero_only.rank = rank
@@ -125,6 +127,40 @@ def test_a_batch_script_without_srun_trains_on_its_own(monkeypatch: pytest.Monke
         monkeypatch.setenv(name, SLURM[name])
     assert build_trainer(config_of(), **QUIET).world_size == 1
     assert build_trainer(config_of("trainer=ddp", "trainer.devices=2"), **QUIET).world_size == 2
+
+
+@pytest.mark.parametrize("left", [{"RANK": "1"}, {"LOCAL_RANK": "1"}, {"SLURM_PROCID": "3"}, {"RANK": "1", "WORLD_SIZE": "2"}])
+def test_the_trainer_alone_says_which_process_is_the_first(monkeypatch: pytest.MonkeyPatch, left: dict[str, str]) -> None:
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    rank_zero_only.rank = 1  # as Lightning's import has it from that
+    trainer = build_trainer(config_of(), **QUIET)
+    assert (rank_zero_only.rank, trainer.global_rank, trainer.is_global_zero) == (0, 0, True)
+
+
+def test_processes_of_torchrun_do_not_train_one_run_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        KitsError, match="torchrun started 2 processes, and each of them would train the same run; add trainer=ddp"
+    ):
+        build_trainer(config_of(), **QUIET)
+
+
+def test_lightning_starts_its_processes_whatever_another_program_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    config = config_of("trainer=ddp", "trainer.devices=2")
+    trainer = build_trainer(config, **QUIET)
+    assert (trainer.global_rank, trainer.world_size) == (0, 2)
+    assert not trainer.strategy.cluster_environment.creates_processes_externally
+    assert not {"RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT"} & set(os.environ)
+    # As a process that one with this test's parent's number has started.
+    monkeypatch.setenv(STARTED_BY, str(os.getppid()))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    trainer = build_trainer(config, **QUIET)
+    assert (trainer.global_rank, rank_zero_only.rank) == (1, 1)
+    assert trainer.strategy.cluster_environment.creates_processes_externally
 
 
 def test_synchronized_statistics_keep_the_network_as_it_is() -> None:

@@ -416,8 +416,51 @@ def test_auto_goes_on_only_where_there_is_a_run(straight: Path, tmp_path: Path) 
 
 
 def test_one_folder_takes_one_training_at_a_time(tmp_path: Path) -> None:
-    with begin_folder(Start(tmp_path), {"seed": 0}), pytest.raises(KitsError, match="at work there"):
-        begin_folder(Start(tmp_path), {"seed": 0}).__enter__()
+    with begin_folder(Start(tmp_path), {"seed": 0}):
+        kept = (tmp_path / ".lock").stat().st_ino
+        with pytest.raises(KitsError, match="at work there"):
+            begin_folder(Start(tmp_path), {"seed": 0}).__enter__()
+        with begin_folder(Start(tmp_path), {"seed": 0}, rank=1):  # of the same training
+            pass
+    assert (tmp_path / ".lock").stat().st_ino == kept
+
+
+def test_a_run_that_another_process_finished_in_the_meantime_is_kept(straight: Path, tmp_path: Path) -> None:
+    """Both found an empty folder; the other one was faster."""
+    start = where_to_start({"run_dir": str(tmp_path / "run")}, "")
+    shutil.copytree(straight, tmp_path / "run")
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(KitsError, match=r"run_dir=.*: holds a run already; give another run_dir"):
+        begin_folder(start, {"seed": 0}).__enter__()
+    with pytest.raises(KitsError, match=r"another kits\.train has worked there since this one began; start it again"):
+        begin_folder(start, {"seed": 0, "overwrite": True}).__enter__()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
+
+
+def test_a_run_that_another_process_went_on_with_in_the_meantime_is_kept(straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    config = resumed_configuration([f"resume={tmp_path / 'run'}", "trainer.max_epochs=5"])
+    start = where_to_start(config, read(straight / "last.ckpt")["kits_run"]["data_hash"])
+    os.utime(tmp_path / "run" / "last.ckpt")
+    with pytest.raises(KitsError, match=r"another kits\.train has worked there"):
+        begin_folder(start, config).__enter__()
+
+
+@pytest.mark.parametrize("what", ["link", "dangling", "pipe", "folder"])
+def test_a_lock_that_is_no_file_is_refused_and_nothing_behind_it_touched(tmp_path: Path, what: str) -> None:
+    run, precious = tmp_path / "run", tmp_path / "precious.txt"
+    run.mkdir()
+    precious.write_text("measured for years")
+    if what == "pipe":
+        os.mkfifo(run / ".lock")
+    elif what == "folder":
+        (run / ".lock").mkdir()
+    else:
+        (run / ".lock").symlink_to(precious if what == "link" else tmp_path / "new.txt")
+    with pytest.raises(KitsError, match=r"\.lock: is no file that kits.train made, but a link, a folder or a pipe; remove it"):
+        begin_folder(Start(run), {"seed": 0}).__enter__()
+    assert precious.read_text(encoding="utf-8") == "measured for years"
+    assert not (tmp_path / "new.txt").exists()
 
 
 def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straight: Path, tmp_path: Path, capsys) -> None:

@@ -51,6 +51,14 @@ def test_a_batch_script_without_srun_does_all_the_work() -> None:
     assert not started_by_srun(batch)
 
 
+@pytest.mark.parametrize(
+    "left", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}]
+)
+def test_what_another_program_left_in_the_environment_is_no_launcher(left: dict[str, str]) -> None:
+    assert shard_from_environment(left) == (0, 1)
+    assert local_rank(left) == 0
+
+
 def test_a_broken_environment_is_named() -> None:
     with pytest.raises(KitsError, match="RANK, WORLD_SIZE, LOCAL_RANK: the environment holds no whole number"):
         shard_from_environment({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
