@@ -12,6 +12,7 @@ from typing import Any
 from kits.checks import check
 from kits.config import all_keys, choices_of, conf_dir, defaults_of, nearest, one_line, plain
 from kits.errors import KitsError
+from kits.quoting import with_paths_quoted
 from kits.usage import BY_STAGE
 
 
@@ -90,8 +91,8 @@ def unchanged(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def spelled_out(name: str, overrides: list[str]) -> list[str]:
-    """`split=X` as `split.source=X` for a command that takes a file there.
+def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> list[str]:
+    """Overrides as Hydra takes them: paths in quotes, and `split=X` as `split.source=X` for a command that takes a file there.
 
     Other commands choose from the group of that name, and Hydra looks for X in the group whichever command it is.
     """
@@ -101,7 +102,8 @@ def spelled_out(name: str, overrides: list[str]) -> list[str]:
     assert isinstance(here, dict)
     short = {key for key, value in here.items() if isinstance(value, dict) and "source" in value}
     parts = [override.partition("=") for override in overrides]
-    return [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
+    whole = [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
+    return with_paths_quoted(whole, sweeps=sweeps)
 
 
 def check_readable(name: str, overrides: list[str]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kits.composing import checked, compose, spelled_out
 from kits.config import check_whole, choices_of, require
 from kits.errors import KitsError
+from kits.quoting import quoted
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -98,7 +99,7 @@ def sort_overrides(arguments: list[str]) -> tuple[list[str], list[str], list[Ove
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(spelled_out("train", arguments))
+        parsed = OverridesParser.create().parse_overrides(spelled_out("train", arguments, sweeps=True))
     except HydraException as error:
         raise KitsError(f"sweep: {str(error).splitlines()[0]}; see the README's section on sweeps") from error
     ours: list[str] = []
@@ -177,8 +178,6 @@ def check(options: dict[str, Any], swept: list[Override]) -> None:
 
 def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]) -> Search:
     """The search that the configuration names."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     from kits.sweeps.adaptive import Adaptive
     from kits.sweeps.grid import Grid
     from kits.sweeps.trial import RESUME, Trial
@@ -191,11 +190,11 @@ def build_search(config: dict[str, Any], fixed: list[str], swept: list[Override]
         if config["logger"]["name"] == "wandb" and {"group", "run_name"} <= config["logger"].keys():
             shown = " ".join(f"{key}={value}" for key, value in parameters.items())
             own |= {"logger.group": folder.name, "logger.run_name": shown}
-        quoted = [f"{key}={QuotedString(value, Quote.single).with_quotes()}" for key, value in own.items()]
+        named = [f"{key}={quoted(value)}" for key, value in own.items()]
         chosen = [f"{prefixes[key]}={value}" for key, value in parameters.items()]
         resume = [RESUME] if "resume" in config else []
         return Trial(
-            name, parameters, [*fixed, *chosen, *quoted, *resume], folder / name, options["score"], options["grace_seconds"]
+            name, parameters, [*fixed, *chosen, *named, *resume], folder / name, options["score"], options["grace_seconds"]
         )
 
     prefixes = {override.key_or_group: override.get_key_element() for override in swept}

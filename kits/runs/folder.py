@@ -14,6 +14,7 @@ import yaml
 from kits.config import check_whole
 from kits.errors import KitsError
 from kits.plain_files import read_object
+from kits.quoting import PATHS
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
 PATIENCE = "callbacks.early_stopping.patience"
@@ -52,7 +53,7 @@ def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
         if key not in ADJUSTABLE:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
         try:
-            put(config, key, yaml.safe_load(value))
+            put(config, key, value if key in PATHS and value[:1] not in ("'", '"') else yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise KitsError(f"{key}={value}: cannot be read; give a number or a word") from error
     check_length(before, config)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kits.quoting import quoted
+
 PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
 
 
@@ -31,12 +33,6 @@ def gathered(arguments: Sequence[str], own: Iterable[str], steps: Iterable[str],
         else:
             lists.setdefault(rest, []).append(argument)
     return [*kept, *(f"overrides.{name}=[{','.join(map(quoted, given))}]" for name, given in lists.items())]
-
-
-def quoted(text: str) -> str:
-    """A text in Hydra's quotes: backslashes are doubled before a quote, and stand for themselves elsewhere."""
-    before_quotes = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", before_quotes) + "'"
 
 
 def spelled(value: Any) -> str:

@@ -137,7 +137,7 @@ def test_the_stages_keep_the_papers_numbers() -> None:
         ("train", ["experiment=demo/none"], ["experiment=demo/none", "demo/coarse"]),
         ("train", ["stage=coarse", "loss=none"], ["loss=none", "bias_dice"]),
         ("train", ["stage"], ["stage: cannot be read; give key=value"]),
-        ("train", ["stage=coarse", "run_dir=my run's"], ["run_dir=my run's: cannot be read", "quote"]),
+        ("train", ["stage=coarse", "seed=my run's"], ["seed=my run's: cannot be read", "quote"]),
         ("train", ["stage=coarse", "=3"], ["=3: cannot be read; give key=value"]),
         (
             "train",

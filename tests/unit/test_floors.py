@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = {
-    -1: "errors labels",  # the ground itself: names and the exception
+    -1: "errors labels quoting",  # the ground itself: names, the exception, and how a text stands on a command line
     0: "components plain_files volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data inference pictures",

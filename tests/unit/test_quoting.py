@@ -1,0 +1,157 @@
+"""A key that takes a path takes any path, as the shell hands it over; Hydra's grammar has no say in it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from kits.composing import compose, composing, spelled_out
+from kits.errors import KitsError
+from kits.phantom import main as phantom
+from kits.pipeline import OWN, STEPS
+from kits.quoting import LISTS, PATHS, quoted, with_paths_quoted
+from kits.steps.command_line import gathered
+from kits.sweep import sort_overrides
+
+ODD = [
+    "/data/Müller (1)/scan.nii.gz",
+    "a,b.nii.gz",
+    "/a/b=c^d #1 & co; x|y <z> 100% `pwd` !?*@.nii.gz",
+    "[1] old/{a}: b.nii.gz",
+    "[x]",
+    "{a:1}",
+    "it's",
+    'say "so"',
+    "'half",
+    "C:\\scans\\",
+    "back\\'slash",
+    "$HOME ${",
+    " spaces around ",
+    "2024",
+    "1e5",
+    "true",
+    "choice(1,2)",
+    "-x",
+    "caf\udce9.nii.gz",
+    "two\nlines",
+]
+
+
+def hydras(name: str, overrides: list[str]) -> Any:
+    """What Hydra and OmegaConf make of overrides, without this project's checks."""
+    with composing():
+        return OmegaConf.to_container(hydra.compose(name, overrides=overrides), resolve=True)
+
+
+def test_any_text_in_quotes_is_itself() -> None:
+    rng = random.Random(0)
+    pieces = [*"ab/ (),^=#&[]{}:$'\"\\~%?*!;|<>`.-+@ü\n\t\udcff", "${", "${x}", "\\${", "\\\\"]
+    texts = ["".join(rng.choices(pieces, k=rng.randint(1, 8))) for _ in range(300)]
+    assert hydras("pipeline", [f"overrides.train=[{','.join(map(quoted, texts))}]"])["overrides"]["train"] == texts
+
+
+@pytest.mark.parametrize("path", [path for path in ODD if path != "[x]"])
+def test_a_checkpoint_has_any_path_but_one_that_reads_as_a_list(path: str) -> None:
+    config = compose("predict", [f"coarse={path}", f"fine={path}", "input=x", "output=y"])
+    assert config["coarse"] == config["fine"] == path
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_any_path_is_itself_and_quoting_twice_changes_nothing(path: str) -> None:
+    for key in ("input", "output"):
+        once = with_paths_quoted([f"{key}={path}"])
+        assert with_paths_quoted(once) == once
+    config = compose("predict", [f"{key}={path}" for key in ("input", "output", "split")] + ["coarse=a"])
+    assert config["input"] == config["output"] == config["split"]["source"] == path
+
+
+@pytest.mark.parametrize("name", ["evaluate", "report"])
+def test_commands_that_compare_take_any_path(name: str) -> None:
+    keys = {"evaluate": ("prediction", "truth", "output"), "report": ("prediction", "truth", "output", "image")}[name]
+    for path in ODD:
+        config = compose(name, [f"{key}={path}" for key in keys])
+        assert [config[key] for key in keys] == [path] * len(keys)
+
+
+def test_nested_keys_take_any_path() -> None:
+    path = "/data/Müller, (1)"
+    config = compose(
+        "train", ["stage=coarse", *(f"{key}={path}" for key in ("data.root", "data.cache", "run_dir", "data.boxes"))]
+    )
+    assert [config["data"]["root"], config["data"]["cache"], config["run_dir"], config["data"]["boxes"]] == [path] * 4
+    assert compose("phantom", [f"labels={path}", f"output={path}"])["labels"] == path
+    assert compose("submission", [f"predictions={path}", f"images={path}"])["images"] == path
+
+
+def test_a_list_of_checkpoints_holds_any_paths() -> None:
+    given = "[/runs (1)/a b.ckpt, it's.ckpt,'with, comma.ckpt',plain.ckpt]"
+    config = compose("predict", [f"coarse={given}", "fine=null", "input=x", "output=y"])
+    assert config["coarse"] == ["/runs (1)/a b.ckpt", "it's.ckpt", "with, comma.ckpt", "plain.ckpt"]
+    assert config["fine"] is None
+    assert compose("predict", ["coarse=[]", "input=x", "output=y"])["coarse"] == []
+
+
+def test_what_hydra_reads_is_left_to_it_but_for_files_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WHERE", "/some (where)")
+    config = compose("phantom", ["output=a (1) ${oc.env:WHERE}/x", "labels='quoted (1)'"])
+    assert (config["output"], config["labels"]) == ("a (1) /some (where)/x", "quoted (1)")
+    (tmp_path / "${x}").touch()
+    (tmp_path / "'a'").touch()
+    (tmp_path / "[b]").touch()
+    config = compose("predict", ["input=${x}", "output='a'", "coarse=[b]"])
+    assert (config["input"], config["output"], config["coarse"]) == ("${x}", "'a'", "[b]")
+
+
+def test_the_home_folder_is_found_in_every_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = compose("phantom", ["output=~/out (1)", "labels=a~b/~"])
+    assert (config["output"], config["labels"]) == ("/home/me/out (1)", "a~b/~")
+
+
+def test_commas_are_values_in_a_sweep_alone() -> None:
+    _, fixed, swept = sort_overrides(["stage=coarse", "data.root=/a,/b (2)", "data.cache=/c (1)", "data.boxes=choice(a,b)"])
+    assert [override.key_or_group for override in swept] == ["data.root", "data.boxes"]
+    assert [list(override.sweep_string_iterator()) for override in swept] == [["'/a'", "'/b (2)'"], ["a", "b"]]
+    assert fixed == ["stage=coarse", "data.cache='/c (1)'"]
+    assert spelled_out("train", ["data.root=/a,/b"]) == ["data.root='/a,/b'"]
+
+
+def test_a_pipelines_steps_get_the_path_that_was_given() -> None:
+    path = "/data/it's, ${mine} (1)"
+    own = gathered([f"output={path[:-12]}", f"data.root={path}", f"prepare.data.cache={path}"], OWN, STEPS, rest="train")
+    config = compose("pipeline", own)
+    assert config["output"] == path[:-12]
+    assert config["overrides"]["train"] == [f"data.root={path}"]
+    assert config["overrides"]["prepare"] == [f"data.cache={path}"]
+
+
+def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'Müller (1), a=b ^#&[]{}:$\' "x"'
+    monkeypatch.setattr(sys, "argv", ["phantom", f"output={folder}", "cases=1", "matrix=32", "spacing_z=[5,5]"])
+    phantom()
+    assert (folder / "case_00000" / "imaging.nii.gz").is_file()
+
+
+def test_every_key_is_some_commands(tmp_path: Path) -> None:
+    assert LISTS <= PATHS
+    commands = [
+        ("phantom", ["output=x"]),
+        ("predict", ["coarse=x", "input=x", "output=x"]),
+        ("submission", []),
+        ("dashboard", []),
+    ]
+    commands += [("evaluate", ["prediction=x", "truth=x", "output=x"]), ("report", ["image=x", "prediction=x", "output=x"])]
+    commands += [("sweep", ["stage=coarse"]), ("bench_data", ["root=x"]), ("bench_predict", ["scan=x"])]
+    from kits.config import all_keys
+
+    known = {key for name, overrides in commands for key in all_keys(compose(name, overrides))}
+    assert known >= PATHS
+    with pytest.raises(KitsError, match="no such key"):
+        compose("phantom", ["outputs=/a"])
