@@ -6,7 +6,6 @@ array in LPS order, along (z, y, x): voxel i of an axis spans i to i + 1 times t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from kits.errors import KitsError
 from kits.io import write_json
+from kits.plain_files import misfit, read_json
 from kits.roi import Box
 from kits.volume import Spacing
 
@@ -25,6 +25,9 @@ FRAME = "low and high corner in mm from the outer corner of the first voxel of t
 DECIMALS = 4
 # Spacings of one scan that went through two readers may differ in the last digits of their floats.
 SAME_SPACING_MM = 1e-3
+POINT = (float, float, float)
+CASE = {"checkpoint": str, "shape": (int, int, int), "spacing": POINT, "boxes_mm": [(POINT, POINT)]}
+CONTENT = {"kits_boxes": int, "checkpoints": {str: {"trained_on": [str]}}, "cases": {str: dict}}
 MAKE_AGAIN = "run kits.predict split=oof again"
 
 
@@ -100,15 +103,12 @@ def read_boxes(path: Path) -> dict[str, Any]:
     Raises:
         KitsError: it cannot be read, or is no such file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["kits_boxes"] != FORMAT:
-            raise ValueError(f"its format is {content['kits_boxes']}, this version reads {FORMAT}")
-        if not all("trained_on" in checkpoint for checkpoint in content["checkpoints"].values()) or not content["cases"]:
-            raise ValueError("it names no cases, or no training cases of a checkpoint")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitsError(f"data.boxes={path}: cannot be read as boxes ({error}); kits.predict split=oof writes it") from error
-    return dict(content)
+    writer = "kits.predict split=oof writes it"
+    content: dict[str, Any] = read_json(path, CONTENT, "boxes", writer)
+    if content["kits_boxes"] != FORMAT or not content["cases"]:
+        what = f"its format is {content['kits_boxes']}, this version reads {FORMAT}" if content["cases"] else "it names no cases"
+        raise KitsError(f"data.boxes={path}: cannot be read as boxes ({what}); {writer}")
+    return content
 
 
 def boxes_of(
@@ -119,14 +119,16 @@ def boxes_of(
     Raises:
         KitsError: they leak, are of another scan, or are damaged.
     """
-    try:
-        checkpoint = found["checkpoint"]
-        leaks = case in checkpoints[checkpoint]["trained_on"]
-        same = list(found["shape"]) == list(record["shape"])
-        same &= bool(np.allclose(found["spacing"], record["spacing"], rtol=0, atol=SAME_SPACING_MM))
-        boxes = [to_voxels(corners, found["spacing"]) for corners in found["boxes_mm"]]
-    except (KeyError, ValueError, TypeError) as error:
-        raise KitsError(f"data.boxes={path}: the entry of {case} is damaged ({error!r}); {MAKE_AGAIN}") from error
+    wrong = misfit(found, CASE, case)
+    if wrong or found["checkpoint"] not in checkpoints or min(found["spacing"]) <= 0:
+        raise KitsError(
+            f"data.boxes={path}: the entry of {case} is damaged ({wrong or 'its checkpoint or spacing'}); {MAKE_AGAIN}"
+        )
+    checkpoint = found["checkpoint"]
+    leaks = case in checkpoints[checkpoint]["trained_on"]
+    same = found["shape"] == record["shape"]
+    same &= bool(np.allclose(found["spacing"], record["spacing"], rtol=0, atol=SAME_SPACING_MM))
+    boxes = [to_voxels(corners, found["spacing"]) for corners in found["boxes_mm"]]
     if leaks:
         raise KitsError(f"data.boxes={path}: the boxes of {case} come from {checkpoint}, which was trained on it; {MAKE_AGAIN}")
     if not same:

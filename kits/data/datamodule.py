@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
-from kits.data.cache import FORMAT, cache_settings, read_record
+from kits.data.cache import FORMAT, RECORD, cache_settings, digest, read_record
 from kits.data.datasets import (
     CachedCase,
     CoarseWindows,
@@ -26,10 +25,17 @@ from kits.data.datasets import (
 )
 from kits.data.splits import read_split, some_of
 from kits.errors import KitsError
+from kits.plain_files import read_json
 from kits.sharding import share
 
 PATCHES = {"coarse": CoarseWindows, "fine": RoiPatches}
 ROIS = ("gt_jitter", "oof")
+INDEX = {
+    "format": int,
+    "settings": {str: Any},
+    "data_hash": str,
+    "cases": {str: {**RECORD, "id": str, "key": str, "folder": str}},
+}
 
 
 class EpochSampler(Sampler[int]):
@@ -85,6 +91,8 @@ class KitsDataModule:
         index = read_index(cache, cache_settings(self.data))
         self.data_hash: str = index["data_hash"]
         self.split = split_of(cache, index["cases"], self.data["split"], config.get("fold"))
+        if self.data_hash != digest([record["key"] for record in index["cases"].values()]):
+            raise KitsError(f"{cache / 'index.json'}: damaged or edited (its data_hash); run kits.prepare again")
         self.split["train"] = some_of(self.split["train"], self.data["train_cases"], self.seed)
         if self.data["overfit"] is not None:
             self.split = one_case(self.split, self.data["overfit"])
@@ -175,17 +183,20 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
         KitsError: there is none, its settings are not these, another version made it, or a case in it is not whole.
     """
     path = cache / "index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache") from error
+    if not path.is_file():
+        raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache")
+    index: dict[str, Any] = read_json(path, INDEX, "the index of a cache", "run kits.prepare again")
     if index["settings"] != settings:
         raise KitsError(
             f"data.cache={cache}: was prepared with {index['settings']}, this run asks for {settings};"
             " run kits.prepare again with this configuration"
         )
-    broken = [case for case, record in index["cases"].items() if read_record(cache / record["folder"]) is None]
-    if index.get("format") != FORMAT or broken:
-        what = f"{broken[0]} is not whole" if broken else "was prepared by another version"
-        raise KitsError(f"data.cache={cache}: {what}; run kits.prepare again")
-    return dict(index)
+    if index["format"] != FORMAT:
+        raise KitsError(f"data.cache={cache}: was prepared by another version; run kits.prepare again")
+    for case, record in index["cases"].items():
+        own = read_record(cache / record["folder"])
+        if own is None:
+            raise KitsError(f"data.cache={cache}: {case} is not whole; run kits.prepare again")
+        if case != record["id"] or any(record[key] != own[key] for key in RECORD):
+            raise KitsError(f"{path}: damaged or edited (what it says of {case}); run kits.prepare again")
+    return index

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kits.data.transforms import Augmentation
+from kits.errors import KitsError
 from kits.labels import BACKGROUND
 from kits.parallel import end_with_parent
 from kits.roi import Box, jitter
@@ -67,7 +68,14 @@ class CachedCase:
     @cached_property
     def tumor_points(self) -> np.ndarray:
         """int32 (n, 3): voxels of tumor at original resolution."""
-        return np.load(self.folder / "tumor_points.npy")
+        points: np.ndarray = np.load(self.folder / "tumor_points.npy")
+        if not ((points >= 0) & (points < self.shape)).all():
+            raise self.damaged("tumor_points", "has voxels outside the scan")
+        return points
+
+    def damaged(self, name: str, what: str) -> KitsError:
+        """The refusal of an array that `kits.prepare` did not write so."""
+        return KitsError(f"{self.folder / name}.npy: damaged ({what}); delete {self.folder} and run kits.prepare again")
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map that travels to a worker would travel as its whole content.
@@ -106,6 +114,7 @@ class Patches(Dataset[dict[str, Tensor]]):
         self.cases = cases
         self.sampling = sampling
         self.patch: tuple[int, int, int] = tuple(sampling["patch"])
+        self.classes = len(data["classes"])
         self.seed = seed
         self.augmentation = Augmentation(data["augmentation"], self.patch, data["window_hu"])
 
@@ -117,6 +126,8 @@ class Patches(Dataset[dict[str, Tensor]]):
         place = self.draw(self.case_of(position), np.random.default_rng([self.seed, position]))
         start = (int(place.start[0]), int(place.start[1]), int(place.start[2]))
         image, label = self.augmentation(place.image, place.label, start, place.spacing, [self.seed, position, VARIATION])
+        if label.max() >= self.classes:
+            raise self.case_of(position).damaged("label", "has labels that are no class")
         return {"image": image[None], "label": label}
 
     def case_of(self, position: int) -> CachedCase:
@@ -209,11 +220,17 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
         began = time.perf_counter()
-        for batch in super().__iter__():
+        for batch in self._batches():
             ready = {**batch, "label": batch["label"].to(torch.int64)}
             self.waited += time.perf_counter() - began
             yield ready
             began = time.perf_counter()
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        try:
+            yield from super().__iter__()
+        except KitsError as error:  # a worker's comes with its traceback, and ends in what it says
+            raise KitsError(str(error).strip().splitlines()[-1].removeprefix("kits.errors.KitsError: ")) from None
 
 
 def worker_context(patches: Patches) -> BaseContext:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from kits.data.validate import listed_spacing
 from kits.errors import KitsError
 from kits.io import write_json
 from kits.parallel import map_cases
+from kits.plain_files import read_object
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
@@ -84,10 +84,8 @@ def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
 
     If this run is refused for another reason, such as a changed list of cases, the index stays as sound as it was.
     """
-    try:
-        earlier = json.loads((cache / "index.json").read_text(encoding="utf-8"))["cases"]
-    except (OSError, ValueError, KeyError):
-        return
+    index = read_object(cache / "index.json", {"cases": {str: {"key": str}}})
+    earlier = index["cases"] if index else {}
     for result in results:
         if result["id"] in earlier and (errors(findings_of(result)) or earlier[result["id"]]["key"] != result["key"]):
             (cache / "index.json").unlink()

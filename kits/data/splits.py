@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +13,13 @@ from kits.config import check_whole
 from kits.data.cache import digest
 from kits.errors import KitsError
 from kits.io import write_json
+from kits.plain_files import read_json
 
 # The subset of every case.
 ALL = "all"
 # KiTS19's 210 labelled cases, of which the paper takes a fixed number (section 3), less a few that one may exclude.
 WHOLE_SET = 200
+PARTS, WRITER = {str: [str]}, "kits.prepare writes it"
 RENEW = "delete the file or add split.renew=true to draw it again"
 
 
@@ -105,12 +106,13 @@ def read_split(path: Path) -> Split:
     Raises:
         KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = {name: [str(case) for case in ids] for name, ids in content.get("parts", content).items()}
-        split = Split(path, dict(content.get("settings", {})), parts)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise KitsError(f"{path}: cannot be read as a split ({error}); kits.prepare writes it") from error
+    content: dict[str, Any] = read_json(path, {str: Any}, "a split", WRITER)
+    if "parts" in content:
+        read_json(path, {"parts": PARTS, "settings": {str: Any}}, "a split", WRITER)
+    else:  # someone's own, of parts alone
+        content = {"parts": read_json(path, PARTS, "a split", WRITER), "settings": {}}
+    parts: dict[str, list[str]] = content["parts"]
+    split = Split(path, content["settings"], parts)
     if split.has_folds and set(parts) != {f"fold{number}" for number in range(len(parts))}:
         raise KitsError(f"{path}: its parts are not fold0, fold1, ... without a gap; {RENEW}")
     twice = {case for case, count in Counter(split.cases).items() if count > 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from kits.data.remote import DamagedError, Promise
 from kits.data.sources import Source
 from kits.errors import KitsError
 from kits.io import check_file, write_json
+from kits.plain_files import parse, read_object
 
 # Below the output folder, so that a finished file moves by one rename; hidden, so that no pattern for cases finds it.
 HIDDEN = ".download"
@@ -27,10 +27,7 @@ class Folder:
     lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        try:
-            self.checked = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # no note: files are read again
-            self.checked = {}
+        self.checked = read_object(self.note, {str: [int]}) or {}  # no note: files are read again
 
     @property
     def note(self) -> Path:
@@ -97,7 +94,7 @@ def check_content(path: Path) -> None:
         check_file(path)
         return
     try:
-        if not isinstance(json.loads(path.read_text(encoding="utf-8")), list):
+        if not isinstance(parse(path), list):
             raise ValueError("no list of records")
     except ValueError as error:
         raise KitsError(f"{path}: not the records of cases ({error}); copy it again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from kits.data.index import Case
 from kits.errors import KitsError
 from kits.io import read_geometry
 from kits.io.nifti import MOST_COMPRESSION
+from kits.plain_files import read_json
 from kits.volume import Grid, Spacing
 
 # Headers of KiTS19's own pairs differ in the last digits of their floats, and in codes that mean nothing here.
@@ -121,12 +121,8 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
     path = root / "kits.json"
     if not path.is_file():
         return {}
-    try:
-        return {
-            str(record["case_id"]): record for record in json.loads(path.read_text(encoding="utf-8")) if isinstance(record, dict)
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KitsError(f"{path}: not KiTS's list of records ({error!r}); download it again or move it away") from error
+    records = read_json(path, [{"case_id": str | int}], "KiTS's list of records", "download it again or move it away")
+    return {str(record["case_id"]): record for record in records}
 
 
 def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> list[Finding]:

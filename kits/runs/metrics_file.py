@@ -11,8 +11,11 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from kits.config import one_line
+from kits.errors import KitsError
 from kits.io import write_text
 from kits.io.locking import open_own
+from kits.plain_files import read_numbers
 from kits.runs.folder import METRICS
 
 
@@ -80,11 +83,21 @@ class MetricsFile(FolderLogger):
             self._write_all()
 
     def _read(self) -> list[dict[str, Any]]:
-        """The rows to keep. A cell without a value was no part of its row."""
+        """The rows to keep. A cell without a value was no part of its row.
+
+        Raises:
+            KitsError: the file is damaged.
+        """
         if not self.path.exists():
             return []
-        with self.path.open(encoding="utf-8", newline="") as stream:
-            rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
+        try:
+            rows = read_numbers(self.path)
+        except (OSError, ValueError) as error:
+            raise KitsError(f"{self.path}: cannot be read as what was logged ({one_line(error)}); move it away") from error
+        if len(rows) < self.kept:
+            raise KitsError(
+                f"{self.path}: has {len(rows)} of the {self.kept} rows that were logged; put it back, or move it away"
+            )
         return rows[: self.kept]
 
     @rank_zero_only

@@ -15,7 +15,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
     The training may be writing while this reads: a cell that is cut off is left out.
     """
     try:
-        text = (run_dir / METRICS).read_text(encoding="utf-8")
+        text = (run_dir / METRICS).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     # A last line without its end is still being written.

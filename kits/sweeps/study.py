@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from kits.errors import KitsError
 from kits.io import write_json
+from kits.plain_files import read_json
 from kits.sweeps.trial import RECORD
 
 SWEEP = "sweep.json"
@@ -26,12 +26,9 @@ def same_sweep(folder: Path, search: str, fixed: list[str], swept: list[str]) ->
         "fixed": sorted(fixed),
         "swept": sorted(swept),
     }
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        before = now
-    except ValueError as error:
-        raise KitsError(f"{path}: damaged; give another sweep.dir=DIR") from error
+    before = now
+    if path.exists():
+        before = read_json(path, {"search": str, "fixed": [str], "swept": [str]}, "a sweep's note", "give another sweep.dir=DIR")
     if not any(folder.glob(f"*/{RECORD}")):  # a start that was refused has left its note, and no trial
         before = now
     compared = ("search", "fixed") if search == "grid" else ("search", "fixed", "swept")
