@@ -12,11 +12,18 @@ POOLED = sqrt(2)
 MIXED = 2.0
 
 
-def anisotropic_levels(spacing: Sequence[float], depth: int) -> tuple[Levels, Levels]:
-    """Strides and kernels (z, y, x) of `depth` levels of a network that starts at `spacing` (z, y, x) mm."""
+def anisotropic_levels(spacing: Sequence[float], depth: int, stem: int | None = None) -> tuple[Levels, Levels]:
+    """Strides and kernels (z, y, x) of `depth` levels of a network that starts at `spacing` (z, y, x) mm.
+
+    Where a `stem` makes cells of so many pixels first, that is the first stride, the first level is in-plane, and those below
+    follow the cells' spacing.
+    """
+    if stem is not None:
+        z, y, x = spacing
+        strides, kernels = anisotropic_levels([z, stem * y, stem * x], depth)
+        return [[1, stem, stem], *strides[:-1]], [[1, 3, 3], *kernels[1:]]
     current = list(spacing)
-    strides: Levels = []
-    kernels: Levels = []
+    strides, kernels = [], []
     for _ in range(depth):
         finest = min(current)
         kernels.append([3 if step <= MIXED * finest else 1 for step in current])

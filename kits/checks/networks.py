@@ -109,7 +109,7 @@ def count_levels(model: dict[str, Any]) -> int:
 
 def coarse_multiple(model: dict[str, Any]) -> int:
     """What divides the in-plane size that the 3D U-Net takes: the product of its strides along each side."""
-    strides = model["strides"] or anisotropic_levels(model["spacing"], count_levels(model))[0]
+    strides = model["strides"] or anisotropic_levels(model["spacing"], count_levels(model), model["stem"])[0]
     return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
 
 

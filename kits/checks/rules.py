@@ -166,6 +166,7 @@ RULES: dict[str, Rule] = {
     "model.depth": COUNT | NOTHING,
     "model.widths": listed(COUNT, at_least=1) | NOTHING,
     "model.spacing": listed(POSITIVE, 3) | NOTHING,
+    "model.stem": COUNT | NOTHING,
     "model.strides": PER_LEVEL | NOTHING,
     "model.kernels": PER_LEVEL | NOTHING,
     "model.norm": one_of(*NORMS),

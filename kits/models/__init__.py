@@ -13,7 +13,7 @@ from kits.models.unet3d import UNet3d
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet}
 # What a checkpoint meant that was written before its network had these options. No defaults: a training names them all.
 BEFORE: dict[str, dict[str, Any]] = {
-    "unet3d": {"width": None, "depth": None, "spacing": None, "deep_supervision": 0},
+    "unet3d": {"width": None, "depth": None, "spacing": None, "stem": None, "deep_supervision": 0},
     "finenet": {
         "input": "replicate",
         "window_hu": None,

@@ -21,7 +21,7 @@ class UNet3d(nn.Module):
     Level k has `widths[k]` channels, convolutions of size `kernels[k]` (z, y, x), and its first one strides by `strides[k]`. The
     first level strides too: nothing runs at full resolution but the head, a transposed convolution that predicts each voxel of
     a stride cell by itself. Where `widths` is None there are `depth` levels of `width`, twice that, and so on up to six times it.
-    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm, see `anisotropic_levels`.
+    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm and `stem`, see `anisotropic_levels`.
     `deep_supervision` gives so many of the coarser levels a head too, for the loss.
 
     Any D works: the last slice is repeated up to the next multiple of the strides in z, and the repeats' logits dropped.
@@ -35,6 +35,7 @@ class UNet3d(nn.Module):
         width: int | None,
         depth: int | None,
         spacing: Sequence[float] | None,
+        stem: int | None,
         widths: Sequence[int] | None,
         strides: Sequence[Sequence[int]] | None,
         kernels: Sequence[Sequence[int]] | None,
@@ -43,8 +44,9 @@ class UNet3d(nn.Module):
     ) -> None:
         super().__init__()
         widths = level_widths(width, depth) if widths is None else widths
+        stem = stem if strides is None else None
         if strides is None or kernels is None:
-            chosen = chosen_levels(spacing, len(widths))
+            chosen = chosen_levels(spacing, len(widths), stem)
             strides, kernels = strides or chosen[0], kernels or chosen[1]
         if not len(widths) == len(strides) == len(kernels) >= 1:
             raise KitsError("model unet3d: widths, strides and kernels differ in length; give each one entry per level")
@@ -52,10 +54,11 @@ class UNet3d(nn.Module):
         self.in_plane_multiple = lcm(*in_plane)
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]
+        first = kernels[0] if stem is None else (1, 2 * stem - 1, 2 * stem - 1)  # cells overlap by half
         once = (1, 1, 1)
         self.down = nn.ModuleList(
             nn.Sequential(
-                conv_block(inputs[k], widths[k], kernel=kernels[k], stride=strides[k], norm=norm),
+                conv_block(inputs[k], widths[k], kernel=kernels[k] if k else first, stride=strides[k], norm=norm),
                 conv_block(widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm),
             )
             for k in levels
@@ -110,11 +113,11 @@ def level_widths(width: int | None, depth: int | None) -> list[int]:
     return [width * min(2**k, WIDEST) for k in range(depth)]
 
 
-def chosen_levels(spacing: Sequence[float] | None, depth: int) -> tuple[Levels, Levels]:
-    """Strides and kernels for `spacing`; KitsError unless it is three positive lengths."""
+def chosen_levels(spacing: Sequence[float] | None, depth: int, stem: int | None) -> tuple[Levels, Levels]:
+    """Strides and kernels for `spacing` and `stem`; KitsError unless it is three positive lengths."""
     if spacing is None or len(spacing) != 3 or min(spacing) <= 0:
         raise KitsError(f"model.spacing={spacing}: give the coarse grid's (z, y, x) in mm, or the lists strides and kernels")
-    return anisotropic_levels(spacing, depth)
+    return anisotropic_levels(spacing, depth, stem)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:

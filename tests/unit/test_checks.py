@@ -83,7 +83,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"loss.bias": 0.5}, ["loss.bias=0.5: give a number of at least 1"]),
     ("coarse", {"data.window_hu": [300, -100]}, ["data.window_hu=[300,-100]: give two ascending numbers"]),
     ("coarse", {"data.classes": ["background", "tumor"]}, ["data.classes", "background, kidney, tumor, cyst"]),
-    ("coarse", {"data.coarse_size": 250}, ["data.coarse_size=250", "multiple of 16", "240 and 256"]),
+    ("coarse", {"data.coarse_size": 250}, ["data.coarse_size=250", "multiple of 32", "224 and 256"]),
     ("coarse", {"data.coarse_z_mm": 0}, ["data.coarse_z_mm=0: give a number above 0, or one of null"]),
     ("coarse", {"sampling.patch": [32, 128, 128]}, ["give sampling.patch=[32,256,256]"]),
     ("coarse", {"sampling.patches_per_epoch": 1}, ["at least sampling.batch_size=2"]),
@@ -255,7 +255,8 @@ def test_the_sizes_are_those_of_the_networks() -> None:
 
     coarse, fine = compose("train", ["stage=coarse"])["model"], compose("train", ["stage=fine"])["model"]
     small = {**fine, "sources": [{"backbone": "test_efficientnet", "weights": None}, {**SOURCE, "out_indices": [0, 1, 2, 4]}]}
-    assert coarse_multiple(coarse) == build_network(coarse, pretrained=False).in_plane_multiple
+    for model in (coarse, {**coarse, "stem": None}):
+        assert coarse_multiple(model) == build_network(model, pretrained=False).in_plane_multiple
     assert fine_multiple(small) == build_network(small, pretrained=False).in_plane_multiple == 32
 
 

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import cache
+from itertools import combinations
 
 import pytest
 import torch
@@ -73,27 +74,27 @@ def test_unet_padding_repeats_the_last_slice():
         torch.testing.assert_close(network(x), network(repeated)[:, :, :3])
 
 
-@pytest.mark.parametrize(("build", "multiple"), [(unet, 16), (finenet, 16)])
-def test_a_size_that_does_not_fit_is_answered_with_the_nearest_that_does(build, multiple):
+@pytest.mark.parametrize(("build", "multiple", "larger"), [(unet, 32, 64), (finenet, 16, 48)])
+def test_a_size_that_does_not_fit_is_answered_with_the_nearest_that_does(build, multiple, larger):
     network = build()
     assert network.in_plane_multiple == multiple
-    with pytest.raises(
-        KitsError,
-        match=r"in-plane size 33 x 32 is not a multiple of 16; the nearest valid size is 32 x 32, the next larger 48 x 32",
-    ):
+    valid = f"is not a multiple of {multiple}; the nearest valid size is 32 x 32, the next larger {larger} x 32"
+    with pytest.raises(KitsError, match=f"in-plane size 33 x 32 {valid}"):
         network(torch.zeros(1, 1, 2, 33, 32))
 
 
 def test_unet_predicts_each_voxel_of_a_stride_cell_by_itself():
-    logits = unet()(volume(4))
-    assert (logits[..., 0::2] - logits[..., 1::2]).abs().min() > 0
-    assert (logits[..., 0::2, :] - logits[..., 1::2, :]).abs().min() > 0
+    cells = unet()(volume(4)).unflatten(-1, (-1, 4)).unflatten(-3, (-1, 4))
+    for first, second in combinations(range(4), 2):
+        assert (cells.select(-1, first) - cells.select(-1, second)).abs().min() > 0
+        assert (cells.select(-3, first) - cells.select(-3, second)).abs().min() > 0
 
 
-def test_unet_starts_with_an_in_plane_level():
-    """The configured first level is 1 x 3 x 3, so that thick slices are mixed only below it."""
-    network = unet()
-    assert network.down[0][0][0].kernel_size == (1, 3, 3)
+@pytest.mark.parametrize("stem", [None, 4])
+def test_unet_starts_in_plane(stem):
+    """Thick slices are mixed only where pixels, or the stem's cells, are as long."""
+    network = unet(stem=stem)
+    assert network.down[0][0][0].kernel_size == ((1, 3, 3) if stem is None else (1, 7, 7))
     assert network.down[1][0][0].kernel_size == (3, 3, 3)
 
 
@@ -244,7 +245,7 @@ def test_a_rebuilt_network_predicts_the_same():
         (configured("finenet", pretrained=True), r"model finenet: unknown option pretrained"),
         (
             {"name": "unet3d", "classes": 1},
-            r"model unet3d: option width, depth, spacing, widths, strides, kernels, norm, deep_supervision is missing",
+            r"model unet3d: option width, depth, spacing, stem, widths, strides, kernels, norm, deep_supervision is missing",
         ),
         (configured("unet3d", widths=[4], strides=[], kernels=[[3, 3, 3]]), r"widths, strides and kernels differ in length"),
         (configured("finenet", sources=[]), r"model\.sources: the list is empty"),
@@ -303,8 +304,8 @@ def fit(network, logits_of, steps):
 
 
 def test_unet_learns_a_blob_by_heart():
-    network = unet(widths=[8, 8, 16, 16])
-    logits, label = fit(network, lambda image: (network(image), []), 60)
+    network = unet(widths=[8, 16, 16], norm="none")
+    logits, label = fit(network, lambda image: (network(image), []), 100)
     assert overlap(logits[:, 0] > 0, label > 0) > 0.95
 
 
