@@ -18,10 +18,8 @@ from kits.cli import command
 from kits.errors import KitsError
 
 if TYPE_CHECKING:
+    from kits.data.classes import Labelled
     from kits.metrics.summary import Row
-
-# Grids of one scan may differ in the last digits of their floats (KiTS19's own pairs do).
-SAME_MM, SAME_COSINE = 0.1, 1e-3
 
 
 @command("evaluate")
@@ -30,13 +28,13 @@ def main(config: dict[str, Any]) -> None:
     from kits.data.index import case_ids
     from kits.data.splits import refuse_lone_fold
 
-    truth = Path(config["truth"])
-    data, label_name = config["data"], config["data"]["label_name"]
+    data = config["data"]
     split = config["split"]["source"]
     refuse_lone_fold(split, config["fold"])
     named = case_ids(config["cases"])
-    cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=label_name)
-    options = {"cases": cases, "label_name": label_name, "classes": data["classes"]}
+    truth = Path(config["truth"])
+    cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=data["label_name"])
+    options = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"]}
     options |= {key: config[key] for key in ("measures", "bootstrap", "workers")}
     print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **options))
 
@@ -51,22 +49,40 @@ def expected_cases(
     """
     from kits.data.splits import read_split
 
-    if not truth.is_dir():
-        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
-    labelled = sorted(path.parent.name for path in truth.glob(f"case_*/{label_name}"))
-    if not labelled:
-        raise KitsError(
-            f"truth={truth}: no case_XXXXX/{label_name} in it; scores need label maps (those of KiTS21: add data=kits21)"
-        )
+    labelled = find_truths(truth, None, label_name)
     if cases is None:
-        cases = labelled if split is None else read_split(Path(split)).subset(subset, fold)
+        cases = list(labelled) if split is None else read_split(Path(split)).subset(subset, fold)
     expected = list(dict.fromkeys(str(case) for case in cases))
     if not expected:
         raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
-    unknown = [case for case in expected if case not in set(labelled)]
-    if unknown:
+    return list(find_truths(truth, expected, label_name))
+
+
+def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> dict[str, Path]:
+    """The label maps of these cases, or of all, in a KiTS tree or in a folder of files named as nnU-Net names them.
+
+    Raises:
+        KitsError: there is no such folder, no label map in it, or none of one of the cases.
+    """
+    from kits.data.naming import KNOWN, case_id, case_number, label_maps, match
+
+    if not truth.is_dir():
+        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
+    tree = {path.parent.name: [path] for path in sorted(truth.glob(f"case_*/{label_name}"))}
+    files = {
+        name: paths for name, paths in label_maps(truth).items() if case_number(name) is not None and paths[0].parent == truth
+    }
+    maps = tree or files
+    if not maps:
+        raise KitsError(
+            f"truth={truth}: no case_XXXXX/{label_name} in it, and no label map with a name such as {KNOWN};"
+            " scores need label maps (those of KiTS21: add data=kits21)"
+        )
+    labelled = list(dict.fromkeys(maps if tree else map(case_id, maps)))
+    found = match(labelled if cases is None else cases, maps)
+    if unknown := [case for case in cases or () if case not in found]:
         raise KitsError(f"truth={truth}: no label map of {', '.join(unknown)}; it has {labelled[0]} to {labelled[-1]}")
-    return expected
+    return found
 
 
 def evaluate(
@@ -81,7 +97,7 @@ def evaluate(
     bootstrap: Mapping[str, Any],
     workers: int,
 ) -> str:
-    """Score `prediction/CASE.nii.gz` against `truth/CASE/LABEL_NAME` and write the results to `output`.
+    """Score the predictions in a folder, under whichever known names, and write the results to `output`.
 
     Args:
         cases: the expected cases, in the order of the table.
@@ -93,24 +109,35 @@ def evaluate(
         The table that is also written to `table.txt`.
 
     Raises:
-        KitsError: no folder of predictions, a label map of the truth is damaged, or a measure is set to what it cannot be.
+        KitsError: no prediction of any case, a label map of the truth is damaged, its labels do not mean what `classes` says, or
+            a measure is set to what it cannot be.
     """
+    from kits.data.classes import judge_classes
+    from kits.data.findings import errors
+    from kits.data.naming import find_predictions
     from kits.io import write_json, write_text
     from kits.labels import evaluated_regions
     from kits.metrics.bootstrap import Bootstrap
     from kits.metrics.case import Measures, columns
-    from kits.metrics.summary import Row, summary_of
+    from kits.metrics.summary import summary_of
     from kits.metrics.tables import cases_csv, readable, tumors_csv
     from kits.parallel import map_cases
 
-    if not prediction.is_dir():
-        raise KitsError(f"prediction={prediction}: no such folder; give the output of kits.predict")
+    truths = find_truths(truth, cases, label_name)
+    found = find_predictions(prediction, cases, label_name)
+    for case, path in found.items():
+        if path.samefile(truths[case]):
+            raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
     measured, draws = Measures(**measures), Bootstrap(len(cases), **bootstrap)
-    calls = [(prediction, truth / case / label_name, case, classes, measured) for case in cases]
-    rows = [row for row in map_cases(score, calls, workers=workers, desc="evaluate") if isinstance(row, Row)]
+    calls = [(found.get(case), path, case, classes, measured) for case, path in truths.items()]
+    results: list[Any] = map_cases(score, calls, workers=workers, desc="evaluate")
+    rows: list[Row] = [row for row, _ in results]
+    doubts = judge_classes([labelled for _, labelled in results])
+    if serious := errors(doubts):
+        raise KitsError(f"truth: {serious[0].finding}; {serious[0].remedy}")
     documented = columns(evaluated_regions(classes), measured)
     summary = summary_of(rows, documented, measured, draws)
-    table = readable(rows, documented, summary)
+    table = readable(rows, documented, summary) + "".join(f"{doubt}\n" for doubt in doubts)
     write_text(output / "cases.csv", cases_csv(rows, documented))
     write_text(output / "tumors.csv", tumors_csv(rows))
     write_json(output / "summary.json", summary)
@@ -118,43 +145,42 @@ def evaluate(
     return table
 
 
-def score(prediction: Path, truth: Path, case: str, classes: Sequence[str], measures: Any) -> Row:
-    """One case; whatever is wrong with its prediction becomes its status and scores 0.
+def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str], measures: Any) -> tuple[Row, Labelled]:
+    """One case, and what its truth says of the classes; whatever is wrong with its prediction becomes its status and scores 0.
 
     Args:
-        prediction: folder of predictions.
+        prediction: its file, if there is one.
         truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
         measures: `kits.metrics.case.Measures`.
 
     Raises:
         KitsError: the truth itself is damaged.
     """
-    from kits.io import read_labels
+    from kits.data.classes import look_at
+    from kits.io import read_geometry, read_labels
     from kits.labels import CLASSES, evaluated_regions
     from kits.metrics.case import measure_case
+    from kits.metrics.mistaken import mistaken
     from kits.metrics.summary import Row
+    from kits.volume import brought_to, compare
 
     # The truth's spacing holds for both: a prediction's header may say anything.
     true = read_labels(truth, allowed=range(len(classes)))
+    labelled = look_at(case, truth, true.array, true.spacing)
     case_of = partial(measure_case, truth=true.array, spacing=true.spacing, regions=evaluated_regions(classes), measures=measures)
-    path = prediction / f"{case}.nii.gz"
     try:
-        if not path.is_file():
-            raise KitsError(f"missing: no {path.name}")
-        found = read_labels(path, allowed=range(len(CLASSES)))
-        return Row(case, case_of(found.array), geometry_status(found.grid, true.grid), scored=True)
+        if prediction is None:
+            raise KitsError("missing: no prediction under any known name")
+        grid = read_geometry(prediction)
+        differs = compare(grid, true.grid)
+        if not differs.order and grid.shape_zyx != true.grid.shape_zyx:  # known before anything is decompressed
+            raise KitsError(f"refused: {prediction.name} {differs}; predict this case again")
+        found = brought_to(true.grid, read_labels(prediction, allowed=range(len(CLASSES))))
     except KitsError as error:
-        return Row(case, case_of(None), str(error), scored=False)
-
-
-def geometry_status(found: Any, true: Any) -> str:
-    """`ok`, or in which part of its header a prediction's grid differs from the truth's: scored voxel by voxel all the same."""
-    import numpy as np
-
-    for part, tolerance in (("spacing", SAME_MM / 100), ("origin", SAME_MM), ("direction", SAME_COSINE)):
-        if not np.allclose(getattr(found, part), getattr(true, part), rtol=0, atol=tolerance):
-            return f"ok, but its {part} is not the truth's"
-    return "ok"
+        return Row(case, case_of(None), str(error), scored=False), labelled
+    told = [f"{differs}: scored voxel by voxel{' as stored' if differs.order else ''}"] if differs else []
+    told += mistaken(found, true.array, true.spacing)
+    return Row(case, case_of(found), "; ".join(["ok", *told]).replace("ok; ", "ok, but ", 1), scored=True), labelled
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The images are found as kits.predict finds its input, so what was segmented can 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from kits.cli import command
 from kits.errors import KitsError
 
 if TYPE_CHECKING:
+    from kits.data.classes import Labelled
     from kits.pictures import Entry, Scene
     from kits.prediction.inputs import Scan
 
@@ -66,6 +67,7 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     Raises:
         KitsError: something that is named does not exist, or no case has a prediction.
     """
+    from kits.data.naming import find_predictions, label_maps, match
     from kits.pictures import run_of
     from kits.prediction.inputs import find_inputs
 
@@ -76,17 +78,13 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
     if len(scans) > 1 and prediction.is_file():
         raise KitsError(f"prediction={prediction}: one file for {len(scans)} images; give the folder of predictions")
 
-    def file_of(path: Path | None, inside: str) -> Path | None:
-        found = path / inside if path is not None and path.is_dir() else path
-        return found if found is not None and found.is_file() else None
-
     told = prediction if prediction.is_dir() else prediction.parent
-    jobs = [
-        Job(scan, file_of(prediction, f"{name}.nii.gz"), file_of(truth, f"{name}/{label_name}"), told)
-        for name, scan in scans.items()
-    ]
-    if all(job.prediction is None for job in jobs):
-        raise KitsError(f"prediction={prediction}: no {jobs[0].name}.nii.gz in it; give the output of kits.predict")
+    found, true = (dict.fromkeys(scans, path) if path is None or path.is_file() else {} for path in (prediction, truth))
+    if prediction.is_dir():
+        found = dict(find_predictions(prediction, list(scans), label_name))
+    if truth is not None and truth.is_dir():
+        true = dict(match(list(scans), label_maps(truth, label_name)))
+    jobs = [Job(scan, found.get(name), true.get(name), told) for name, scan in scans.items()]
     if cases is None:  # images that nobody segmented would hide those that somebody did
         jobs = [job for job in jobs if job.prediction is not None or run_of(told, job.name).error is not None]
         if len(jobs) < len(scans):
@@ -107,7 +105,7 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
         The path of `index.html`.
 
     Raises:
-        KitsError: a case could not be read; the page of the others is written.
+        KitsError: a case could not be read; the page of the others is written. Or the truths' labels are not what `classes` says.
     """
     from kits.parallel import map_cases
     from kits.pictures import Run, missing_entry, write_page
@@ -122,7 +120,8 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
             errors.append(str(entry))
             entries.append(missing_entry(job.name, Run(), str(entry)))
         else:
-            entries.append(entry)
+            entries.append(entry[0])
+    refuse_other_labels([entry[1] for entry in found if not isinstance(entry, Exception)])
     write_page(page, entries)
     _refuse(errors, len(jobs), f"; the page of the others is {page}")
     return page
@@ -139,49 +138,76 @@ def write_pictures(jobs: Sequence[Job], output: Path, *, classes: Sequence[str],
     drawn = [(job, tuple(classes), output) for job in jobs if job.prediction is not None]
     found = map_cases(draw, drawn, workers=workers, desc="report", catch=(KitsError,))
     _refuse([str(result) for result in found if isinstance(result, Exception)], len(drawn), "")
+    refuse_other_labels([result for result in found if not isinstance(result, Exception)])
 
 
-def page_entry(job: Job, classes: Sequence[str]) -> Entry:
-    """What the page holds of one case."""
+def refuse_other_labels(seen: Sequence[Labelled | None]) -> None:
+    """Raise KitsError where the truths of all cases show that their labels are not kidney and tumor."""
+    from kits.data.classes import judge_classes
+    from kits.data.findings import errors
+
+    if found := errors(judge_classes([one for one in seen if one is not None])):
+        raise KitsError(f"truth: {found[0].finding}; {found[0].remedy}")
+
+
+def page_entry(job: Job, classes: Sequence[str]) -> tuple[Entry, Labelled | None]:
+    """What the page holds of one case, and what its truth says of the classes."""
     from kits.pictures import Run, entry_of, missing_entry, run_of
 
     name = job.name if job.prediction is None else job.prediction.name.removesuffix(".gz").removesuffix(".nii")
     run = Run() if job.told is None else run_of(job.told, name)
-    return missing_entry(job.name, run) if job.prediction is None else entry_of(read_scene(job, classes), run)
+    if job.prediction is None:
+        return missing_entry(job.name, run), None
+    scene, doubts, labelled = read_scene(job, classes)
+    return entry_of(scene, replace(run, warnings=[*run.warnings, *doubts])), labelled
 
 
-def draw(job: Job, classes: Sequence[str], output: Path) -> None:
-    """Write the pictures of one case."""
+def draw(job: Job, classes: Sequence[str], output: Path) -> Labelled | None:
+    """Write the pictures of one case; what its truth says of the classes."""
     from kits.pictures import save, slices_figure, surface_figure
 
-    scene = read_scene(job, classes)
+    scene, _, labelled = read_scene(job, classes)
     save(slices_figure(scene), output / f"{job.name}_slices.png")
     save(surface_figure(scene), output / f"{job.name}_surface.png")
+    return labelled
 
 
-def read_scene(job: Job, classes: Sequence[str]) -> Scene:
-    """The arrays of a case that has a prediction, and its scores where there is a truth.
+def read_scene(job: Job, classes: Sequence[str]) -> tuple[Scene, list[str], Labelled | None]:
+    """The arrays of a case that has a prediction, what is doubtful of them, and what the truth, if any, says of the classes.
 
     Raises:
         KitsError: a file cannot be read, or a label map has another size than the image.
     """
-    from kits.io import read_labels
+    from kits.data.classes import look_at
+    from kits.io import read_geometry, read_labels
     from kits.labels import CLASSES, regions_of
     from kits.metrics import score_case
+    from kits.metrics.mistaken import mistaken
     from kits.pictures import Scene
+    from kits.volume import brought_to, compare
 
     assert job.prediction is not None
     volume = job.scan.read()
-    allowed = {job.truth: range(len(classes)), job.prediction: range(len(CLASSES))}  # a prediction may know more than the truth
-    labels = {path: read_labels(path, allowed=known).array for path, known in allowed.items() if path is not None}
-    for path, array in labels.items():
-        if array.shape != volume.array.shape:
-            raise KitsError(
-                f"{path}: {array.shape} voxels (z, y, x) but {job.scan.path} has {volume.array.shape}; the two are not one case"
-            )
-    truth = labels[job.truth] if job.truth is not None else None
-    scores = {} if truth is None else score_case(labels[job.prediction], truth, regions_of(classes))
-    return Scene(job.name, volume.array, labels[job.prediction], truth, volume.spacing, scores)
+    allowed = {job.prediction: range(len(CLASSES)), job.truth: range(len(classes))}  # a prediction may know more than the truth
+    labels: dict[Path, Any] = {}
+    doubts = []
+    for path, known in allowed.items():
+        if path is None:
+            continue
+        grid = read_geometry(path)
+        if differs := compare(grid, volume.grid):
+            if not differs.order and grid.shape_zyx != volume.array.shape:  # known before anything is decompressed
+                raise KitsError(f"{path}: {differs} as {job.scan.path}; the two are not one case")
+            doubts.append(f"{path.name}: {differs}: drawn voxel by voxel{' as stored' if differs.order else ''}")
+        labels[path] = brought_to(volume.grid, read_labels(path, allowed=known))
+    prediction = labels[job.prediction]
+    if job.truth is None:
+        return Scene(job.name, volume.array, prediction, None, volume.spacing, {}), doubts, None
+    truth = labels[job.truth]
+    doubts += mistaken(prediction, truth, volume.spacing)
+    scores = score_case(prediction, truth, regions_of(classes))
+    labelled = look_at(job.name, job.truth, truth, volume.spacing)
+    return Scene(job.name, volume.array, prediction, truth, volume.spacing, scores), doubts, labelled
 
 
 def _refuse(errors: Sequence[str], count: int, rest: str) -> None:

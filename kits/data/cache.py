@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kits.data import arrays
+from kits.data.classes import look_at
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
 from kits.data.plausible import check_hu, check_kidney_hu, check_order
@@ -129,7 +130,9 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     if record is None:
         return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
     record["findings"] += [finding.to_dict() for finding in check_listed(case.id, record["spacing"], listed)]
-    return {"id": case.id, "key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache)), **record}
+    told = {"key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache))}
+    labelled = look_at(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), record["spacing"])
+    return {"id": case.id, "labelled": labelled, **told, **record}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

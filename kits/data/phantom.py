@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from kits.config import check_whole
+from kits.data.classes import judge_classes, look_at
+from kits.data.findings import errors
 from kits.data.kidney import Cyst
 from kits.data.painter import paint
 from kits.data.phases import PHASES
@@ -29,6 +32,8 @@ from kits.volume import Grid, Volume, to_image
 
 # nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
 KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
+# Label maps that are read beforehand to see what their labels mean.
+LOOKED_AT = 6
 # Noise does not compress: level 1 is several times faster than the default and hardly larger.
 COMPRESSION = 1
 
@@ -103,6 +108,7 @@ def write_dataset(
         raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
     options = (*ranges, matrix, radii, phases, amount, thin)
     plans = [Plan(case_id, Path(output), seed, source, *options) for case_id, source in sources]
+    refuse_other_labels([path for _, path in sources if path is not None])
     make_folder(Path(output), "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
     records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
@@ -152,6 +158,16 @@ def find_label_maps(folder: Path) -> list[Path]:
     if not found:
         raise KitsError(f"labels={folder}: no case_*/segmentation.nii.gz in it; give a folder in KiTS19's layout")
     return found
+
+
+def refuse_other_labels(paths: Sequence[Path]) -> None:
+    """Raise KitsError where a few label maps from all over the list show that the labels are not kidney and tumor."""
+    seen = []
+    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
+        volume = read_labels(path, allowed=(BACKGROUND, KIDNEY, TUMOR))
+        seen.append(look_at(path.parent.name, path, volume.array, volume.spacing))
+    if found := errors(judge_classes([one for one in seen if any(one.volumes_ml)])):
+        raise KitsError(f"labels: {found[0].finding}; {found[0].remedy}")
 
 
 def write_case(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kits.config import check_whole
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
+from kits.data.classes import judge_classes
 from kits.data.disk import announce_size, held_cache
 from kits.data.findings import ERROR, Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
@@ -48,6 +49,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
     with held_cache(cache):
         results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])
         name_twins(results)
+        judge_labels(results)
         forget_changed(results, cache)
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]
@@ -102,6 +104,13 @@ def name_twins(results: list[dict[str, Any]]) -> None:
             result["findings"].append(
                 Finding(result["id"], ERROR, f"its image is that of {twin}, byte for byte", remedy).to_dict()
             )
+
+
+def judge_labels(results: list[dict[str, Any]]) -> None:
+    """Add what all label maps together say against the data set's classes to the cases that show it."""
+    found = judge_classes([result.pop("labelled") for result in results if "labelled" in result])
+    for result in results:
+        result["findings"] += [finding.to_dict() for finding in found if finding.case == result["id"]]
 
 
 def findings_of(result: dict[str, Any]) -> list[Finding]:

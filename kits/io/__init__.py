@@ -4,7 +4,6 @@ ITK reads a truncated or damaged .nii.gz without complaint and fills the rest wi
 only, and the voxels of NIfTI files are read here (`kits.io.nifti`): once, checked to the last byte, into the memory they stay in.
 """
 
-from kits.io.encoding import stored_order
 from kits.io.reading import check_file, read_geometry, read_labels, read_series, read_volume
 from kits.io.writing import make_folder, whole_file, write_json, write_labels, write_text, write_volume
 
@@ -15,7 +14,6 @@ __all__ = [
     "read_labels",
     "read_series",
     "read_volume",
-    "stored_order",
     "whole_file",
     "write_json",
     "write_labels",

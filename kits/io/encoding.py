@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from isal import igzip
 
-from kits.volume import Grid
+from kits.volume import Grid, stored_order
 
 # 348 bytes of header and four that say that no extension follows (nifti1.h); `dim` are eight int16 from byte 40 on.
 _HEADER_BYTES, _SIZE_AT, _SLOPE_AT = 352, 42, 112
@@ -39,18 +39,6 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) ->
         stream.write(_header(grid, array.dtype, unit))
         for start in range(0, len(stored), step):
             stream.write(np.ascontiguousarray(stored[start : start + step]).data)
-
-
-def stored_order(array: np.ndarray, grid: Grid) -> np.ndarray:
-    """An array (z, y, x) in LPS order as a view (k, j, i), in the order of its file.
-
-    Raises:
-        ValueError: the array has another shape than the grid.
-    """
-    if array.shape != grid.shape_zyx:
-        raise ValueError(f"array {array.shape} does not fit the grid {grid.shape_zyx}")
-    flipped = array[tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)]
-    return flipped.transpose(np.argsort(grid.axes))
 
 
 def _compressed(file: BinaryIO) -> igzip.IGzipFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kits.errors import KitsError
-from kits.labels import CYST
+from kits.labels import CLASSES
 
 HU_RANGE = (-32768, 32767)
 
@@ -67,10 +67,11 @@ class LabelCheck:
         """Raise KitsError where a value was not allowed."""
         if self.unknown:
             first = ", ".join(f"{value:g}" for value in sorted(self.unknown)[:5]) + (", ..." if len(self.unknown) > 5 else "")
-            remedy = (
-                "3 is a cyst, which only data=kits21 and data=kits23 have" if self.unknown == {CYST} else "correct the label map"
-            )
-            raise KitsError(f"{self.path}: label values {first} are not among {sorted(self.allowed)}; {remedy}")
+            meant = ", ".join(f"{value} {CLASSES[value]}" for value in sorted(self.allowed) if value < len(CLASSES))
+            remedy = "correct the label map"
+            if any(value % 1 for value in self.unknown):
+                remedy = "these are no labels but probabilities, or labels that were interpolated: give whole numbers"
+            raise KitsError(f"{self.path}: label values {first} are not among {meant}; {remedy}")
 
 
 def _refuse_non_finite(values: np.ndarray, path: Path) -> None:

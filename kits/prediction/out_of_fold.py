@@ -79,7 +79,7 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
 
     from kits.data.boxes import to_mm
     from kits.io import read_labels, read_volume
-    from kits.labels import REGIONS
+    from kits.labels import CLASSES, REGIONS
     from kits.roi import coverage
     from kits.segmenter import find_boxes
 
@@ -93,7 +93,7 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
     }
     label = image.with_name(config["data"]["label_name"])
     if label.is_file():
-        truth = read_labels(label, allowed=range(256)).array
+        truth = read_labels(label, allowed=range(len(CLASSES))).array
         found["coverage"] = {region: round(coverage(boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
     return found
 

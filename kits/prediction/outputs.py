@@ -113,7 +113,8 @@ class Outputs:
         self, kind: str, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
     ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
         """The files of a kind, each with what writes it."""
-        from kits.io import stored_order, write_labels, write_volume
+        from kits.io import write_labels, write_volume
+        from kits.volume import stored_order
 
         if kind == LABELS:
             yield self.place(kind, scan.name, ENDING), partial(write_labels, array=result.labels, grid=grid)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kits.data.index import IMAGE_NAME
+from kits.data.naming import find_predictions
 from kits.errors import KitsError
 from kits.io import read_geometry, read_labels, whole_file
 from kits.labels import KITS19_CLASSES
+from kits.volume import compare
 
 FIRST, LAST = 210, 299
 TEST_CASES = tuple(f"case_{number:05d}" for number in range(FIRST, LAST + 1))
@@ -26,7 +28,7 @@ def write_submission(predictions: Path, images: Path | None) -> Path:
     """Check the label maps of the 90 test cases in a folder and zip them.
 
     Args:
-        predictions: holds `case_00210.nii.gz` and so on.
+        predictions: holds `case_00210.nii.gz` and so on, or any other known names.
         images: a tree of `case_XXXXX/imaging.nii.gz`; where it has a case, its prediction must have the image's size.
 
     Returns:
@@ -35,15 +37,17 @@ def write_submission(predictions: Path, images: Path | None) -> Path:
     Raises:
         KitsError: a prediction is missing, damaged, of another size than its image, or has labels besides 0, 1, 2.
     """
-    missing = [case for case in TEST_CASES if not (predictions / f"{case}.nii.gz").is_file()]
-    _refuse_missing(predictions, missing)
-    for case in TEST_CASES:
-        check_prediction(predictions / f"{case}.nii.gz", case, images)
+    found = find_predictions(predictions, TEST_CASES, key="predictions")
+    _refuse_missing(predictions, [case for case in TEST_CASES if case not in found])
+    for case, file in found.items():
+        if not file.name.endswith(".nii.gz"):
+            raise KitsError(f"{file}: the leaderboard takes .nii.gz; predict the case again, or convert it")
+        check_prediction(file, case, images)
     path = predictions / ZIP_NAME
     # The label maps are compressed already.
     with whole_file(path, ".zip") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for case in TEST_CASES:
-            archive.write(predictions / f"{case}.nii.gz", entry_name(case))
+            archive.write(found[case], entry_name(case))
     return path
 
 
@@ -76,13 +80,14 @@ def check_submission(path: Path, images: Path | None) -> None:
 
 
 def check_prediction(path: Path, case: str, images: Path | None) -> None:
-    """Raise KitsError where a label map is damaged, has other labels than KiTS19's, or another size than its image."""
-    labels = read_labels(path, allowed=range(len(KITS19_CLASSES)))
+    """Raise KitsError where a label map is damaged, has other labels than KiTS19's, or other voxels than its image."""
     image = None if images is None else images / case / IMAGE_NAME
     if image is not None and image.is_file():
-        size = read_geometry(image).size
-        if labels.grid.size != size:
-            raise KitsError(f"{path}: {labels.grid.size} voxels but {image} has {size}; predict the case again")
+        grid, true = read_geometry(path), read_geometry(image)
+        if grid.size != true.size or (grid.axes, grid.flips) != (true.axes, true.flips):  # its scorer compares what is stored
+            differs = compare(grid, true) or "its voxels are stored in another order"
+            raise KitsError(f"{path}: {differs} as in {image}; predict the case again")
+    read_labels(path, allowed=range(len(KITS19_CLASSES)))
 
 
 def _refuse_missing(path: Path, missing: Sequence[str]) -> None:

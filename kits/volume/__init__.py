@@ -3,6 +3,7 @@
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 
+from kits.volume.agreement import Disagreement, brought_to, compare
 from kits.volume.coarse import (
     CoarseGrid,
     area_resize,
@@ -13,12 +14,13 @@ from kits.volume.coarse import (
     prevailing_slices,
     to_coarse,
 )
-from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, to_image
+from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, stored_order, to_image
 from kits.volume.slabs import slabs
 from kits.volume.windows import bounding_slices, crop
 
 __all__ = [
     "CoarseGrid",
+    "Disagreement",
     "Grid",
     "Spacing",
     "Triple",
@@ -26,7 +28,9 @@ __all__ = [
     "area_resize",
     "average_slices",
     "bounding_slices",
+    "brought_to",
     "coarse_planes",
+    "compare",
     "crop",
     "from_image",
     "from_stored",
@@ -35,6 +39,7 @@ __all__ = [
     "plane_grid",
     "prevailing_slices",
     "slabs",
+    "stored_order",
     "to_coarse",
     "to_image",
 ]

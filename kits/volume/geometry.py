@@ -106,16 +106,24 @@ def from_stored(stored: np.ndarray, grid: Grid) -> Volume:
     return Volume(array, grid.spacing_zyx, grid)
 
 
+def stored_order(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """An array (z, y, x) in LPS order as a view (k, j, i), in the order of its file.
+
+    Raises:
+        ValueError: the array has another shape than the grid.
+    """
+    if array.shape != grid.shape_zyx:
+        raise ValueError(f"array {array.shape} does not fit the grid {grid.shape_zyx}")
+    return _flip(array, grid.flips).transpose(np.argsort(grid.axes))
+
+
 def to_image(array: np.ndarray, grid: Grid) -> sitk.Image:
     """An array (z, y, x) in LPS order as an image of exactly this size, spacing, origin and direction.
 
     Raises:
         ValueError: the array's shape is not the grid's.
     """
-    if array.shape != grid.shape_zyx:
-        raise ValueError(f"array {array.shape} does not fit the grid {grid.shape_zyx}")
-    back = _flip(array, grid.flips).transpose(np.argsort(grid.axes))
-    image = sitk.GetImageFromArray(np.ascontiguousarray(back))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored_order(array, grid)))
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)

@@ -7,10 +7,11 @@ import pydicom
 import pytest
 
 from kits.errors import KitsError
-from kits.io import read_series, stored_order
+from kits.io import read_series
 from kits.io.series import find_series
 from kits.labels import CLASSES
 from kits.prediction.dicom_seg import write_dicom_seg
+from kits.volume import stored_order
 from tests.conftest import SHARED, kidney_pair
 from tests.dicoms import write_series
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +18,7 @@ from kits.errors import KitsError
 from kits.evaluate import evaluate, expected_cases
 from kits.io import read_labels, write_labels
 from kits.labels import KITS19_CLASSES
+from tests.conftest import kidney_pair, write_case
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_another_header_is_scored_but_said(kits_tree: Path, predictions: Path, t
     affine[0, 3] += 5
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), predictions / "case_00000.nii.gz")
     table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
-    assert "its origin is not the truth's" in table
+    assert "ok, but its origin is shifted by (0, 0, -5) mm (z, y, x): scored voxel by voxel\n" in table
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 1
 
 
@@ -172,7 +174,7 @@ def test_the_truths_spacing_counts_whatever_the_predictions_header_says(
     image = nib.load(predictions / "case_00001.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), 3 * image.affine), predictions / "case_00001.nii.gz")
     table = evaluate(predictions, kits_tree, tmp_path / "after", **options)
-    assert "its spacing is not the truth's" in table
+    assert "its spacing is (12, 4.5, 4.5) mm (z, y, x), not (4, 1.5, 1.5): scored voxel by voxel" in table
     before, after = (rows_of(tmp_path / folder)["case_00001"] for folder in ("before", "after"))
     assert {**before, "status": ""} == {**after, "status": ""}
 
@@ -227,3 +229,125 @@ def test_measures_that_cannot_be_are_named(
     with pytest.raises(KitsError, match=re.escape(words)):
         evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pattern", ["prediction_{:05d}.nii.gz", "KiTS_{:05d}.nii.gz", "case_{:05d}/segmentation.nii.gz"])
+def test_predictions_under_other_known_names_are_scored(kits_tree: Path, predictions: Path, tmp_path: Path, pattern: str) -> None:
+    other = tmp_path / "other"
+    for number in (0, 1, 3):
+        path = other / pattern.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((predictions / f"case_{number:05d}.nii.gz").read_bytes())
+    tables = [evaluate(folder, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19) for folder in (predictions, other)]
+    assert tables[0].splitlines()[:10] == tables[1].splitlines()[:10]
+    assert "case_00002: missing: no prediction under any known name" in tables[1]
+
+
+def test_truths_named_as_nnunet_names_them_are_found(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        path = tmp_path / "labelsTr" / f"KiTS_{number:05d}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((kits_tree / f"case_{number:05d}" / "segmentation.nii.gz").read_bytes())
+    cases = expected_cases(tmp_path / "labelsTr", None, None, "validation", **NAME)
+    assert cases == CASES
+    tables = [
+        evaluate(predictions, truth, tmp_path / "out", cases=cases, workers=1, **KITS19)
+        for truth in (kits_tree, tmp_path / "labelsTr")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_nothing_that_matches_and_the_truth_itself_are_refused(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    for path in predictions.iterdir():
+        path.rename(path.with_name(f"scan_{path.name}"))
+    with pytest.raises(KitsError, match=r"holds 3 label map\(s\) .*none of case_00000, .*; known names are"):
+        evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+    with pytest.raises(KitsError, match="is the truth itself"):
+        evaluate(kits_tree, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+    assert not (tmp_path / "out").exists()
+
+
+def write_over(path: Path, labels: np.ndarray, affine: np.ndarray) -> None:
+    path.unlink()
+    nib.save(nib.Nifti1Image(labels, affine), path)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_mirrored_header_is_named_however_it_lies(
+    kits_tree: Path, predictions: Path, tmp_path: Path, axis: int, moved: bool
+) -> None:
+    """The truth's voxels: elsewhere they are scored as stored; in its place the header must hold, and the doubt is told."""
+    image = nib.load(kits_tree / "case_00000" / "segmentation.nii.gz")
+    voxels, affine = np.roll(np.asarray(image.dataobj), (3, 9, 9), (0, 1, 2)), image.affine.copy()
+    truth = tmp_path / "truth" / "case_00000" / "segmentation.nii.gz"
+    truth.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(voxels, affine), truth)
+    if not moved:
+        affine[:3, 3] += affine[:3, axis] * (voxels.shape[axis] - 1)
+    affine[:3, axis] *= -1
+    write_over(predictions / "case_00000.nii.gz", voxels, affine)
+    table = evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:1], workers=1, **KITS19)
+    name = ("head-foot", "front-back", "left-right")[axis]
+    kidney = float(rows_of(tmp_path / "out")["case_00000"]["kidney"])
+    if moved:
+        assert f"case_00000: ok, but its header is mirrored {name}: scored voxel by voxel as stored\n" in table
+        assert kidney == 1
+    else:
+        assert f"mirrored {name} it would fit (kidney Dice 1.00, not 0." in table
+        assert kidney < 0.85
+
+
+def test_exchanged_labels_another_scan_and_another_size_are_told(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    image = nib.load(predictions / "case_00000.nii.gz")
+    voxels = np.asarray(image.dataobj)
+    write_over(predictions / "case_00000.nii.gz", np.array([0, 2, 1], np.uint8)[voxels], image.affine)
+    write_over(predictions / "case_00001.nii.gz", np.roll(voxels, 28, 1), image.affine)
+    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+    assert "case_00000: ok, but with labels 1 and 2 exchanged it would fit (tumor Dice 1.00, not 0.00)\n" in table
+    assert "case_00001: ok, but it lies nowhere on the truth's kidneys" in table
+    assert re.search(r"case_00003: refused: case_00003.nii.gz has \(19, 64, 64\) voxels \(z, y, x\), not \(20, 64, 64\)", table)
+
+
+def test_a_size_is_refused_before_anything_is_decompressed(
+    kits_tree: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("kits.io.read_labels", lambda path, **rest: read.append(path.name) or read_labels(path, **rest))
+    evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[2:], workers=1, **KITS19)
+    assert read == ["segmentation.nii.gz"] * 2
+
+
+def test_truths_whose_labels_are_sides_are_refused(predictions: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        hu, labels = kidney_pair(number, (24, 96, 96))
+        sides = np.where(labels > 0, np.where(np.arange(96) < 48, 1, 2), 0).astype(np.uint8)
+        write_case(tmp_path / "truth", f"case_{number:05d}", hu, sides, (6.0, 3.0, 3.0))
+    with pytest.raises(KitsError, match=r"truth: .*label 2 \(tumor\) fills a region of .* as in 2 of 2 cases"):
+        evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    one = evaluate(predictions, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1, **KITS19)
+    assert "case_00000: " in one.splitlines()[-1]
+    assert "are its labels the left and the right kidney" in one.splitlines()[-1]
+    empty = write_case(tmp_path / "empty", "case_00000", hu, labels * 0)
+    with pytest.raises(KitsError, match=r"truth: .*no kidney in it"):
+        evaluate(predictions, empty.parent, tmp_path / "none", cases=CASES[:1], workers=1, **KITS19)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda labels: labels.astype(np.int16) * 255, "label values 255, 510"),
+        (lambda labels: labels.astype(np.uint8) * np.uint8(127), "label values 127, 254"),
+        (lambda labels: labels.astype(np.float32) / 3, "probabilities"),
+        (lambda labels: -labels.astype(np.int16), "label values -2, -1"),
+        (lambda labels: np.stack([labels == value for value in range(3)], -1).astype(np.uint8), "one value per voxel"),
+    ],
+)
+def test_what_are_no_labels_is_no_prediction(
+    kits_tree: Path, predictions: Path, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    image = nib.load(predictions / "case_00000.nii.gz")
+    write_over(predictions / "case_00000.nii.gz", change(np.asarray(image.dataobj)), image.affine)
+    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    assert words in table
+    assert "1 of 2 cases have no usable prediction" in table

@@ -53,7 +53,7 @@ def test_what_would_not_be_scored_is_refused(predictions: Path, images: Path) ->
     write_labels(predictions / "case_00211.nii.gz", LABELS, GRID)
     other = Grid((5, 3, 4), GRID.spacing, GRID.origin, GRID.direction)
     write_labels(predictions / "case_00250.nii.gz", LABELS.reshape(4, 3, 5), other)
-    assert "(5, 3, 4) voxels but" in refusal(predictions)
+    assert "has (4, 3, 5) voxels (z, y, x), not (5, 3, 4) as in" in refusal(predictions)
     (predictions / "case_00250.nii.gz").write_bytes(b"")
     assert "case_00250.nii.gz: incomplete" in refusal(predictions)
     (predictions / "case_00250.nii.gz").unlink()

@@ -94,7 +94,7 @@ def folder_for_file(folder: Path, rng: np.random.Generator) -> str:
 def wrong_size(folder: Path, rng: np.random.Generator) -> str:
     cut = int(rng.integers(1, 5))
     rewrite(folder, LABEL, lambda image: image[:-cut])
-    return "but the image has"
+    return "voxels (z, y, x), not"
 
 
 def wrong_affine(folder: Path, rng: np.random.Generator) -> str:

@@ -1,0 +1,110 @@
+"""Do the labels of a data set mean what its configuration says? One case cannot tell, all together can.
+
+Of 42 label maps of KiTS19 none has a region of 1 mL or more without kidney (label 1): tumors grow on kidneys. One can take the
+place of a whole kidney, but not in case after case. Where labels 1 and 2 are the left and the right kidney, or where kidney and
+tumor are exchanged, every case has such a region, as large as a kidney.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kits.components import connected
+from kits.data.findings import ERROR, WARNING, Finding
+from kits.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
+from kits.volume import Spacing, bounding_slices
+
+# A region is judged from here on: a child's kidney has this much.
+LEAST_ML = 20.0
+# Of a region: with less of label 1 it is without kidney; the largest tumor of the 42 leaves 3 % beside it.
+KIDNEY_SHARE = 0.01
+# Of the cases: from here on it is the rule and no exception, and from there on odd.
+RULE, ODD = 0.5, 0.1
+# In 4 of the 42 the tumors are larger than the kidneys: only several cases can be odd in that.
+SEVERAL = 4
+STEP_MM = 3.0
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a label map says of the classes: volumes in mL by label, and of its largest region without kidney, if it has one."""
+
+    case: str
+    path: Path
+    volumes_ml: tuple[float, ...]
+    without_kidney: tuple[float, int] | None
+
+
+def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
+    """What is to be judged of a label map, (z, y, x) uint8 with its spacing in mm; every third millimeter is looked at."""
+    steps = [max(1, int(STEP_MM // step)) for step in spacing]
+    seen = labels[tuple(slice(step // 2, None, step) for step in steps)]
+    voxel_ml = float(np.prod(spacing)) * float(np.prod(steps)) / 1000
+    window = bounding_slices(seen)
+    if window is None:
+        return Labelled(case, path, (0.0,) * len(CLASSES), None)
+    seen = np.ascontiguousarray(seen[window])
+    regions = connected(seen > BACKGROUND)
+    classes = len(CLASSES)
+    pairs = regions.ravel().astype(np.int64) * classes + seen.ravel().clip(0, classes - 1)
+    table = np.bincount(pairs, minlength=(int(regions.max()) + 1) * classes).reshape(-1, classes) * voxel_ml
+    table[:, BACKGROUND] = 0
+    whole = table.sum(axis=1)
+    alone = np.where((whole >= LEAST_ML) & (table[:, KIDNEY] < KIDNEY_SHARE * whole), whole, 0)
+    largest = int(alone.argmax())
+    told = (float(alone[largest]), int(table[largest].argmax())) if alone[largest] else None
+    return Labelled(case, path, tuple(map(float, table.sum(axis=0))), told)
+
+
+def judge_classes(seen: Sequence[Labelled]) -> list[Finding]:
+    """What all label maps of a data set say against its classes, a finding for each case that shows it.
+
+    An error where it is so in half of them (at least two): then the labels stand for something else. A warning where it is so in
+    a tenth, or in a lone case.
+    """
+    return [*_without_kidney(seen), *_masses(seen), *_empty(seen)]
+
+
+def _without_kidney(seen: Sequence[Labelled]) -> list[Finding]:
+    shown = [one for one in seen if one.without_kidney is not None]
+    if not shown or (len(seen) > 1 and (len(shown) == 1 or len(shown) < ODD * len(seen))):
+        return []
+    severity = ERROR if len(shown) >= max(2, RULE * len(seen)) else WARNING
+    found = []
+    for one in shown:
+        assert one.without_kidney is not None
+        ml, label = one.without_kidney
+        what = (
+            f"{one.path}: label {label} ({CLASSES[label]}) fills a region of {ml:.0f} mL that has no kidney (label {KIDNEY}),"
+            f" as in {len(shown)} of {len(seen)} cases: are its labels the left and the right kidney, or exchanged?"
+        )
+        remedy = f"write them as {KIDNEY} kidney of either side, {TUMOR} tumor"
+        found.append(Finding(one.case, severity, what, remedy))
+    return found
+
+
+def _masses(seen: Sequence[Labelled]) -> list[Finding]:
+    """A label that takes more than the kidneys do in most cases; with large tumors that happens, so it is a warning."""
+    found = []
+    for label in range(KIDNEY + 1, len(CLASSES)):
+        shown = [one for one in seen if one.volumes_ml[label] > one.volumes_ml[KIDNEY] > 0]
+        if len(shown) < max(SEVERAL, RULE * len(seen)):
+            continue
+        for one in shown:
+            ml, kidney = one.volumes_ml[label], one.volumes_ml[KIDNEY]
+            what = (
+                f"{one.path}: label {label} ({CLASSES[label]}) has {ml:.0f} mL and label {KIDNEY} (kidney) {kidney:.0f} mL,"
+                f" more than the kidneys in {len(shown)} of {len(seen)} cases"
+            )
+            found.append(Finding(one.case, WARNING, what, "look at it: are the labels exchanged?"))
+    return found
+
+
+def _empty(seen: Sequence[Labelled]) -> list[Finding]:
+    shown = [one for one in seen if not any(one.volumes_ml)]
+    severity = ERROR if shown and len(shown) == len(seen) else WARNING
+    return [Finding(one.case, severity, f"{one.path}: no kidney in it", "look at it: every KiTS case has one") for one in shown]

@@ -1,0 +1,100 @@
+"""Which label map in a folder is whose, by the names that KiTS19, KiTS21, KiTS23 and nnU-Net give to files and folders."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from kits.data.index import LABEL_NAME
+from kits.errors import KitsError
+
+ENDINGS = re.compile(r"(\.nii)?\.gz$|\.(nii|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
+# case_00061 (all sets, and nnU-Net's of them), prediction_00061 (KiTS19's leaderboard), KiTS_00061 and kits23_00061 (nnU-Net's
+# data sets), 00061; _0000 is the channel in the names of nnU-Net's images.
+NUMBERED = re.compile(r"(?:(?:case|prediction|kits(?:19|21|23)?)[_-]?(\d{1,5})|(\d{5}))(?:_0000)?", re.IGNORECASE)
+KNOWN = "case_00061.nii.gz, prediction_00061.nii.gz, KiTS_00061.nii.gz or case_00061/segmentation.nii.gz"
+
+
+def case_number(name: str) -> int | None:
+    """The number of a KiTS case by the name of a file (without its ending) or folder; None for any other name."""
+    found = NUMBERED.fullmatch(name)
+    return int(found[1] or found[2]) if found else None
+
+
+def case_id(name: str) -> str:
+    """A KiTS case as `case_00061`, whoever named it; any other name as it is."""
+    number = case_number(name)
+    return name if number is None else f"case_{number:05d}"
+
+
+def label_maps(folder: Path, label_name: str = LABEL_NAME) -> dict[str, list[Path]]:
+    """Every label map in a folder by the name of its case: files, and what a case's folder calls its label map.
+
+    Args:
+        label_name: what the data set calls it; KiTS19's name is known beside it.
+    """
+    found: dict[str, list[Path]] = {}
+    for name, path in _named(folder, label_name):
+        found.setdefault(name, []).append(path)
+    return found
+
+
+def _named(folder: Path, label_name: str) -> Iterator[tuple[str, Path]]:
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            inside = [entry / name for name in (label_name, LABEL_NAME) if (entry / name).is_file()]
+            if inside:
+                yield entry.name, inside[0]
+        elif ENDINGS.search(entry.name) and entry.is_file():
+            yield ENDINGS.sub("", entry.name), entry
+
+
+def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path]:
+    """The label map of each of these cases that has one: of the very name, or of the same number under another known name.
+
+    Raises:
+        KitsError: a case has two.
+    """
+    by_number: dict[int, list[Path]] = {}
+    for name, paths in maps.items():
+        if (number := case_number(name)) is not None:
+            by_number.setdefault(number, []).extend(paths)
+    numbers = {case: case_number(case) for case in cases}
+    shared = Counter(number for number in numbers.values() if number is not None)
+    found = {}
+    for case, number in numbers.items():
+        alike = number is not None and shared[number] == 1
+        paths = by_number.get(number, []) if number is not None and alike else maps.get(case, [])
+        if len(paths) > 1:
+            listed = " and ".join(repr(path.name if path.parent == paths[0].parent else str(path)) for path in paths[:2])
+            raise KitsError(f"{paths[0].parent}: {listed} are both of {case}; take one out")
+        if paths:
+            found[case] = paths[0]
+    return found
+
+
+def find_predictions(
+    folder: Path, cases: Collection[str], label_name: str = LABEL_NAME, key: str = "prediction"
+) -> dict[str, Path]:
+    """The predictions in a folder by case.
+
+    Raises:
+        KitsError: no such folder, a case has two, or not one of the files is of any of these cases.
+    """
+    if not folder.is_dir():
+        raise KitsError(f"{key}={folder}: no such folder; give the output of kits.predict")
+    maps = label_maps(folder, label_name)
+    found = match(cases, maps)
+    if not found:
+        some = ", ".join(repr(name) for name in list(maps)[:3])
+        held = f"holds {len(maps)} label map(s) ({some}{', ...' if len(maps) > 3 else ''})" if maps else "holds no label map"
+        raise KitsError(f"{key}={folder}: {held}, none of {_first(cases)}; known names are {KNOWN}")
+    return found
+
+
+def _first(cases: Collection[str]) -> str:
+    return ", ".join(list(cases)[:3]) + (", ..." if len(cases) > 3 else "")
