@@ -14,6 +14,8 @@ from kits.errors import KitsError
 from kits.sharding import choose_shard, share
 
 OUT_OF_FOLD = "oof"
+# Lines on the screen; report.json has them all.
+MOST_SKIPPED = 20
 
 
 @command("predict")
@@ -60,8 +62,10 @@ def predict_labels(config: dict[str, Any]) -> None:
     shard, shards = choose_shard(config["shard"], config["shards"])
     own = {name: inputs.scans[name] for name in share(list(inputs.scans), shard, shards)}
     if shard == 0:
-        for item in inputs.skipped:
+        for item in inputs.skipped[:MOST_SKIPPED]:
             print(f"skipped: {item}")
+        if len(inputs.skipped) > MOST_SKIPPED:
+            print(f"skipped: {len(inputs.skipped) - MOST_SKIPPED} more, which report.json names")
     if shards > 1:  # told, because the numbers may come from the environment
         print(f"shard {shard} of {shards}: {len(own)} of {len(inputs.scans)} inputs")
     if not own:
@@ -88,6 +92,9 @@ def predict_labels(config: dict[str, Any]) -> None:
     if run.failed:
         first = next(iter(run.failed.values()))
         raise KitsError(f"{len(run.failed)} of {len(own)} inputs could not be segmented, the first: {first}")
+    if run.not_written:
+        first = next(iter(run.not_written.values()))
+        raise KitsError(f"{len(run.not_written)} of {len(own)} inputs lack an output that was asked for, the first: {first}")
     if config["submission"]:
         print(f"{write_submission(outputs.folder, Path(config['input']))}: {len(TEST_CASES)} predictions, checked")
 

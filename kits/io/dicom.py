@@ -1,7 +1,9 @@
-"""The slices of one DICOM series as one image, evenly spaced."""
+"""The slices of one DICOM series, single frames or many in a file, as one volume in HU, evenly spaced."""
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,45 +11,131 @@ import numpy as np
 import SimpleITK as sitk
 
 from kits.errors import KitsError
+from kits.io.headers import CT_IMAGE, Instance, read_instance
+from kits.io.places import Places
 from kits.io.reason import last_line
+from kits.io.voxels import to_hu
+from kits.volume import Grid
+
+# What a decoder needs of a header.
+_PIXELS = [
+    *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("NumberOfFrames", "PixelData"),
+]
 
 
-def read_slices(folder: Path, files: Sequence[Path]) -> sitk.Image:
-    """The volume of a series that has one slice a file, the files in the order of their slices.
+def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
+    """The slices of a series as int16 HU (k, j, i) along the normal of their plane, and where they lie.
+
+    ITK reads single CT frames that are alike. Of all else (many frames in a file, a rescale or a sign that changes from slice to
+    slice, a class that is not CT's, MONOCHROME1) it would take the header for something else, so the values are rescaled here.
 
     Raises:
-        KitsError: a file cannot be read, the slices are not gray, or they are uneven.
+        KitsError: a file cannot be read or holds no slices of CT, or the slices are uneven or shifted.
     """
+    instances = [_read_header(file) for file in files]
+    for instance in instances:
+        if why := instance.unfit():
+            raise KitsError(f"{instance.path}: {why}")
+    places = Places.join([instance.places for instance in instances if instance.places is not None])
+    if len(places) < 2:
+        raise KitsError(f"{files[0]}: is one slice of a DICOM series; give the folder of the series")
+    if len(set(places.planes())) > 1:
+        raise KitsError(f"{folder}: mixed: slices of several planes or sizes; export each as its own series")
+    order = places.order
+    places = places[order]
+    if why := places.uneven():
+        raise KitsError(f"{folder}: {why}; {_remedy(places)}")
+    rescale = np.concatenate([instance.rescale for instance in instances])
+    missing = np.isnan(rescale).any(axis=1)
+    if missing.any() and not missing.all():
+        raise KitsError(f"{folder}: only some of its slices say how to rescale to HU; export the whole series again")
+    rescale[missing] = 1, 0
+    grid = places.grid()
+    columns, rows, _ = grid.size
+    values = np.empty((len(places), rows, columns), np.int16)
+    if len(np.unique(rescale, axis=0)) == 1 and _are_plain(instances):
+        image = _read_plain(folder, [files[index] for index in order])
+        for target, plane in zip(values, sitk.GetArrayViewFromImage(image), strict=True):
+            target[...] = to_hu(plane, folder)
+        return values, grid
+    place_of, first = np.argsort(order), 0
+    for instance in instances:
+        for plane in _stored(instance).reshape(-1, rows, columns):
+            slope, intercept = rescale[first]
+            if slope.is_integer() and intercept.is_integer():
+                slope, intercept = np.int64(slope), np.int64(intercept)
+            values[place_of[first]] = to_hu(plane * slope + intercept, folder)
+            first += 1
+    return values, grid
+
+
+def _read_header(path: Path) -> Instance:
+    try:
+        return read_instance(path)
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise KitsError(f"{path}: damaged DICOM file ({type(error).__name__}); export the series again") from error
+
+
+def _remedy(places: Places) -> str:
+    distinct = len(np.unique(np.round(places.along, 2)))
+    if len(places) % distinct == 0 and distinct < len(places):
+        return f"every place holds {len(places) // distinct} images, so export each time point or reconstruction by itself"
+    return "export the whole series again, or resample it where the gantry was tilted"
+
+
+def _are_plain(instances: Sequence[Instance]) -> bool:
+    """Whether all are single CT frames of one kind of pixels, in files whose encoding is told, which ITK reads as they are."""
+    pixels = {(one.text("BitsStored"), one.text("PixelRepresentation")) for one in instances}
+    return len(pixels) == 1 and all(
+        one.text("SOPClassUID") == CT_IMAGE
+        and one.text("PhotometricInterpretation") == "MONOCHROME2"
+        and one.header.file_meta.get("TransferSyntaxUID") is not None
+        for one in instances
+    )
+
+
+def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
-    reader.MetaDataDictionaryArrayUpdateOn()
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise KitsError(f"{folder}: DICOM series cannot be read ({last_line(error)}); export it again") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise KitsError(f"{folder}: DICOM series is not one gray volume; give a CT series")
-    try:
-        positions = [[float(value) for value in reader.GetMetaData(k, "0020|0032").split("\\")] for k in range(len(files))]
-    except (RuntimeError, ValueError) as error:
-        raise KitsError(f"{folder}: slices without a position, so no CT series; give a CT series") from error
-    _check_slices(folder, image, np.array(positions))
     return image
 
 
-def _check_slices(folder: Path, image: sitk.Image, positions: np.ndarray) -> None:
-    """Raise KitsError unless the slices lie evenly along the normal: ITK would only warn and invent a spacing.
+def _stored(instance: Instance) -> np.ndarray:
+    """The stored values of a file's frames, decoded and not rescaled.
 
-    Args:
-        positions: Image Position (Patient), (n, 3) mm, in the order of the slices.
+    Raises:
+        KitsError: the pixels are damaged or in a compression that nothing here decodes.
     """
-    steps = np.diff(positions, axis=0)
-    normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
-    along = steps @ normal
-    # A tenth of a slice: scanners round positions to 0.1 mm or better, and a missing slice is off by a whole one.
-    tolerance = 0.1 * float(np.median(np.abs(along)))
-    if np.abs(along - np.median(along)).max() > tolerance or tolerance == 0:
-        gaps = f"{np.abs(along).min():.2f} to {np.abs(along).max():.2f} mm apart"
-        raise KitsError(f"{folder}: slices are missing, doubled or uneven ({gaps}); export the whole series again")
-    if np.linalg.norm(steps - along[:, None] * normal, axis=1).max() > tolerance:
-        raise KitsError(f"{folder}: slices are shifted against each other (gantry tilt); resample the series first")
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about values that break the standard and that are not used here
+            source = pydicom.dcmread(instance.path, force=True)
+            if source.file_meta.get("TransferSyntaxUID") is None:  # without a preamble; implicit or not is no matter of pixels
+                little = source.original_encoding[1]
+                source.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            if not source.file_meta.TransferSyntaxUID.is_encapsulated:
+                return source.pixel_array
+            plain = pydicom.Dataset()
+            for name in _PIXELS:
+                if name in source:
+                    plain[name] = source[name]
+            plain.SOPClassUID, plain.SOPInstanceUID, plain.PhotometricInterpretation = CT_IMAGE, "1.2.3", "MONOCHROME2"
+            plain.file_meta = pydicom.dataset.FileMetaDataset()
+            plain.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
+            # ITK's decoders read more compressions than pydicom's, but from files only: one that holds the pixels and no person.
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, "pixels.dcm")
+                plain.save_as(copy, enforce_file_format=True)
+                return sitk.GetArrayFromImage(sitk.ReadImage(copy))
+    except Exception as error:  # pydicom raises whatever the damage leads to
+        raise KitsError(f"{instance.path}: its pixels cannot be read ({last_line(error)}); export it again") from error

@@ -12,13 +12,13 @@ import SimpleITK as sitk
 
 from kits.errors import KitsError
 from kits.io import dicom, nifti
+from kits.io.headers import is_dicom
+from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
 from kits.io.voxels import Convert, LabelCheck, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
-# How far directions may be from unit length and right angles: scanners write cosines with three digits or more.
-ORTHONORMAL = 5e-3
 # What ITK warns about on stderr is either checked here and raised (uneven slices, no series) or of no consequence (header codes).
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -33,22 +33,22 @@ def read_volume(path: str | Path) -> Volume:
         KitsError: no such file, damaged, not 3D, not one DICOM series, uneven slices, sheared axes, or NaN voxels.
     """
     path = Path(path)
-    if path.is_dir():
+    if not path.is_dir():
+        _refuse_unreadable(path)
+    if path.is_dir() or is_dicom(path):
         return read_series(path, only_series(path).files)
     return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
 
 
 def read_series(folder: Path, files: Sequence[Path]) -> Volume:
-    """A CT scan in HU from the files of one DICOM series in the order of their slices, as `read_volume` returns it.
+    """A CT scan in HU from the files of one DICOM series, as `read_volume` returns it.
 
     Raises:
         KitsError: a file is damaged, the slices are uneven or shifted, or it is a lone slice.
     """
-    if len(files) > 1:
-        image = dicom.read_slices(folder, files)
-        refuse_geometry(folder, image.GetSpacing(), image.GetDirection())
-        return _converted(image, np.dtype(np.int16), partial(to_hu, path=folder))
-    return _read_file(files[0], np.dtype(np.int16), partial(to_hu, path=files[0]))  # a multi-frame file, or a slice: refused
+    values, grid = dicom.read_slices(folder, files)
+    refuse_geometry(folder, grid.spacing, grid.direction)
+    return from_stored(values, grid)
 
 
 def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
@@ -117,6 +117,8 @@ def _grid(reader: sitk.ImageFileReader) -> Grid:
 def _open(path: Path) -> sitk.ImageFileReader:
     """A reader whose header is read and describes one 3D scalar image."""
     _refuse_unreadable(path)
+    if is_dicom(path):
+        raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -126,8 +128,6 @@ def _open(path: Path) -> sitk.ImageFileReader:
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
         kind = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s)"
         raise KitsError(f"{path}: is {kind}, of size {reader.GetSize()}; give one 3D image with one value per voxel")
-    if min(reader.GetSize()) < 2 and reader.HasMetaDataKey("0020|000e"):
-        raise KitsError(f"{path}: is one slice of a DICOM series; give the folder of the series")
     nifti.refuse_spacing(path)
     refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
     return reader

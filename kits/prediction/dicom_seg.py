@@ -5,13 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kits import __version__
 from kits.errors import KitsError
 from kits.io import whole_file
+from kits.io.headers import read_instance
+from kits.io.places import Places
+from kits.io.reason import last_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 # Category and type of what is segmented, from the codes of DICOM's CID 7150 and 7151 (part 16).
 CODES = {
@@ -19,6 +25,13 @@ CODES = {
     "tumor": ("MorphologicallyAbnormalStructure", "Neoplasm"),
     "cyst": ("MorphologicallyAbnormalStructure", "Cyst"),
 }
+# What the object repeats of its source and may leave empty (type 2), which anonymisers delete.
+MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "ReferringPhysicianName"),
+    *("StudyID", "StudyDate", "StudyTime"),
+)
+# UTF-8, which every text of a source can be written in, whatever its own character set.
+CHARACTERS = "ISO_IR 192"
 # DICOM asks who made it; a series number far from a scanner's own.
 MANUFACTURER, MODEL, SERIAL, SERIES_NUMBER = "kits", "kits", "0", 9000
 
@@ -35,23 +48,21 @@ def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, class
     """Write a segmentation object with one segment a class.
 
     Args:
-        files: the series' slices in their order.
-        stored: labels (k, j, i) in the order of the slices, rows and columns of these files.
+        files: the series' files in the order of their slices.
+        stored: labels (k, j, i), the slices along the normal of their plane, in the rows and columns of these files.
         classes: names of the labels; the first is the background.
 
     Raises:
         KitsError: the series lacks what such an object must repeat, or the file cannot be written.
     """
     import highdicom
-    import pydicom
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source that break the standard and are only passed on
         try:
-            source = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
             segmentation = highdicom.seg.Segmentation(
-                source_images=source,
-                pixel_array=np.ascontiguousarray(stored),
+                source_images=_sources(files),
+                pixel_array=np.ascontiguousarray(stored[_slices_in(files)]),
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_segment(number, name) for number, name in enumerate(classes) if number > 0],
                 series_instance_uid=highdicom.UID(),
@@ -64,11 +75,42 @@ def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, class
                 device_serial_number=SERIAL,
                 series_description="Kidneys and kidney tumors",
             )
-        except (AttributeError, ValueError, TypeError, KeyError) as error:
-            what = f"{files[0].parent}: its headers do not allow a DICOM segmentation ({error})"
+        except MemoryError:
+            raise
+        except Exception as error:  # highdicom raises whatever a header leads it to
+            what = f"{files[0].parent}: its headers do not allow a DICOM segmentation ({last_line(error)})"
             raise KitsError(f"{what}; leave out dicom_seg") from error
         with whole_file(path, ".dcm") as temporary:
             segmentation.save_as(temporary)
+
+
+def _sources(files: Sequence[Path]) -> list[Dataset]:
+    """The files' headers as the library takes them; of the first it repeats what tells of the patient and the study."""
+    import pydicom
+    from highdicom.enum import PatientSexValues
+    from pydicom.valuerep import DA, TM
+
+    headers: list[Dataset] = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+    first = headers[0]
+    for header in headers[1:]:  # cosines that differ in the seventh digit are one direction
+        for name in ("ImageOrientationPatient", "PixelSpacing"):
+            if name in header:
+                header[name] = first[name]
+    first.decode()
+    first.SpecificCharacterSet = CHARACTERS
+    checks = {"PatientSex": PatientSexValues, "PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+    for name in MAY_BE_EMPTY:
+        try:
+            checks.get(name, str)(first[name].value)
+        except (KeyError, ValueError):
+            setattr(first, name, "")
+    first.Modality = "CT"
+    return headers
+
+
+def _slices_in(files: Sequence[Path]) -> np.ndarray:
+    """The number of the slice, counted along the normal, that each frame of these files is."""
+    return np.argsort(Places.join([places for file in files if (places := read_instance(file).places)]).order)
 
 
 def _segment(number: int, name: str) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kits.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+# The files that hold the voxels of a header of these formats.
+DATA_SUFFIXES = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 LIST_SUFFIX = ".txt"
 # Most file systems take 255 bytes; what is put behind a name must still fit.
 MOST_BYTES = 160
@@ -33,11 +35,13 @@ class Scan:
         name: unique among the scans of a run, and safe as the name of a file.
         path: the image file, or the folder of a DICOM series.
         files: of a DICOM series, in the order of their slices; empty for an image file.
+        notes: what a reader of the result should know of how it was found.
     """
 
     name: str
     path: Path
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def read(self) -> Volume:
         """The scan in HU.
@@ -106,32 +110,55 @@ def _found_at(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
         return _found_in(path)
     if path.name.lower().endswith(LIST_SUFFIX):
         return _listed(path, key)
-    return [Scan(stem(path), path)], []
+    return _file(path)
+
+
+def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
+    """An image file, whatever its name; or a DICOM file, which may hold many frames."""
+    from kits.io.headers import is_dicom
+
+    return _series_in(path) if path.is_file() and is_dicom(path) else ([Scan(stem(path), path)], [])
 
 
 def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
-    """A folder of cases or one case of it; else the image files that lie in the folder, and the DICOM series at any depth."""
-    from kits.io.series import Skipped, find_series
+    """A folder of cases or one case of it; else the image files that lie in the folder, and the DICOM series at any depth.
 
-    if cases := [entry for entry in sorted(folder.iterdir()) if entry.name.startswith("case_") and entry.is_dir()]:
+    Whatever else lies there is named; of a case, which has a layout of its own, only that it has no image.
+    """
+    from kits.io.series import NOT_DICOM, Skipped
+
+    entries = sorted(folder.iterdir())
+    if cases := [entry for entry in entries if entry.name.startswith("case_") and entry.is_dir()]:
         here = [case for case in cases if (case / IMAGE_NAME).exists()]
         if here:
             lacking = [Skipped(case, f"no {IMAGE_NAME} in it") for case in cases if case not in here]
-            return [Scan(case.name, case / IMAGE_NAME) for case in here], lacking
+            beside = [Skipped(entry, "no case, in a folder of cases") for entry in entries if entry not in cases]
+            return [Scan(case.name, case / IMAGE_NAME) for case in here], lacking + beside
     if (folder / IMAGE_NAME).is_file():
-        return [Scan(folder.resolve().name, folder / IMAGE_NAME)], []
-    named = [entry for entry in sorted(folder.iterdir()) if has_image_name(entry) and not entry.is_dir()]
-    images = [entry for entry in named if entry.is_file()]
-    series, skipped = find_series(folder, min_slices=MIN_SLICES)
-    skipped += [Skipped(entry, "no file behind this name (a broken link?)") for entry in named if entry not in images]
-    several = Counter(one.folder for one in series)
-    scans = [Scan(stem(image), image) for image in images]
-    for one in series:
-        within = one.folder.relative_to(folder)
-        name = "_".join(within.parts) or folder.resolve().name
+        beside = [Skipped(entry, f"beside the {IMAGE_NAME} of a case") for entry in entries if entry.name != IMAGE_NAME]
+        return [Scan(folder.resolve().name, folder / IMAGE_NAME)], beside
+    images = [entry for entry in entries if has_image_name(entry) and entry.is_file()]
+    series, skipped = _series_in(folder)
+    data = {image.with_suffix(ending) for image in images for ending in DATA_SUFFIXES.get(image.suffix.lower(), ())}
+    skipped = [item for item in skipped if item.path not in data.union(images)]
+    for index, item in enumerate(skipped):
+        if item.why == NOT_DICOM and has_image_name(item.path):
+            skipped[index] = Skipped(item.path, f"an image file in a folder below; give {item.path.parent} or a list of files")
+    return [Scan(stem(image), image) for image in images] + series, skipped
+
+
+def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
+    """The DICOM series at or below a path, each named by the folder that it lies in."""
+    from kits.io.series import find_series
+
+    found, skipped = find_series(path, min_slices=MIN_SLICES)
+    several = Counter(one.folder for one in found)
+    scans = []
+    for one in found:
+        name = stem(path) if path.is_file() else "_".join(one.folder.relative_to(path).parts) or path.resolve().name
         if several[one.folder] > 1:
             name += f"_series{one.number or one.uid}"
-        scans.append(Scan(name, one.folder, one.files))
+        scans.append(Scan(name, one.folder, one.files, one.notes))
     return scans, skipped
 
 
@@ -147,7 +174,7 @@ def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
         if not line or line.startswith("#"):
             continue
         entry = path.parent / line
-        found, left_out = _found_in(entry) if entry.is_dir() else ([Scan(stem(entry), entry)], [])
+        found, left_out = _found_in(entry) if entry.is_dir() else _file(entry)
         scans += found
         skipped += left_out
     return scans, skipped

@@ -57,7 +57,7 @@ class Outputs:
 
     def kinds(self, scan: Scan) -> tuple[str, ...]:
         """What is written of this scan."""
-        return (*self.save, DICOM_SEG) if self.dicom_seg and len(scan.files) > 1 else self.save
+        return (*self.save, DICOM_SEG) if self.dicom_seg and scan.files else self.save
 
     def entry(self, name: str) -> Path:
         """The scan's part of the report."""
@@ -81,8 +81,10 @@ class Outputs:
             if target.resolve() in inputs:
                 raise KitsError(f"output={self.path}: {target.name} would replace an input; give another folder")
 
-    def write(self, scan: Scan, grid: Any, result: Any, classes: Sequence[str]) -> dict[str, list[str]]:
-        """Write everything that is asked for of one scan.
+    def write(
+        self, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
+    ) -> tuple[dict[str, list[str]], dict[str, Exception]]:
+        """Write everything that is asked for of one scan; what cannot be written costs no other output.
 
         Args:
             grid: the scan's geometry.
@@ -90,30 +92,32 @@ class Outputs:
             classes: the names of the labels.
 
         Returns:
-            The paths by kind, relative to the folder.
+            The paths by kind, relative to the folder, and why a kind was not written, of which then no file is there.
 
         Raises:
-            KitsError: a file cannot be written, or not wholly.
+            Exception: nothing could be written, the first reason.
         """
-        written: dict[str, list[Path]] = {}
-        try:
-            for kind in self.kinds(scan):
-                written[kind] = []
-                for path, write in self._writers(kind, scan, grid, result, classes):
+        written: dict[str, list[str]] = {}
+        failed: dict[str, Exception] = {}
+        for kind in self.kinds(scan):
+            writers = list(self._writers(kind, scan, grid, result, classes))
+            try:
+                for path, write in writers:
                     write(path)
-                    written[kind].append(path)
-        except Exception:
-            for paths in written.values():  # all of a scan or nothing
-                for path in paths:
+                written[kind] = [str(path.relative_to(self.folder)) for path, _ in writers]
+            except Exception as error:
+                for path, _ in writers:  # all of a kind or nothing, and nothing of an earlier run: it would pass for a result
                     path.unlink(missing_ok=True)
-            raise
-        return {kind: [str(path.relative_to(self.folder)) for path in paths] for kind, paths in written.items()}
+                failed[kind] = error
+        if failed and not written:
+            raise next(iter(failed.values()))
+        return written, failed
 
     def _writers(
         self, kind: str, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
     ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
         """The files of a kind, each with what writes it."""
-        from kits.io import write_labels, write_volume
+        from kits.io import write_labels
         from kits.volume import stored_order
 
         if kind == LABELS:
@@ -125,5 +129,10 @@ class Outputs:
             yield self.place(kind, scan.name, ".dcm"), partial(write_dicom_seg, files=scan.files, stored=stored, classes=classes)
         else:
             for part, found in getattr(result, kind).items():
-                array = found.whole()
-                yield self.place(kind, scan.name, ENDING, part), partial(write_volume, array=array, grid=grid, unit=found.unit)
+                yield self.place(kind, scan.name, ENDING, part), partial(_write_map, found=found, grid=grid)
+
+
+def _write_map(path: Path, found: Any, grid: Any) -> None:
+    from kits.io import write_volume
+
+    write_volume(path, found.whole(), grid, found.unit)  # made whole only now, one after the other

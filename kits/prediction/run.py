@@ -52,6 +52,7 @@ class Run:
     Attributes:
         allow_implausible: see `kits.prediction.checks.check_scan`.
         failed: why a scan was not segmented, by its name.
+        not_written: why an output of a segmented scan was not written, by the scan's name.
         finished: how many scans are, those of earlier runs too.
     """
 
@@ -60,6 +61,7 @@ class Run:
     report: Report
     allow_implausible: bool
     failed: dict[str, str] = field(default_factory=dict)
+    not_written: dict[str, str] = field(default_factory=dict)
     finished: int = 0
 
     def segment_all(self, scans: Mapping[str, Scan], *, of: Collection[str], skipped: Collection[Any], overwrite: bool) -> None:
@@ -107,7 +109,9 @@ class Run:
         began = time.perf_counter()
         volume = scan.read()
         warnings = check_scan(volume, scan.path, allow_implausible=self.allow_implausible)
-        return _Read(volume, warnings, time.perf_counter() - began)
+        if self.outputs.dicom_seg and not scan.files:
+            warnings.append("no DICOM series, so dicom_seg=true writes nothing of it")
+        return _Read(volume, [*scan.notes, *warnings], time.perf_counter() - began)
 
     def _segment(self, scan: Scan, read: _Read) -> _Done:
         from tqdm import tqdm
@@ -121,11 +125,18 @@ class Run:
         return _Done(result, read.volume.grid, warnings, seconds, peaks(self.segmenter.device))
 
     def _write(self, scan: Scan, done: _Done) -> None:
+        from tqdm import tqdm
+
         began = time.perf_counter()
-        written = self.outputs.write(scan, done.grid, done.result, self.segmenter.classes)
+        written, failed = self.outputs.write(scan, done.grid, done.result, self.segmenter.classes)
+        not_written = {kind: _told(error, scan) for kind, error in failed.items()}
+        for kind, why in not_written.items():
+            self.not_written[scan.name] = f"{kind} of {scan.name}: {why}"
+            tqdm.write(f"not written: {self.not_written[scan.name]}")
         seconds = {**done.seconds, "write": time.perf_counter() - began}
         content = {
             "outputs": written,
+            "not_written": not_written,
             "boxes": [box.to_list() for box in done.result.boxes],
             "volumes_ml": {region: round(volume, 2) for region, volume in done.result.volumes_ml.items()},
             "parts": [part.to_dict() for part in done.result.parts],
@@ -137,16 +148,21 @@ class Run:
         self.finished += 1
 
     def _fail(self, scan: Scan, error: Exception) -> None:
-        details: list[str] = []
-        if isinstance(error, KitsError):
-            text = str(error)
-        elif isinstance(error, MemoryError):
-            text = f"{scan.path}: not enough memory for it; use a larger machine or crop the scan"
-        else:
-            text = f"{scan.path}: unexpected {type(error).__name__} ({one_line(error)}); the report has the details"
+        text, details = _told(error, scan), []
+        if not isinstance(error, KitsError | MemoryError):
+            text += "; the report has the details"
             details = [line.rstrip() for line in traceback.format_exception(error)]
         self.failed[scan.name] = text
         try:
             self.report.add_failure(scan, text, details)
         except KitsError as unwritable:  # the disk may be full; what matters is said at the end
             self.failed[scan.name] += f" (and {unwritable})"
+
+
+def _told(error: Exception, scan: Scan) -> str:
+    """What went wrong with a scan, in one line."""
+    if isinstance(error, KitsError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{scan.path}: not enough memory for it; use a larger machine or crop the scan"
+    return f"{scan.path}: unexpected {type(error).__name__} ({one_line(error)})"

@@ -1,0 +1,180 @@
+"""What the header of a DICOM file says: whose series it is of, what it holds, and where each of its slices lies."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kits.io.places import Places
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SHARED, _FRAMES = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"),
+    *("SeriesNumber", "SeriesDescription", "AcquisitionNumber", "NumberOfFrames", _SHARED, _FRAMES),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
+]
+# In which part of a frame's description (functional group) its attributes stand.
+_GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
+}
+# Single frames, many frames in one file, and many frames that were single ones.
+CT_IMAGE, *_CT_FRAMES = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"
+_DIRECTORY = "1.2.840.10008.1.3.10"
+# What anonymisers and converters write where they do not know.
+_NO_MODALITY = ("", "OT")
+# Units of rescaled values that are no HU (DICOM part 3, C.11.1.1.2).
+_OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
+# A preamble of 128 bytes, then this (DICOM part 10, section 7.1). Old files begin with their first element, of group 2 or 8.
+_MAGIC_AT, _MAGIC = 128, b"DICM"
+_FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file by its header.
+
+    Attributes:
+        header: what `read_instance` has read of it.
+        frames: of each slice in the file where its attributes may stand, nearest first.
+    """
+
+    path: Path
+    header: Dataset
+    frames: tuple[tuple[Dataset, ...], ...]
+
+    def text(self, name: str) -> str:
+        """An attribute as printable text; empty where there is none."""
+        value = str(self.header.get(name) or "").strip()
+        return "".join(letter if letter.isprintable() else "?" for letter in value)
+
+    def values(self, name: str) -> list[Any]:
+        """An attribute of every slice; None where a slice has none."""
+        return [_value(frame, name) for frame in self.frames]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is the table of contents of an export (DICOMDIR)."""
+        meta = getattr(self.header, "file_meta", None) or {}
+        return str(meta.get("MediaStorageSOPClassUID") or "") == _DIRECTORY
+
+    @property
+    def has_ct_class(self) -> bool:
+        """Whether its class, which decides what ITK reads of a header, is one of CT."""
+        return self.text("SOPClassUID") in (CT_IMAGE, *_CT_FRAMES)
+
+    @cached_property
+    def places(self) -> Places | None:
+        """Where its slices lie; None where one has no place in the patient."""
+        positions, cosines = self.values("ImagePositionPatient"), self.values("ImageOrientationPatient")
+        if not self.frames or not all(map(_has(3), positions)) or not all(map(_has(6), cosines)):
+            return None
+        nothing = (math.nan, math.nan)
+        spacings = [value if _has(2)(value) else nothing for value in self.values("PixelSpacing")]
+        return Places(
+            np.tile([int(self.header.Rows), int(self.header.Columns)], (len(self.frames), 1)),
+            np.array(spacings, float),
+            np.array(cosines, float).reshape(-1, 2, 3),
+            np.array(positions, float),
+        )
+
+    @cached_property
+    def rescale(self) -> np.ndarray:
+        """Slope and intercept (n, 2) from stored values to HU; NaN where a slice has none."""
+        pairs = zip(self.values("RescaleSlope"), self.values("RescaleIntercept"), strict=True)
+        return np.array([[math.nan if value is None else float(value) for value in pair] for pair in pairs])
+
+    def unfit(self) -> str | None:
+        """Why it holds no slices in HU; None where it does."""
+        modality, meaning = self.text("Modality"), self.text("PhotometricInterpretation")
+        if self.header.get("Rows") is None:
+            return f"no images (modality {modality or 'none'})"
+        if modality != "CT" and not (modality in _NO_MODALITY and self.has_ct_class):
+            return f"modality {modality or 'none'}, not CT"
+        if int(self.header.get("SamplesPerPixel") or 1) > 1 or not meaning.startswith("MONOCHROME"):
+            return f"in color ({meaning or 'no photometric interpretation'}), not HU"
+        if "LOCALIZER" in self.text("ImageType"):
+            return "a localizer (scout)"
+        if self.places is None:
+            one = len(self.frames) == 1
+            what = "images without a position (secondary captures or screenshots)" if one else "frames without positions"
+            return f"{what}, so no volume"
+        if not self.places.are_sized:
+            return "slices without a pixel spacing, so no sizes in mm; export it again"
+        if not self.places.are_upright or not np.isfinite(self.places.positions).all():
+            return "rows and columns not at right angles (a damaged orientation); export it again"
+        units = {str(value).upper() for value in self.values("RescaleType") if value}.intersection(_OTHER_UNITS)
+        if units or self.header.get("ModalityLUTSequence"):
+            return f"values in {', '.join(sorted(units)) or 'a unit of a lookup table'}, not HU"
+        if (self.rescale[:, 0] == 0).any() or (np.isnan(self.rescale).any() and not self.has_ct_class):
+            return "no rescale to HU"
+        if self.header.get("HighBit") is not None and self.header.HighBit + 1 != self.header.get("BitsStored"):
+            return f"pixels of {self.header.get('BitsStored')} bits whose highest is {self.header.HighBit}; export it again"
+        return None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does, with a preamble or without.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_MAGIC_AT + len(_MAGIC))
+    return head[_MAGIC_AT:] == _MAGIC or head[:2] in _FIRST_GROUPS
+
+
+def read_instance(path: Path) -> Instance:
+    """A DICOM file by its header; no pixels are read.
+
+    Raises:
+        Exception: whatever the damage of a file leads pydicom to.
+    """
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that break the standard and that are not used here
+        # By force: files without a preamble are read from their first byte.
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+        for name in _TAGS:
+            header.get(name)  # decoded only now, and what is damaged raises
+        return Instance(path, header, _frames_of(header))
+
+
+def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
+    count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
+    shared = tuple(header.get(_SHARED) or [])[:1]
+    if own or count > 1:
+        # With fewer descriptions than frames none has a place.
+        return tuple((frame, *shared) for frame in own) if len(own) == count else ((),) * count
+    return ((header,),)
+
+
+def _value(places: Sequence[Dataset], name: str) -> Any:
+    """An attribute from the first place that has it: the header of a single frame, or the groups of a frame among many."""
+    for place in places:
+        group = place.get(_GROUPS[name])
+        value = group[0].get(name) if group else place.get(name)
+        if value is not None:
+            return value
+    return None
+
+
+def _has(count: int) -> Any:
+    return lambda values: values is not None and not isinstance(values, str) and np.size(values) == count

@@ -1,0 +1,50 @@
+"""What lies below a folder: its files, and what is no file or cannot be looked into."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What was found and not taken, and why."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+def files_below(path: Path) -> tuple[list[Path], list[Skipped]]:
+    """The regular files at or below a path in the order of their paths, links followed; and what cannot be looked into."""
+    if path.is_file():
+        return [path], []
+    files, skipped, seen = [], [], {os.path.realpath(path)}
+
+    def leave_out(error: OSError) -> None:
+        skipped.append(Skipped(Path(error.filename), f"cannot be listed ({error.strerror}); check who may read it"))
+
+    for parent, folders, names in os.walk(path, onerror=leave_out, followlinks=True):
+        for name in sorted(folders):
+            place = os.path.realpath(os.path.join(parent, name))
+            if name.startswith("."):
+                skipped.append(Skipped(Path(parent, name), "a hidden folder"))
+            elif place in seen:
+                skipped.append(Skipped(Path(parent, name), "a link to a folder that is looked into already"))
+            else:
+                seen.add(place)
+                continue
+            folders.remove(name)
+        folders.sort()
+        for name in sorted(names):
+            file = Path(parent, name)
+            if name.startswith("."):
+                skipped.append(Skipped(file, "a hidden file"))
+            elif file.is_file():
+                files.append(file)
+            else:
+                skipped.append(Skipped(file, "no regular file (a pipe, a device or a broken link)"))
+    return files, skipped
