@@ -39,6 +39,7 @@ def predict_labels(config: dict[str, Any]) -> None:
     from kits.data.index import case_ids
     from kits.data.splits import read_split, refuse_lone_fold
     from kits.io import make_folder
+    from kits.io.tree import summary
     from kits.prediction.dicom_seg import require_highdicom
     from kits.prediction.inputs import find_inputs
     from kits.prediction.outputs import Outputs
@@ -62,10 +63,11 @@ def predict_labels(config: dict[str, Any]) -> None:
     shard, shards = choose_shard(config["shard"], config["shards"])
     own = {name: inputs.scans[name] for name in share(list(inputs.scans), shard, shards)}
     if shard == 0:
-        for item in inputs.skipped[:MOST_SKIPPED]:
-            print(f"skipped: {item}")
-        if len(inputs.skipped) > MOST_SKIPPED:
-            print(f"skipped: {len(inputs.skipped) - MOST_SKIPPED} more, which report.json names")
+        lines = summary(inputs.skipped)
+        for line in lines[:MOST_SKIPPED]:
+            print(f"skipped: {line}")
+        if len(lines) > MOST_SKIPPED:
+            print(f"skipped: {len(lines) - MOST_SKIPPED} more such lines; report.json names every file")
     if shards > 1:  # told, because the numbers may come from the environment
         print(f"shard {shard} of {shards}: {len(own)} of {len(inputs.scans)} inputs")
     if not own:

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 STUDY, FRAME = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=["frame"])
+
+GROUPS = {
+    **dict.fromkeys(("RescaleSlope", "RescaleIntercept"), "PixelValueTransformationSequence"),
+    **{"PixelSpacing": "PixelMeasuresSequence", "ImageOrientationPatient": "PlaneOrientationSequence"},
+    "ImagePositionPatient": "PlanePositionSequence",
+}
 
 
 def slice_of(hu: np.ndarray, position: Sequence[float], *, series: str = "axial", number: int = 1, **changes: Any) -> FileDataset:
@@ -58,3 +64,27 @@ def write_series(folder: Path, hu: np.ndarray, *, positions: Sequence[Sequence[f
     for k, (plane, place) in enumerate(zip(hu, places, strict=True)):
         pydicom.dcmwrite(folder / f"{name}-{(k * 7) % 97:03d}.dcm", slice_of(plane, place, **changes))
     return folder
+
+
+def multi_frame(hu: np.ndarray, positions: Sequence[Sequence[float]], **changes: Any) -> FileDataset:
+    """An Enhanced CT of these frames (frame, row, column) at these places; `changes` replace attributes of the shared group."""
+    dataset = slice_of(hu[0], positions[0], SOPClassUID=EnhancedCTImageStorage)
+    dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    shared = {name: changes.get(name, dataset.get(name)) for name in GROUPS if name != "ImagePositionPatient"}
+    for name in GROUPS:
+        delattr(dataset, name)
+    dataset.SharedFunctionalGroupsSequence = [group_of(shared)]
+    dataset.PerFrameFunctionalGroupsSequence = [group_of({"ImagePositionPatient": list(map(float, at))}) for at in positions]
+    dataset.NumberOfFrames, dataset.PixelData = len(hu), (hu.astype(np.int16) + 1024).tobytes()
+    return dataset
+
+
+def group_of(attributes: dict[str, Any]) -> Dataset:
+    """What a multi-frame file says of its frames, in the sequences where that stands."""
+    group = Dataset()
+    for name, value in attributes.items():
+        if value is not None:
+            if GROUPS[name] not in group:
+                setattr(group, GROUPS[name], [Dataset()])
+            setattr(group[GROUPS[name]][0], name, value)
+    return group

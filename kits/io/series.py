@@ -15,7 +15,7 @@ import numpy as np
 from kits.errors import KitsError
 from kits.io.headers import Instance, is_dicom, read_instance
 from kits.io.places import Places
-from kits.io.tree import Skipped, files_below
+from kits.io.tree import Skipped, files_below, summary
 
 NOT_DICOM = "no DICOM file and no image format that is read"
 
@@ -66,8 +66,8 @@ def only_series(path: Path) -> Series:
     if found:
         listed = "; ".join(map(str, found))
         raise KitsError(f"{path}: {len(found)} DICOM series, move each to a folder of its own: {listed}")
-    reasons = "; ".join(map(str, skipped[:3])) + ("; ..." if len(skipped) > 3 else "")
-    found_instead = f" ({reasons})" if skipped else ""
+    reasons = summary(skipped)
+    found_instead = f" ({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})" if reasons else ""
     raise KitsError(f"{path}: no DICOM series of CT in it{found_instead}; give a folder of DICOM files or an image file")
 
 
@@ -130,16 +130,23 @@ def _label(instances: Sequence[Instance]) -> str:
 
 
 def _joined(parts: list[_Group]) -> list[_Group]:
-    """The parts of a series, which lie in a folder each: as one, or each by itself where they are stacks at one place."""
+    """The parts of a series, which lie in a folder each: as one stack, or each by itself where they are stacks of their own.
+
+    Parts that are none together are taken as one all the same, and refused when they are read, unless they lie at one place.
+    """
     instances = [instance for part in parts for instance in part.instances]
     if len(parts) == 1:
         return parts
-    if not _is_even(_without_copies(instances)[0]) and all(_is_even(part.instances) for part in parts):
-        ranges = [(places.along.min(), places.along.max()) for places in (_places(part.instances) for part in parts)]
-        overlap = any(a[0] <= b[1] and b[0] <= a[1] for a, b in combinations(ranges, 2))
-        if overlap or len(set(_places(instances).planes())) > 1:
-            return parts
-    return [_Group(_label(instances), instances)]
+    places = [_places(part.instances) for part in parts]
+    ranges = [(part.along.min(), part.along.max()) for part in places]
+    overlap = any(a[0] <= b[1] and b[0] <= a[1] for a, b in combinations(ranges, 2))
+    held = Counter(place for part in places for place in set(map(tuple, np.round(part.positions, 2))))
+    own = (
+        max(held.values()) > 1
+        or len(set(Places.join(places).planes())) > 1
+        or (overlap and all(_is_even(part.instances) for part in parts))
+    )
+    return parts if own and not _is_even(_without_copies(instances)[0]) else [_Group(_label(instances), instances)]
 
 
 def _is_even(instances: Sequence[Instance]) -> bool:
@@ -159,7 +166,7 @@ def _owners(instances: Sequence[Instance]) -> list[Instance]:
 def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | None, list[Skipped]]:
     """A group of files as a series of slices, without copies and without the odd picture; or None, and why."""
     instances, copies = _without_copies(group.instances)
-    left_out = [Skipped(copy.path, f"{group.label}: a copy of {original.path.name}, left out") for copy, original in copies]
+    left_out = [Skipped(copy.path, f"{group.label}: a copy of another file of it, left out") for copy in copies]
     planes = _places(instances).planes()
     kinds = Counter(planes.tolist()).most_common()
     odd = {id(owner) for owner, plane in zip(_owners(instances), planes, strict=True) if plane != kinds[0][0]}
@@ -182,7 +189,7 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     if len(folders) > 1:
         notes.append(f"its {len(files)} files lie in {len(folders)} folders and are taken together")
     elif apart and len(group.folders) == 1:
-        notes.append("other folders hold slices of the same series at the same places; they are taken as scans of their own")
+        notes.append("other folders hold slices of the same series; they are taken as scans of their own")
     number, description = first.text("SeriesNumber"), first.text("SeriesDescription")
     return Series(first.text("SeriesInstanceUID"), folder, files, number, description, tuple(notes)), left_out
 
@@ -200,8 +207,8 @@ def _notes(instances: Sequence[Instance]) -> list[str]:
     return notes
 
 
-def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list[tuple[Instance, Instance]]]:
-    """The files without those that hold the slices and pixels of another, and each of these with the one that it repeats.
+def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
+    """The files without those that hold the slices and pixels of another one, and these.
 
     Pixels are read of files at one place only, whatever their identifiers say: these are often replaced or blanked.
     """
@@ -210,15 +217,15 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list
         assert instance.places is not None
         place = np.round(instance.places.positions, 3) + 0.0
         at[place.tobytes(), np.round(instance.places.cosines, 3).tobytes()].append(instance)
-    copies: dict[Path, Instance] = {}
+    copies: set[Path] = set()
     for first, *more in at.values():
         for other in more:
             if _pixels_of(other) == _pixels_of(first):
-                copies[other.path] = first
+                copies.add(other.path)
             else:  # other images at the same places: whether they are even is judged later, and none needs to be read now
                 return list(instances), []
     kept = [instance for instance in instances if instance.path not in copies]
-    return kept, [(one, copies[one.path]) for one in instances if one.path in copies]
+    return kept, [instance for instance in instances if instance.path in copies]
 
 
 def _pixels_of(instance: Instance) -> tuple[bytes, bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,17 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.why}"
+
+
+def summary(skipped: Iterable[Skipped]) -> list[str]:
+    """What was skipped in a line each, and files of a folder that have one reason in one line together."""
+    alike: dict[tuple[Path, str], list[Skipped]] = defaultdict(list)
+    for item in skipped:
+        alike[item.path.parent, item.why].append(item)
+    return [
+        str(items[0]) if len(items) == 1 else f"{folder}: {len(items)} files ({items[0].path.name}, ...): {why}"
+        for (folder, why), items in alike.items()
+    ]
 
 
 def files_below(path: Path) -> tuple[list[Path], list[Skipped]]:

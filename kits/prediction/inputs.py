@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,13 +87,16 @@ def find_inputs(path: Path, cases: Sequence[str] | None = None, key: str = "inpu
     Raises:
         KitsError: nothing there, or nothing that is a scan, or a case that is asked for is not there.
     """
+    from kits.io.tree import summary
+
     try:
         scans, skipped = _found_at(path, key)
     except OSError as error:
         raise KitsError(f"{key}={path}: cannot be opened ({error.strerror}); check who may read it") from error
     if not scans:
-        reasons = "".join(f"; {item}" for item in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
-        raise KitsError(f"{key}={path}: no scan in it{reasons}; give {KINDS}")
+        reasons = summary(skipped)
+        found_instead = "".join(f"; {reason}" for reason in reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+        raise KitsError(f"{key}={path}: no scan in it{found_instead}; give {KINDS}")
     named = unique(scans)
     if cases is None:
         return Inputs(named, skipped)
@@ -117,7 +121,10 @@ def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
     """An image file, whatever its name; or a DICOM file, which may hold many frames."""
     from kits.io.headers import is_dicom
 
-    return _series_in(path) if path.is_file() and is_dicom(path) else ([Scan(stem(path), path)], [])
+    with suppress(OSError):  # what cannot be opened is named when it is read
+        if path.is_file() and is_dicom(path):
+            return _series_in(path)
+    return [Scan(stem(path), path)], []
 
 
 def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:

@@ -29,7 +29,7 @@ def test_every_format_of_a_folder_is_found_and_hidden_files_are_not(tmp_path: Pa
     inputs = find_inputs(tmp_path)
     assert list(inputs.scans) == ["a", "b", "c", "d", "e", "deep_series"]
     assert all(scan.read().array.shape == HU.shape for scan in inputs.scans.values())
-    assert not inputs.skipped
+    assert {item.path.name for item in inputs.skipped} == {".f.nii.gz", "notes.txt"}
 
 
 def test_a_tree_of_cases_gives_its_images_alone_and_names_those_without(kits_tree: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kits.errors import KitsError
 from kits.io import read_series, read_volume
-from kits.io.series import find_series
+from kits.io.series import NOT_DICOM, find_series
 from tests.conftest import SHARED, kidney_pair
 from tests.dicoms import slice_of, write_series
 
@@ -62,7 +62,8 @@ def test_a_tree_of_an_export_is_sorted_out(tmp_path: Path) -> None:
         "bent: series 1 (bent, 5 file(s)): rows and columns not at right angles",
     ):
         assert words in said
-    assert len(skipped) == 10
+    assert "README: no DICOM file" in said
+    assert len(skipped) == 11
 
 
 def test_a_scout_inside_a_series_is_left_out_and_two_planes_are_not_mixed(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_scout_inside_a_series_is_left_out_and_two_planes_are_not_mixed(tmp_pa
     )
     pydicom.dcmwrite(tmp_path / "scan" / "scout.dcm", scout)
     (series,), skipped = find_series(tmp_path, min_slices=4)
-    assert "1 localizer(s) of it" in str(skipped[0])
+    assert "scout.dcm: series 1 (axial, 21 file(s)): a localizer (scout), left out" in str(skipped[0])
     np.testing.assert_array_equal(read_series(series.folder, series.files).array, HU)
     write_series(tmp_path / "scan", HU[:8, :, :32].repeat(2, axis=1), positions=[(9.0, 0, k) for k in range(8)])
     (tmp_path / "scan" / "scout.dcm").unlink()
@@ -119,4 +120,4 @@ def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
 def test_a_real_series_is_found_in_its_tree() -> None:
     found, skipped = find_series(SHARED / "ct", min_slices=4)
     assert [(series.folder.name, len(series.files)) for series in found] == [("crlm_1006_dicom", 51)]
-    assert not skipped
+    assert {item.why for item in skipped} == {NOT_DICOM}
