@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from kits.config import one_line
+from kits.devices import AUTO, TRAINED, pick_device, pick_precision
 from kits.errors import KitsError
 from kits.models.statistics import with_synchronized_statistics
 from kits.sharding import TORCHRUN, launched, started_by_srun
@@ -82,6 +83,22 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
             " for each (srun --ntasks-per-node, torchrun --nproc-per-node), or set trainer.num_nodes and trainer.devices"
         )
     return trainer
+
+
+def with_precision(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A training's configuration with its precision chosen where that is left to us, and the precision's name in a prediction.
+
+    Raises:
+        KitsError: no such precision, or not on this device.
+    """
+    options = config["trainer"]
+    names = {AUTO: AUTO, **{name: precision for precision, name in TRAINED.items()}}
+    asked, accelerator = options["precision"], options["accelerator"]
+    if asked not in names:
+        raise KitsError(f"trainer.precision={asked}: no such precision; take one of {', '.join(names)}")
+    device = pick_device(AUTO if accelerator in (AUTO, "gpu") else accelerator)
+    precision = pick_precision(names[asked], device, "trainer.precision")
+    return {**config, "trainer": {**options, "precision": TRAINED[precision]}}, precision
 
 
 def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:

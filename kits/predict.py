@@ -73,11 +73,13 @@ def predict_labels(config: dict[str, Any]) -> None:
     if not own:
         return
 
+    from kits.devices import AUTO, described
     from kits.prediction.engine import load_segmenter, made_with, told_of
     from kits.prediction.report import Report
     from kits.prediction.run import InterruptedRun, Run
 
     segmenter = load_segmenter(config, outputs.save)
+    print(described(segmenter.device, segmenter.precision, chosen=config["precision"] == AUTO))
     if config["submission"]:
         refuse_other_classes(segmenter.classes)
     if split is not None and config["cases"] is None and config["subset"] == "validation":

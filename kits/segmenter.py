@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kits.devices import pick_device, pick_precision
 from kits.errors import KitsError
 from kits.exported import load_member, own_way, refuse_options
 from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
@@ -64,6 +65,7 @@ class Segmenter:
 
     Attributes:
         coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
+        device, precision: what the networks are computed on and in: 32, bf16 or 16.
     """
 
     def __init__(
@@ -79,13 +81,11 @@ class Segmenter:
         self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
         self.coarse_config = self.options.of_coarse(agreed(coarse_configs, "coarse"))
         self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
-        if self.options.precision == "16" and device.type == "cpu":
-            raise KitsError("precision=16: is for a GPU; take bf16 or 32 on the CPU")
-        refuse_options([*coarse, *fine], self.options)
-        precision, mirror = self.options.precision, self.options.mirror
-        self.coarse = Members(coarse, precision, mirror)
-        self.fine = Members(fine, precision, mirror, self.options.outputs)
+        exported = refuse_options([*coarse, *fine], self.options)
         self.device = device
+        self.precision = "32" if exported else pick_precision(self.options.precision, device)
+        self.coarse = Members(coarse, self.precision, device.type, self.options.mirror)
+        self.fine = Members(fine, self.precision, device.type, self.options.mirror, self.options.outputs)
         if self.options.slices_at_once is not None:
             limit_slices(fine, self.options.slices_at_once)
         # Checkpoints that are older than KiTS21 and KiTS23 in this project name no classes.
@@ -195,20 +195,3 @@ class Segmenter:
 def paths_of(given: Path | str | Sequence[Path | str]) -> list[Path]:
     """One path or several as a list."""
     return [Path(path) for path in ([given] if isinstance(given, Path | str) else given)]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the first GPU, or the CPU.
-
-    Raises:
-        KitsError: torch does not know the name, or cannot use that device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise KitsError(f"device={name}: cannot be used here ({reason}); take auto, cpu or cuda") from error
-    return device

@@ -40,7 +40,8 @@ def train(config: dict[str, Any]) -> None:
     quieten()
     from kits.callbacks import build_callbacks
     from kits.data.datamodule import KitsDataModule
-    from kits.distributed import build_trainer, ending_together, synchronize_batchnorm
+    from kits.devices import AUTO, described
+    from kits.distributed import build_trainer, ending_together, synchronize_batchnorm, with_precision
     from kits.logged import SCORE
     from kits.runs.folder import BEST
     from kits.runs.saving import Stopped, WholeCheckpoints
@@ -48,6 +49,8 @@ def train(config: dict[str, Any]) -> None:
     from kits.stages import MODULES
     from kits.tracking import build_loggers, build_monitors
 
+    chosen = config["trainer"]["precision"] == AUTO
+    config, precision = with_precision(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = KitsDataModule(config)
     start = where_to_start(config, data.data_hash)
@@ -65,6 +68,7 @@ def train(config: dict[str, Any]) -> None:
     if trainer.is_global_zero:
         counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
         print(f"{config['stage']}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))
+        print(f"{batches.num_workers} loader workers on {described(trainer.strategy.root_device, precision, chosen=chosen)}")
     # Nothing can be wrong with the configuration any more: now the run folder may change.
     with begin(start, asked, rank), ending_together(trainer):
         try:

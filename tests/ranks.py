@@ -35,6 +35,7 @@ COMMON = [
     "data.loader_workers=0",
     "augmentation=none",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=3",
     "trainer.log_every_n_steps=1",
 ]

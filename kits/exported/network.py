@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kits.checkpoint import load_network
 from kits.config import one_line
+from kits.devices import AUTO
 from kits.errors import KitsError
 from kits.exported.files import LOGITS, SOURCES, VOLUME, is_exported, read_file, require_libraries
 from kits.inference.fallback import is_out_of_memory
@@ -114,11 +115,12 @@ def own_way(paths: Sequence[Path | str], device: str) -> str:
     return "cpu"
 
 
-def refuse_options(networks: Sequence[nn.Module], options: Options) -> None:
-    """Raise KitsError for options that an exported network cannot follow."""
+def refuse_options(networks: Sequence[nn.Module], options: Options) -> bool:
+    """Whether a network is an exported one; raise KitsError for options that it cannot follow."""
     if not any(isinstance(network, ExportedNetwork) for network in networks):
-        return
-    if options.precision != "32":
+        return False
+    if options.precision not in (AUTO, "32"):
         raise KitsError(f"precision={options.precision}: exported networks compute in 32; leave it out, or take the checkpoints")
     if options.slices_at_once is not None:
         raise KitsError("slices_at_once: in exported networks all slices pass at once; take a smaller window, or the checkpoints")
+    return True

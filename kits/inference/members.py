@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kits.devices import TYPES
 from kits.errors import KitsError
 from kits.inference.windows import Maps
 from kits.models.uncertainty import entropy
 
 Network = Callable[[Tensor], Tensor]
-PRECISIONS = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
 # Axes of (B, C, D, H, W) that are turned over: the rows, the columns, both.
 MIRRORED = ((), (3,), (4,), (3, 4))
 # What can be had beside labels.
@@ -27,13 +27,15 @@ class Members:
 
     Attributes:
         networks: one logit means a probability by itself (sigmoid), several are classes (softmax).
-        precision: `32`, or autocast in `16` or `bf16`; 16 becomes 32 on a CPU, which does not gain by it.
+        precision: `32`, or autocast in `16` or `bf16`.
+        half_on: the type of device that this precision is for; on another, where want of memory has led, networks compute in 32.
         mirror: also read every window turned over in-plane, three times, and average.
         outputs: of OUTPUTS. `probabilities` costs nothing.
     """
 
     networks: Sequence[Network]
     precision: str = "32"
+    half_on: str = "cpu"
     mirror: bool = False
     outputs: Sequence[str] = ()
 
@@ -70,9 +72,8 @@ class Members:
 
     def _logits(self, network: Network, volume: Tensor) -> list[Tensor]:
         """Fused logits, then those of each source where they are needed and there are any."""
-        dtype, device = PRECISIONS[self.precision], volume.device.type
-        half = dtype != torch.float32 and not (device == "cpu" and dtype == torch.float16)
-        with torch.autocast(device, dtype, enabled=half):
+        dtype, device = TYPES[self.precision], volume.device.type
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32 and device == self.half_on):
             if self._wants_sources() and hasattr(network, "all_logits"):
                 fused, sources = network.all_logits(volume)
                 return [fused, *sources]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kits.config import check_whole
+from kits.devices import AUTO, TYPES
 from kits.errors import KitsError
-from kits.inference.members import PRECISIONS, check_outputs
+from kits.inference.members import check_outputs
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Options:
     """Options of a `Segmenter`; None is as the checkpoints say.
 
     Attributes:
-        precision: 32, 16 or bf16; the halves in autocast.
+        precision: 32, bf16 or 16, the halves in autocast; auto is the fastest on the device.
         mirror: read everything turned over in-plane too and average: four times the work.
         window: slices that a fine network sees at once; fewer need less memory and show it less context.
         slices_at_once: slices that pass an encoder in one go; fewer need less memory, and the result is the same.
@@ -27,7 +28,7 @@ class Options:
         refuse_implausible: a volume whose numbers cannot be HU is an error and not a warning.
     """
 
-    precision: str = "32"
+    precision: str = AUTO
     mirror: bool = False
     window: int | None = None
     slices_at_once: int | None = None
@@ -38,8 +39,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raise KitsError for a value that is none."""
-        if self.precision not in PRECISIONS:
-            raise KitsError(f"precision={self.precision}: no such precision; take one of {', '.join(PRECISIONS)}")
+        if self.precision not in (AUTO, *TYPES):
+            raise KitsError(f"precision={self.precision}: no such precision; take one of {', '.join((AUTO, *TYPES))}")
         check_outputs(self.outputs)
         for name in ("window", "slices_at_once"):
             if getattr(self, name) is not None:

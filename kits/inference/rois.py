@@ -30,7 +30,7 @@ class Rois:
 
 
 def find_boxes(
-    network: nn.Module, config: Mapping[str, Any], volume: Volume, device: torch.device
+    network: nn.Module, config: Mapping[str, Any], volume: Volume, device: torch.device, precision: str = "32"
 ) -> tuple[list[Box], list[str]]:
     """The ROIs that a coarse network finds, in voxels of the volume, with margin, and warnings (see `Segmenter.find_boxes`).
 
@@ -38,7 +38,7 @@ def find_boxes(
         config: the configuration that the network was trained with.
         volume: array (z, y, x) in HU.
     """
-    found = find_rois_in(volume, Members([network]), config, device)
+    found = find_rois_in(volume, Members([network], precision, device.type), config, device)
     return found.boxes, found.warnings
 
 

@@ -22,9 +22,9 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     from kits.data.boxes import choose_checkpoints, write_boxes
     from kits.data.cache import file_digest
     from kits.data.index import case_ids, find_images
-    from kits.exported import load_member, own_way
+    from kits.devices import AUTO, described, pick_device, pick_precision
+    from kits.exported import is_exported, load_member, own_way
     from kits.prediction.engine import check_backend
-    from kits.segmenter import pick_device
     from kits.sharding import choose_shard
 
     if choose_shard(config["shard"], config["shards"])[1] > 1:
@@ -36,13 +36,15 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
         raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
     images = find_images(source, case_ids(config["cases"]))
     device = pick_device(own_way(paths, config["device"]))
+    precision = "32" if any(map(is_exported, paths)) else pick_precision(str(config["precision"]), device)
+    print(described(device, precision, chosen=config["precision"] == AUTO))
     networks = {str(path): load_member(Path(path), "coarse", device) for path in paths}
     trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
     chosen = choose_checkpoints(images, trained_on)
     cases, failed = {}, []
     for case, image in tqdm(images.items(), desc="out of fold", unit="case"):
         try:
-            found = out_of_fold_boxes(image, *networks[chosen[case]], device)
+            found = out_of_fold_boxes(image, *networks[chosen[case]], device, precision)
         except KitsError as error:
             failed.append(str(error))
             tqdm.write(f"left out: {error}")
@@ -69,7 +71,7 @@ def training_cases(path: str, config: dict[str, Any]) -> list[str]:
     return list(config["trained_on"])
 
 
-def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device: Any) -> dict[str, Any]:
+def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device: Any, precision: str) -> dict[str, Any]:
     """What `boxes.json` keeps of one case: its boxes, their frame, how well they cover the label map where there is one.
 
     Raises:
@@ -84,7 +86,7 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
     from kits.segmenter import find_boxes
 
     volume = read_volume(image)
-    boxes, warnings = find_boxes(network, config, volume, device)
+    boxes, warnings = find_boxes(network, config, volume, device, precision)
     found: dict[str, Any] = {
         "boxes_mm": [to_mm(box, volume.spacing) for box in boxes],
         "shape": list(volume.array.shape),

@@ -143,6 +143,8 @@ class Run:
             "warnings": done.warnings,
             "seconds": {step: round(value, 3) for step, value in seconds.items()},
             "peak_memory": done.memory,
+            "device": str(self.segmenter.device),
+            "precision": self.segmenter.precision,
         }
         self.report.add(scan, content)
         self.finished += 1

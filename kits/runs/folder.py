@@ -109,14 +109,18 @@ def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def going_on(config: dict[str, Any]) -> dict[str, Any]:
-    """A composed configuration whose `resume` names a folder or is null, in place of `auto`.
+    """A composed configuration whose `resume` names a folder or is null, in place of `auto`; so too its precision then.
 
     Raises:
         KitsError: it begins a run in a folder that holds one.
     """
     folder = Path(config["run_dir"])
     if config["resume"] == AUTO:
-        return {**config, "resume": config["run_dir"] if (folder / LAST).exists() else None}
+        if not (folder / LAST).exists():
+            return {**config, "resume": None}
+        if get(config, "trainer.precision") == AUTO:  # what was chosen when the run began holds on
+            config = {**config, "trainer": {**config["trainer"], "precision": get(read_config(folder), "trainer.precision")}}
+        return {**config, "resume": config["run_dir"]}
     if not config["resume"] and not config["overwrite"]:
         check_unused(folder)
     return config

@@ -19,6 +19,7 @@ TINY = [
     "data.workers=1",
     "data.loader_workers=0",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=3",
     "trainer.limit_val_batches=1",
     "trainer.log_every_n_steps=1",

@@ -45,7 +45,7 @@ def first_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def config_of(*overrides: str) -> dict[str, Any]:
-    return compose("train", ["stage=fine", "trainer.accelerator=cpu", *overrides])
+    return compose("train", ["stage=fine", "trainer.accelerator=cpu", "trainer.precision=32-true", *overrides])
 
 
 @pytest.mark.parametrize(("length", "ranks", "batch"), [(12, 2, 1), (13, 2, 3), (12, 3, 2), (7, 4, 1)])

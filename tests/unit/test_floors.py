@@ -10,7 +10,7 @@ ROOMS = {
     -1: "errors labels quoting",  # the ground itself: names, the exception, and how a text stands on a command line
     0: "components plain_files volume intensity config parallel pooling sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
-    2: "data inference pictures",
+    2: "data devices inference pictures",
     3: (
         "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
         " completion composing steps"
@@ -28,6 +28,7 @@ ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 # file repeats, completion offers what the checks allow, what is composed is checked, metrics.csv is where a resumed run goes on,
 # sweeps and steps look into run folders, a bench measures the rooms beside it.
 SAME_FLOOR = {
+    ("inference", "devices"),
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
     ("prediction", "segmenter"),
@@ -51,7 +52,7 @@ LIBRARIES = {
     "hydra": {"composing", 4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
-    "torch": {"ranks", "models", "losses", "schedules", "data", "inference", 3, 4},
+    "torch": {"ranks", "models", "losses", "schedules", "data", "devices", "inference", 3, 4},
     "omegaconf": {"config", "composing", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),

@@ -48,6 +48,7 @@ TINY = [
     "data.workers=1",
     "data.loader_workers=0",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=3",
     "trainer.log_every_n_steps=1",
     "sampling.patch=[8,32,32]",
@@ -413,6 +414,12 @@ def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp
 def test_auto_goes_on_only_where_there_is_a_run(straight: Path, tmp_path: Path) -> None:
     assert going_on({"run_dir": str(tmp_path), "resume": "auto", "overwrite": False})["resume"] is None
     assert going_on({"run_dir": str(straight), "resume": "auto", "overwrite": False})["resume"] == str(straight)
+
+
+def test_auto_keeps_the_precision_that_the_run_began_with(straight: Path) -> None:
+    composed = {"run_dir": str(straight), "resume": "auto", "overwrite": False, "trainer": {"precision": "auto"}}
+    assert going_on(composed)["trainer"]["precision"] == read_config(straight)["trainer"]["precision"] == "32-true"
+    assert going_on({**composed, "trainer": {"precision": "bf16-mixed"}})["trainer"]["precision"] == "bf16-mixed"  # refused later
 
 
 def test_one_folder_takes_one_training_at_a_time(tmp_path: Path) -> None:

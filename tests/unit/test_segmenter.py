@@ -182,7 +182,7 @@ def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower(
     volume, _ = pair()
     full, half = (segmenter(options=Options(precision=precision)).segment(volume).labels for precision in ("32", "bf16"))
     assert (full == half).mean() > 0.999
-    with pytest.raises(KitsError, match="precision=16: is for a GPU"):
+    with pytest.raises(KitsError, match="precision: 16 bits are for a GPU; take precision=auto"):
         segmenter(options=Options(precision="16"))
 
 
