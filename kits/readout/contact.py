@@ -1,0 +1,66 @@
+"""Surfaces of a tumor: how large it is, how much of it touches the kidney, and which part looks out of it.
+
+The surface is that of marching cubes on the signed distance: counting voxel faces overstates areas by 45 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage.measure import marching_cubes
+
+from kits.labels import BACKGROUND
+from kits.readout.isotropic import Cubes
+
+# Ours: cubes by which the signed distance is smoothed before its surface is taken, so that steps of voxels do not count as area.
+SMOOTHING = 0.7
+# What lies this many cubes outside of a triangle is what it touches.
+REACH = 0.4
+
+
+@dataclass(frozen=True)
+class TumorSurface:
+    """A tumor's surface.
+
+    Attributes:
+        vertices: (n, 3) (z, y, x) in cubes. triangles: (m, 3) indices of vertices. areas: (m,) mm2.
+        touches: (m,) the label that each triangle's outer side lies in.
+    """
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+    areas: np.ndarray
+    touches: np.ndarray
+
+    @property
+    def area_mm2(self) -> float:
+        """Of the whole surface."""
+        return float(self.areas.sum())
+
+
+def surface_of(cubes: Cubes, index: int) -> TumorSurface:
+    """Mesh one tumor, counted from 0."""
+    (distance, place), step = cubes.tumors[index], cubes.step
+    smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
+    vertices, triangles, _, _ = marching_cubes(smooth, 0.0, gradient_direction="ascent", allow_degenerate=False)
+    vertices = vertices - 2 + np.array([part.start for part in place])
+    corners = vertices[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1)
+    outward = normals / np.maximum(lengths, 1e-12)[:, None]
+    middles = corners.mean(axis=1)
+    if (((middles - middles.mean(axis=0)) * outward).sum(axis=1) * lengths).sum() < 0:
+        outward = -outward
+    outside = middles + REACH * outward
+    at = list(outside.T)
+    nearest = np.clip(np.rint(outside).astype(int), 0, np.array(cubes.labels.shape) - 1)
+    touches = np.where(map_coordinates(cubes.inside, at, order=1, cval=-step) > 0, cubes.labels[tuple(nearest.T)], BACKGROUND)
+    return TumorSurface(vertices, triangles, lengths / 2 * step**2, touches)
+
+
+def sphericity(volume_ml: float, area_mm2: float) -> float:
+    """The surface of the ball of this volume over the surface: 1 is a ball."""
+    return float(pi ** (1 / 3) * (6 * volume_ml * 1000) ** (2 / 3) / area_mm2)

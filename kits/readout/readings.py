@@ -1,0 +1,287 @@
+"""Everything that is measured of one label map, kidney by kidney and tumor by tumor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kits.labels import CYST, KIDNEY, TUMOR
+from kits.readout.contact import TumorSurface, sphericity, surface_of
+from kits.readout.extents import Diameters, diameters_of, length_along
+from kits.readout.intensities import muscle_hu, statistics_hu
+from kits.readout.isotropic import Cubes, cubes_of, distance_to
+from kits.readout.kidneys import SIDES, KidneyRegion, separate
+from kits.readout.nephrometry import ANTERIOR, NEITHER, POSTERIOR, Position, padua, renal
+from kits.readout.outline import Outline, outline_of
+from kits.readout.sinus import Sinus, find_sinus
+from kits.volume import Spacing
+
+# Beside a tumor as far as slices are apart, or this, interpolation rounds the kidney's surface.
+LEAST_BLUR_MM = 2.0
+# Ours: a tumor whose center is less than this share of its radius off the kidney's own plane lies on neither face.
+ON_THE_PLANE = 0.25
+MARGINS_MM = (5, 10)
+
+
+@dataclass(frozen=True)
+class TumorReading:
+    """One tumor; lengths in mm, areas in mm2, volumes in mL, None where a thing could not be measured (`flags` say why)."""
+
+    id: str
+    side: str
+    volume_ml: float
+    axial_mm: float
+    short_mm: float
+    diameter_3d_mm: float
+    sphericity: float
+    exophytic_share: float | None
+    contact_mm2: float | None
+    sinus_mm: float | None
+    outline_mm: float | None
+    depth_mm: float | None
+    between_polar_lines: float | None
+    face: str | None
+    medial: bool | None
+    c_index: float | None
+    parenchyma_5mm_ml: float
+    parenchyma_10mm_ml: float
+    axial_slice: int
+    axial_ends: list[list[float]]
+    renal: dict[str, Any]
+    padua: dict[str, Any]
+    hu: dict[str, float] | None
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class KidneyReading:
+    """One kidney; units as in `TumorReading`."""
+
+    side: str
+    present: bool
+    parenchyma_ml: float | None = None
+    cyst_ml: float | None = None
+    tumor_ml: float | None = None
+    share_of_parenchyma: float | None = None
+    length_mm: float | None = None
+    sinus_ml: float | None = None
+    polar_lines_mm: list[float] | None = None
+    hu_parenchyma: dict[str, float] | None = None
+    hu_cyst: dict[str, float] | None = None
+    enhancement_hu: float | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a kidney's numbers were taken from, for pictures."""
+
+    region: KidneyRegion
+    cubes: Cubes
+    sinus: Sinus
+    outline: Outline | None
+    diameters: list[Diameters]
+    surfaces: list[TumorSurface]
+
+
+@dataclass(frozen=True)
+class CaseReading:
+    """A whole case: its kidneys, its tumors, and what a reader must know of the map."""
+
+    kidneys: list[KidneyReading]
+    tumors: list[TumorReading]
+    flags: list[str]
+    shapes: list[Shapes] = field(default_factory=list, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain container, without the shapes."""
+        return {
+            "kidneys": [asdict(kidney) for kidney in self.kidneys],
+            "tumors": [asdict(tumor) for tumor in self.tumors],
+            "flags": self.flags,
+        }
+
+
+def read_out(labels: np.ndarray, spacing: Spacing, hu: np.ndarray | None = None, middle_mm: float | None = None) -> CaseReading:
+    """Measure a label map.
+
+    Args:
+        labels: uint8 (z, y, x), running superior, posterior and left: 0 background, 1 kidney, 2 tumor, 3 cyst.
+        spacing: (z, y, x) mm.
+        hu: the CT on the same grid.
+        middle_mm: the patient's middle along x, from the center of the first column; None takes the middle of the image.
+    """
+    separated = separate(labels, spacing, middle_mm)
+    flags = [] if separated.kidneys else ["empty: no kidney in the label map"]
+    if separated.specks:
+        flags.append(f"specks: {separated.specks} pieces of tumor under 0.1 mL, {separated.specks_ml:.2f} mL, are not measured")
+    kidneys, tumors, shapes = {}, [], []
+    for region in separated.kidneys:
+        kidney, own, shape = _measure(region, spacing, labels, hu)
+        kidneys[region.side] = kidney
+        tumors += own
+        shapes.append(shape)
+    total = sum(kidney.parenchyma_ml or 0 for kidney in kidneys.values())
+    both = [
+        KidneyReading(
+            **{**asdict(kidneys[side]), "share_of_parenchyma": (kidneys[side].parenchyma_ml or 0) / total if total else None}
+        )
+        if side in kidneys
+        else KidneyReading(side, present=False, flags=["absent, or outside of the image"])
+        for side in SIDES
+    ]
+    return CaseReading(both, tumors, flags, shapes)
+
+
+def _measure(
+    region: KidneyRegion, spacing: Spacing, labels: np.ndarray, hu: np.ndarray | None
+) -> tuple[KidneyReading, list[TumorReading], Shapes]:
+    voxel_ml = float(np.prod(spacing)) / 1000
+    counts = np.bincount(region.labels.ravel(), minlength=4)
+    cubes = cubes_of(region, spacing)
+    sinus = find_sinus(cubes, region.side)
+    measurable = not any(flag.startswith("no parenchyma") for flag in region.flags)
+    outline = outline_of(cubes, sinus.mask, max(LEAST_BLUR_MM, 0.6 * max(spacing))) if measurable else None
+    own_hu = None if hu is None else hu[region.window]
+    muscle = None if hu is None else muscle_hu(hu, labels, region, spacing)
+    parenchyma_hu = None if own_hu is None else statistics_hu(own_hu[region.labels == KIDNEY])
+    frame = _Frame.of(cubes, sinus, outline, region.side)
+    diameters = [diameters_of(region.tumors == number, spacing) for number in range(1, region.tumor_count + 1)]
+    surfaces = [surface_of(cubes, index) for index in range(region.tumor_count)]
+    tumors = []
+    for index, (diameter, surface) in enumerate(zip(diameters, surfaces, strict=True)):
+        mask = region.tumors == index + 1
+        volume = float(np.count_nonzero(mask)) * voxel_ml
+        told = None if own_hu is None else statistics_hu(own_hu[mask])
+        tumors.append(_tumor(index, region, volume, diameter, surface, cubes, frame, told))
+    lines = sinus.polar_lines
+    kidney = KidneyReading(
+        side=region.side,
+        present=True,
+        parenchyma_ml=float(counts[KIDNEY]) * voxel_ml,
+        cyst_ml=float(counts[CYST]) * voxel_ml,
+        tumor_ml=float(counts[TUMOR]) * voxel_ml,
+        length_mm=None if outline is None else frame.length_mm,
+        sinus_ml=float(sinus.mask.sum()) * cubes.step**3 / 1000 if measurable else None,
+        polar_lines_mm=None if lines is None else [cubes.origin[0] + line * cubes.step for line in lines],
+        hu_parenchyma=parenchyma_hu,
+        hu_cyst=None if own_hu is None else statistics_hu(own_hu[region.labels == CYST]),
+        enhancement_hu=None if muscle is None or parenchyma_hu is None else parenchyma_hu["p50"] - muscle,
+        flags=[
+            *region.flags,
+            *frame.flags,
+            *(["no muscle behind it to compare its HU with"] if hu is not None and muscle is None else []),
+        ],
+    )
+    return kidney, tumors, Shapes(region, cubes, sinus, outline, diameters, surfaces)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A kidney's own frame on its cubes: its outline filled, its center, the way to its sinus, and distances."""
+
+    outline: Outline | None
+    sinus: Sinus
+    depth: np.ndarray  # mm to what is outside of the outline
+    sinus_distance: np.ndarray
+    medial: np.ndarray  # unit vector (y, x) from the center to the sinus
+    length_mm: float
+    flags: list[str]
+
+    @classmethod
+    def of(cls, cubes: Cubes, sinus: Sinus, outline: Outline | None, side: str) -> _Frame:
+        cube = (cubes.step,) * 3
+        solid = cubes.kidney | sinus.mask
+        flags = []
+        if outline is not None:
+            points = np.argwhere(cubes.labels == TUMOR)
+            inside = points[outline.contains(points.astype(float))] if len(points) else points
+            solid[tuple(inside.T)] = True
+            if outline.seen < 0.35:
+                flags.append(f"outline doubtful: tumors cover {100 * (1 - outline.seen):.0f} % of the kidney's surface")
+        medial = np.array([0.0, -1.0 if side == "left" else 1.0])
+        if outline is not None and sinus.mask.any():
+            toward = np.argwhere(sinus.mask).mean(axis=0)[1:] - outline.center[1:]
+            medial = toward / max(float(np.linalg.norm(toward)), 1e-6)
+        elif outline is not None:
+            flags.append("no sinus found: what is measured from it is missing")
+        length = (
+            0.0 if outline is None else length_along(np.argwhere(solid), outline.axes[:, 0] / np.linalg.norm(outline.axes[:, 0]))
+        )
+        return cls(
+            outline,
+            sinus,
+            distance_to(~solid, cube),
+            distance_to(sinus.mask, cube),
+            medial,
+            (length + 1) * cubes.step,
+            flags,
+        )
+
+
+def _tumor(
+    index: int,
+    region: KidneyRegion,
+    volume_ml: float,
+    diameters: Diameters,
+    surface: TumorSurface,
+    cubes: Cubes,
+    frame: _Frame,
+    hu: dict[str, float] | None,
+) -> TumorReading:
+    mask = cubes.tumor(index)
+    points = np.argwhere(mask)
+    outline, lines = frame.outline, frame.sinus.polar_lines
+    near = distance_to(mask, (cubes.step,) * 3)
+    parenchyma = cubes.labels == KIDNEY
+    within = {margin: float((parenchyma & (near <= margin)).sum()) * cubes.step**3 / 1000 for margin in MARGINS_MM}
+    exophytic = sinus_mm = outline_mm = depth_mm = c_index = between = contact = None
+    crosses = medial = face = None
+    if outline is not None and len(points):
+        exophytic = float(1 - outline.contains(points.astype(float)).mean())
+        contact = float(surface.areas[np.isin(surface.touches, (KIDNEY, CYST))].sum())
+        depth_mm = float(frame.depth[mask].max())
+        outline_mm = max(0.0, float(frame.depth[mask].min()) - cubes.step)
+        offset = points.mean(axis=0) - outline.center
+        c_index = float(np.linalg.norm(offset)) * cubes.step / (diameters.axial / 2) if diameters.axial else None
+        medial = bool(offset[1:] @ frame.medial > 0)
+        front = np.array([-frame.medial[1], frame.medial[0]])
+        front = front if front[0] < 0 else -front  # y runs to the back
+        ahead = float(offset[1:] @ front) * cubes.step
+        face = NEITHER if abs(ahead) < ON_THE_PLANE * diameters.axial / 2 else ANTERIOR if ahead > 0 else POSTERIOR
+        if frame.sinus.mask.any():
+            sinus_mm = max(0.0, float(frame.sinus_distance[mask].min()) - cubes.step)
+        if lines is not None:
+            z = points[:, 0]
+            between = float(((z >= lines[0]) & (z <= lines[1])).mean())
+            crosses = bool(z.min() < sum(lines) / 2 < z.max())
+    position = Position(diameters.axial, exophytic, sinus_mm, between, crosses, face, medial)
+    z0, y0, x0 = (part.start for part in region.window)
+    return TumorReading(
+        id=f"{region.side}-{index + 1}",
+        side=region.side,
+        volume_ml=volume_ml,
+        axial_mm=diameters.axial,
+        short_mm=diameters.short,
+        diameter_3d_mm=diameters.in_space,
+        sphericity=sphericity(volume_ml, surface.area_mm2),
+        exophytic_share=exophytic,
+        contact_mm2=contact,
+        sinus_mm=sinus_mm,
+        outline_mm=outline_mm,
+        depth_mm=depth_mm,
+        between_polar_lines=between,
+        face=face,
+        medial=medial,
+        c_index=c_index,
+        parenchyma_5mm_ml=within[5],
+        parenchyma_10mm_ml=within[10],
+        axial_slice=z0 + diameters.slice,
+        axial_ends=[[y0 + float(y), x0 + float(x)] for y, x in diameters.ends],
+        renal=renal(position),
+        padua=padua(position),
+        hu=hu,
+        flags=[flag for flag in region.flags if flag.startswith(("cut", "no parenchyma", "joined"))],
+    )
