@@ -1,4 +1,4 @@
-"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: what surgeons write down, of each kidney and each tumor."""
+"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: the numbers that surgeons write down."""
 
 from __future__ import annotations
 

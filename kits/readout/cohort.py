@@ -47,7 +47,8 @@ def measure_map(job: LabelMap, folder: Path) -> dict[str, Any]:
         volume = job.scan.read()
         if volume.array.shape != labels.array.shape:
             raise KitsError(
-                f"{job.path}: {labels.array.shape} voxels (z, y, x), but its CT {job.scan.path} has {volume.array.shape}; the two are not one case"
+                f"{job.path}: {labels.array.shape} voxels (z, y, x), but its CT {job.scan.path} has {volume.array.shape};"
+                " the two are not one case"
             )
         hu = volume.array
     reading = read_out(labels.array, labels.spacing, hu)
@@ -63,7 +64,7 @@ def finished(job: LabelMap, folder: Path) -> dict[str, Any] | None:
 
 
 def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], output: Path) -> None:
-    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` (all of it, with definitions)."""
+    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` with the definitions."""
     tables = {"measurements.csv": ("tumors", TUMOR_COLUMNS), "kidneys.csv": ("kidneys", KIDNEY_COLUMNS)}
     for name, (part, columns) in tables.items():
         rows = [[case["case"], *(column(entry, key) for key in columns)] for case in found for entry in case[part]]

@@ -8,7 +8,7 @@ from typing import Any
 TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
     "id": (
         "",
-        "side and number of the tumor, the largest of a kidney first; a tumor is what 26-connected voxels join, from 0.1 mL on",
+        "side and number, a kidney's largest tumor first; a tumor is what 26-connected voxels join, from 0.1 mL on",
     ),
     "side": ("", "the patient's side"),
     "volume_ml": ("mL", "voxels times the volume of one"),
@@ -24,7 +24,7 @@ TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
     "between_polar_lines": ("", "share of the volume between the axial slices in which the sinus first and last opens"),
     "face": (
         "",
-        "anterior, posterior, or neither of the plane through the kidney's center, its sinus and the patient's long axis",
+        "of the plane through the kidney's center, its sinus and the patient's long axis",
     ),
     "medial": ("", "whether its center lies on the sinus's side of the kidney's center"),
     "c_index": ("", "distance of the tumor's center from the kidney's over the tumor's radius (Simmons 2010)"),

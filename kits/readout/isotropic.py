@@ -1,7 +1,7 @@
 """A kidney on cubes: slices are 0.5 to 5 mm apart, pixels 0.4 to 1 mm, and shape is measured on neither.
 
-Masks are interpolated by their signed distance (shape-based interpolation, Raya and Udupa 1990, IEEE TMI 9:32), so that a ball cut
-into thick slices becomes round again.
+Masks are interpolated by their signed distance (shape-based interpolation, Raya and Udupa 1990, IEEE TMI 9:32), so that a ball
+cut into thick slices becomes round again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def cubes_of(region: KidneyRegion, spacing: Spacing) -> Cubes:
     labels = (inside > 0).astype(np.uint8) * KIDNEY
     if (region.labels == CYST).any():
         labels[(on_cubes((region.labels == CYST).astype(np.float32), 1, offset, counts, 0.0) > 0.5) & (labels > 0)] = CYST
-    tumors = []
+    tumors: list[tuple[np.ndarray, tuple[slice, slice, slice]]] = []
     for box in ndimage.find_objects(region.tumors):
         number = len(tumors) + 1
         mask = np.pad(region.tumors[box] == number, 2)

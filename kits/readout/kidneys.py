@@ -16,9 +16,9 @@ from kits.volume import Spacing, bounding_slices
 
 RIGHT, LEFT = "right", "left"
 SIDES = (RIGHT, LEFT)
-# Ours. A piece of parenchyma from this on is a kidney (an atrophic kidney has 20 mL or more); smaller ones are crumbs of the outlining.
+# Ours. A piece of parenchyma from this on is a kidney (an atrophic one has 20 mL or more); smaller ones are crumbs.
 LEAST_KIDNEY_ML = 3.0
-# Ours: pieces of tumor below it (a ball of 6 mm) are specks, which are counted and not measured. KiTS19's smallest tumor has 0.8 mL.
+# Ours: pieces of tumor below it (a ball of 6 mm) are specks, counted and not measured. KiTS19's smallest tumor has 0.8 mL.
 LEAST_TUMOR_ML = 0.1
 # A horseshoe: both halves hold this much, and the bridge's section is at most this share of either half's largest.
 LEAST_HALF_ML, BRIDGE_SHARE = 20.0, 0.5
@@ -224,10 +224,10 @@ def _region(
     place = tuple(slice(b.start + w.start, b.stop + w.start) for b, w in zip(box, window, strict=True))
     flags = []
     for axis, part in zip(("slice", "row", "column"), range(3), strict=True):
-        at_border = [
-            end for end, touches in (("first", place[part].start == 0), ("last", place[part].stop == shape[part])) if touches
-        ]
-        flags += [f"cut: it reaches the {end} {axis} of the image" for end in at_border]
+        if place[part].start == 0:
+            flags.append(f"cut: it reaches the first {axis} of the image")
+        if place[part].stop == shape[part]:
+            flags.append(f"cut: it reaches the last {axis} of the image")
     if np.count_nonzero((labels > BACKGROUND) & (labels != TUMOR)) * voxel_ml < LEAST_KIDNEY_ML:
         flags.append("no parenchyma: what depends on the kidney's shape is not measurable")
     return KidneyRegion(side, (place[0], place[1], place[2]), labels, numbers[found], flags)

@@ -1,7 +1,7 @@
 """Points that surgeons give a kidney tumor, from continuous values: R.E.N.A.L., PADUA and the C-index.
 
-R.E.N.A.L.: Kutikov and Uzzo 2009, J Urol 182:844. PADUA: Ficarra and others 2009, Eur Urol 56:786. C-index: Simmons and others 2010,
-J Urol 183:1708. A label map knows no vessels and no calyces: what they decide stays open.
+R.E.N.A.L.: Kutikov and Uzzo 2009, J Urol 182:844. PADUA: Ficarra and others 2009, Eur Urol 56:786. C-index: Simmons and others
+2010, J Urol 183:1708. A label map knows no vessels and no calyces: what they decide stays open.
 """
 
 from __future__ import annotations
@@ -69,11 +69,8 @@ def padua(at: Position) -> dict[str, Any]:
     size = _by_limits(at.diameter_mm, (40, 70), "1 up to 40 mm, 2 up to 70 mm, 3 above")
     if at.diameter_mm == 70:
         size = Points(2, 70.0, size.rule)
-    pole = Points(
-        None if at.between is None else 2 if at.between > 0.5 else 1,
-        at.between,
-        "2 if more than half lies between the sinus lines",
-    )
+    half = None if at.between is None else 2 if at.between > 0.5 else 1
+    pole = Points(half, at.between, "2 if more than half lies between the sinus lines")
     rim = Points(
         None if at.medial is None else 2 if at.medial else 1,
         None if at.medial is None else "medial" if at.medial else "lateral",

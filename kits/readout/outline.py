@@ -1,9 +1,9 @@
 """The outline that the kidney would have without its tumors, and how much of a tumor lies outside of it.
 
-A convex hull is no such outline: it overstates what is outside by 0.06 to 0.08 of the tumor. Here it is an ellipsoid of the kidney's
-own moments, found together with the part of the tumors inside it, and corrected where the kidney's surface is seen: each direction
-from the center that no tumor covers says how far the kidney differs from its ellipsoid, and a thin plate carries that on across the
-tumors.
+A convex hull is no such outline: it overstates what is outside by 0.06 to 0.08 of the tumor. Here it is an ellipsoid of the
+kidney's own moments, found together with the part of the tumors inside it, and corrected where the kidney's surface is seen: each
+direction from the center that no tumor covers says how far the kidney differs from its ellipsoid, and a thin plate carries that
+on across the tumors.
 """
 
 from __future__ import annotations
@@ -95,17 +95,18 @@ def outline_of(cubes: Cubes, sinus: np.ndarray, blur_mm: float) -> Outline:
     at = [rays[..., axis] for axis in range(3)]
     whole = map_coordinates(kidney.astype(np.float32), at, order=1, cval=0.0) > 0.5
     mass = map_coordinates(tumor.astype(np.float32), at, order=1, cval=0.0) > 0.5 if len(points) else np.zeros_like(whole)
-    last = _RAY_STEPS - 1 - whole[::-1].argmax(axis=0)
+    last: np.ndarray = _RAY_STEPS - 1 - whole[::-1].argmax(axis=0)
     beyond = mass & (np.arange(_RAY_STEPS)[:, None] > last)
     near = np.zeros(len(directions), bool)
     if len(points):  # a tumor that ends just below the surface has pushed it
         below = np.clip(last[None] - np.arange(1, 4)[:, None], 0, _RAY_STEPS - 1)
-        near = np.take_along_axis(mass, below, axis=0).any(axis=0)
-    seen = whole.any(axis=0) & ~beyond.any(axis=0) & ~near & (last < _RAY_STEPS - 1)
+        near = np.asarray(np.take_along_axis(mass, below, axis=0).any(axis=0))
+    seen: np.ndarray = np.asarray(whole.any(axis=0)) & ~beyond.any(axis=0) & ~near & (last < _RAY_STEPS - 1)
     if len(points) and seen.any() and not seen.all():  # beside a tumor, interpolation between slices rounds the crease
         surface = ends * cubes.step
         apart, _ = cKDTree(surface[~seen]).query(surface[seen])
-        seen[np.flatnonzero(seen)[apart < blur_mm]] = False
+        beside = np.flatnonzero(seen)[apart < blur_mm]
+        seen[beside] = False
     radii = np.ones(len(directions))
     radii[seen] = steps[last[seen]] + (steps[1] - steps[0]) / 2
     if seen.mean() >= LEAST_SEEN and not seen.all():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from kits.labels import CYST, KIDNEY, TUMOR
 from kits.readout.contact import TumorSurface, sphericity, surface_of
-from kits.readout.extents import Diameters, diameters_of, length_along
+from kits.readout.extents import Diameters, diameters_of
 from kits.readout.intensities import muscle_hu, statistics_hu
 from kits.readout.isotropic import Cubes, cubes_of, distance_to
+from kits.readout.kidney_frame import KidneyFrame
 from kits.readout.kidneys import SIDES, KidneyRegion, separate
 from kits.readout.nephrometry import ANTERIOR, NEITHER, POSTERIOR, Position, padua, renal
 from kits.readout.outline import Outline, outline_of
@@ -124,14 +125,12 @@ def read_out(labels: np.ndarray, spacing: Spacing, hu: np.ndarray | None = None,
         tumors += own
         shapes.append(shape)
     total = sum(kidney.parenchyma_ml or 0 for kidney in kidneys.values())
-    both = [
-        KidneyReading(
-            **{**asdict(kidneys[side]), "share_of_parenchyma": (kidneys[side].parenchyma_ml or 0) / total if total else None}
+    both = []
+    for side in SIDES:
+        kidney = kidneys.get(side, KidneyReading(side, present=False, flags=["absent, or outside of the image"]))
+        both.append(
+            replace(kidney, share_of_parenchyma=(kidney.parenchyma_ml or 0) / total if total and kidney.present else None)
         )
-        if side in kidneys
-        else KidneyReading(side, present=False, flags=["absent, or outside of the image"])
-        for side in SIDES
-    ]
     return CaseReading(both, tumors, flags, shapes)
 
 
@@ -147,7 +146,7 @@ def _measure(
     own_hu = None if hu is None else hu[region.window]
     muscle = None if hu is None else muscle_hu(hu, labels, region, spacing)
     parenchyma_hu = None if own_hu is None else statistics_hu(own_hu[region.labels == KIDNEY])
-    frame = _Frame.of(cubes, sinus, outline, region.side)
+    frame = KidneyFrame.of(cubes, sinus, outline, region.side)
     diameters = [diameters_of(region.tumors == number, spacing) for number in range(1, region.tumor_count + 1)]
     surfaces = [surface_of(cubes, index) for index in range(region.tumor_count)]
     tumors = []
@@ -157,6 +156,9 @@ def _measure(
         told = None if own_hu is None else statistics_hu(own_hu[mask])
         tumors.append(_tumor(index, region, volume, diameter, surface, cubes, frame, told))
     lines = sinus.polar_lines
+    flags = [*region.flags, *frame.flags]
+    if hu is not None and muscle is None:
+        flags.append("no muscle behind it to compare its HU with")
     kidney = KidneyReading(
         side=region.side,
         present=True,
@@ -169,56 +171,9 @@ def _measure(
         hu_parenchyma=parenchyma_hu,
         hu_cyst=None if own_hu is None else statistics_hu(own_hu[region.labels == CYST]),
         enhancement_hu=None if muscle is None or parenchyma_hu is None else parenchyma_hu["p50"] - muscle,
-        flags=[
-            *region.flags,
-            *frame.flags,
-            *(["no muscle behind it to compare its HU with"] if hu is not None and muscle is None else []),
-        ],
+        flags=flags,
     )
     return kidney, tumors, Shapes(region, cubes, sinus, outline, diameters, surfaces)
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A kidney's own frame on its cubes: its outline filled, its center, the way to its sinus, and distances."""
-
-    outline: Outline | None
-    sinus: Sinus
-    depth: np.ndarray  # mm to what is outside of the outline
-    sinus_distance: np.ndarray
-    medial: np.ndarray  # unit vector (y, x) from the center to the sinus
-    length_mm: float
-    flags: list[str]
-
-    @classmethod
-    def of(cls, cubes: Cubes, sinus: Sinus, outline: Outline | None, side: str) -> _Frame:
-        cube = (cubes.step,) * 3
-        solid = cubes.kidney | sinus.mask
-        flags = []
-        if outline is not None:
-            points = np.argwhere(cubes.labels == TUMOR)
-            inside = points[outline.contains(points.astype(float))] if len(points) else points
-            solid[tuple(inside.T)] = True
-            if outline.seen < 0.35:
-                flags.append(f"outline doubtful: tumors cover {100 * (1 - outline.seen):.0f} % of the kidney's surface")
-        medial = np.array([0.0, -1.0 if side == "left" else 1.0])
-        if outline is not None and sinus.mask.any():
-            toward = np.argwhere(sinus.mask).mean(axis=0)[1:] - outline.center[1:]
-            medial = toward / max(float(np.linalg.norm(toward)), 1e-6)
-        elif outline is not None:
-            flags.append("no sinus found: what is measured from it is missing")
-        length = (
-            0.0 if outline is None else length_along(np.argwhere(solid), outline.axes[:, 0] / np.linalg.norm(outline.axes[:, 0]))
-        )
-        return cls(
-            outline,
-            sinus,
-            distance_to(~solid, cube),
-            distance_to(sinus.mask, cube),
-            medial,
-            (length + 1) * cubes.step,
-            flags,
-        )
 
 
 def _tumor(
@@ -228,7 +183,7 @@ def _tumor(
     diameters: Diameters,
     surface: TumorSurface,
     cubes: Cubes,
-    frame: _Frame,
+    frame: KidneyFrame,
     hu: dict[str, float] | None,
 ) -> TumorReading:
     mask = cubes.tumor(index)

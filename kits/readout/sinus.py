@@ -1,7 +1,7 @@
 """The renal sinus, which no KiTS label names: what the kidney's hull leaves free on the medial side, and where it opens.
 
-Definitions and what they were measured against: R.E.N.A.L. (Kutikov and Uzzo 2009, J Urol 182:844) takes its polar lines from where
-the sinus opens, and its N from the distance to it.
+R.E.N.A.L. (Kutikov and Uzzo 2009, J Urol 182:844) takes its polar lines from where the sinus opens, and its N from the distance
+to the collecting system, for which the sinus stands here.
 """
 
 from __future__ import annotations
