@@ -12,13 +12,13 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.measure import marching_cubes
 
-from kits.labels import BACKGROUND
 from kits.readout.isotropic import Cubes
 
 # Ours: cubes by which the signed distance is smoothed before its surface is taken, so that steps of voxels do not count as area.
 SMOOTHING = 0.7
-# What lies this many cubes outside of a triangle is what it touches.
-REACH = 0.4
+# What lies this far outside of a triangle is what it touches: mm at least, and this share of the thickest spacing, across which
+# interpolation fills the crease between tumor and kidney.
+REACH_MM, REACH_SHARE = 0.4, 0.25
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class TumorSurface:
 
     Attributes:
         vertices: (n, 3) (z, y, x) in cubes. triangles: (m, 3) indices of vertices. areas: (m,) mm2.
-        touches: (m,) the label that each triangle's outer side lies in.
+        touches: (m,) whether its outer side lies in
+            the kidney or a cyst: another tumor cannot lie there, since what touches is one tumor.
     """
 
     vertices: np.ndarray
@@ -41,8 +42,8 @@ class TumorSurface:
         return float(self.areas.sum())
 
 
-def surface_of(cubes: Cubes, index: int) -> TumorSurface:
-    """Mesh one tumor, counted from 0."""
+def surface_of(cubes: Cubes, index: int, thickest_mm: float) -> TumorSurface:
+    """Mesh one tumor, counted from 0, of a label map whose largest spacing is `thickest_mm`."""
     (distance, place), step = cubes.tumors[index], cubes.step
     smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
     vertices, triangles, _, _ = marching_cubes(smooth, 0.0, gradient_direction="ascent", allow_degenerate=False)
@@ -54,10 +55,8 @@ def surface_of(cubes: Cubes, index: int) -> TumorSurface:
     middles = corners.mean(axis=1)
     if (((middles - middles.mean(axis=0)) * outward).sum(axis=1) * lengths).sum() < 0:
         outward = -outward
-    outside = middles + REACH * outward
-    at = list(outside.T)
-    nearest = np.clip(np.rint(outside).astype(int), 0, np.array(cubes.labels.shape) - 1)
-    touches = np.where(map_coordinates(cubes.inside, at, order=1, cval=-step) > 0, cubes.labels[tuple(nearest.T)], BACKGROUND)
+    outside = middles + max(REACH_MM, REACH_SHARE * thickest_mm) / step * outward
+    touches = map_coordinates(cubes.inside, list(outside.T), order=1, cval=-step) > 0
     return TumorSurface(vertices, triangles, lengths / 2 * step**2, touches)
 
 

@@ -148,7 +148,7 @@ def _measure(
     parenchyma_hu = None if own_hu is None else statistics_hu(own_hu[region.labels == KIDNEY])
     frame = KidneyFrame.of(cubes, sinus, outline, region.side)
     diameters = [diameters_of(region.tumors == number, spacing) for number in range(1, region.tumor_count + 1)]
-    surfaces = [surface_of(cubes, index) for index in range(region.tumor_count)]
+    surfaces = [surface_of(cubes, index, max(spacing)) for index in range(region.tumor_count)]
     tumors = []
     for index, (diameter, surface) in enumerate(zip(diameters, surfaces, strict=True)):
         mask = region.tumors == index + 1
@@ -191,12 +191,14 @@ def _tumor(
     outline, lines = frame.outline, frame.sinus.polar_lines
     near = distance_to(mask, (cubes.step,) * 3)
     parenchyma = cubes.labels == KIDNEY
-    within = {margin: float((parenchyma & (near <= margin)).sum()) * cubes.step**3 / 1000 for margin in MARGINS_MM}
+    # Distances are between centers, and the surface lies between them: a cube at the margin counts in part.
+    reached = {margin: np.clip((margin - near) / cubes.step + 0.75, 0, 1) for margin in MARGINS_MM}
+    within = {margin: float(share[parenchyma].sum()) * cubes.step**3 / 1000 for margin, share in reached.items()}
     exophytic = sinus_mm = outline_mm = depth_mm = c_index = between = contact = None
     crosses = medial = face = None
     if outline is not None and len(points):
         exophytic = float(1 - outline.contains(points.astype(float)).mean())
-        contact = float(surface.areas[np.isin(surface.touches, (KIDNEY, CYST))].sum())
+        contact = float(surface.areas[surface.touches].sum())
         depth_mm = float(frame.depth[mask].max())
         outline_mm = max(0.0, float(frame.depth[mask].min()) - cubes.step)
         offset = points.mean(axis=0) - outline.center

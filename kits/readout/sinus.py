@@ -28,11 +28,13 @@ class Sinus:
 
     Attributes:
         mask: bool (z, y, x); empty where none was found.
+        gap: what the hull leaves free on the medial side, before it is opened.
         hull: the kidney's convex hull, bool (z, y, x).
         polar_lines: first and last slice in which it opens to the outside; None where there is none.
     """
 
     mask: np.ndarray
+    gap: np.ndarray
     hull: np.ndarray
     polar_lines: tuple[int, int] | None
 
@@ -52,10 +54,11 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     weights = hull.sum(axis=(0, 1))
     center = (columns * weights).sum() / max(1, weights.sum())
     medial = columns <= center if side == LEFT else columns >= center
-    regions = connected(opened & free & medial)
+    gap = free & medial
+    regions = connected(opened & gap)
     sizes = np.bincount(regions.ravel())
     if len(sizes) < 2 or sizes[1:].max() * cubes.step**3 < LEAST_ML * 1000:
-        return Sinus(np.zeros_like(hull), hull, None)
+        return Sinus(np.zeros_like(hull), gap, hull, None)
     mask = regions == 1 + int(np.argmax(sizes[1:]))
     mask |= _holes(cubes, mask)
     # In-plane neighbors outside of the hull: there the sinus opens.
@@ -67,7 +70,7 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     beside[:, :, :-1] |= outside[:, :, 1:]
     open_slices = np.flatnonzero((mask & beside).any(axis=(1, 2)))
     lines = (int(open_slices[0]), int(open_slices[-1])) if len(open_slices) else None
-    return Sinus(mask, hull, lines)
+    return Sinus(mask, gap | mask, hull, lines)
 
 
 def hull_of(mask: np.ndarray) -> np.ndarray:
