@@ -13,11 +13,11 @@ ROOMS = {
     2: "data devices inference pictures",
     3: (
         "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
-        " completion composing steps"
+        " completion composing steps readout"
     ),
     4: (
         "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
-        " pipeline crossval export"
+        " pipeline crossval export measure"
     ),
     5: "api",
     6: "__init__",  # the door for Python: what it offers is imported from `api` when it is asked for
@@ -31,6 +31,7 @@ SAME_FLOOR = {
     ("inference", "devices"),
     ("stages", "checkpoint"),
     ("segmenter", "checkpoint"),
+    ("readout", "prediction"),
     ("prediction", "segmenter"),
     ("prediction", "checkpoint"),
     ("prediction", "exported"),
