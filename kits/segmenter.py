@@ -23,6 +23,8 @@ from kits.inference.parts import Part, middle_of, parts_of
 from kits.inference.rois import BODY_THRESHOLD_HU, Rois, find_boxes, find_rois_in
 from kits.labels import KITS19_CLASSES, regions_of
 from kits.metrics import volumes_ml
+from kits.models.folding import fold_norms
+from kits.models.memory import keep_freed_memory
 from kits.plausible import counts_of, oddities
 from kits.postprocess import clean
 from kits.roi import Box
@@ -63,6 +65,8 @@ class Segmentation:
 class Segmenter:
     """Coarse and fine networks with the settings that they were trained with; `classes` names the labels that it writes.
 
+    The networks are its own from then on: it changes them for speed, their results by rounding alone.
+
     Attributes:
         coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
         device, precision: what the networks are computed on and in: 32, bf16 or 16.
@@ -82,6 +86,10 @@ class Segmenter:
         self.coarse_config = self.options.of_coarse(agreed(coarse_configs, "coarse"))
         self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
         exported = refuse_options([*coarse, *fine], self.options)
+        for network in fine:
+            fold_norms(network)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.device = device
         self.precision = "32" if exported else pick_precision(self.options.precision, device)
         self.coarse = Members(coarse, self.precision, device.type, self.options.mirror)

@@ -36,7 +36,7 @@ GROUPS = {
         "inference": ("window", "overlap"),
         "roi": ("margin_mm", "grow_mm", "grow_rounds"),
         "postprocess": ("components", "tumor_distance_mm", "min_ml", "fill_holes"),
-        "network": ("classes", "in_plane_multiple", "fixed_size", "sources"),
+        "network": ("classes", "in_plane_multiple", "fixed_size", "sources", "reach"),
     },
 }
 # Of every configuration; older checkpoints do not say what they were trained on.
@@ -49,9 +49,10 @@ OWN_RULES: dict[str, Rule] = {
     "network.in_plane_multiple": COUNT,
     "network.fixed_size": SWITCH,
     "network.sources": whole_number(0),
+    "network.reach": whole_number(0) | NOTHING,
 }
-# Keys that are younger than the first checkpoints, which lack them.
-YOUNGER = {"data.classes", "data.coarse_z_mm", "data.label_name"}
+# Keys that are younger than the first checkpoints and exported files, which lack them.
+YOUNGER = {"data.classes", "data.coarse_z_mm", "data.label_name", "network.reach"}
 
 
 def is_exported(path: Path | str) -> bool:

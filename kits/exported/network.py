@@ -37,6 +37,7 @@ class ExportedNetwork(nn.Module):
         self.session = open_session(path, content)
         self.in_plane_multiple: int = network["in_plane_multiple"]
         self.fixed_size: bool = network["fixed_size"]
+        self.reach: int | None = network.get("reach")
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits of every voxel of `volume`, (B, 1, D, H, W)."""

@@ -17,7 +17,6 @@ from kits.exported.files import LOGITS, METADATA, SOURCES, VOLUME, nodes, to_met
 from kits.exported.network import load_exported
 from kits.inference.ensembles import limit_slices
 from kits.io import whole_file
-from kits.models.padding import with_even_padding
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -57,9 +56,12 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
         "in_plane_multiple": network.in_plane_multiple,
         "fixed_size": bool(getattr(network, "fixed_size", False)),
         "sources": sources,
+        "reach": getattr(network, "reach", None),
     }
     # Another copy is traced: what is compared stays as it was trained.
-    model = traced(traceable(load_network(checkpoint, stage, "cpu")[0]), checkpoint)
+    example_network = load_network(checkpoint, stage, "cpu")[0]
+    limit_slices([example_network], None)  # no loop over a number of slices that is not known yet
+    model = traced(example_network, checkpoint)
     model.producer_name, model.producer_version = "kits", __version__
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, to_metadata(config, facts)
@@ -72,12 +74,6 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
                 f"{checkpoint}: its logits in ONNX differ by {difference:.2g} from torch's, more than {TOLERANCE:g}; not written"
             )
     return difference
-
-
-def traceable(network: nn.Module) -> nn.Module:
-    """The network itself, changed: no loop over a number of slices that is not known yet, and no formula of padding by size."""
-    limit_slices([network], None)
-    return with_even_padding(network)
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ class BoxReader:
 
     Attributes:
         window_hu: HU window that is scaled to [-1, 1].
-        inference: `window` (slices at once) and `overlap`.
+        inference: `window` (slices at once) and `overlap` (of windows whose networks do not tell how far along z they see).
         multiple: in-plane size that the networks take, and its multiples.
         fallback: what to do without memory.
     """
@@ -135,7 +135,7 @@ class BoxReader:
             return self.members(to_input(part, self.window_hu, device))
 
         reading = BoxReading(box, np.empty(box.shape, np.uint8))
-        for start, maps in sliding(predict, box.shape[0], window, self.inference["overlap"]):
+        for start, maps in sliding(predict, box.shape[0], window, self.inference["overlap"], self.members.reach):
             for name, values in self._finish({name: values[:, :, rows, columns] for name, values in maps.items()}).items():
                 target = reading.labels[None] if name == "labels" else reading.maps.get(name)
                 if target is None:

@@ -39,6 +39,13 @@ class Members:
     mirror: bool = False
     outputs: Sequence[str] = ()
 
+    @property
+    def reach(self) -> int | None:
+        """How many slices to each side a voxel's maps depend on, the most of all networks; None where one does not tell."""
+        reaches: list[int | None] = [getattr(network, "reach", None) for network in self.networks]
+        known = [reach for reach in reaches if reach is not None]
+        return max(known) if len(known) == len(reaches) else None
+
     def __call__(self, volume: Tensor) -> Maps:
         """Of a window (1, 1, D, H, W), all float32 (channels, D, H, W).
 

@@ -14,6 +14,22 @@ from kits.intensity import normalise
 Maps = dict[str, Tensor]
 
 
+def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int, int]]:
+    """Windows that cover `depth` for a network whose voxels depend on `reach` slices to each side, and no others.
+
+    Returns:
+        (start, stop, first, end) of each: the slices that are read, equally many in all, and those of them that nothing beyond
+        could change; the latter cover every slice once.
+    """
+    if depth <= window:
+        return [(0, depth, 0, depth)]
+    count = -(-(depth - 2 * reach) // (window - 2 * reach))
+    size = -(-(depth - 2 * reach) // count) + 2 * reach
+    starts = [round(k * (depth - size) / (count - 1)) for k in range(count)]
+    firsts = [0, *(start + reach for start in starts[1:]), depth]
+    return [(start, start + size, firsts[k], firsts[k + 1]) for k, start in enumerate(starts)]
+
+
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
     """First slices of evenly spread windows that cover `depth` and repeat at least `overlap` of each other."""
     if depth <= window:
@@ -29,15 +45,23 @@ def blend_weights(window: int) -> Tensor:
     return 1 + torch.minimum(distance, window - 1 - distance)
 
 
-def sliding(predict: Callable[[int, int], Maps], depth: int, window: int, overlap: float) -> Iterator[tuple[int, Maps]]:
+def sliding(
+    predict: Callable[[int, int], Maps], depth: int, window: int, overlap: float, reach: int | None = None
+) -> Iterator[tuple[int, Maps]]:
     """Finished slices in their order; memory is that of one window and what the last one shares with it.
 
     Args:
         predict: float32 maps of the slices [start, stop), new ones, which are overwritten here.
+        reach: how many slices to each side a voxel's maps depend on. Where it is known, windows repeat no more than that and
+            every slice is as a single window of the whole depth would give it; `overlap` says nothing then.
 
     Yields:
         (first slice, maps of some slices): every slice once.
     """
+    if reach is not None and 2 * reach < window:
+        for start, stop, first, end in inner_parts(depth, window, reach):
+            yield first, {name: values[:, first - start : end - start] for name, values in predict(start, stop).items()}
+        return
     starts = window_starts(depth, window, overlap)
     if len(starts) == 1:
         yield 0, predict(0, depth)

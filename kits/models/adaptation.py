@@ -1,6 +1,7 @@
 """Dimension adaptation modules: from the 2D encoder's per-slice features to features that see adjacent slices.
 
-The paper leaves the module open; this is ours. Operators take (B D, C, h, w) and the `depth` D, and give the same shape.
+The paper leaves the module open; this is ours. Operators take (B D, C, h, w) and the `depth` D, and give the same shape; all but
+`none` see one slice before and one after, which `kits.models.subnetwork` counts on.
 """
 
 from collections.abc import Callable

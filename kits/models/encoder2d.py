@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from kits.errors import KitsError
+from kits.models.padding import with_even_padding
 from kits.models.weights import create_features
 
 # Pixels of the image that tells which parameters a scale depends on; the least that every flexible backbone takes.
@@ -60,6 +61,7 @@ class Encoder2d(nn.Module):
         self.multiple = self.fixed_size or self.reductions[-1]
         self.channels_at_the_end = getattr(self.features, "output_fmt", None) == Format.NHWC
         drop_unused_blocks(self.features, info.module_name()[-1])
+        with_even_padding(self.features)
         self.freeze_statistics = freeze_statistics
         self.slices_at_once, self.checkpointing = slices_at_once, checkpointing
         config = cast(dict[str, Any], self.features.pretrained_cfg)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class FineNet(nn.Module):
     """(B, 1, D, H, W) in [-1, 1] -> logits (B, classes, D, H, W).
 
     Any D >= 1 works. H and W must be multiples of `in_plane_multiple`; KitsError names the nearest valid size otherwise.
+    In evaluation a voxel's logits depend on `reach` slices before and after it, so that a window with so many more on each side
+    is read as the whole volume would be; None where they may depend on all.
 
     Args:
         sources: list of {backbone, weights}, see `kits.models.weights.create_features`; each may also give its own of OWN.
@@ -107,12 +109,18 @@ class FineNet(nn.Module):
         self.sources = nn.ModuleList(subnetworks)
         finest = [widths[0]] * len(sources)
         self.fusion = build_fusion(fusion, finest, classes=classes, width=width, stem_width=stem_width, norm=norm)
+        # The fusion's 3 x 3 x 3 sees one slice more; its group norm would have the mean of all.
+        reaches = [source.reach for source in subnetworks if source.reach is not None]
+        self.reach = max(reaches) + 1 if norm == "none" and len(reaches) == len(subnetworks) else None
         self.phase = "all"
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
         """Fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
-        return self.all_logits(volume)[0]
+        if self.fusion.takes_logits:
+            return self.all_logits(volume)[0]
+        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
+        return self.fusion(volume, [cast(SubNetwork, source).features_of(volume) for source in self.sources], [])
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Fused logits and each source's own, which tell how far the sources agree; all (B, classes, D, H, W)."""

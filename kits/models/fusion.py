@@ -24,6 +24,8 @@ def concatenate(features: Sequence[Tensor]) -> Tensor:
 class FullResolution(nn.Module):
     """What joins context with the edges that a stem sees in the volume itself, which the encoders' strides lose."""
 
+    # Whether it takes the sources' own logits, which cost a head and an upsampling each.
+    takes_logits = True
     stem: nn.Sequential
     mix: nn.Sequential
     head: nn.Conv3d
@@ -45,8 +47,10 @@ class ConcatFusion(FullResolution):
     """Features concatenated, 1 x 1 x 1, 3 x 3 x 3, logits.
 
     The 1 x 1 x 1 runs before the upsampling, with which it commutes, at a quarter of the cost. A stem of `stem_width` channels
-    adds what the encoders' strides lose: the edges of the volume at full resolution.
+    adds what the encoders' strides lose: the edges of the volume at full resolution. It takes no logits.
     """
+
+    takes_logits = False
 
     def __init__(self, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> None:
         super().__init__()

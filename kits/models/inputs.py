@@ -82,6 +82,7 @@ class InputMapping:
         if name == "windows" and (window_hu is not None or len(windows_hu) != 3):
             raise KitsError("model.input=windows: it takes three windows in windows_hu, and window_hu null")
         self.map = MAPPINGS[name]
+        self.reach = int(name == "neighbors")  # slices to each side that it looks at
         self.window = None if window_hu is None else relative_window(window_hu, data_window_hu)
         self.windows = [relative_window(one, data_window_hu) for one in windows_hu] if name == "windows" else []
 

@@ -1,4 +1,4 @@
-"""Memory of a training on a CPU."""
+"""Memory of networks on a CPU."""
 
 import ctypes
 import sys
@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees; whether that worked, which it does on Linux with glibc only.
 
     By default glibc returns every large block to the system at once, and the next step gets it back page by page, zeroed. With
-    feature maps of a hundred megabytes that is a third of a training step on a CPU.
+    feature maps of a hundred megabytes that is a third of a training step, and of a prediction, on a CPU.
     """
     if not sys.platform.startswith("linux"):
         return False

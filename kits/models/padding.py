@@ -6,21 +6,24 @@ from torch.nn import functional
 
 
 class EvenPadding(nn.Conv2d):
-    """timm's convolution with TensorFlow's padding, for sizes that its stride divides: the padding does not depend on them."""
+    """timm's convolution with TensorFlow's padding, for sizes that its stride divides: the padding does not depend on them.
+
+    It often wants one row and one column more after the image than before it, which torch can only give by copying the image.
+    A kernel with a row and a column of zeros before it says the same with even padding.
+    """
 
     def forward(self, slices: Tensor) -> Tensor:
         rows, columns = (
-            max(0, dilation * (kernel - 1) + 1 - stride)
-            for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True)
-        )
-        edges = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        padded = functional.pad(slices, edges)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            max(0, kernel - stride) for kernel, stride in zip(self.kernel_size, self.stride, strict=True)
+        )  # padding in all
+        kernel = functional.pad(self.weight, (columns % 2, 0, rows % 2, 0))
+        padding = (-(-rows // 2), -(-columns // 2))
+        return functional.conv2d(slices, kernel, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 def with_even_padding(network: nn.Module) -> nn.Module:
     """The network itself, its convolutions padded without a formula of the image's size, which would keep a tracer busy."""
     for module in network.modules():
-        if isinstance(module, Conv2dSame):
+        if isinstance(module, Conv2dSame) and module.dilation == (1, 1):
             module.__class__ = EvenPadding  # type: ignore[assignment]
     return network

@@ -56,6 +56,10 @@ class SubNetwork(nn.Module):
             for channels, width in zip(encoder.out_channels, widths, strict=True)
         )
         self.decoder = Decoder2d(widths, norm=norm)
+        # How many slices away a voxel's features may depend on; None is any number.
+        self.reach: int | None = None
+        if plane == "axial":
+            self.reach = mapping.reach + (operator != "none") + gate
         self.head = nn.Conv2d(widths[0], classes, 1)
         self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
 
@@ -65,16 +69,24 @@ class SubNetwork(nn.Module):
         The first logits are (B, classes, D, H, W). With `coarser` those of the deep supervision follow, at the in-plane
         resolution of their scales.
         """
-        turned = self.turn(volume)
-        scales = self.encoder(self.mapping(turned))
-        depth = turned.shape[2]
-        decoded = self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
+        decoded = self.decoded(volume)
         reductions = self.encoder.reductions
         pyramid = [self.turn_back(self.head(decoded[0]), volume, 1)]
         if coarser:
             for k, head in enumerate(self.coarser_heads, start=1):
                 pyramid.append(self.turn_back(head(decoded[k]), volume, reductions[k]))
         return fold(self.turn_back(decoded[0], volume, reductions[0])), pyramid
+
+    def features_of(self, volume: Tensor) -> Tensor:
+        """The features of `forward` alone."""
+        return fold(self.turn_back(self.decoded(volume)[0], volume, self.encoder.reductions[0]))
+
+    def decoded(self, volume: Tensor) -> list[Tensor]:
+        """The decoder's features of each scale, (N, widths[k], h, w) in this source's plane, finest first."""
+        turned = self.turn(volume)
+        scales = self.encoder(self.mapping(turned))
+        depth = turned.shape[2]
+        return self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
 
     def turn(self, volume: Tensor) -> Tensor:
         """The volume with this source's slices along its third axis, filled up to a size that the encoder takes."""

@@ -6,11 +6,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import Conv2dSame
 from torch import nn
 
 from kits.errors import KitsError
 from kits.models import weights
 from kits.models.encoder2d import Encoder2d
+from kits.models.padding import EvenPadding, with_even_padding
 
 LITE = "tf_efficientnet_lite0"
 installed = pytest.mark.skipif(
@@ -385,3 +387,20 @@ def test_checkpointing_refuses_statistics_that_would_move_twice():
     with pytest.raises(KitsError, match=r"checkpointing: .*set model\.freeze_statistics=true"):
         encoder("resnet18", freeze=False, checkpointing=True)
     encoder("test_convnext", freeze=False, checkpointing=True)  # has no BatchNorm
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 6])
+def test_even_padding_is_tensorflows(kernel, stride, groups):
+    torch.manual_seed(0)
+    convolution = Conv2dSame(6, 12, kernel, stride, groups=groups)
+    image = torch.rand(2, 6, 16, 24, requires_grad=True)
+    expected = convolution(image)
+    wanted = torch.autograd.grad(expected.square().sum(), [image, convolution.weight])
+    (changed,) = with_even_padding(nn.Sequential(convolution))
+    assert type(changed) is EvenPadding
+    found = changed(image)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(torch.autograd.grad(found.square().sum(), [image, changed.weight]), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

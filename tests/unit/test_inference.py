@@ -20,6 +20,7 @@ from kits.inference import (
     window_starts,
 )
 from kits.inference.boxes import most_probable
+from kits.inference.windows import inner_parts
 from kits.roi import Box
 
 
@@ -155,3 +156,44 @@ def test_memory_is_that_of_a_window_however_deep_the_box_is() -> None:
     assert len(alive) > 30
     assert most <= 1, "what a window gave is gone when the next one is read"
     np.testing.assert_array_equal(reading.labels, np.digitize(hu, [101, 201]))
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2, 3])
+@pytest.mark.parametrize("window", [8, 9, 24])
+def test_windows_of_a_bounded_reach_finish_every_slice_once_with_all_that_it_depends_on(window: int, reach: int) -> None:
+    for depth in (1, 7, 8, 9, 26, 27, 100, 1059):
+        parts = inner_parts(depth, window, reach)
+        assert [first for _, _, first, _ in parts] == [0, *(end for _, _, _, end in parts[:-1])]
+        assert parts[-1][3] == depth
+        for start, stop, first, end in parts:
+            assert stop - start == parts[0][1] <= window
+            assert start in (0, first - reach) or first - start > reach
+            assert start == 0 or first - start >= reach
+            assert stop == depth or stop - end >= reach
+            assert first < end
+        least = -(-(depth - 2 * reach) // (window - 2 * reach))  # no set of windows can be smaller
+        assert len(parts) <= max(1, least)
+
+
+class Blur(torch.nn.Module):
+    """A voxel's logits are the sums of five slices, and the edges of a window show."""
+
+    in_plane_multiple, reach = 1, 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.tensor([1.0, 2.0, 5.0, 2.0, 1.0]).view(1, 1, 5, 1, 1)
+        blurred = torch.nn.functional.conv3d(x, weight, padding=(2, 0, 0)) / 11
+        return torch.cat([-blurred, blurred], 1)
+
+
+def test_a_box_of_several_windows_is_read_as_one_window_would_be() -> None:
+    hu = np.random.default_rng(0).integers(-100, 300, (50, 5, 6)).astype(np.int16)
+    found = []
+    for window in (50, 24, 6, 5):
+        members = Members([Blur()], outputs=("probabilities",))
+        reader = BoxReader(members, (-100, 300), {"window": window, "overlap": 0.25}, 1, Fallback([], "cpu", window, "fine"))
+        found.append(reader.read(hu, Box((0, 0, 0), hu.shape)))
+    for reading in found[1:]:
+        np.testing.assert_array_equal(reading.labels, found[0].labels)
+        np.testing.assert_array_equal(reading.maps["probabilities"], found[0].maps["probabilities"])
+    assert 0 < found[0].labels.mean() < 1

@@ -1,18 +1,23 @@
 """The two networks: shapes, sizes they take, how sources are fused, what they can learn."""
 
+import copy
 from copy import deepcopy
 from functools import cache
 from itertools import combinations
 
 import pytest
+import timm
 import torch
+from torch import nn
 from torch.nn import functional
 
 from kits.composing import compose
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import BEFORE, NETWORKS, build_network, completed, weights
+from kits.models.folding import fold_norms, folded
 from kits.models.layers import LEAK
+from kits.models.padding import with_even_padding
 from kits.models.unet3d import UNet3d
 
 TINY = "test_efficientnet"
@@ -220,6 +225,94 @@ def test_a_checkpoint_from_before_an_option_is_still_read(name):
     network.load_state_dict(build_network(model, pretrained=False).state_dict())  # strict
     with pytest.raises(KitsError, match="is missing"):
         build_network(old, pretrained=False)
+
+
+REACHES = [
+    ({"operator": "none"}, 1),
+    *(({"operator": operator}, 2) for operator in ("p3d", "conv3d", "zconv", "tsm", "acs")),
+    ({"gate": True}, 3),
+    ({"input": "neighbors"}, 3),
+    ({"fusion": "gate"}, 2),
+    ({"fusion": "mean", "operator": "none", "input": "neighbors"}, 2),
+]
+
+
+def restless(network):
+    """The network with no weight at zero, where some begin, and statistics of no particular kind."""
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not name.endswith((".mean", ".std")):
+            noise = torch.randn(tensor.shape, generator=generator) * 0.1
+            tensor.add_(noise.abs() if name.endswith("running_var") else noise)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("options", "reach"), REACHES)
+def test_a_slice_changes_logits_as_far_as_the_reach_and_no_farther(options, reach):
+    network = restless(finenet(sources=1, **options)).double()
+    assert network.reach == reach
+    x = volume(depth=11).double()
+    other = x.clone()
+    other[:, :, 5] *= -1
+    with torch.no_grad():
+        changed = (network(other) - network(x)).abs().amax(dim=(0, 1, 3, 4)) > 1e-12
+    assert changed.nonzero().flatten().tolist() == list(range(5 - reach, 5 + reach + 1))
+
+
+@pytest.mark.parametrize("options", [{"norm": "group"}, {"plane": "coronal"}])
+def test_a_network_that_sees_all_slices_has_no_reach(options):
+    assert finenet(**options).reach is None
+
+
+@pytest.mark.parametrize("fusion", ["concat", "gate", "mean"])
+def test_the_fused_logits_alone_are_those_among_all(fusion):
+    network = restless(finenet(fusion=fusion))
+    with torch.no_grad():
+        torch.testing.assert_close(network(volume()), network.all_logits(volume())[0])
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "tf_efficientnet_lite0", "test_resnet", "resnetv2_18", "densenet121"])
+def test_folded_norms_leave_the_features_as_they_are(backbone):
+    torch.manual_seed(0)
+    features = restless(with_even_padding(timm.create_model(backbone, features_only=True, out_indices=(0, 1, 2))))
+    before, image = copy.deepcopy(features), torch.rand(2, 3, 64, 96)
+    after = folded(features, 64)
+    assert count_of(after, nn.BatchNorm2d) < count_of(before, nn.BatchNorm2d)
+    if "efficientnet" in backbone:
+        assert count_of(after, nn.BatchNorm2d) == 0
+    with torch.no_grad():
+        for found, expected in zip(after(image), before(image), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+
+def count_of(network, kind):
+    return sum(isinstance(module, kind) for module in network.modules())
+
+
+class Twice(nn.Module):
+    """What the convolution says is used beside the norm's: folding would change it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, image):
+        convolved = self.conv(image)
+        return [self.norm(convolved) + convolved]
+
+
+def test_a_backbone_that_folding_would_change_stays_as_it_is():
+    features = restless(Twice())
+    assert folded(features, 64) is features
+
+
+def test_a_network_is_folded_in_all_its_encoders():
+    network = restless(finenet())
+    with torch.no_grad():
+        before = network(volume())
+        after = fold_norms(network)(volume())
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    assert count_of(network, nn.BatchNorm2d) == 0
 
 
 def test_a_rebuilt_network_predicts_the_same():
