@@ -22,13 +22,13 @@ def main(config: dict[str, Any]) -> None:
     image = None if config["image"] is None else Path(config["image"])
     maps = find_maps(Path(config["input"]), image, case_ids(config["cases"]), label_name=config["data"]["label_name"])
     make_folder(output, "output")
-    folder = output / "cases"
+    folder, pages = output / "cases", output / "pages" if config["pages"] else None
     known = {} if config["overwrite"] else {job.name: done for job in maps if (done := finished(job, folder)) is not None}
     todo = [job for job in maps if job.name not in known]
     if known:
         print(f"{len(known)} of {len(maps)} label maps are measured and skipped (overwrite=true does them again)")
     results = map_cases(
-        measure_map, [(job, folder) for job in todo], workers=config["workers"], desc="measure", catch=(KitsError,)
+        measure_map, [(job, folder, pages) for job in todo], workers=config["workers"], desc="measure", catch=(KitsError,)
     )
     failed = {job.name: str(result) for job, result in zip(todo, results, strict=True) if isinstance(result, Exception)}
     known |= {job.name: result for job, result in zip(todo, results, strict=True) if isinstance(result, dict)}

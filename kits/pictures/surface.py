@@ -5,6 +5,7 @@ Rays through the volume give exact depth order and soft outlines where thousands
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +66,7 @@ def surface_field(mask: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndar
     return ndimage.gaussian_filter(field, [max(0.8, 0.45 * step / grid_mm) for step in spacing])
 
 
-def render(fields: dict[str, np.ndarray], *, behind: bool) -> np.ndarray:
+def render(fields: dict[str, np.ndarray], *, behind: bool, hues: Mapping[str, str] = COLORS) -> np.ndarray:
     """Orthographic picture (z, x, 3) of smooth fields (z, y, x), looked at along y: each as a lit surface at level 0.5.
 
     The kidney is translucent, more so where it faces the viewer, so that a tumor or cyst inside it shows.
@@ -76,7 +77,7 @@ def render(fields: dict[str, np.ndarray], *, behind: bool) -> np.ndarray:
     for name, field in fields.items():
         depth, facing, light, coverage = _first_surface(field[:, ::-1, ::-1] if behind else field)
         gloss = 0.3 * (light**25)[..., None]
-        color = np.array(to_rgb(COLORS[name])) * (0.5 + 0.65 * light)[..., None]
+        color = np.array(to_rgb(hues[name])) * (0.5 + 0.65 * light)[..., None]
         opacity = coverage * (0.45 + 0.5 * (1 - facing) ** 1.5 if name == "kidney" else 1.0)
         depths.append(depth)
         colors.append((color * (1 - gloss) + gloss).clip(0, 1))

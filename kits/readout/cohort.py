@@ -33,8 +33,8 @@ class LabelMap:
         return {"edition": EDITION, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image}
 
 
-def measure_map(job: LabelMap, folder: Path) -> dict[str, Any]:
-    """Measure one label map, write its JSON into `folder`, and return it.
+def measure_map(job: LabelMap, folder: Path, pages: Path | None = None) -> dict[str, Any]:
+    """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the first.
 
     Raises:
         KitsError: a file is damaged, or the CT has another grid.
@@ -53,6 +53,10 @@ def measure_map(job: LabelMap, folder: Path) -> dict[str, Any]:
         hu = volume.array
     reading = read_out(labels.array, labels.spacing, hu)
     content = {"case": job.name, "source": job.identity(), "spacing_mm": list(labels.spacing), **rounded(reading.to_dict())}
+    if pages is not None:
+        from kits.readout.sheet import sheet
+
+        write_text(pages / f"{job.name}.html", sheet(job.name, reading, labels.spacing, hu))
     write_json(folder / f"{job.name}.json", content)
     return content
 

@@ -18,7 +18,7 @@ class Diameters:
     Attributes:
         axial: the longest distance of two voxel centers in one axial slice, the largest over the slices (RECIST 1.1).
         short: in that slice, how wide the tumor is across the axial diameter.
-        slice: that slice's index. ends: of the axial diameter, (2, 2) (y, x) indices.
+        slice: that slice's index. ends, short_ends: of the two diameters, (2, 2) (y, x) indices.
         in_space: the longest distance of two voxel centers.
     """
 
@@ -26,6 +26,7 @@ class Diameters:
     short: float
     slice: int
     ends: np.ndarray
+    short_ends: np.ndarray
     in_space: float
 
 
@@ -42,7 +43,10 @@ def diameters_of(mask: np.ndarray, spacing: Spacing) -> Diameters:
     along = (ends[1] - ends[0]) / axial if axial else np.array([0.0, 1.0])
     points = corners[place]
     assert points is not None
-    across = points @ np.array([-along[1], along[0]])
+    normal = np.array([-along[1], along[0]])
+    across = points @ normal
+    edges = points[[int(across.argmin()), int(across.argmax())]]
+    short_ends = (edges @ along).mean() * along + (edges @ normal)[:, None] * normal
     in_space = np.concatenate(
         [
             np.column_stack([np.full(len(points), k * spacing[0]), points])
@@ -50,7 +54,9 @@ def diameters_of(mask: np.ndarray, spacing: Spacing) -> Diameters:
             if points is not None
         ]
     )
-    return Diameters(axial, float(np.ptp(across)), place, ends / np.array(spacing[1:]), _longest(_hull(in_space))[0])
+    pixel = np.array(spacing[1:])
+    in_space_mm = _longest(_hull(in_space))[0]
+    return Diameters(axial, float(np.ptp(across)), place, ends / pixel, short_ends / pixel, in_space_mm)
 
 
 def length_along(points: np.ndarray, axis: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from kits.readout import read_out
 from kits.readout.cohort import LabelMap, finished, measure_map, write_tables
 from kits.readout.maps import find_maps
 from kits.readout.nephrometry import Position, padua, renal
+from kits.readout.sheet import sheet
 
 HALF = (50.0, 26.0, 28.0)  # mm (z, y, x) of the left kidney at x = +60 mm
 
@@ -240,3 +241,19 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 1), np.uint8), np.eye(4)), path)
     with pytest.raises(KitsError, match="is one slice"):
         measure_map(LabelMap("slice", path), tmp_path / "cases")
+
+
+def test_the_page_shows_where_each_number_was_taken() -> None:
+    labels = body(10.0, (0.0, -24.0, 20.0))
+    hu = np.where(labels > 0, 120, -50).astype(np.int16)
+    reading = read_out(labels, (2.0, 1.0, 1.0), hu)
+    page = sheet("<b>a</b>", reading, (2.0, 1.0, 1.0), hu)
+    assert "<h1>&lt;b&gt;a&lt;/b&gt;</h1>" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert f"{reading.tumors[0].axial_mm:.1f} mm" in page
+    assert "a label map does not show the collecting system" in page
+    assert "http" not in page.replace("http-equiv", "")
+    (diameters,) = reading.shapes[1].diameters
+    for ends, length in ((diameters.ends, diameters.axial), (diameters.short_ends, diameters.short)):
+        assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(length)
+    assert np.diff(diameters.ends, axis=0)[0] @ np.diff(diameters.short_ends, axis=0)[0] == pytest.approx(0, abs=1e-6)
