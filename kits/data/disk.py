@@ -12,7 +12,6 @@ from typing import Any
 from kits.data.arrays import POINTS
 from kits.data.cache import FORMAT, digest, read_record
 from kits.data.index import Case
-from kits.data.validate import is_possible
 from kits.errors import KitsError
 from kits.io import read_geometry
 from kits.io.locking import sole_user
@@ -44,8 +43,6 @@ def case_bytes(case: Case, coarse_size: int) -> int:
     """At most how much a case takes in the cache, from its image's header alone; 0 where that cannot be read."""
     try:
         grid = read_geometry(case.image)
-        if not is_possible(case.image, grid):
-            return 0
     except Exception:  # validation names it
         return 0
     return math.prod(grid.size) * 3 + grid.shape_zyx[0] * coarse_size**2 * 3 + POINTS * 12 + OVERHEAD

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,11 @@ from kits.data.findings import ERROR, WARNING, Finding
 from kits.data.index import Case
 from kits.errors import KitsError
 from kits.io import read_geometry
-from kits.io.nifti import MOST_COMPRESSION
 from kits.plain_files import read_json
 from kits.volume import Grid, Spacing, compare
 
 ABSURD_SPACING_MM = (0.1, 20.0)
 MIN_SLICES = 4
-# KiTS19's largest scan (case_00151) has 278 million voxels.
-MAX_VOXELS = 1 << 30
 # Records of spacing are rounded to the micrometer at worst; beyond this share volumes in mL are visibly wrong.
 LISTED_TOLERANCE, LISTED_ERROR = 0.01, 0.1
 
@@ -47,21 +43,11 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
         except Exception as error:
             found.append(Finding.unexpected(case.id, f"{path}: reading the header", error))
             continue
-        if not is_possible(path, grid):
-            what = f"{path}: its header promises {grid.size} voxels, more than the file can hold"
-            found.append(Finding(case.id, ERROR, what, "copy it again"))
-            continue
         grids[path] = grid
         found += [Finding(case.id, ERROR, f"{path}: {what}", remedy) for what, remedy in odd_geometry(grid)]
     if len(grids) == 2:
         found += check_same_grid(case, grids[case.image], grids[case.label])
     return found, {case.image, case.label} - set(grids)
-
-
-def is_possible(path: Path, grid: Grid) -> bool:
-    """Whether a file of this length can hold the voxels that its header promises, and a CT be that large."""
-    voxels = math.prod(grid.size)
-    return voxels <= MAX_VOXELS and voxels <= MOST_COMPRESSION * path.stat().st_size
 
 
 def odd_geometry(grid: Grid) -> list[tuple[str, str]]:

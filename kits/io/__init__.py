@@ -1,7 +1,7 @@
-"""Files to Volumes and back: NIfTI (and whatever else ITK reads) and DICOM series in, label maps out, written atomically.
+"""Files to Volumes and back: NIfTI, NRRD, MetaImage and DICOM series in, label maps out, written atomically.
 
-ITK reads a truncated or damaged .nii.gz without complaint and fills the rest with what it has. So it is asked for the header
-only, and the voxels of NIfTI files are read here (`kits.io.nifti`): once, checked to the last byte, into the memory they stay in.
+ITK reads a truncated or damaged file without complaint and fills the rest with what it has. So it is asked for the header only,
+and the voxels are read here (`kits.io.stored`): once, checked to the last byte, into the memory they stay in.
 """
 
 from kits.io.reading import check_file, read_geometry, read_labels, read_series, read_volume

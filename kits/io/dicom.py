@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from kits.errors import KitsError
 from kits.io.headers import CT_IMAGE, Instance, read_instance
+from kits.io.itk_names import names_for_itk
 from kits.io.places import Places
 from kits.io.reason import last_line
 from kits.io.voxels import to_hu
@@ -97,9 +98,10 @@ def _are_plain(instances: Sequence[Instance]) -> bool:
 
 def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
     try:
-        image = reader.Execute()
+        with names_for_itk(files) as names:
+            reader.SetFileNames(names)
+            image = reader.Execute()
     except RuntimeError as error:
         raise KitsError(f"{folder}: DICOM series cannot be read ({last_line(error)}); export it again") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:

@@ -1,201 +1,188 @@
-"""Voxels of a single-file NIfTI-1 (.nii, .nii.gz): decompressed once, checked to the last byte, straight into their final memory.
+"""Headers of NIfTI-1 (.nii, .nii.gz, .hdr with .img): where the voxels are, and whether the geometry can be believed.
 
-Only the voxels: what the header says of geometry is ITK's business. Values are those that ITK would give, scaling included.
+What the header says of geometry is ITK's business. But ITK takes 1 mm for a spacing that is none, some orientation where there
+is none, and one of two that contradict each other where other programs take the other.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedIOBase
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from isal import igzip, igzip_lib
 
 from kits.errors import KitsError
-from kits.io.reason import last_line
-from kits.io.voxels import Convert
+from kits.io.stored import GZIP, RAW, Stored, is_gzip, opened
+from kits.volume import Grid
 
 # NIfTI-1's scalar data types by their code (nifti1.h). Complex numbers, colors and 128-bit floats are left to ITK.
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _HEADER_BYTES = 348
+_FIELDS = {
+    "dims": ("<i2", 40),
+    "datatype": ("<i2", 70),
+    "pixdim": (("<f4", 4), 76),  # the first is the sign of the third axis in the qform
+    "vox_offset": ("<f4", 108),
+    "scl_slope": ("<f4", 112),
+    "scl_inter": ("<f4", 116),
+    "units": ("u1", 123),
+    "qform_code": ("<i2", 252),
+    "sform_code": ("<i2", 254),
+    "quatern": (("<f4", 3), 256),
+    "qoffset": (("<f4", 3), 268),
+    "srow": (("<f4", (3, 4)), 280),
+    "magic": ("S4", 344),
+}
 _HEADER = np.dtype(
     {
-        "names": ["dims", "datatype", "spacing", "vox_offset", "scl_slope", "scl_inter", "magic"],
-        "formats": ["<i2", "<i2", ("<f4", 3), "<f4", "<f4", "<f4", "S4"],
-        "offsets": [40, 70, 80, 108, 112, 116, 344],
+        "names": list(_FIELDS),
+        "formats": [kind for kind, _ in _FIELDS.values()],
+        "offsets": [place for _, place in _FIELDS.values()],
         "itemsize": _HEADER_BYTES,
     }
 )
-# What is decompressed at a time: it stays in a core's cache while it is swapped, checked and converted.
-_CHUNK_BYTES = 1 << 18
-# Deflate codes at most 258 bytes in 2 bits: a header that promises more than the file can hold is refused before memory is taken.
-MOST_COMPRESSION = 1032
+_SINGLE, _PAIR = b"n+1", b"ni1"
+# xyzt_units to mm, as ITK takes them: meters, micrometers; anything else is mm.
+_UNITS_MM = {1: 1000.0, 3: 0.001}
+# Two readings of a header may place a corner of the image this far apart, mm: numbers are float32, angles come as quaternions.
+SAME_PLACE_MM = 2.0
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How the voxels are stored: their type, whether in the other byte order, and after how many bytes the first one comes.
-
-    A value is stored * slope + inter. The spacing is the file's own, (i, j, k).
-    """
-
-    dtype: np.dtype
-    swapped: bool
-    offset: int
-    slope: float
-    inter: float
-    spacing: tuple[float, ...]
-
-    @property
-    def scaled(self) -> bool:
-        """As ITK decides it."""
-        epsilon = sys.float_info.epsilon
-        return abs(self.slope) > epsilon and (abs(self.slope - 1) > epsilon or abs(self.inter) > epsilon)
-
-    def values(self, stored: np.ndarray) -> np.ndarray:
-        """Stored numbers, in this machine's byte order, as the values they stand for: integers become float32 as in ITK."""
-        if not self.scaled:
-            return stored
-        kept = np.float32 if stored.dtype.kind in "iu" else stored.dtype
-        with np.errstate(over="ignore"):  # becomes infinite and is refused as such
-            return (stored.astype(kept).astype(np.float64) * self.slope + self.inter).astype(kept)
-
-
-def read_voxels(path: Path, shape: tuple[int, ...], dtype: np.dtype, convert: Convert) -> np.ndarray | None:
-    """The voxels (k, j, i) of a NIfTI file, each chunk passed through `convert`; None for any other format.
-
-    There is one buffer, of the wanted type; a file of that type is decompressed into it directly.
-
-    Args:
-        shape: of the image, as ITK read it from the header.
-        dtype: what `convert` makes of the values.
+def read_header(path: Path) -> tuple[np.void, bool] | None:
+    """The fields of a NIfTI-1 header, and whether the file is in the other byte order; None where this is none.
 
     Raises:
-        KitsError: damaged, or shorter than the header promises; or what `convert` raises.
+        KitsError: it cannot be unpacked.
     """
-    with _open(path) as stream:
-        layout = _layout(stream.read(_HEADER_BYTES))
-        if layout is None:
-            return None
-        count = math.prod(shape)
-        expected = layout.offset + count * layout.dtype.itemsize
-        _refuse_what_cannot_fit(path, expected)
-        _skip(stream, layout.offset - _HEADER_BYTES)
-        result = np.empty(count, dtype)
-        direct = layout.dtype == dtype and not layout.scaled
-        step = _CHUNK_BYTES // layout.dtype.itemsize
-        scratch = np.empty(step, layout.dtype)
-        for start in range(0, count, step):
-            target = result[start : start + step]
-            stored = target if direct else scratch[: len(target)]
-            if (missing := _fill(stream, stored)) > 0:
-                size = layout.offset + start * layout.dtype.itemsize + stored.nbytes - missing
-                raise KitsError(f"{path}: incomplete, {size} of {expected} bytes; copy it again")
-            if layout.swapped:
-                stored.byteswap(inplace=True)
-            values = convert(layout.values(stored))
-            if values is not target:
-                target[...] = values
-        _skip(stream)  # the checksum comes last
-    return result.reshape(shape)
-
-
-def check_length(path: Path, shape: tuple[int, ...]) -> None:
-    """Read a NIfTI file to its end, keeping no voxel, to see whether it is whole; any other format only where it is compressed.
-
-    Args:
-        shape: of the image, as ITK read it from the header.
-
-    Raises:
-        KitsError: damaged, or shorter than the header promises.
-    """
-    with _open(path) as stream:
-        layout = _layout(stream.read(_HEADER_BYTES))
-        if layout is None and not _compressed(path):
-            return
-        size = _HEADER_BYTES + _skip(stream)
-    expected = layout.offset + math.prod(shape) * layout.dtype.itemsize if layout else 0
-    if size < expected:
-        raise KitsError(f"{path}: incomplete, {size} of {expected} bytes; copy it again")
-
-
-def refuse_spacing(path: Path) -> None:
-    """Raise KitsError where a NIfTI file's spacing is none: ITK would take 1 mm for it and every volume in mL would be wrong."""
-    with _open(path) as stream:
-        layout = _layout(stream.read(_HEADER_BYTES))
-    if layout is not None and not all(math.isfinite(step) and step > 0 for step in layout.spacing):
-        steps = ", ".join(f"{step:g}" for step in layout.spacing)
-        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
-
-
-def is_nifti_2(path: Path) -> bool:
-    """Whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
-    try:
-        with _open(path) as stream:
-            return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-    except KitsError:
-        return False
-
-
-def _layout(header: bytes) -> _Layout | None:
-    """What a header says; None where this is not a NIfTI-1 file that holds its own voxels, of one scalar type."""
+    with opened(path, GZIP if is_gzip(path) else RAW) as stream:
+        header = stream.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES:
         return None
     fields = np.frombuffer(header, _HEADER)[0]
     swapped = not 1 <= fields["dims"] <= 7  # as the NIfTI library decides it
     if swapped:
         fields = np.frombuffer(header, _HEADER.newbyteorder(">"))[0]
-    if fields["magic"] != b"n+1" or int(fields["datatype"]) not in _DTYPES:
+    return (fields, swapped) if fields["magic"] in (_SINGLE, _PAIR) else None
+
+
+def find_voxels(path: Path) -> Stored | None:
+    """Where a NIfTI-1 file's voxels are; None for any other format, and where they are not of one scalar type.
+
+    Raises:
+        KitsError: it cannot be unpacked, or is a header without its voxels.
+    """
+    header = read_header(path)
+    if header is None or int(header[0]["datatype"]) not in _DTYPES:
         return None
+    fields, swapped = header
     slope, inter, offset = (float(fields[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
-    return _Layout(
+    file, least = (path, _HEADER_BYTES) if fields["magic"] == _SINGLE else (_voxels_of(path), 0)
+    return Stored(
+        file=file,
         dtype=np.dtype(_DTYPES[int(fields["datatype"])]),
         swapped=swapped,
-        offset=max(int(offset), _HEADER_BYTES) if math.isfinite(offset) else _HEADER_BYTES,
+        encoding=GZIP if is_gzip(file) else RAW,
+        skip=max(int(offset), least) if math.isfinite(offset) else least,
         slope=slope if math.isfinite(slope) and slope != 0 else 1.0,
         inter=inter if math.isfinite(inter) else 0.0,
-        spacing=tuple(map(float, fields["spacing"])),
     )
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[BufferedIOBase]:
-    """The file's bytes, decompressed where its name says so."""
+def _voxels_of(header: Path) -> Path:
+    stem = header.name.removesuffix(".gz")[: -len(".hdr")]
+    for name in (f"{stem}.img", f"{stem}.img.gz", f"{stem}.IMG"):
+        if (header.parent / name).is_file():
+            return header.parent / name
+    raise KitsError(f"{header}: incomplete, no {stem}.img beside it; copy both files again")
+
+
+def refuse_spacing(path: Path) -> None:
+    """Raise KitsError where a NIfTI file's spacing is none: ITK would take 1 mm for it and every volume in mL would be wrong."""
+    header = read_header(path)
+    spacing = [] if header is None else header[0]["pixdim"][1:].tolist()
+    if not all(math.isfinite(step) and step > 0 for step in spacing):
+        steps = ", ".join(f"{step:g}" for step in spacing)
+        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
+
+
+def believed_grid(path: Path, grid: Grid) -> Grid:
+    """The geometry that a NIfTI header gives, where it gives one: otherwise which side is left depends on the program.
+
+    Args:
+        grid: what ITK makes of the header.
+
+    Raises:
+        KitsError: nothing gives the orientation, or several things do; the text says what contradicts what, and who takes which.
+    """
+    header = read_header(path)
+    if header is None:
+        raise KitsError(f"{path}: is Analyze, which does not say which side is left; convert it again from the original")
+    if header[0]["qform_code"] <= 0 < header[0]["sform_code"] and (header[0]["pixdim"][1:] == 1).all():
+        # Nobody wrote pixdim, which the sform makes needless (nifti1.h, method 3); ITK takes 1 mm all the same.
+        grid = _with_steps(grid, header[0])
+    found = {name: matrix for name, matrix in _matrices(header[0]).items() if matrix is not None}
+    if not found:
+        codes = "qform_code and sform_code are 0"
+        raise KitsError(f"{path}: its header does not say which side is left ({codes}); convert it again from the original")
+    readings = {**found, "its reading by ITK": _matrix_of(grid)}
+    # Wherever there is an sform nibabel and most viewers take it.
+    (held, holds), *others = sorted(
+        readings.items(), key=lambda item: ("sform", "qform").index(item[0]) if item[0] in found else 2
+    )
+    for name, matrix in others:
+        apart = _furthest(holds, matrix, grid.size)
+        if not apart <= SAME_PLACE_MM:  # NaN is not close either
+            what = f"its {held} and {name} contradict each other (up to {apart:.0f} mm apart)"
+            raise KitsError(
+                f"{path}: {what}; nibabel takes the {held}. Write both alike: image.set_qform(image.affine, 1) and set_sform"
+            )
+    return grid
+
+
+def _with_steps(grid: Grid, fields: Any) -> Grid:
+    """A grid with the sform's spacing."""
+    unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)
+    i, j, k = (unit * np.linalg.norm(fields["srow"][:, :3].astype(float), axis=0)).tolist()
+    return replace(grid, spacing=(i, j, k))
+
+
+def _matrices(fields: Any) -> dict[str, np.ndarray | None]:
+    """The sform and the qform, (4, 4) from voxels (i, j, k) to RAS mm; None for one that the header does not give."""
+    unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)
+    sform = unit * fields["srow"].astype(float)
+    b, c, d = fields["quatern"].astype(float)
+    a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    turn = np.array(  # nifti1.h, method 2
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    steps = fields["pixdim"][1:].astype(float) * (1, 1, -1 if fields["pixdim"][0] < 0 else 1)
+    qform = unit * np.column_stack([turn * steps, fields["qoffset"].astype(float)])
+    return {"sform": sform if fields["sform_code"] > 0 else None, "qform": qform if fields["qform_code"] > 0 else None}
+
+
+def _matrix_of(grid: Grid) -> np.ndarray:
+    """A grid's (3, 4) from voxels (i, j, k) to RAS mm."""
+    lps = np.column_stack([np.reshape(grid.direction, (3, 3)) * grid.spacing, grid.origin])
+    return np.diag([-1.0, -1.0, 1.0]) @ lps
+
+
+def _furthest(one: np.ndarray, other: np.ndarray, size: tuple[int, int, int]) -> float:
+    """By how many mm two (3, 4) place a corner of the image apart at most."""
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in size))])
+    return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
+
+
+def is_nifti_2(path: Path) -> bool:
+    """Whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
     try:
-        with igzip.open(path) if _compressed(path) else path.open("rb") as stream:
-            yield stream
-    except (EOFError, OSError, igzip_lib.error) as error:  # type: ignore[misc]
-        raise KitsError(f"{path}: damaged or incomplete ({last_line(error)}); copy it again") from error
-
-
-def _compressed(path: Path) -> bool:
-    return path.name.lower().endswith(".gz")
-
-
-def _refuse_what_cannot_fit(path: Path, expected: int) -> None:
-    size = path.stat().st_size
-    if _compressed(path) and expected > size * MOST_COMPRESSION:
-        raise KitsError(f"{path}: incomplete, {size} compressed bytes cannot hold {expected}; copy it again")
-    if not _compressed(path) and expected > size:
-        raise KitsError(f"{path}: incomplete, {size} of {expected} bytes; copy it again")
-
-
-def _fill(stream: BufferedIOBase, array: np.ndarray) -> int:
-    """Read an array's bytes; returns how many are missing."""
-    rest = array.view(np.uint8).data
-    while len(rest) and (count := stream.readinto(rest)):
-        rest = rest[count:]
-    return len(rest)
-
-
-def _skip(stream: BufferedIOBase, count: int | None = None) -> int:
-    """Read `count` bytes, or all that is left, for nothing; returns how many there were."""
-    skipped = 0
-    while skipped != count and (part := stream.read(_CHUNK_BYTES if count is None else min(count - skipped, _CHUNK_BYTES))):
-        skipped += len(part)
-    return skipped
+        with opened(path, GZIP if is_gzip(path) else RAW) as stream:
+            return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+    except KitsError:
+        return False

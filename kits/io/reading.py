@@ -1,9 +1,10 @@
-"""Files to Volumes: NIfTI (and whatever else ITK reads) and DICOM series, checked to the last byte."""
+"""Files to Volumes: NIfTI, NRRD, MetaImage and DICOM series, checked to the last byte."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +12,29 @@ import numpy as np
 import SimpleITK as sitk
 
 from kits.errors import KitsError
-from kits.io import dicom, nifti
+from kits.io import dicom, nifti, text_headers
 from kits.io.headers import is_dicom
+from kits.io.itk_names import names_for_itk
+from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
+from kits.io.stored import Stored, check_packed, is_gzip
 from kits.io.voxels import Convert, LabelCheck, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
+# Formats by ITK's names; it reads others, some of them packed so that damage passes unseen.
+NIFTI, NRRD, META, GIPL = "NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GiplImageIO"
+FORMATS = (NIFTI, NRRD, META, GIPL)
+# Of its types of voxels those that are one number.
+_DTYPES = {
+    getattr(sitk, f"sitk{name}"): np.dtype(kind)
+    for name, kind in {
+        **{f"{sign}Int{bits}": f"{kind}{bits // 8}" for sign, kind in (("", "i"), ("U", "u")) for bits in (8, 16, 32, 64)},
+        "Float32": "f4",
+        "Float64": "f8",
+    }.items()
+}
 # What ITK warns about on stderr is either checked here and raised (uneven slices, no series) or of no consequence (header codes).
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -68,9 +84,10 @@ def read_geometry(path: str | Path) -> Grid:
     """The geometry of an image file from its header alone.
 
     Raises:
-        KitsError: no such file, not an image, not 3D, or sheared axes.
+        KitsError: no such file, not an image, not 3D, sheared axes, or more voxels than a CT has or the file can hold.
     """
-    return _grid(_open(Path(path)))
+    with _opened(Path(path)) as (_, grid, _):
+        return grid
 
 
 def check_file(path: str | Path) -> None:
@@ -79,21 +96,21 @@ def check_file(path: str | Path) -> None:
     Raises:
         KitsError: as `read_volume`, but for NaN voxels.
     """
-    path = Path(path)
-    nifti.check_length(path, _open(path).GetSize()[::-1])
+    with _opened(Path(path)) as (_, grid, stored):
+        if stored is not None:
+            stored.check(grid.size[::-1])
 
 
 def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
     """An image file, its voxels passed through `convert`, which makes them `dtype`."""
-    reader = _open(path)
-    stored = nifti.read_voxels(path, reader.GetSize()[::-1], dtype, convert)
-    if stored is not None:
-        return from_stored(stored, _grid(reader))
-    nifti.check_length(path, reader.GetSize()[::-1])
-    try:
-        image = reader.Execute()
-    except (RuntimeError, MemoryError) as error:
-        raise KitsError(f"{path}: damaged or incomplete ({last_line(error)}); copy it again") from error
+    with _opened(path) as (reader, grid, stored):
+        if stored is not None:
+            return from_stored(stored.read(grid.size[::-1], dtype, convert), grid)
+        refuse_memory(path, math.prod(grid.size) * _DTYPES[reader.GetPixelID()].itemsize)
+        try:
+            image = reader.Execute()
+        except (RuntimeError, MemoryError) as error:
+            raise KitsError(f"{path}: damaged or incomplete ({last_line(error)}); copy it again") from error
     return _converted(image, dtype, convert)
 
 
@@ -110,27 +127,48 @@ def _converted(image: sitk.Image, dtype: np.dtype, convert: Convert) -> Volume:
     return from_stored(stored, grid_of(image))
 
 
-def _grid(reader: sitk.ImageFileReader) -> Grid:
-    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-
-
-def _open(path: Path) -> sitk.ImageFileReader:
-    """A reader whose header is read and describes one 3D scalar image."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | None]]:
+    """A reader whose header describes one 3D scalar image, its geometry, and where its voxels are; None where ITK reads them."""
     _refuse_unreadable(path)
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise KitsError(_explain_header(path, last_line(error))) from error
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+    # A compressed file that is called .nii, too; the other way about ITK does not mind.
+    ending = ".nii.gz" if path.name.lower().endswith(".nii") and is_gzip(path) else None
+    with names_for_itk([path], ending) as (name,):
+        kind = sitk.ImageFileReader.GetImageIOFromFileName(name)
+        if kind not in FORMATS:
+            raise KitsError(_explain_format(path, kind))
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO(kind)
+        reader.SetFileName(name)
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise KitsError(_explain_header(path, last_line(error))) from error
+        _refuse_unfit(path, reader)
+        refuse_size(path, reader.GetSize())
+        stored = None
+        if kind == NIFTI:
+            nifti.refuse_spacing(path)
+            stored = nifti.find_voxels(path)
+        elif kind in (NRRD, META):
+            stored = text_headers.find_voxels(path, kind, _DTYPES[reader.GetPixelID()])
+        elif kind == GIPL and is_gzip(path):
+            check_packed(path)
+        refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
+        grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+        if kind == NIFTI:
+            grid = nifti.believed_grid(path, grid)
+        if stored is not None:
+            stored.refuse_short(grid.size)
+        yield reader, grid, stored
+
+
+def _refuse_unfit(path: Path, reader: sitk.ImageFileReader) -> None:
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in _DTYPES:
         kind = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s)"
         raise KitsError(f"{path}: is {kind}, of size {reader.GetSize()}; give one 3D image with one value per voxel")
-    nifti.refuse_spacing(path)
-    refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
-    return reader
 
 
 def refuse_geometry(path: Path, spacing: Sequence[float], direction: Sequence[float]) -> None:
@@ -163,11 +201,14 @@ def _refuse_unreadable(path: Path) -> None:
         raise KitsError(f"{path}: cannot be opened ({error.strerror}); check who may read it") from error
 
 
+def _explain_format(path: Path, kind: str) -> str:
+    if nifti.is_nifti_2(path):
+        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
+    what = f"an image of a format ({kind.removesuffix('ImageIO')}) that is not read" if kind else "not an image that can be read"
+    return f"{path}: {what} (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
+
+
 def _explain_header(path: Path, reason: str) -> str:
     if "orthonormal" in reason:
         return sheared(path)
-    if nifti.is_nifti_2(path):
-        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
-    if "Unable to determine ImageIO" in reason or "not recognized" in reason:
-        return f"{path}: not an image that can be read (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
     return f"{path}: cannot be read ({reason}); copy or convert it again"

@@ -1,0 +1,41 @@
+"""Names of files as ITK can open them: it aborts the process at one that is not UTF-8, and believes a file's ending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def names_for_itk(paths: Sequence[Path], ending: str | None = None) -> Iterator[list[str]]:
+    """These paths, or where one is not UTF-8 or has another ending links to them, which are gone when the block ends.
+
+    Args:
+        ending: what all names must end in, whatever case; None where it does not matter.
+    """
+    if all(is_utf8(str(path)) and path.name.lower().endswith(ending or "") for path in paths):
+        yield [str(path) for path in paths]
+        return
+    with TemporaryDirectory() as folder:
+        links = []
+        for number, path in enumerate(paths):
+            link = Path(folder) / str(number)
+            if is_utf8(path.name) and not ending:  # through its folder: a header may name files beside it
+                link.symlink_to(path.parent.absolute())
+                link = link / path.name
+            else:
+                link = link.with_name(f"{number}{ending or ''.join(path.suffixes[-2:]).lower()}")
+                link.symlink_to(path.absolute())
+            links.append(str(link))
+        yield links
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name that the system gave is text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
