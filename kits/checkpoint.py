@@ -13,7 +13,7 @@ from torch import nn
 
 from kits.errors import KitsError
 from kits.io import whole_file
-from kits.models import build_network, completed
+from kits.models import build_network
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
 FORMAT = 2
@@ -145,7 +145,7 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
     """
     content = open_checkpoint(path, stage)
     config = content["hyper_parameters"]
-    network = build_network(completed(config["model"]), pretrained=False)
+    network = build_network(config["model"], pretrained=False)
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
     try:
         network.load_state_dict(weights)

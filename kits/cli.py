@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kits.checks import check
 from kits.completion import BEFORE, candidates, script
-from kits.composing import checked, compose, defaults, explain, groups_of, sketch, spelled_out
+from kits.composing import checked, compose, explain, groups_of, sketch, spelled_out
 from kits.config import conf_dir, plain
+from kits.config.schema import check
 from kits.errors import KitsError
 from kits.usage import explain_group, usage
 
@@ -98,7 +98,7 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         # Hydra prints a traceback for whatever leaves its job, but lets SystemExit pass.
         try:
             resolved = plain(config)
-            check(name, resolved, defaults(name, HydraConfig.get().runtime.choices))
+            check(name, resolved, HydraConfig.get().runtime.choices)
             task(resolved)
         except KitsError as error:
             print(f"kits.{name}: {error}", file=sys.stderr)

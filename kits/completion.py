@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kits.checks.keys import value_at
-from kits.checks.rules import RULES, text
 from kits.config import all_keys, choices_of
+from kits.config.schema.base import text
+from kits.config.schema.telling import names_at
+from kits.config.schema.train import Train
 
 # Hydra's own script completes `python file.py`, but not `python -m`. Bash splits words at `=`, so what stands before it is cut
 # off; where nothing fits, -o default offers files, as for run_dir=.
@@ -56,10 +57,16 @@ def values_of(key: str, config: dict[str, Any], chosen: Mapping[str, Any]) -> li
     """A group's choices, or what its rule allows by name, or the present value."""
     if key in chosen:
         return choices_of(key)
-    rule = RULES.get(key)
-    if rule is not None and rule.choices:
-        return [*rule.choices]
+    if names := names_at(Train, key, config):
+        return names
     present = value_at(config, key)
     if isinstance(present, bool):
         return ["true", "false"]
     return [] if present in (None, "???") or isinstance(present, dict) or "${" in str(present) else [text(present)]
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value of a dotted key, or None."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-from kits.checks import check
 from kits.config import all_keys, choices_of, conf_dir, defaults_of, nearest, one_line, plain
+from kits.config.schema import check
 from kits.errors import KitsError
 from kits.quoting import with_paths_quoted
 from kits.usage import BY_STAGE
@@ -45,7 +44,7 @@ def checked(name: str, overrides: list[str]) -> dict[str, Any]:
         KitsError: also where a key is unknown, a value none that its key may have, or values do not go together.
     """
     config, choices = with_choices(name, overrides)
-    check(name, config, defaults(name, choices))
+    check(name, config, choices)
     return config
 
 
@@ -67,28 +66,6 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
             return plain(config), choices
         except (HydraException, OmegaConfBaseException) as error:
             raise KitsError(explain(str(error), name, overrides)) from error
-
-
-def defaults(name: str, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that these choices of the groups give by themselves, plain, `???` where a value is needed.
-
-    An experiment has no keys of its own: it chooses from the groups, and what it misspells must not pass as a key.
-    """
-    own = (group for group in groups_of(name) if group != "experiment" and choices.get(group) is not None)
-    return unchanged(name, tuple(f"{group}={choices[group]}" for group in own))
-
-
-@cache
-def unchanged(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """As `compose`, with `???` left as it is; composed once, because a command asks again and its answer is only read."""
-    import hydra
-    from omegaconf import OmegaConf
-
-    with composing():
-        config = hydra.compose(name, overrides=list(overrides))
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pytorch_lightning.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -29,7 +31,8 @@ from kits.models.statistics import with_synchronized_statistics
 from kits.sharding import TORCHRUN, launched, started_by_srun
 
 # Options of the group `trainer` that are not Lightning's, or that Lightning would get wrong here.
-OWN = ("strategy", "launcher", "sync_batchnorm")
+OWN = ("strategy", "launcher", "sync_batchnorm", "profiler")
+PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # In the environment of the processes that a training starts: the process that started them.
 STARTED_BY = "KITS_STARTED_BY"
 # What Lightning believes of a process that nothing but Lightning has started: whatever other programs left there goes. Several
@@ -50,11 +53,13 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
         KitsError: an option is refused, the devices cannot be had, or they are not as many as the processes that were started.
     """
     options = {name: value for name, value in config["trainer"].items() if name not in OWN}
-    strategy = strategy_of(config)
+    strategy, profiler = strategy_of(config), config["trainer"]["profiler"]
     try:
         trainer = pl.Trainer(
             **options,
             strategy=strategy,
+            # Into a file: Lightning would log it, and its log is silent here.
+            profiler=PROFILERS[profiler](dirpath=config["run_dir"], filename="profile") if profiler else None,
             plugins=[environment_of(strategy, config["trainer"]["num_nodes"]), *plugins],
             default_root_dir=config["run_dir"],
             enable_model_summary=False,
@@ -62,8 +67,11 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
             **parts,
         )
     except MisconfigurationException as error:
-        here = f"torch sees {torch.cuda.device_count()} GPUs here, set trainer.accelerator and trainer.devices to what there is"
-        raise KitsError(f"trainer: {one_line(error)}; {here}") from error
+        remedy = "see trainer=default in --help trainer"
+        if re.search("accelerator|device|gpu|cuda|mps|tpu", str(error), re.IGNORECASE):
+            here = f"torch sees {torch.cuda.device_count()} GPUs here"
+            remedy = f"{here}, set trainer.accelerator and trainer.devices to what there is"
+        raise KitsError(f"trainer: {one_line(error)}; {remedy}") from error
     except (ValueError, TypeError, RuntimeError) as error:
         raise KitsError(f"trainer: {one_line(error)}") from error
     # Lightning's import takes it from RANK, LOCAL_RANK or SLURM_PROCID, whoever has set them.

@@ -5,7 +5,6 @@ and, by their option `over`, score each class, all of the foreground as one, or 
 Everything is computed in float32, under autocast too: counts of a million voxels do not fit bfloat16's 8 bits.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.errors import KitsError
+from kits.config.schema import loss as options_of
 from kits.ranks import global_sum
-
-OVER = ("classes", "foreground", "both")
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
@@ -53,23 +50,11 @@ class Tversky(nn.Module):
     Khan (arXiv 1810.07842, eq. 4).
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float,
-        beta: float,
-        smooth: float,
-        per_sample: bool,
-        class_weights: Sequence[float] | None,
-        over: str,
-        gamma: float = 1.0,
-    ) -> None:
+    def __init__(self, options: options_of.LossOptions, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> None:
         super().__init__()
-        if over not in OVER:
-            raise KitsError(f"loss.over: {over!r} is no choice of regions; take one of {', '.join(OVER)}")
-        self.over = over
-        self.alpha, self.beta, self.smooth, self.per_sample, self.gamma = alpha, beta, smooth, per_sample, gamma
-        self.class_weights = None if class_weights is None else tuple(float(weight) for weight in class_weights)
+        self.over, self.per_sample = options.over, options.per_sample
+        self.alpha, self.beta, self.smooth, self.gamma = alpha, beta, smooth, gamma
+        self.class_weights = options.class_weights
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
@@ -88,66 +73,29 @@ class Tversky(nn.Module):
             return weighted_mean(loss, self.class_weights)
 
 
-def weighted_mean(loss: Tensor, class_weights: tuple[float, ...] | None) -> Tensor:
-    """Mean over (..., K), the regions weighted."""
+def weighted_mean(loss: Tensor, class_weights: Sequence[float] | None) -> Tensor:
+    """Mean over (..., K), the K regions weighted."""
     if class_weights is None:
         return loss.mean()
-    if len(class_weights) != loss.shape[-1]:
-        raise KitsError(
-            f"loss.class_weights: {len(class_weights)} weights for {loss.shape[-1]} foreground regions; give one each"
-        )
     weights = loss.new_tensor(class_weights)
     return ((loss * weights).sum(-1) / weights.sum()).mean()
 
 
-def bias_dice(*, bias: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str) -> Tversky:
+def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
     """The paper's bias-dice as method.md reads it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
 
     Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
     """
-    if bias < 1:
-        raise KitsError(f"loss.bias: {bias} would favor precision; the bias of bias_dice is at least 1")
-    return Tversky(alpha=0.5, beta=bias / 2, smooth=smooth / 2, per_sample=per_sample, class_weights=class_weights, over=over)
-
-
-def dice(*, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str) -> Tversky:
-    """Soft Dice (Milletari et al., arXiv 1606.04797): bias-dice with b = 1."""
-    return bias_dice(bias=1.0, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
-
-
-def tversky(
-    *, alpha: float, beta: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str
-) -> Tversky:
-    """Tversky loss, `alpha` weighting false positives and `beta` false negatives."""
-    return Tversky(alpha=alpha, beta=beta, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
-
-
-def focal_tversky(
-    *, alpha: float, beta: float, gamma: float, smooth: float, per_sample: bool, class_weights: Sequence[float] | None, over: str
-) -> Tversky:
-    """Focal Tversky loss: Tversky's to the power 1 / gamma."""
-    return Tversky(
-        alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over
-    )
+    return Tversky(options, alpha=0.5, beta=bias / 2, smooth=options.smooth / 2)
 
 
 class DiceCe(nn.Module):
     """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
 
-    def __init__(
-        self,
-        *,
-        bias: float,
-        dice_weight: float,
-        ce_weight: float,
-        smooth: float,
-        per_sample: bool,
-        class_weights: Sequence[float] | None,
-        over: str,
-    ) -> None:
+    def __init__(self, options: options_of.DiceCe) -> None:
         super().__init__()
-        self.dice = bias_dice(bias=bias, smooth=smooth, per_sample=per_sample, class_weights=class_weights, over=over)
-        self.dice_weight, self.ce_weight = dice_weight, ce_weight
+        self.dice = bias_dice(options, options.bias)
+        self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         return self.total(self.terms(logits, label))
@@ -170,27 +118,21 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         return functional.cross_entropy(logits, label.long())
 
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "bias_dice": bias_dice,
-    "dice": dice,
+# Each from its options of conf/loss/. Soft Dice: Milletari et al., arXiv 1606.04797.
+LOSSES: dict[str, Callable[[Any], nn.Module]] = {
+    "bias_dice": lambda options: bias_dice(options, options.bias),
+    "dice": lambda options: bias_dice(options, bias=1.0),
     "dice_ce": DiceCe,
-    "tversky": tversky,
-    "focal_tversky": focal_tversky,
+    "tversky": lambda options: Tversky(options, alpha=options.alpha, beta=options.beta, smooth=options.smooth),
+    "focal_tversky": lambda options: Tversky(
+        options, alpha=options.alpha, beta=options.beta, smooth=options.smooth, gamma=options.gamma
+    ),
 }
 
 
-def build_loss(loss: Mapping[str, Any]) -> nn.Module:
-    """The loss that `loss` describes: its `name` and that loss's options (conf/loss/*.yaml); KitsError names what is wrong."""
-    options = dict(loss)
-    name = options.pop("name", None)
-    if name not in LOSSES:
-        raise KitsError(f"loss.name: no loss {name!r}; choose one of {', '.join(sorted(LOSSES))}")
-    parameters = list(inspect.signature(LOSSES[name]).parameters)
-    if unknown := sorted(set(options) - set(parameters)):
-        raise KitsError(f"loss {name}: unknown option {', '.join(unknown)}; it takes {', '.join(parameters)}")
-    if missing := [key for key in parameters if key not in options]:
-        raise KitsError(f"loss {name}: option {', '.join(missing)} is missing; add it to the configuration")
-    return LOSSES[name](**options)
+def build_loss(options: options_of.Loss) -> nn.Module:
+    """The loss that `options` name."""
+    return LOSSES[options.name](options)
 
 
 def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from kits.config.schema import optimizer as schema
 from kits.errors import KitsError
 
 
@@ -32,40 +34,37 @@ DECAYS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosin
 SCHEDULERS = (*DECAYS, "plateau")
 
 
-def build_scheduler(options: Mapping[str, Any], optimizer: Optimizer, steps: float, score: str) -> dict[str, Any]:
+def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: float, score: str, epochs: int) -> dict[str, Any]:
     """What Lightning takes as `lr_scheduler`.
 
     Args:
-        options: `name` and that scheduler's options (conf/scheduler/*.yaml).
+        options: of conf/scheduler/*.yaml.
         steps: optimizer steps of the whole training.
         score: what `plateau` watches; higher is better.
+        epochs: from one score to the next.
 
     Raises:
-        KitsError: an unknown name, wrong options, or a training without an end under a schedule that needs one.
+        KitsError: a training without an end under a schedule that needs one.
     """
-    arguments = dict(options)
-    name = arguments.pop("name", None)
-    if name not in SCHEDULERS:
-        raise KitsError(f"scheduler.name={name}: no such scheduler; take one of {', '.join(SCHEDULERS)}")
-    try:
-        if name == "plateau":
-            return {"scheduler": ReduceLROnPlateau(optimizer, mode="max", **arguments), "interval": "epoch", "monitor": score}
-        rate = rate_by_step(DECAYS[name], steps=steps, **arguments)
-    except (TypeError, ValueError) as error:
-        raise KitsError(f"scheduler: {name}: {error}; conf/scheduler/{name}.yaml has its options") from error
-    if name != "constant" and not math.isfinite(steps):
-        raise KitsError(f"scheduler.name={name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant")
+    if isinstance(options, schema.Plateau):
+        factor, patience, min_lr = options.factor, options.patience, options.min_lr
+        plateau = ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)
+        return {"scheduler": plateau, "interval": "epoch", "frequency": epochs, "monitor": score}
+    if not isinstance(options, schema.Constant) and not math.isfinite(steps):
+        raise KitsError(
+            f"scheduler.name={options.name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant"
+        )
+    own = options.model_dump(exclude={"name", "warmup"})
+    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps if options.warmup else 0.0, steps)
     return {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}
 
 
-def rate_by_step(decay: Callable[..., float], *, steps: float, warmup: float, **options: float) -> Callable[[int], float]:
-    """Step from 0 -> share of the learning rate: a linear rise over the share `warmup` of the steps, then `decay`."""
-    decay(0.0, **options)  # an unknown or missing option is told now
-    rise = warmup * steps if warmup else 0.0
+def rate_by_step(decay: Callable[[float], float], rise: float, steps: float) -> Callable[[int], float]:
+    """Step from 0 -> share of the learning rate: a linear rise over `rise` of the `steps`, then `decay`."""
 
     def rate(step: int) -> float:
         if step < rise:
             return (step + 1) / (rise + 1)
-        return decay(min(1.0, (step - rise) / max(1.0, steps - rise)), **options)
+        return decay(min(1.0, (step - rise) / max(1.0, steps - rise)))
 
     return rate

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from kits.checkpoint import FORMAT
 from kits.config import check_classes
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
+from kits.config.schema.optimizer import Adam, AdamW, Optimizer, Scheduler, Sgd
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
 from kits.inference import BoxReader, coarse_mask, segment_boxes
 from kits.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
-from kits.logged import LOSS, loss_name, score_name
+from kits.logged import LOSS, SCORE, loss_name, score_name
 from kits.losses import build_loss, parallel_losses, supervised_losses
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
@@ -35,7 +38,6 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
-TRAININGS = ("parallel", "staged")
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,20 @@ class StageModule(pl.LightningModule):
         self.save_hyperparameters({**config, "kits_format": FORMAT})
         self.config = config
         self.network = build_network(config["model"], pretrained=pretrained)
-        self.loss = build_loss(config["loss"])
+        self.loss = build_loss(parse(Loss, config["loss"], "loss"))
         self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
 
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate in the paper (section 3); other choices by name."""
-        options = dict(self.config["optimizer"])
-        name = options.pop("name")
-        factors = {"encoder_factor": options.pop("encoder_factor"), "encoder_decay": options.pop("encoder_decay")}
-        if name not in OPTIMIZERS:
-            raise KitsError(f"optimizer.name={name}: no such optimizer; take one of {', '.join(OPTIMIZERS)}")
-        optimizer = OPTIMIZERS[name](parameter_groups(self.network, options["lr"], **factors), **options)
-        steps = self.trainer.estimated_stepping_batches
-        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.config["scheduler"], optimizer, steps, "val/score")}
+        options: Adam | AdamW | Sgd = parse(Optimizer, self.config["optimizer"], "optimizer")
+        groups = parameter_groups(
+            self.network, options.lr, encoder_factor=options.encoder_factor, encoder_decay=options.encoder_decay
+        )
+        own = options.model_dump(exclude={"name", "encoder_factor", "encoder_decay"})
+        optimizer = OPTIMIZERS[options.name](groups, **own)
+        schedule = parse(Scheduler, self.config["scheduler"], "scheduler")
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(schedule, optimizer, steps, SCORE, epochs)}
 
     def on_fit_start(self) -> None:
         """On a CPU large blocks of memory are used again."""
@@ -195,8 +198,6 @@ class FineModule(StageModule):
         self._choose_phase()
 
     def _choose_phase(self) -> None:
-        if self.config["training"] not in TRAININGS:
-            raise KitsError(f"training={self.config['training']}: no such training; take one of {', '.join(TRAININGS)}")
         if self.config["training"] == "staged":
             phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
             self.network.set_phase(phase)  # type: ignore[operator]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kits.benches.bars import judge
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import build_network
@@ -40,7 +42,7 @@ class Step:
         torch.manual_seed(config["seed"])
         self.network: Any = build_network(config["model"], pretrained=False).to(device).train()
         self.logits_of: Any = self.network.training_logits
-        self.loss = build_loss(config["loss"])
+        self.loss = build_loss(parse(Loss, config["loss"]))
         self.weight = float(config["parallel_weight"])
         self.optimizer = torch.optim.Adam(self.network.parameters(), config["optimizer"]["lr"])
         shape = [config["batch_size"], *config["patch"]]

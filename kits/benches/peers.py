@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.data.datamodule import KitsDataModule
 from kits.data.datasets import CachedCase
 from kits.errors import KitsError
@@ -146,7 +148,7 @@ def train(
     budget: float,
 ) -> int:
     """Train until so many CPU seconds are spent, the rate falling to zero along a polynomial of time; the steps taken."""
-    loss = build_loss(config["loss"])
+    loss = build_loss(parse(Loss, config["loss"]))
     highest = optimizer.param_groups[0]["lr"]
     began, steps = time.process_time(), 0
     while (spent := (time.process_time() - began) / budget) < 1:

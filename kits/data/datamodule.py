@@ -29,7 +29,6 @@ from kits.plain_files import read_json
 from kits.sharding import share
 
 PATCHES = {"coarse": CoarseWindows, "fine": RoiPatches}
-ROIS = ("gt_jitter", "oof")
 INDEX = {
     "format": int,
     "settings": {str: Any},
@@ -101,8 +100,6 @@ class KitsDataModule:
             records = with_boxes(records, Path(require(self.data["boxes"], "data.boxes", "add data.boxes=DIR/boxes.json")))
             # Jitter makes true boxes like those that coarse networks predict; these are such boxes.
             self.sampling = {**self.sampling, "jitter_mm": 0}
-        elif self.data["roi"] not in ROIS:
-            raise KitsError(f"data.roi={self.data['roi']}: no such ROIs; take one of {', '.join(ROIS)}")
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
         allow_open_maps(len(records))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kits.data.augmenting import KEY, TRANSFORMS, check
+from kits.config.schema import augmentation, parse
 from kits.data.warp import Warp
 from kits.errors import KitsError
 from kits.intensity import PAD_HU, normalise
@@ -36,7 +36,7 @@ class Augmentation:
     """Cuts patches, and varies them as the configuration says.
 
     Args:
-        options: entries by name: `transform`, `prob` and the transform's arguments; those with a probability of 0 are left out.
+        options: the group `augmentation`, plain; steps with a probability of 0 are left out.
         patch: voxels (z, y, x).
         window: HU that become -1 and 1.
 
@@ -45,8 +45,8 @@ class Augmentation:
     """
 
     def __init__(self, options: dict[str, Any], patch: Triple, window: Sequence[float]) -> None:
-        check(options)
-        self.options = {name: step for name, step in options.items() if step["prob"] > 0}
+        steps: dict[str, augmentation.Step] = parse(augmentation.Augmentation, options, "augmentation")
+        self.options = {name: step for name, step in steps.items() if step.prob > 0}
         self.patch, self.window = patch, window
         self._steps: dict[str, list[Any]] | None = None
         self._warp: Warp | None = None
@@ -114,13 +114,11 @@ class Augmentation:
 
         found: dict[str, list[Any]] = {"flip": [], "warp": [], "hu": [], "window": []}
         for name, step in self.options.items():
-            allowed = TRANSFORMS[step["transform"]]
-            arguments = {key: value for key, value in step.items() if key != "transform"}
             try:
-                transform = getattr(transforms, step["transform"])(**arguments, **allowed.fixed)
+                transform = getattr(transforms, type(step).__name__)(**step.arguments())
             except (TypeError, ValueError) as error:
-                raise KitsError(f"{KEY}.{name}: {' '.join(str(error).split())}") from error
-            found[allowed.on].append(transform)
+                raise KitsError(f"augmentation.{name}: {' '.join(str(error).split())}") from error
+            found[step.on].append(transform)
         kinds = {type(step).__name__: step for step in found["warp"]}
         if kinds:
             self._warp = Warp(kinds.get("RandAffine"), kinds.get("RandSmoothDeform"), self.patch)

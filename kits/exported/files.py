@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.checkpoint import check_config
-from kits.checks.keys import leaves
-from kits.checks.rules import CASES, COUNT, NOTHING, POSITIVE, RULES, SWITCH, TEXT, Rule, text
-from kits.checks.rules import whole as whole_number
-from kits.config import all_keys
+from kits.config.schema import parse
+from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, ExportedOptions
 from kits.errors import KitsError
 
 if TYPE_CHECKING:
@@ -23,36 +21,7 @@ SUFFIX = ".onnx"
 VOLUME, LOGITS, SOURCES = "volume", "logits", "sources"
 # Where in the file's metadata the configuration stands, as JSON.
 METADATA = "kits"
-# What prediction reads of a stage's configuration, and `network`, which says what it must know of the graph.
-GROUPS = {
-    "coarse": {
-        "data": ("window_hu", "coarse_size", "coarse_z_mm", "label_name"),
-        "inference": ("window", "overlap", "threshold"),
-        "roi": ("count", "min_voxels", "min_ml", "margin_mm"),
-        "network": ("classes", "in_plane_multiple", "fixed_size", "sources"),
-    },
-    "fine": {
-        "data": ("window_hu", "classes"),
-        "inference": ("window", "overlap"),
-        "roi": ("margin_mm", "grow_mm", "grow_rounds"),
-        "postprocess": ("components", "tumor_distance_mm", "min_ml", "fill_holes"),
-        "network": ("classes", "in_plane_multiple", "fixed_size", "sources", "reach"),
-    },
-}
-# Of every configuration; older checkpoints do not say what they were trained on.
-HEAD: dict[str, Rule] = {"kits_format": COUNT, "stage": TEXT, "trained_on": CASES | NOTHING}
-OWN_RULES: dict[str, Rule] = {
-    "data.classes": CASES,
-    "data.coarse_z_mm": POSITIVE | NOTHING,
-    "data.label_name": TEXT,
-    "network.classes": COUNT,
-    "network.in_plane_multiple": COUNT,
-    "network.fixed_size": SWITCH,
-    "network.sources": whole_number(0),
-    "network.reach": whole_number(0) | NOTHING,
-}
-# Keys that are younger than the first checkpoints and exported files, which lack them.
-YOUNGER = {"data.classes", "data.coarse_z_mm", "data.label_name", "network.reach"}
+STAGES: dict[str, type[ExportedOptions]] = {"coarse": ExportedCoarse, "fine": ExportedFine}
 
 
 def is_exported(path: Path | str) -> bool:
@@ -72,9 +41,10 @@ def require_libraries(*names: str) -> None:
 def to_metadata(config: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     """JSON of what prediction needs of a checkpoint's configuration; no path and no name of the training machine is in it."""
     whole: dict[str, Any] = {**config, "network": network}
-    kept: dict[str, Any] = {key: config.get(key) for key in HEAD}
-    for group, keys in GROUPS[config["stage"]].items():
-        kept[group] = {key: whole[group][key] for key in keys if key in whole[group]}
+    kept: dict[str, Any] = {}
+    for name, part in STAGES[config["stage"]].model_fields.items():
+        keys = getattr(part.annotation, "model_fields", None)
+        kept[name] = whole.get(name) if keys is None else {key: whole[name][key] for key in keys if key in whole[name]}
     return json.dumps(kept)
 
 
@@ -113,23 +83,17 @@ def config_of(path: Path, model: ModelProto) -> dict[str, Any]:
         config = json.loads(written)
     except ValueError:
         config = None
-    if not isinstance(config, dict) or str(config.get("stage")) not in GROUPS or "kits_format" not in config:
+    if not isinstance(config, dict) or str(config.get("stage")) not in STAGES or "kits_format" not in config:
         raise edited(path, "its configuration cannot be read")
     return config
 
 
 def check_values(path: Path, config: dict[str, Any]) -> None:
     """Raise KitsError unless a configuration has the keys that an export writes, no others, and values that these may have."""
-    known = {f"{group}.{key}" for group, keys in GROUPS[config["stage"]].items() for key in keys}
-    for key, value in leaves(config):
-        if key not in known and key not in HEAD:
-            raise edited(path, f"its configuration has the key {key}")
-        rule = HEAD.get(key) or OWN_RULES.get(key) or RULES[key]
-        if not rule.accepts(value):
-            raise edited(path, f"its configuration says {key}={text(value)[:40]}")
-    lacking = sorted(known - YOUNGER - set(all_keys(config)))
-    if lacking:
-        raise edited(path, f"its configuration lacks {lacking[0]}")
+    try:
+        parse(Exported, config)
+    except KitsError as error:
+        raise edited(path, f"its configuration: {error}") from error
 
 
 def check_graph(path: Path, model: ModelProto) -> None:

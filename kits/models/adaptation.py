@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.errors import KitsError
 from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold
 
 
@@ -129,13 +128,10 @@ class Adaptation(nn.Module):
 
     1 x 1 x 1 reduction, inter-slice `operator`, and a residual whose last layer starts at zero: at initialization the module is
     the reduction alone, a per-slice 2D network. `gate` weights the residual by squeeze-and-excitation over slices.
-    Raises KitsError for an unknown operator or norm.
     """
 
     def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool, norm: str) -> None:
         super().__init__()
-        if operator not in OPERATORS:
-            raise KitsError(f"model.operator: no inter-slice operator {operator!r}; choose one of {', '.join(OPERATORS)}")
         self.reduce = conv_block(in_channels, width, kernel=1, norm=norm)
         self.operator = OPERATORS[operator](width)
         self.activate = nn.Sequential(build_norm(norm, width), nn.LeakyReLU(LEAK))

@@ -1,12 +1,14 @@
 """The fine network: several pretrained 2D sub-networks with dimension adaptation modules, fused into one 3D prediction."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from kits.config.schema import model as schema
 from kits.errors import KitsError
 from kits.models.encoder2d import Encoder2d
 from kits.models.fusion import build_fusion
@@ -14,9 +16,6 @@ from kits.models.inputs import InputMapping
 from kits.models.layers import channels_last, check_in_plane
 from kits.models.subnetwork import SubNetwork
 
-# What a source must say, and what it may say for itself instead of the network's option of the same name.
-NEEDED = ("backbone", "weights")
-OWN = ("input", "window_hu", "windows_hu", "plane", "out_indices")
 # The parts that learn: each source alone, then the fusion with the sources as they are, or everything.
 PHASES = ("sources", "fusion", "all")
 
@@ -29,7 +28,8 @@ class FineNet(nn.Module):
     is read as the whole volume would be; None where they may depend on all.
 
     Args:
-        sources: list of {backbone, weights}, see `kits.models.weights.create_features`; each may also give its own of OWN.
+        options: of conf/model/finenet.yaml. Of these
+        sources: {backbone, weights} each, see `kits.models.weights.create_features`, and what it has of its own.
         input, window_hu, windows_hu: see `InputMapping`. data_window_hu: the HU that are [-1, 1]. plane: see `SubNetwork`.
         out_indices: scales of each encoder, finest first. widths: channels of each scale after adaptation.
         operator, gate, norm: see `Adaptation`.
@@ -39,79 +39,52 @@ class FineNet(nn.Module):
         pretrained: false leaves the sources' weights out, for a network whose own weights follow.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        sources: Sequence[Mapping[str, Any]],
-        input: str,  # noqa: A002 (the configuration's word)
-        window_hu: Sequence[float] | None,
-        windows_hu: Sequence[Sequence[float]],
-        data_window_hu: Sequence[float],
-        plane: str,
-        out_indices: Sequence[int],
-        widths: Sequence[int],
-        operator: str,
-        gate: bool,
-        norm: str,
-        fusion: str,
-        width: int,
-        stem_width: int,
-        deep_supervision: int,
-        freeze_statistics: bool,
-        freeze_stages: int | str,
-        slices_at_once: int | None,
-        checkpointing: bool,
-        pretrained: bool,
-    ) -> None:
+    def __init__(self, options: schema.FineNet, pretrained: bool) -> None:
         super().__init__()
-        check_sources(sources)
-        shared = {
-            "input": input,
-            "window_hu": window_hu,
-            "windows_hu": windows_hu,
-            "plane": plane,
-            "out_indices": out_indices,
-        }
         subnetworks = []
-        for source in sources:
-            own = {**shared, **source}
-            if len(widths) != len(own["out_indices"]):
-                raise KitsError(
-                    f"model.widths: {len(widths)} entries for {len(own['out_indices'])} out_indices; give one width per scale"
-                )
+        for source in options.sources:
+            own = partial(options.of, source)
             encoder = Encoder2d(
-                backbone=own["backbone"],
-                weights=own["weights"] if pretrained else None,
-                out_indices=own["out_indices"],
-                freeze_statistics=freeze_statistics,
-                freeze_stages=freeze_stages,
-                slices_at_once=slices_at_once,
-                checkpointing=checkpointing,
+                backbone=source.backbone,
+                weights=source.weights if pretrained else None,
+                out_indices=own("out_indices"),
+                freeze_statistics=options.freeze_statistics,
+                freeze_stages=options.freeze_stages,
+                slices_at_once=options.slices_at_once,
+                checkpointing=options.checkpointing,
             )
             mapping = InputMapping(
-                own["input"], window_hu=own["window_hu"], windows_hu=own["windows_hu"], data_window_hu=data_window_hu
+                own("input"),
+                window_hu=own("window_hu"),
+                windows_hu=own("windows_hu"),
+                data_window_hu=options.data_window_hu,
             )
             subnetworks.append(
                 SubNetwork(
                     encoder,
                     mapping,
-                    plane=own["plane"],
-                    classes=classes,
-                    widths=widths,
-                    operator=operator,
-                    gate=gate,
-                    norm=norm,
-                    deep_supervision=deep_supervision,
+                    plane=own("plane"),
+                    classes=options.classes,
+                    widths=options.widths,
+                    operator=options.operator,
+                    gate=options.gate,
+                    norm=options.norm,
+                    deep_supervision=options.deep_supervision,
                 )
             )
         self.in_plane_multiple, self.fixed_size = common_size([source.encoder for source in subnetworks])
         self.sources = nn.ModuleList(subnetworks)
-        finest = [widths[0]] * len(sources)
-        self.fusion = build_fusion(fusion, finest, classes=classes, width=width, stem_width=stem_width, norm=norm)
+        self.fusion = build_fusion(
+            options.fusion,
+            [options.widths[0]] * len(options.sources),
+            classes=options.classes,
+            width=options.width,
+            stem_width=options.stem_width,
+            norm=options.norm,
+        )
         # The fusion's 3 x 3 x 3 sees one slice more; its group norm would have the mean of all.
         reaches = [source.reach for source in subnetworks if source.reach is not None]
-        self.reach = max(reaches) + 1 if norm == "none" and len(reaches) == len(subnetworks) else None
+        self.reach = max(reaches) + 1 if options.norm == "none" and len(reaches) == len(subnetworks) else None
         self.phase = "all"
         channels_last(self)
 
@@ -180,15 +153,3 @@ def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
         raise KitsError(f"staged_shares={list(shares)}: give the shares of the sources and of the fusion, together less than 1")
     ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
     return PHASES[sum(epoch >= end for end in ends)]
-
-
-def check_sources(sources: Sequence[Mapping[str, Any]]) -> None:
-    """Raise KitsError unless there is at least one source and each has all keys of NEEDED, and no others than those of OWN."""
-    if not sources:
-        raise KitsError("model.sources: the list is empty; name at least one {backbone, weights}")
-    for source in sources:
-        if not set(NEEDED) <= set(source) <= {*NEEDED, *OWN}:
-            raise KitsError(
-                f"model.sources: an entry has the keys {', '.join(source)}; it needs {', '.join(NEEDED)},"
-                f" and may have {', '.join(OWN)}"
-            )

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kits.errors import KitsError
 from kits.models.layers import LEAK, build_norm, conv_block, fold, pointwise, unfold, upsample
 
 
@@ -106,13 +105,8 @@ class Sharpened(FullResolution):
         return blurred + self.join(volume, fold(blurred))
 
 
-FUSIONS = ("concat", "gate", "mean")
-
-
 def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
-    """The fusion `name` of sources with features of `widths` channels; KitsError names the known ones."""
-    if name not in FUSIONS:
-        raise KitsError(f"model.fusion: no fusion {name!r}; choose one of {', '.join(FUSIONS)}")
+    """The fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
     shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
     if name == "concat":
         return ConcatFusion(widths, **shared)

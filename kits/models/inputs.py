@@ -9,20 +9,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kits.errors import KitsError
 from kits.models.layers import fold
 
 Interval = tuple[float, float]
 
 
 def relative_window(window_hu: Sequence[float], data_window_hu: Sequence[float]) -> Interval:
-    """`window_hu` in the network's range, where `data_window_hu` is [-1, 1]; KitsError unless it is ascending and inside."""
+    """`window_hu` in the network's range, where `data_window_hu` is [-1, 1]."""
     low, high = (float(bound) for bound in data_window_hu)
-    if len(window_hu) != 2 or not low <= window_hu[0] < window_hu[1] <= high:
-        raise KitsError(
-            f"model window {list(window_hu)} HU is not two ascending bounds inside data.window_hu [{low:g}, {high:g}];"
-            " choose others, or widen data.window_hu"
-        )
     first, last = (2 * (bound - low) / (high - low) - 1 for bound in window_hu)
     return first, last
 
@@ -64,9 +58,6 @@ class InputMapping:
     Args:
         name: replicate, neighbors or windows. windows_hu: the three of `windows`.
         window_hu: of `replicate` and `neighbors`; None is all of `data_window_hu`, the HU that are [-1, 1].
-
-    Raises:
-        KitsError: an unknown name, or windows that the data's does not hold.
     """
 
     def __init__(
@@ -77,10 +68,6 @@ class InputMapping:
         windows_hu: Sequence[Sequence[float]],
         data_window_hu: Sequence[float],
     ) -> None:
-        if name not in MAPPINGS:
-            raise KitsError(f"model.input: no input {name!r}; choose one of {', '.join(MAPPINGS)}")
-        if name == "windows" and (window_hu is not None or len(windows_hu) != 3):
-            raise KitsError("model.input=windows: it takes three windows in windows_hu, and window_hu null")
         self.map = MAPPINGS[name]
         self.reach = int(name == "neighbors")  # slices to each side that it looks at
         self.window = None if window_hu is None else relative_window(window_hu, data_window_hu)

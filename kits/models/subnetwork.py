@@ -43,12 +43,8 @@ class SubNetwork(nn.Module):
         deep_supervision: int,
     ) -> None:
         super().__init__()
-        if plane not in PLANES:
-            raise KitsError(f"model.plane: no plane {plane!r}; choose one of {', '.join(PLANES)}")
         if encoder.fixed_size and plane != "axial":
             raise KitsError(f"model.plane: {plane} images have no fixed size; take another backbone for them")
-        if not 0 <= deep_supervision < len(widths):
-            raise KitsError(f"model.deep_supervision={deep_supervision}: give a number from 0 to {len(widths) - 1}")
         self.encoder, self.mapping = encoder, mapping
         self.axis = PLANES[plane]
         self.adaptations = nn.ModuleList(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.errors import KitsError
+from kits.config.schema import model as schema
 from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane
-from kits.pooling import Levels, anisotropic_levels
+from kits.pooling import anisotropic_levels
 
 # The widest level over the first one: a light network stays light when it grows deeper.
 WIDEST = 6
@@ -28,28 +28,16 @@ class UNet3d(nn.Module):
     H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        width: int | None,
-        depth: int | None,
-        spacing: Sequence[float] | None,
-        stem: int | None,
-        widths: Sequence[int] | None,
-        strides: Sequence[Sequence[int]] | None,
-        kernels: Sequence[Sequence[int]] | None,
-        norm: str,
-        deep_supervision: int,
-    ) -> None:
+    def __init__(self, options: schema.Unet3d) -> None:
         super().__init__()
-        widths = level_widths(width, depth) if widths is None else widths
-        stem = stem if strides is None else None
+        widths, norm = options.widths or level_widths(options.width, options.depth), options.norm
+        stem = options.stem if options.strides is None else None
+        strides: Sequence[Sequence[int]] | None = options.strides
+        kernels: Sequence[Sequence[int]] | None = options.kernels
         if strides is None or kernels is None:
-            chosen = chosen_levels(spacing, len(widths), stem)
+            assert options.spacing is not None  # the schema's rule
+            chosen = anisotropic_levels(options.spacing, len(widths), stem)
             strides, kernels = strides or chosen[0], kernels or chosen[1]
-        if not len(widths) == len(strides) == len(kernels) >= 1:
-            raise KitsError("model unet3d: widths, strides and kernels differ in length; give each one entry per level")
         self.depth_multiple, *in_plane = (prod(stride[axis] for stride in strides) for axis in range(3))
         self.in_plane_multiple = lcm(*in_plane)
         levels = range(len(widths))
@@ -67,10 +55,10 @@ class UNet3d(nn.Module):
         self.merge = nn.ModuleList(
             conv_block(2 * widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm) for k in levels[:-1]
         )
-        self.head = upsampling(widths[0], classes, strides[0])
-        if not 0 <= deep_supervision < len(widths):
-            raise KitsError(f"model.deep_supervision={deep_supervision}: give a number from 0 to {len(widths) - 1}")
-        self.coarser_heads = nn.ModuleList(nn.Conv3d(widths[k], classes, 1) for k in levels[1 : deep_supervision + 1])
+        self.head = upsampling(widths[0], options.classes, strides[0])
+        self.coarser_heads = nn.ModuleList(
+            nn.Conv3d(widths[k], options.classes, 1) for k in levels[1 : options.deep_supervision + 1]
+        )
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, a=LEAK, nonlinearity="leaky_relu")
@@ -107,17 +95,10 @@ class UNet3d(nn.Module):
 
 
 def level_widths(width: int | None, depth: int | None) -> list[int]:
-    """Channels of `depth` levels; KitsError without both numbers."""
-    if not width or not depth:
-        raise KitsError("model unet3d: give width and depth, or the list widths")
+    """Channels of `depth` levels."""
+    assert width is not None  # the schema's rule
+    assert depth is not None
     return [width * min(2**k, WIDEST) for k in range(depth)]
-
-
-def chosen_levels(spacing: Sequence[float] | None, depth: int, stem: int | None) -> tuple[Levels, Levels]:
-    """Strides and kernels for `spacing` and `stem`; KitsError unless it is three positive lengths."""
-    if spacing is None or len(spacing) != 3 or min(spacing) <= 0:
-        raise KitsError(f"model.spacing={spacing}: give the coarse grid's (z, y, x) in mm, or the lists strides and kernels")
-    return anisotropic_levels(spacing, depth, stem)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:

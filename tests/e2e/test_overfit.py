@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from kits.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.data.phantom import write_dataset
 from kits.intensity import PAD_HU, normalise
 from kits.io import read_labels, read_volume
@@ -50,7 +52,7 @@ def test_one_real_label_map_is_learned_by_heart(operator: str, fusion: str, roi:
     config["model"]["sources"] = config["model"]["sources"][:2]
     torch.manual_seed(0)
     network = build_network(config["model"], pretrained=True).train()
-    loss = build_loss(config["loss"])
+    loss = build_loss(parse(Loss, config["loss"]))
     image = torch.from_numpy(normalise(hu, config["data"]["window_hu"]))[None, None]
     label = torch.from_numpy(truth.copy())[None]
     optimizer = torch.optim.Adam(network.parameters(), config["optimizer"]["lr"])

@@ -10,7 +10,9 @@ import torch
 from monai import transforms
 
 from kits.composing import compose
-from kits.data.augmenting import TRANSFORMS, check
+from kits.config.schema import parse
+from kits.config.schema.augmentation import AnyStep
+from kits.config.schema.augmentation import Augmentation as Schema
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.data.transforms import Augmentation, State
@@ -58,7 +60,7 @@ def test_each_entry_of_the_full_set_changes_the_image(scan: tuple[np.ndarray, np
     for name, step in FULL.items():
         image, moved = vary(scan, surely(name), seed=1)
         assert not torch.equal(image, plain), name
-        in_space = TRANSFORMS[step["transform"]].on in ("flip", "warp")
+        in_space = parse(AnyStep, step).on in ("flip", "warp")
         assert torch.equal(moved, label) != in_space, name
 
 
@@ -203,14 +205,17 @@ def test_no_global_random_state_is_used(scan: tuple[np.ndarray, np.ndarray]) -> 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"flip": {"transform": "os.system", "prob": 1.0}}, r"flip\.transform=os\.system: .*take one of RandFlip"),
-        ({"flip": {"prob": 1.0}}, r"^augmentation\.flip\.transform=None"),
-        ({"flip": {"transform": ["RandFlip"]}}, r"^augmentation\.flip\.transform=\['RandFlip'\]: no transform"),
-        (None, r"^augmentation=None: .*take one of none, light, full"),
-        ({"flip": 0.5}, r"^augmentation\.flip\.transform=0\.5"),
-        (surely("noise", device="cuda"), r"^augmentation\.noise\.device: RandGaussianNoise .*take some of prob, std, mean"),
-        (surely("noise", prob=1.5), r"^augmentation\.noise\.prob=1\.5: .*a number from 0 to 1"),
-        (surely("noise", std="much"), r"^augmentation\.noise\.std=much: cannot be used; give a number"),
+        ({"flip": {"transform": "os.system", "prob": 1.0}}, r"flip\.transform=os\.system: give one of RandFlip"),
+        ({"flip": {"prob": 1.0}}, r"^augmentation\.flip\.transform=null: give one of"),
+        ({"flip": {"transform": ["RandFlip"]}}, r"^augmentation\.flip\.transform=\[RandFlip\]: give one of"),
+        (None, r"^augmentation=null: give keys with values"),
+        ({"flip": 0.5}, r"^augmentation\.flip=0\.5: give keys with values"),
+        (
+            surely("noise", device="cuda"),
+            r"^augmentation\.noise\.device: no such key; there are mean, prob, sample_std",
+        ),
+        (surely("noise", prob=1.5), r"^augmentation\.noise\.prob=1\.5: give a number of at least 0 and of at most 1"),
+        (surely("noise", std="much"), r"^augmentation\.noise\.std=much: give a number"),
         (surely("affine", rotate_range=0.2), r"^augmentation\.affine\.rotate_range=0\.2: .*\[z, y, x\]"),
         ({"shift": {"transform": "RandShiftIntensity", "prob": 1.0}}, r"^augmentation\.shift\.offsets: no value given"),
         ({"shift": {"transform": "RandShiftIntensity", "offsets": 2}}, r"^augmentation\.shift\.prob: no value given"),
@@ -219,7 +224,7 @@ def test_no_global_random_state_is_used(scan: tuple[np.ndarray, np.ndarray]) -> 
 )
 def test_a_configuration_can_name_nothing_else(options: dict[str, Any], text: str) -> None:
     with pytest.raises(KitsError, match=text) as error:
-        check(options)
+        parse(Schema, options, "augmentation")
     assert "\n" not in str(error.value)
 
 

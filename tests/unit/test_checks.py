@@ -5,16 +5,21 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from kits.checks import check, rules
-from kits.checks.keys import trainer_options
-from kits.checks.networks import HALVING, HALVING_SCALES, coarse_multiple, fine_multiple, halves
-from kits.checks.training import every_phase
-from kits.composing import checked, compose, defaults, with_choices
+from kits.composing import checked, compose, with_choices
 from kits.config import choices_of, conf_dir
+from kits.config.schema import check, parse
+from kits.config.schema.augmentation import AnyStep
+from kits.config.schema.data import Split
+from kits.config.schema.loss import Loss
+from kits.config.schema.model import HALVING, HALVING_SCALES, FineNet, Input, Model, Norm, Plane, halves
+from kits.config.schema.optimizer import Optimizer, Scheduler
+from kits.config.schema.telling import models_in, tags_of
+from kits.config.schema.train import every_phase
+from kits.config.schema.trainer import Logger, Trainer
 from kits.errors import KitsError
 
 RECIPES = choices_of("experiment")
@@ -37,11 +42,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def composed(cache: Path) -> dict[str, tuple[dict, dict]]:
-    """By stage the configuration and its defaults, composed once."""
+    """By stage the configuration and the choices that it comes from, composed once."""
     found = {}
     for stage in ("coarse", "fine"):
-        config, choices = with_choices("train", [f"stage={stage}", f"data.cache={cache}"])
-        found[stage] = (config, defaults("train", choices))
+        found[stage] = with_choices("train", [f"stage={stage}", f"data.cache={cache}"])
     return found
 
 
@@ -85,7 +89,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"data.window_hu": [300, -100]}, ["data.window_hu=[300,-100]: give two ascending numbers"]),
     ("coarse", {"data.classes": ["background", "tumor"]}, ["data.classes", "background, kidney, tumor, cyst"]),
     ("coarse", {"data.coarse_size": 250}, ["data.coarse_size=250", "multiple of 32", "224 and 256"]),
-    ("coarse", {"data.coarse_z_mm": 0}, ["data.coarse_z_mm=0: give a number above 0, or one of null"]),
+    ("coarse", {"data.coarse_z_mm": 0}, ["data.coarse_z_mm=0: give a number above 0, or null"]),
     ("coarse", {"sampling.patch": [32, 128, 128]}, ["give sampling.patch=[32,256,256]"]),
     ("coarse", {"sampling.patches_per_epoch": 1}, ["at least sampling.batch_size=2"]),
     ("coarse", {"model.classes": 3}, ["model.classes=3", "give 1"]),
@@ -107,8 +111,8 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"model.classes": 4}, ["model.classes=4: the data set has 3 classes"]),
     ("fine", {"model.widths": [16, 24]}, ["model.widths=[16,24]: 2 widths for 4 scales, model.out_indices=[0,1,2,3]"]),
     ("fine", {"model.out_indices": [0, 1, 2, 5]}, ["model.out_indices=[0,1,2,5]", "scales 0 to 4"]),
-    ("fine", {"model.sources": []}, ["model.sources: the list is empty"]),
-    ("fine", {"model.sources": [{"backbone": "resnet18"}]}, ["model.sources[0]: has backbone; it needs backbone, weights"]),
+    ("fine", {"model.sources": []}, ["model.sources=[]: give at least one {backbone: NAME, weights:"]),
+    ("fine", {"model.sources": [{"backbone": "resnet18"}]}, ["model.sources[0].weights: no value given"]),
     ("fine", {"model.sources": [{**SOURCE, "plane": "oblique"}]}, ["model.sources[0].plane=oblique", "axial, coronal, sagittal"]),
     ("fine", {"model.sources": [{**SOURCE, "weights": "a.pth"}]}, ["model.sources[0].weights=a.pth: no such file"]),
     ("fine", {"model.window_hu": [-200, 100]}, ["[-200,100]", "is not inside data.window_hu=[-100,300]"]),
@@ -121,16 +125,16 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"training": "both"}, ["training=both: give one of parallel, staged"]),
     ("fine", {"training": "staged", "trainer.max_epochs": 2}, ["trainer.max_epochs=2: too few", "give at least 3"]),
     ("fine", {"training": "staged", "staged_shares": [0.6, 0.5]}, ["together less than 1"]),
-    ("fine", {"scheduler": {"name": "constant"}}, ["scheduler.warmup: has been removed"]),
+    ("fine", {"scheduler": {"name": "constant"}}, ["scheduler.warmup: no value given; give a number of at least 0"]),
 ]
 
 
 @pytest.mark.parametrize(("stage", "changes", "words"), WRONG, ids=[f"{stage}-{'-'.join(c)}" for stage, c, _ in WRONG])
 def test_what_cannot_work_is_named(composed: dict, stage: str, changes: dict[str, Any], words: list[str]) -> None:
-    config, usual = composed[stage]
-    check("train", config, usual)
+    config, choices = composed[stage]
+    check("train", config, choices)
     with pytest.raises(KitsError) as caught:
-        check("train", changed(config, changes), usual)
+        check("train", changed(config, changes), choices)
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -149,8 +153,8 @@ def test_what_cannot_work_is_named(composed: dict, stage: str, changes: dict[str
     ],
 )
 def test_what_can_work_passes(composed: dict, stage: str, changes: dict[str, Any]) -> None:
-    config, usual = composed[stage]
-    check("train", changed(config, changes), usual)
+    config, choices = composed[stage]
+    check("train", changed(config, changes), choices)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def test_what_can_work_passes(composed: dict, stage: str, changes: dict[str, Any
         (["split=paper", "fold=0"], ["fold=0: split=paper has no folds"]),
         (["scheduler=plateau", "scheduler.patience=5"], ["scheduler.patience=5", "callbacks.early_stopping.patience=5"]),
         (["model=finenet"], ["model=finenet: stage=coarse trains unet3d"]),
-        (["~sampling.foreground"], ["sampling.foreground: has been removed"]),
+        (["~sampling.foreground"], ["sampling.foreground: no value given; give a number"]),
     ],
 )
 def test_group_choices_that_do_not_go_together_are_named(cache: Path, overrides: list[str], words: list[str]) -> None:
@@ -184,10 +188,10 @@ def test_every_recipe_passes(cache: Path, recipe: str) -> None:
 
 
 def test_a_misspelt_key_of_a_recipe_is_named(composed: dict) -> None:
-    config, usual = composed["coarse"]
+    config, choices = composed["coarse"]
     merged = changed(config, {"sampling.patch_per_epoch": 10})
     with pytest.raises(KitsError, match=r"sampling\.patch_per_epoch: no such key; did you mean sampling\.patches_per_epoch"):
-        check("train", merged, usual)
+        check("train", merged, choices)
 
 
 def test_debug_changes_only_what_there_is() -> None:
@@ -212,32 +216,39 @@ def test_overfit_trains_and_validates_on_one_training_case() -> None:
         one_case(split, "case_00000")
 
 
-def test_the_allowed_names_are_those_of_the_code() -> None:
-    from pytorch_lightning import Trainer
+def names(schema: Any, key: str = "") -> tuple[str, ...]:
+    """The names that a schema allows: of the models of a group, or of a key."""
+    tag = "kind" if schema is Split else "transform" if schema is AnyStep else "name"
+    return tuple(
+        get_args(schema.model_fields[key].annotation) if key else (n for m in models_in(schema) for n in tags_of(m, tag))
+    )
+
+
+def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
+    import monai.transforms
+    from pytorch_lightning import Trainer as LightningTrainer
 
     from kits import losses, stages
-    from kits.data import datamodule
-    from kits.models import NETWORKS, adaptation, finenet, fusion, inputs, layers, subnetwork
+    from kits.models import NETWORKS, adaptation, fusion, inputs, layers, subnetwork
     from kits.schedules import SCHEDULERS
 
-    for names, registry in (
-        (rules.NETWORKS, NETWORKS),
-        (rules.OPERATORS, adaptation.OPERATORS),
-        (rules.FUSIONS, fusion.FUSIONS),
-        (rules.NORMS, layers.NORMS),
-        (rules.INPUTS, inputs.MAPPINGS),
-        (rules.PLANES, subnetwork.PLANES),
-        (rules.OVER, losses.OVER),
-        (rules.TRAININGS, stages.TRAININGS),
-        (rules.ROIS, datamodule.ROIS),
-        (choices_of("loss"), losses.LOSSES),
-        (choices_of("optimizer"), stages.OPTIMIZERS),
-        (choices_of("scheduler"), SCHEDULERS),
-        (choices_of("model"), NETWORKS),
-        (("backbone", "weights", "input", "window_hu", "windows_hu", "plane", "out_indices"), (*finenet.NEEDED, *finenet.OWN)),
+    for allowed, registry in (
+        (names(Model), NETWORKS),
+        (names(FineNet, "operator"), adaptation.OPERATORS),
+        (names(FineNet, "fusion"), fusion.FUSIONS),
+        (get_args(Norm), layers.NORMS),
+        (get_args(Input), inputs.MAPPINGS),
+        (get_args(Plane), subnetwork.PLANES),
+        (names(Loss), losses.LOSSES),
+        (names(Optimizer), stages.OPTIMIZERS),
+        (names(Scheduler), SCHEDULERS),
     ):
-        assert sorted(names) == sorted(registry)
-    assert trainer_options() == list(inspect.signature(Trainer).parameters)
+        assert sorted(allowed) == sorted(registry)
+    schemas = {"loss": Loss, "optimizer": Optimizer, "scheduler": Scheduler, "model": Model, "split": Split, "logger": Logger}
+    for group, schema in schemas.items():
+        assert sorted(names(schema)) == choices_of(group)
+    assert all(hasattr(monai.transforms, name) for name in names(AnyStep))
+    assert set(Trainer.model_fields) - {"launcher"} <= set(inspect.signature(LightningTrainer).parameters)
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "test_efficientnet", "resnet18", "mobilenetv3_small_050"])
@@ -257,8 +268,8 @@ def test_the_sizes_are_those_of_the_networks() -> None:
     coarse, fine = compose("train", ["stage=coarse"])["model"], compose("train", ["stage=fine"])["model"]
     small = {**fine, "sources": [{"backbone": "test_efficientnet", "weights": None}, {**SOURCE, "out_indices": [0, 1, 2, 4]}]}
     for model in (coarse, {**coarse, "stem": None}):
-        assert coarse_multiple(model) == build_network(model, pretrained=False).in_plane_multiple
-    assert fine_multiple(small) == build_network(small, pretrained=False).in_plane_multiple == 32
+        assert parse(Model, model).in_plane_multiple == build_network(model, pretrained=False).in_plane_multiple
+    assert parse(Model, small).in_plane_multiple == build_network(small, pretrained=False).in_plane_multiple == 32
 
 
 def test_the_phases_are_those_of_the_network() -> None:

@@ -7,12 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = {
-    -1: "errors labels quoting",  # the ground itself: names, the exception, and how a text stands on a command line
-    0: "components plain_files volume intensity config parallel pooling sharding ranks logged",
+    -1: "errors labels quoting pooling",  # the ground itself: names, the exception, and how a text stands on a command line
+    0: "components plain_files volume intensity config parallel sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data devices inference pictures",
     3: (
-        "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches checks usage"
+        "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches usage"
         " completion composing steps readout"
     ),
     4: (
@@ -25,8 +25,8 @@ ROOMS = {
 FLOORS = {room: floor for floor, rooms in ROOMS.items() for room in rooms.split()}
 ENTRY_POINTS = {room for room, floor in FLOORS.items() if floor == 4}
 # Rooms of one floor that need one another: the checkpoint's format is what the stages write, the segmenter reads and an exported
-# file repeats, completion offers what the checks allow, what is composed is checked, metrics.csv is where a resumed run goes on,
-# sweeps and steps look into run folders, a bench measures the rooms beside it.
+# file repeats, metrics.csv is where a resumed run goes on, sweeps and steps look into run folders, a bench measures the rooms
+# beside it.
 SAME_FLOOR = {
     ("inference", "devices"),
     ("stages", "checkpoint"),
@@ -37,14 +37,11 @@ SAME_FLOOR = {
     ("prediction", "exported"),
     ("segmenter", "exported"),
     ("exported", "checkpoint"),
-    ("exported", "checks"),
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
     ("tracking", "runs"),
     ("steps", "runs"),
     ("sweeps", "runs"),
-    ("completion", "checks"),
-    ("composing", "checks"),
     ("composing", "usage"),
     *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter")),
 }

@@ -7,10 +7,13 @@ import torch
 from monai.losses import TverskyLoss
 from torch.nn import functional
 
+from kits import losses
 from kits.composing import compose
 from kits.config import choices_of
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.errors import KitsError
-from kits.losses import LOSSES, build_loss, deep_supervision, nearest_labels, parallel_loss
+from kits.losses import LOSSES, deep_supervision, nearest_labels, parallel_loss
 
 COMMON = {"smooth": 1e-5, "per_sample": False, "class_weights": None, "over": "classes"}
 ALL = {
@@ -20,6 +23,10 @@ ALL = {
     "tversky": {"alpha": 0.3, "beta": 0.7, **COMMON},
     "focal_tversky": {"alpha": 0.3, "beta": 0.7, "gamma": 4 / 3, **COMMON},
 }
+
+
+def build_loss(options):
+    return losses.build_loss(parse(Loss, options, "loss"))
 
 
 def bias_dice(bias, **options):
@@ -295,12 +302,15 @@ def test_every_loss_is_selected_by_its_name(name):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ({"name": "os.system"}, r"loss\.name: no loss 'os.system'; choose one of bias_dice"),
-        ({}, r"loss\.name: no loss None"),
-        ({"name": "dice", **COMMON, "bias": 3}, r"loss dice: unknown option bias; it takes smooth"),
-        ({"name": "bias_dice", **COMMON}, r"loss bias_dice: option bias is missing"),
-        ({"name": "bias_dice", **COMMON, "bias": 0.5}, r"loss\.bias: 0\.5 would favor precision"),
-        ({"name": "dice", **COMMON, "over": "tumor"}, r"loss\.over: 'tumor' is no choice of regions; take one of classes, fore"),
+        ({"name": "os.system"}, r"loss\.name=os\.system: is chosen as a whole; give loss=\.\.\. with one of bias_dice"),
+        ({}, r"loss\.name=null: is chosen"),
+        (
+            {"name": "dice", **COMMON, "bias": 3},
+            r"loss\.bias: no such key; there are class_weights, name, over",
+        ),
+        ({"name": "bias_dice", **COMMON}, r"loss\.bias: no value given; give a number of at least 1"),
+        ({"name": "bias_dice", **COMMON, "bias": 0.5}, r"loss\.bias=0\.5: give a number of at least 1"),
+        ({"name": "dice", **COMMON, "over": "tumor"}, r"loss\.over=tumor: give one of classes, fore"),
     ],
 )
 def test_a_wrong_configuration_is_named(loss, message):

@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from kits.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
-from kits.models import BEFORE, NETWORKS, build_network, completed, weights
+from kits.models import NETWORKS, build_network, weights
 from kits.models.folding import fold_norms, folded
 from kits.models.layers import LEAK
 from kits.models.padding import with_even_padding
@@ -112,7 +114,9 @@ def test_every_parameter_gets_a_gradient(fusion):
             for adaptation in source.adaptations:
                 adaptation.last.weight.normal_()
     fused, sources = network.training_logits(volume())
-    parallel_loss(build_loss(LOSS), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5).backward()
+    parallel_loss(
+        build_loss(parse(Loss, LOSS, "loss")), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5
+    ).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
@@ -212,19 +216,6 @@ def test_a_checkpoint_needs_neither_weight_packages_nor_the_hub(monkeypatch):
     assert len(network.sources) == 3
     with pytest.raises(AssertionError, match="weights were looked for"):
         build_network(model, pretrained=True)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_checkpoint_from_before_an_option_is_still_read(name):
-    model = configured(name)
-    if name == "unet3d":
-        model |= {"widths": [4, 8], "strides": [[1, 2, 2]] * 2, "kernels": [[3, 3, 3]] * 2}
-    old = {key: value for key, value in model.items() if key not in BEFORE[name]}
-    assert old.keys() < model.keys()
-    network = build_network(completed(old), pretrained=False)
-    network.load_state_dict(build_network(model, pretrained=False).state_dict())  # strict
-    with pytest.raises(KitsError, match="is missing"):
-        build_network(old, pretrained=False)
 
 
 REACHES = [
@@ -332,23 +323,29 @@ def test_a_rebuilt_network_predicts_the_same():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"name": "torch.nn.Linear"}, r"model\.name: no network 'torch.nn.Linear'; choose one of finenet, unet3d"),
-        ({"_target_": "os.system"}, r"model\.name: no network None"),
-        (configured("unet3d", levels=3), r"model unet3d: unknown option levels; it takes classes, width, depth"),
-        (configured("finenet", pretrained=True), r"model finenet: unknown option pretrained"),
+        (
+            {"name": "torch.nn.Linear"},
+            r"model\.name=torch.nn.Linear: is chosen as a whole; give model=\.\.\. with one of",
+        ),
+        ({"_target_": "os.system"}, r"model\.name=null"),
+        (configured("unet3d", levels=3), r"model\.levels: no such key; there are classes, deep_supervision, depth"),
+        (configured("finenet", pretrained=True), r"model\.pretrained: no such key"),
         (
             {"name": "unet3d", "classes": 1},
-            r"model unet3d: option width, depth, spacing, stem, widths, strides, kernels, norm, deep_supervision is missing",
+            r"model\.width: no value given; give a whole number of 1 or more, or null",
         ),
-        (configured("unet3d", widths=[4], strides=[], kernels=[[3, 3, 3]]), r"widths, strides and kernels differ in length"),
-        (configured("finenet", sources=[]), r"model\.sources: the list is empty"),
+        (
+            configured("unet3d", widths=[4], strides=[[1, 2, 2]] * 2, kernels=[[3, 3, 3]]),
+            r"model\.strides: 2 entries for 1 levels",
+        ),
+        (configured("finenet", sources=[]), r"model\.sources=\[\]: give at least one"),
         (
             configured("finenet", sources=[{"backbone": TINY}]),
-            r"an entry has the keys backbone; it needs backbone, weights, and may",
+            r"model\.sources\[0\]\.weights: no value given",
         ),
-        (configured("finenet", widths=[8, 8]), r"model\.widths: 2 entries for 4 out_indices"),
-        (configured("finenet", fusion="vote"), r"model\.fusion: no fusion 'vote'; choose one of concat, gate, mean"),
-        (configured("unet3d", norm="batch"), r"model\.norm: no normalization 'batch'"),
+        (configured("finenet", widths=[8, 8]), r"model\.widths=\[8,8\]: 2 widths for 4 scales"),
+        (configured("finenet", fusion="vote"), r"model\.fusion=vote: give one of concat, gate, mean"),
+        (configured("unet3d", norm="batch"), r"model\.norm=batch: give one of none, group"),
     ],
 )
 def test_a_wrong_configuration_is_named(model, message):
@@ -390,7 +387,7 @@ def fit(network, logits_of, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         fused, sources = logits_of(image)
-        parallel_loss(build_loss(LOSS), fused, sources, label, 0.5).backward()
+        parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, label, 0.5).backward()
         optimizer.step()
     with torch.no_grad():
         return network.eval()(image), label

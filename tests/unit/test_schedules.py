@@ -7,20 +7,27 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from kits import schedules
 from kits.composing import compose
 from kits.config import choices_of
+from kits.config.schema import parse
+from kits.config.schema.optimizer import Scheduler
 from kits.errors import KitsError
-from kits.schedules import SCHEDULERS, build_scheduler
+from kits.schedules import SCHEDULERS
 
 
 def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
 
 
+def build_scheduler(options: dict, own: torch.optim.Optimizer, steps: float) -> dict:
+    return schedules.build_scheduler(parse(Scheduler, options, "scheduler"), own, steps, "val/score", epochs=1)
+
+
 def rates(options: dict, steps: int, lr: float = 0.1) -> list[float]:
     """The rate of each step, by the scheduler that Lightning would step."""
     own = optimizer(lr)
-    scheduler = build_scheduler(options, own, steps, "val/score")["scheduler"]
+    scheduler = build_scheduler(options, own, steps)["scheduler"]
     found = []
     for _ in range(steps):
         found.append(own.param_groups[0]["lr"])
@@ -63,7 +70,7 @@ def test_warmup_rises_to_the_whole_rate_and_every_step_learns(name: str) -> None
 
 def test_the_plateau_waits_for_the_validation_score() -> None:
     own = optimizer()
-    built = build_scheduler({"name": "plateau", "factor": 0.5, "patience": 1, "min_lr": 1e-3}, own, 10, "val/score")
+    built = build_scheduler({"name": "plateau", "factor": 0.5, "patience": 1, "min_lr": 1e-3}, own, 10)
     assert (built["monitor"], built["interval"]) == ("val/score", "epoch")
     for score in (0.5, 0.6, 0.6):
         built["scheduler"].step(score)
@@ -73,7 +80,7 @@ def test_the_plateau_waits_for_the_validation_score() -> None:
 
 
 def test_the_scheduler_and_its_state_are_plain() -> None:
-    scheduler = build_scheduler({"name": "cosine", "warmup": 0.1, "final": 0.0}, optimizer(), 10, "val/score")["scheduler"]
+    scheduler = build_scheduler({"name": "cosine", "warmup": 0.1, "final": 0.0}, optimizer(), 10)["scheduler"]
     assert isinstance(scheduler, LambdaLR)
     assert scheduler.state_dict()["lr_lambdas"] == [None], "no code in a checkpoint"
 
@@ -81,13 +88,17 @@ def test_the_scheduler_and_its_state_are_plain() -> None:
 @pytest.mark.parametrize(
     ("options", "steps", "words"),
     [
-        ({"name": "step"}, 10, "scheduler.name=step: no such scheduler; take one of constant, cosine, poly, plateau"),
-        ({"name": "cosine", "warmup": 0.0, "end": 1.0}, 10, "unexpected keyword argument 'end'"),
-        ({"name": "poly", "warmup": 0.0}, 10, "power"),
+        (
+            {"name": "step"},
+            10,
+            "scheduler.name=step: is chosen as a whole; give scheduler=... with one of constant",
+        ),
+        ({"name": "cosine", "warmup": 0.0, "end": 1.0}, 10, "scheduler.end: no such key; there are final, name, warmup"),
+        ({"name": "poly", "warmup": 0.0}, 10, "scheduler.power: no value given; give a number above 0"),
         ({"name": "poly", "warmup": 0.0, "power": 0.9}, math.inf, "give trainer.max_epochs=N"),
     ],
 )
 def test_what_cannot_be_is_named(options: dict, steps: float, words: str) -> None:
     with pytest.raises(KitsError) as caught:
-        build_scheduler(options, optimizer(), steps, "val/score")
+        build_scheduler(options, optimizer(), steps)
     assert words in str(caught.value)

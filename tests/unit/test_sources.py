@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
 from kits.errors import KitsError
 from kits.losses import build_loss, deep_supervision, parallel_loss
 from kits.models.adaptation import OPERATORS
@@ -164,7 +166,7 @@ def learning(network):
     """The parts that get a gradient from one step's loss."""
     network.zero_grad()
     fused, sources = network.training_logits(volume())
-    parallel_loss(build_loss(LOSS), fused, sources, LABEL, 0.5).backward()
+    parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, LABEL, 0.5).backward()
     return {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
@@ -231,7 +233,7 @@ def test_coarser_levels_of_the_coarse_network_learn_too():
     assert [tuple(logits.shape) for logits in pyramid] == [(1, 1, 5, 64, 64), (1, 1, 5, 8, 8), (1, 1, 5, 4, 4)]
     torch.testing.assert_close(pyramid[0], network(volume(5, 64)))
     label = torch.randint(0, 2, (1, 5, 64, 64))
-    deep_supervision(build_loss(LOSS), pyramid, label).backward()
+    deep_supervision(build_loss(parse(Loss, LOSS, "loss")), pyramid, label).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 

@@ -1,4 +1,4 @@
-"""Checks on a composed configuration, and its plain form for checkpoints and entry points."""
+"""The files of conf/, and a composed configuration as plain dicts and lists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None 
 
 def conf_dir() -> Path:
     """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "_conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

@@ -1,0 +1,29 @@
+"""The configuration: conf/ composed by Hydra, held against the schema, told in one line where it is wrong. No torch here."""
+
+from kits.config.reading import (
+    all_keys,
+    check_classes,
+    check_whole,
+    choices_of,
+    conf_dir,
+    defaults_of,
+    groups,
+    nearest,
+    one_line,
+    plain,
+    require,
+)
+
+__all__ = [
+    "all_keys",
+    "check_classes",
+    "check_whole",
+    "choices_of",
+    "conf_dir",
+    "defaults_of",
+    "groups",
+    "nearest",
+    "one_line",
+    "plain",
+    "require",
+]

@@ -1,0 +1,81 @@
+"""One schema for each choice of each group of conf/, held against a composed configuration before anything slow is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+
+from kits.config.reading import choices_of, conf_dir
+from kits.config.schema.base import Number, Switch, Text, text
+from kits.config.schema.commands import COMMANDS
+from kits.config.schema.telling import told
+from kits.config.schema.train import Train, check_files
+from kits.errors import KitsError
+
+
+def parse(schema: Any, config: Any, group: str = "") -> Any:
+    """The typed options of a plain configuration.
+
+    Args:
+        schema: a model, or a union of them.
+        config: plain.
+        group: what part of the whole it is, for the message.
+
+    Raises:
+        KitsError: a key is unknown or lacks, a value is none that its key may have, or values do not go together.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(config)
+    except ValidationError as error:
+        raise told(error, schema, config, group) from None
+
+
+def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None:
+    """Hold the configuration of the command `name` against its schema.
+
+    Args:
+        config: plain.
+        choices: by group what was chosen.
+
+    Raises:
+        KitsError: the text names the key, what is wrong and what is allowed.
+    """
+    for group, choice in choices.items():
+        options = config.get(group)
+        for key in ("name", "kind"):
+            if isinstance(options, dict) and choice is not None and options.get(key, choice) != choice:
+                names = ", ".join(choices_of(group))
+                raise KitsError(f"{group}.{key}={text(options[key])}: is chosen as a whole; give {group}=... with one of {names}")
+    if name == "train":
+        check_network(config)
+        check_files(parse(Train, config))
+    elif name in COMMANDS:
+        parse(COMMANDS[name], config)
+    else:  # measurements, and what else is not for everyone
+        own = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)
+        assert isinstance(own, dict)
+        parse(like({key: value for key, value in own.items() if key != "defaults"}), config)
+
+
+def check_network(config: Mapping[str, Any]) -> None:
+    """Refuse the other stage's network, whose keys would all be told as wrong."""
+    network = {"coarse": "unet3d", "fine": "finenet"}[config["stage"]]
+    if config["model"]["name"] != network:
+        raise KitsError(f"model={config['model']['name']}: stage={config['stage']} trains {network}; leave model out")
+
+
+def like(default: Any) -> Any:
+    """Values of the kind that a default in conf/ has; an open one (null, `???`, an interpolation) takes anything."""
+    if isinstance(default, dict):
+        fields: dict[str, Any] = {key: (like(value), ...) for key, value in default.items()}
+        return create_model("Like", __config__=ConfigDict(frozen=True, extra="allow"), **fields)
+    if isinstance(default, bool):
+        return Switch
+    if isinstance(default, int | float):
+        return Number
+    if isinstance(default, str) and default != "???" and "${" not in default:
+        return Text
+    return list if isinstance(default, list) else Any

@@ -1,0 +1,65 @@
+"""What every schema is made of: a model that takes its own keys only, and kinds of values that take nothing for another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kits.errors import KitsError
+
+
+class Options(BaseModel):
+    """Options of one part. A value of the wrong kind or an unknown key is refused; no default stands here but in conf/."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """In an annotation: what it accepts, in words, where its type does not say so."""
+
+    words: str
+
+
+# Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
+Switch = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+Whole = Annotated[int, Field(strict=True)]
+Index = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Length = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
+Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Inside = Annotated[float, Field(strict=True, gt=0, lt=1)]
+
+
+def ascending(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse [high, low]."""
+    if value[0] >= value[1]:
+        raise ValueError("not ascending")
+    return value
+
+
+Window = Annotated[tuple[Number, Number], AfterValidator(ascending), Meaning("two ascending numbers [low, high]")]
+Triple = tuple[Count, Count, Count]
+PerLevel = Annotated[list[Triple], Field(min_length=1)]
+
+
+def text(value: Any) -> str:
+    """A value as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{text(one)}" for key, one in value.items()) + "}"
+    return str(value)
+
+
+def refuse(key: str, value: Any, what: str) -> KitsError:
+    """The refusal of a value, to be raised by a schema that finds values that do not go together."""
+    return KitsError(f"{key}={text(value)}: {what}")

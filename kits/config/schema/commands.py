@@ -1,0 +1,314 @@
+"""What the commands beside kits.train take: conf/prepare.yaml, conf/predict.yaml and so on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kits.config.schema.base import Count, Index, Inside, Length, Meaning, Number, Options, Positive, Share, Switch, Text, refuse
+from kits.config.schema.data import Data, Split
+from kits.errors import KitsError
+from kits.labels import CYST_REGION, HIERARCHICAL_REGIONS
+
+CaseIds = Index | Text | list[Index | Text]
+Subset = Literal["train", "validation", "all"]
+AtMost20 = Annotated[float, Field(strict=True, ge=0.1, le=20)]
+
+
+class Prepare(Options):
+    """conf/prepare.yaml."""
+
+    data: Data
+    split: Split
+
+
+class SplitFile(Options):
+    """The file that says which cases there are."""
+
+    source: Text | None
+
+
+class Predict(Options):
+    """conf/predict.yaml."""
+
+    coarse: Text | list[Text]
+    fine: Text | list[Text] | None
+    input: Text
+    output: Text
+    cases: CaseIds | None
+    split: SplitFile
+    subset: Subset
+    fold: Index | None
+    save: Literal["labels", "probabilities", "uncertainty"] | list[Literal["labels", "probabilities", "uncertainty"]]
+    dicom_seg: Switch
+    submission: Switch
+    overwrite: Switch
+    allow_implausible: Switch
+    backend: Literal["auto", "torch", "onnx"]
+    device: Text
+    mirror: Switch
+    precision: Literal[32, 16, "32", "16", "bf16"]
+    window: Count | None
+    slices_at_once: Count | None
+    margin_mm: Length | None
+    min_component_ml: Length | None
+    shard: Index | None
+    shards: Count | None
+
+
+class Measures(Options):
+    """The group `measures`: what is measured of a case, see `kits.metrics.case.Measures`."""
+
+    tolerances_mm: dict[str, Length]
+    hd95: Literal["surfels", "voxels"]
+    overlap: Share
+    least_mm: Length
+    sizes_mm: list[Positive]
+
+    @model_validator(mode="after")
+    def _regions_and_sizes(self) -> Measures:
+        """Refuse regions that there are not, and sizes that do not rise."""
+        known = {**HIERARCHICAL_REGIONS, **CYST_REGION}
+        for region in self.tolerances_mm:
+            if region not in known:
+                raise KitsError(f"measures.tolerances_mm.{region}: no such region; take some of {', '.join(known)}")
+        if self.sizes_mm != sorted(set(self.sizes_mm)):
+            raise refuse("measures.sizes_mm", self.sizes_mm, "give ascending sizes, each once")
+        return self
+
+
+class Bootstrap(Options):
+    """Intervals of means over cases."""
+
+    resamples: Count
+    level: Inside
+    seed: Index
+
+
+class Evaluate(Options):
+    """conf/evaluate.yaml."""
+
+    data: Data
+    measures: Measures
+    prediction: Text
+    truth: Text
+    output: Text
+    cases: CaseIds | None
+    split: SplitFile
+    subset: Subset
+    fold: Index | None
+    workers: Count
+    bootstrap: Bootstrap
+
+
+class Report(Options):
+    """conf/report.yaml."""
+
+    data: Data
+    image: Text
+    prediction: Text
+    output: Text
+    format: Literal["html", "png"]
+    truth: Text | None
+    cases: CaseIds | None
+    workers: Count
+
+
+class Network(Options):
+    """How patient a download is."""
+
+    timeout: Positive
+    retries: Index
+    backoff: Length
+    longest_pause: Length
+
+
+class Measure(Options):
+    """conf/measure.yaml."""
+
+    data: Data
+    input: Text
+    image: Text | None
+    output: Text
+    cases: CaseIds | None
+    overwrite: Switch
+    workers: Count
+
+
+class Download(Options):
+    """conf/download.yaml."""
+
+    output: Text
+    cases: CaseIds | None
+    imaging: Switch
+    workers: Count
+    hub_endpoint: Text
+    hub_repo: Text
+    hub_revision: Text
+    labels_url: Text
+    records: Text
+    all_cases: CaseIds
+    labeled_cases: CaseIds
+    network: Network
+
+
+class Variety(Options):
+    """How often a painted case is hard: drawn ones, and those on given label maps."""
+
+    drawn: Share
+    labels: Share
+
+
+class Phases(Options):
+    """How often each contrast phase comes."""
+
+    none: Length
+    corticomedullary: Length
+    portal: Length
+    nephrographic: Length
+    excretory: Length
+
+    @model_validator(mode="after")
+    def _any(self) -> Phases:
+        """Refuse weights that are all 0."""
+        if not any(self.model_dump().values()):
+            raise KitsError(f"phases: all weights are 0; give one of {', '.join(Phases.model_fields)} more")
+        return self
+
+
+def not_descending(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse [high, low]."""
+    if value[0] > value[1]:
+        raise ValueError("descending")
+    return value
+
+
+Spacings = Annotated[
+    tuple[AtMost20, AtMost20], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 20 mm")
+]
+Radius = Annotated[float, Field(strict=True, ge=0.1, le=100)]
+Radii = Annotated[tuple[Radius, Radius], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 100 mm")]
+Thin = Annotated[float, Field(strict=True, gt=0, le=50)]
+
+
+class Phantom(Options):
+    """conf/phantom.yaml."""
+
+    output: Text
+    cases: Count | None
+    seed: Index
+    labels: Text | None
+    thin_mm: Annotated[tuple[Thin, Thin], Meaning("mm between slices and between pixels, as in thin_mm=[4,1.6]")] | None
+    workers: Count
+    spacing_z: Spacings
+    spacing_xy: Spacings
+    matrix: Annotated[int, Field(strict=True, ge=32)]
+    tumor_radius: Radii
+    variety: Variety
+    phases: Phases
+
+    @model_validator(mode="after")
+    def _cases_come_from_somewhere(self) -> Phantom:
+        """Refuse drawn cases without a number, and a thinning of what is drawn."""
+        if self.labels is None and self.cases is None:
+            raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
+        if self.labels is None and self.thin_mm is not None:
+            raise refuse("thin_mm", self.thin_mm, "is for labels=DIR; drawn cases have spacing_z and spacing_xy")
+        return self
+
+
+class Export(Options):
+    """conf/export.yaml."""
+
+    coarse: Text | None
+    fine: Text | None
+    output: Text
+
+
+class Submission(Options):
+    """conf/submission.yaml."""
+
+    predictions: Text | None
+    zip: Text | None
+    images: Text | None
+
+
+class PipelineOverrides(Options):
+    """By step what the command line gives."""
+
+    train: list[Text]
+    prepare: list[Text]
+    coarse: list[Text]
+    fine: list[Text]
+    predict: list[Text]
+    evaluate: list[Text]
+    report: list[Text]
+
+
+class Study(Options):
+    """A folder of experiments/."""
+
+    source: Text | None
+
+
+class Pipeline(Options):
+    """conf/pipeline.yaml."""
+
+    experiment: Study
+    output: Text | None
+    input: Text | None
+    truth: Text | None
+    overwrite: Switch
+    overrides: PipelineOverrides
+
+
+class CrossvalOverrides(Options):
+    """By step what the command line gives."""
+
+    train: list[Text]
+    prepare: list[Text]
+    predict: list[Text]
+    evaluate: list[Text]
+
+
+class Crossval(Options):
+    """conf/crossval.yaml."""
+
+    output: Text | None
+    coarse: Text | None
+    overwrite: Switch
+    bootstrap: Bootstrap
+    overrides: CrossvalOverrides
+
+
+class Bar(Options):
+    """A figure that a measurement must reach."""
+
+    least: Number | None = None
+    most: Number | None = None
+
+
+class Demo(Options):
+    """conf/demo.yaml."""
+
+    output: Text
+    kind: Text
+    steps: list[Text]
+    bars: dict[str, Bar]
+
+
+COMMANDS: dict[str, type[Options]] = {
+    "prepare": Prepare,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "report": Report,
+    "measure": Measure,
+    "download": Download,
+    "phantom": Phantom,
+    "export": Export,
+    "submission": Submission,
+    "pipeline": Pipeline,
+    "crossval": Crossval,
+    "demo": Demo,
+}

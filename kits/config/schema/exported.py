@@ -1,0 +1,66 @@
+"""What an exported network's file says: the part of a training's configuration that prediction reads, and what its graph is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kits.config.schema.base import Count, Index, Options, Positive, Switch, Text, Window
+from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, FineRoi, Postprocess
+
+
+class Graph(Options):
+    """What prediction must know of the graph."""
+
+    classes: Count
+    in_plane_multiple: Count
+    fixed_size: Switch
+    sources: Index
+    reach: Index | None = None
+
+
+class CoarseData(Options):
+    """How a scan becomes the coarse network's input; older checkpoints lack the last two."""
+
+    window_hu: Window
+    coarse_size: Count
+    coarse_z_mm: Positive | None = None
+    label_name: Text | None = None
+
+
+class FineData(Options):
+    """How a scan becomes the fine network's input; older checkpoints lack the classes."""
+
+    window_hu: Window
+    classes: list[Text] | None = None
+
+
+class ExportedOptions(Options):
+    """What both stages have; `trained_on` is None where the checkpoint does not say."""
+
+    kits_format: Count
+    trained_on: list[Text] | None
+    network: Graph
+
+
+class ExportedCoarse(ExportedOptions):
+    """Of the coarse stage."""
+
+    stage: Literal["coarse"]
+    data: CoarseData
+    inference: CoarseInference
+    roi: CoarseRoi
+
+
+class ExportedFine(ExportedOptions):
+    """Of the fine stage."""
+
+    stage: Literal["fine"]
+    data: FineData
+    inference: FineInference
+    roi: FineRoi
+    postprocess: Postprocess
+
+
+Exported = Annotated[ExportedCoarse | ExportedFine, Field(discriminator="stage")]

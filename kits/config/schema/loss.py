@@ -1,0 +1,67 @@
+"""The group `loss`: conf/loss/*.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kits.config.schema.base import Length, Options, Positive, Switch
+
+
+class LossOptions(Options):
+    """What every loss has.
+
+    Attributes:
+        smooth: e, added to numerator and denominator.
+        per_sample: count voxels in each sample, not over the whole batch.
+        class_weights: of the regions in the mean; None weights them equally.
+        over: the regions: each class, all of the foreground as one, or both.
+    """
+
+    smooth: Length
+    per_sample: Switch
+    class_weights: Annotated[list[Length], Field(min_length=1)] | None
+    over: Literal["classes", "foreground", "both"]
+
+
+class BiasDice(LossOptions):
+    """The paper's; b >= 1, for less would favor precision."""
+
+    name: Literal["bias_dice"]
+    bias: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1)]
+
+
+class Dice(LossOptions):
+    """Soft Dice: bias-dice with b = 1."""
+
+    name: Literal["dice"]
+
+
+class DiceCe(LossOptions):
+    """dice_weight * bias-dice + ce_weight * cross entropy."""
+
+    name: Literal["dice_ce"]
+    bias: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1)]
+    dice_weight: Length
+    ce_weight: Length
+
+
+class Tversky(LossOptions):
+    """`alpha` weights false positives, `beta` false negatives."""
+
+    name: Literal["tversky"]
+    alpha: Length
+    beta: Length
+
+
+class FocalTversky(LossOptions):
+    """Tversky's loss to the power 1 / gamma."""
+
+    name: Literal["focal_tversky"]
+    alpha: Length
+    beta: Length
+    gamma: Positive
+
+
+Loss = Annotated[BiasDice | Dice | DiceCe | Tversky | FocalTversky, Field(discriminator="name")]

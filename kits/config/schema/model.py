@@ -1,0 +1,175 @@
+"""The group `model`: conf/model/*.yaml. The name of a network selects its schema, and only these names can be built."""
+
+from __future__ import annotations
+
+import math
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kits.config.schema.base import Count, Index, Meaning, Options, PerLevel, Positive, Switch, Text, Window, refuse, text
+from kits.errors import KitsError
+from kits.pooling import anisotropic_levels
+
+# timm's families of five scales, of which scale k has 1 / 2 ** (k + 1) of the image's pixels along a side. Of others only the
+# network itself knows; it says so when it is built.
+HALVING = (
+    *("tf_efficientnet", "tf_efficientnetv2", "efficientnet", "efficientnetv2", "test_efficientnet"),
+    *("resnet", "resnext", "mobilenetv2", "mobilenetv3", "tf_mobilenetv3"),
+)
+HALVING_SCALES = 5
+
+Norm = Literal["none", "group"]
+Input = Literal["replicate", "neighbors", "windows"]
+Plane = Literal["axial", "coronal", "sagittal"]
+Scales = Annotated[list[Index], Field(min_length=1)]
+
+
+def halves(backbone: str) -> bool:
+    """Whether a backbone is one of HALVING; its name goes on after the family's with a digit or an underscore."""
+    return any(backbone.startswith(family) and not backbone[len(family) : len(family) + 1].isalpha() for family in HALVING)
+
+
+class Unet3d(Options):
+    """The coarse network; see `kits.models.unet3d.UNet3d`."""
+
+    name: Literal["unet3d"]
+    classes: Count
+    width: Count | None
+    depth: Count | None
+    widths: Annotated[list[Count], Field(min_length=1)] | None
+    spacing: tuple[Positive, Positive, Positive] | None
+    stem: Count | None
+    strides: PerLevel | None
+    kernels: PerLevel | None
+    norm: Norm
+    deep_supervision: Index
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Unet3d:
+        """Refuse lists of levels that differ in length."""
+        if self.widths is None and None in (self.width, self.depth):
+            raise KitsError("model.width, model.depth: give both, or the list model.widths")
+        for key, entries in (("strides", self.strides), ("kernels", self.kernels)):
+            if entries is None and self.spacing is None:
+                raise KitsError(f"model.spacing: no value given; model.{key}=null is chosen from it")
+            if entries is not None and len(entries) != self.levels:
+                known = "model.depth" if self.widths is None else "the length of model.widths"
+                raise KitsError(
+                    f"model.{key}: {len(entries)} entries for {self.levels} levels ({known}); give one (z, y, x) per level"
+                )
+        if any(size % 2 == 0 for kernel in self.kernels or () for size in kernel):
+            raise refuse("model.kernels", self.kernels, "even sizes shift the image; give odd ones")
+        check_supervision(self.deep_supervision, self.levels)
+        return self
+
+    @property
+    def levels(self) -> int:
+        """Levels of the network."""
+        return int(self.depth or 0) if self.widths is None else len(self.widths)
+
+    @property
+    def in_plane_multiple(self) -> int:
+        """What divides the in-plane size that the network takes: the product of its strides along each side."""
+        strides = self.strides or anisotropic_levels(self.spacing or (), self.levels, self.stem)[0]
+        return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
+
+
+class Source(Options):
+    """One pretrained 2D network of the fine stage; what it does not say itself is the fine network's own."""
+
+    backbone: Text
+    weights: Text | None
+    input: Input | None = None
+    window_hu: Window | None = None
+    windows_hu: list[Window] | None = None
+    plane: Plane | None = None
+    out_indices: Scales | None = None
+
+
+class FineNet(Options):
+    """The fine network; see `kits.models.finenet.FineNet`."""
+
+    name: Literal["finenet"]
+    classes: Count
+    sources: Annotated[
+        list[Source], Field(min_length=1), Meaning("at least one {backbone: NAME, weights: imagenet|hub|FILE|null}")
+    ]
+    input: Input
+    window_hu: Window | None
+    windows_hu: list[Window]
+    data_window_hu: Window
+    plane: Plane
+    out_indices: Scales
+    widths: Annotated[list[Count], Field(min_length=1)]
+    operator: Literal["p3d", "conv3d", "zconv", "tsm", "acs", "none"]
+    gate: Switch
+    norm: Norm
+    fusion: Literal["concat", "gate", "mean"]
+    width: Count
+    stem_width: Count
+    deep_supervision: Index
+    freeze_statistics: Switch
+    freeze_stages: Index | Literal["all"]
+    slices_at_once: Count | None
+    checkpointing: Switch
+
+    @model_validator(mode="after")
+    def _sources_can_be_built(self) -> FineNet:
+        """Refuse sources whose scales or windows do not fit."""
+        for source in self.sources:
+            self._check_scales(source)
+            self._check_windows(source)
+            # Every family of HALVING has BatchNorm, whose statistics would be moved twice by slices that pass twice.
+            learns = not self.freeze_statistics and self.freeze_stages != "all"
+            if self.checkpointing and learns and halves(source.backbone):
+                raise KitsError(
+                    "model.checkpointing=true: every slice passes BatchNorm twice; give model.freeze_statistics=true too"
+                )
+        check_supervision(self.deep_supervision, len(self.widths))
+        if self.freeze_stages != "all" and self.freeze_stages > len(self.widths):
+            raise refuse("model.freeze_stages", self.freeze_stages, f"give 0 to {len(self.widths)}, or all")
+        return self
+
+    def of(self, source: Source, name: str) -> Any:
+        """An option of a source: its own where it gives one, else the network's. A window of null is one: all of the data's."""
+        own = getattr(source, name)
+        given = name in source.model_fields_set and (own is not None or name == "window_hu")
+        return own if given else getattr(self, name)
+
+    def _check_scales(self, source: Source) -> None:
+        scales = self.of(source, "out_indices")
+        if list(scales) != sorted(set(scales)):
+            raise refuse("model.out_indices", scales, "give the scales in ascending order, each once")
+        if halves(source.backbone) and scales[-1] >= HALVING_SCALES:
+            raise refuse("model.out_indices", scales, f"{source.backbone} has the scales 0 to {HALVING_SCALES - 1}")
+        if len(scales) != len(self.widths):
+            what = f"{len(self.widths)} widths for {len(scales)} scales, model.out_indices={text(scales)}"
+            raise refuse("model.widths", self.widths, f"{what}; give one width per scale")
+
+    def _check_windows(self, source: Source) -> None:
+        """HU windows that the data's window holds: what was clipped cannot come back."""
+        whole = self.data_window_hu
+        kind, window, windows = (self.of(source, name) for name in ("input", "window_hu", "windows_hu"))
+        if kind == "windows" and (window is not None or len(windows) != 3):
+            raise KitsError("model.input=windows: it takes three windows in model.windows_hu, and model.window_hu=null")
+        for low, high in windows if kind == "windows" else [window or whole]:
+            if not whole[0] <= low < high <= whole[1]:
+                inside = f"data.window_hu=[{whole[0]:g},{whole[1]:g}]"
+                raise KitsError(f"model window [{low:g},{high:g}] HU: is not inside {inside}; choose another, or widen that")
+
+    @property
+    def in_plane_multiple(self) -> int:
+        """What divides the in-plane sizes that all sources take; 1 stands for a source that cannot be known here."""
+        sizes = (2 ** (self.of(one, "out_indices")[-1] + 1) if halves(one.backbone) else 1 for one in self.sources)
+        return math.lcm(*sizes)
+
+
+def check_supervision(heads: int, levels: int) -> None:
+    """Refuse heads for more coarser levels than there are."""
+    if heads >= levels:
+        raise KitsError(f"model.deep_supervision={heads}: give 0 to {levels - 1}, there are {levels} levels")
+
+
+Model = Annotated[Unet3d | FineNet, Field(discriminator="name")]

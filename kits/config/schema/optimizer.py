@@ -1,0 +1,81 @@
+"""The groups `optimizer` and `scheduler`: conf/optimizer/*.yaml, conf/scheduler/*.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kits.config.schema.base import Fraction, Index, Inside, Length, Options, Positive, Share, Switch
+
+
+class OptimizerOptions(Options):
+    """What every optimizer has.
+
+    Attributes:
+        encoder_factor: a pretrained encoder's learning rate, times lr.
+        encoder_decay: and times this again for each scale before its last.
+    """
+
+    lr: Positive
+    weight_decay: Length
+    encoder_factor: Length
+    encoder_decay: Positive
+
+
+class Adam(OptimizerOptions):
+    """Adam."""
+
+    name: Literal["adam"]
+
+
+class AdamW(OptimizerOptions):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+
+
+class Sgd(OptimizerOptions):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    momentum: Fraction
+    nesterov: Switch
+
+
+Optimizer = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+
+
+class Constant(Options):
+    """The rate stays, after a rise over the share `warmup` of the training."""
+
+    name: Literal["constant"]
+    warmup: Fraction
+
+
+class Cosine(Options):
+    """Half a cosine down to the share `final`."""
+
+    name: Literal["cosine"]
+    warmup: Fraction
+    final: Share
+
+
+class Poly(Options):
+    """(1 - progress) ** power."""
+
+    name: Literal["poly"]
+    warmup: Fraction
+    power: Positive
+
+
+class Plateau(Options):
+    """The rate times `factor` after `patience` epochs without a better score, down to `min_lr`."""
+
+    name: Literal["plateau"]
+    factor: Inside
+    patience: Index
+    min_lr: Length
+
+
+Scheduler = Annotated[Constant | Cosine | Poly | Plateau, Field(discriminator="name")]

@@ -1,0 +1,89 @@
+"""The group `stage` without what it chooses from other groups: conf/stage/*.yaml."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Share, Switch, Triple, refuse
+from kits.errors import KitsError
+
+
+class SamplingOptions(Options):
+    """Patches of a training."""
+
+    patch: Triple
+    batch_size: Count
+    patches_per_epoch: Count
+
+    @model_validator(mode="after")
+    def _an_epoch_has_a_batch(self) -> SamplingOptions:
+        """Refuse an epoch without a step."""
+        if self.patches_per_epoch < self.batch_size:
+            least = f"is no whole batch; give at least sampling.batch_size={self.batch_size}"
+            raise refuse("sampling.patches_per_epoch", self.patches_per_epoch, least)
+        return self
+
+
+class CoarseSampling(SamplingOptions):
+    """Windows of the coarse grid; the share `foreground` is centred on a kidney slice."""
+
+    foreground: Share
+
+
+class FineSampling(SamplingOptions):
+    """Patches inside ROIs, see conf/stage/fine.yaml."""
+
+    tumor: Share
+    kidney: Share
+    jitter_mm: Length
+    around: Share
+    around_mm: Length
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> FineSampling:
+        """Refuse shares that leave no room for one another."""
+        if self.tumor + self.kidney > 1:
+            raise KitsError(
+                f"sampling.tumor={self.tumor:g}, sampling.kidney={self.kidney:g}:"
+                " together more than all patches; give shares that add up to 1 at most"
+            )
+        return self
+
+
+class FineInference(Options):
+    """The window that a network sees at once, in slices, and the share of it that the next one repeats."""
+
+    window: Count
+    overlap: Fraction
+
+
+class CoarseInference(FineInference):
+    """And the probability from which a voxel counts."""
+
+    threshold: Inside
+
+
+class CoarseRoi(Options):
+    """From a coarse mask to ROIs, see `kits.roi.find_rois`."""
+
+    count: Count
+    min_voxels: Index
+    min_ml: Length | None
+    margin_mm: Length
+
+
+class FineRoi(Options):
+    """How ROIs grow where the result touches a face."""
+
+    margin_mm: Length
+    grow_mm: Length
+    grow_rounds: Index
+
+
+class Postprocess(Options):
+    """What is removed or filled after the fine stage, see `kits.postprocess`."""
+
+    components: Count | None
+    tumor_distance_mm: Length | None
+    min_ml: Length | None
+    fill_holes: Switch

@@ -1,0 +1,189 @@
+"""What pydantic refuses, in one line: the key, what is wrong and what it may be, read from the schema itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from kits.config.reading import choices_of, groups, nearest
+from kits.config.schema.base import Meaning, text
+from kits.errors import KitsError
+
+# Keys whose value says which model the others belong to.
+TAGS = ("name", "kind", "stage", "transform")
+# What is wrong with a key itself is told before what is wrong with values.
+ORDER = ("extra_forbidden", "union_tag_invalid", "union_tag_not_found", "missing")
+# What `data` repeats of other groups is told under their own names.
+REPEATED = ("data.split", "data.augmentation")
+FEW = 12  # names that a message may list
+
+Kind = tuple[Any, Sequence[Any]]
+
+
+def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> KitsError:
+    """The refusal of a configuration, or of the part of it that `group` names: the gravest of all that pydantic has found."""
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
+    key, value, (kind, metadata), parent = place(first["loc"], schema, config)
+    key = f"{group}.{key}".strip(".")
+    for repeated in REPEATED:
+        key = key.removeprefix("data.") if key.startswith(repeated) else key
+    if first["type"] == "extra_forbidden":
+        return KitsError(f"{key}: no such key{suggestion(key, group, schema, config, parent)}")
+    if first["type"].startswith("union_tag"):
+        tag = first["ctx"]["discriminator"].strip("'")
+        return wrong_name(f"{key}.{tag}".lstrip("."), value.get(tag) if isinstance(value, dict) else value, kind)
+    meant = meaning(kind, metadata)
+    if first["type"] == "missing":
+        return KitsError(f"{key}: no value given; give {meant}")
+    return KitsError(f"{key}={text(value)}: give {meant}")
+
+
+def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any, Kind, Any]:
+    """Where an error lies: its dotted key, the value there, what it may be, and the schema of what it is in.
+
+    Pydantic's location also names branches of unions, which are no keys; a list is told as a whole, unless of models.
+    """
+    key, node, parent = "", config, schema
+    kind: Kind = (schema, ())
+    for number, part in enumerate(loc):
+        here: Kind
+        if isinstance(node, dict) and (part in node or number == len(loc) - 1):
+            here, name = descend(kind[0], str(part), node), f"{key}.{part}".lstrip(".")
+        elif isinstance(node, list) and isinstance(part, int) and models_in(kind[0]):
+            here, name = (get_args(bare(kind[0]))[0], ()), f"{key}[{part}]"
+        elif isinstance(node, list):
+            break
+        else:
+            continue
+        if number == len(loc) - 1 and isinstance(node, dict) and part not in node and not known(kind[0], str(part), node):
+            continue  # the name of a branch
+        parent, kind, key = kind[0], here, name
+        node = node.get(part) if isinstance(node, dict) else node[int(part)]
+    return key, node, kind, parent
+
+
+def known(kind: Any, key: str, config: Any) -> bool:
+    """Whether a model here has a field of this name."""
+    return any(key in model.model_fields for model in chosen(kind, config))
+
+
+def descend(kind: Any, key: str, config: Any) -> Kind:
+    """What the value of a key may be."""
+    kind = bare(kind)
+    if get_origin(kind) is dict:
+        return get_args(kind)[1], ()
+    fields = [model.model_fields[key] for model in chosen(kind, config) if key in model.model_fields]
+    return (fields[0].annotation, fields[0].metadata) if fields else (Any, ())
+
+
+def bare(kind: Any) -> Any:
+    """A kind without its metadata, and without None where it may be that."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        others = [one for one in get_args(kind) if one is not type(None)]
+        return bare(others[0]) if len(others) == 1 else kind
+    return kind
+
+
+def models_in(kind: Any) -> list[type[BaseModel]]:
+    """Every model that a kind names."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for one in get_args(kind) for model in models_in(one)]
+
+
+def chosen(kind: Any, config: Any) -> list[type[BaseModel]]:
+    """The models of a kind that fit what the configuration says by its tags; all where it says nothing."""
+    values = config if isinstance(config, dict) else {}
+    return [
+        model
+        for model in models_in(kind)
+        if all(values[tag] in tags_of(model, tag) for tag in TAGS if tag in values and tags_of(model, tag))
+    ]
+
+
+def tags_of(model: type[BaseModel], tag: str) -> tuple[Any, ...]:
+    """The names that a model goes by."""
+    field = model.model_fields.get(tag)
+    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+
+
+def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that a configuration may have, under the choices that it has made."""
+    kind = bare(kind)
+    if get_origin(kind) is dict:
+        for name, value in (config or {}).items():
+            yield f"{prefix}{name}"
+            yield from keys_of(get_args(kind)[1], value, f"{prefix}{name}.")
+    elif get_origin(kind) is not list:
+        for model in chosen(kind, config):
+            for name, field in model.model_fields.items():
+                yield f"{prefix}{name}"
+                value = config.get(name) if isinstance(config, dict) else None
+                yield from keys_of(field.annotation, value, f"{prefix}{name}.")
+
+
+def suggestion(key: str, group: str, schema: Any, config: Any, parent: Any) -> str:
+    """The nearest known key, or the few that there are beside it."""
+    near = nearest(key, list(dict.fromkeys(keys_of(schema, config, f"{group}." if group else ""))))
+    beside = {name for model in models_in(parent) for name in model.model_fields}
+    return near if near or not beside or len(beside) > FEW else f"; there are {', '.join(sorted(beside))}"
+
+
+def wrong_name(key: str, value: Any, kind: Any) -> KitsError:
+    """The refusal of a name that selects no model."""
+    group, _, name = key.rpartition(".")
+    names = [one for model in models_in(kind) for one in tags_of(model, name or key)]
+    if group in groups():
+        what = f"is chosen as a whole; give {group}=... with one of {', '.join(choices_of(group))}"
+    else:
+        what = f"give one of {', '.join(names)}"
+    return KitsError(f"{key}={text(value)}: {what}")
+
+
+def meaning(kind: Any, metadata: Sequence[Any] = ()) -> str:
+    """What a kind of values is, in words."""
+    for one in metadata:
+        if isinstance(one, Meaning):
+            return one.words
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        more = [part for one in arguments[1:] for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
+        return meaning(arguments[0], [*more, *metadata])
+    if origin in (Union, UnionType):
+        return ", or ".join(dict.fromkeys(meaning(one) for one in sorted(arguments, key=lambda one: one is type(None))))
+    if origin is Literal:
+        return text(arguments[0]) if len(arguments) == 1 else f"one of {', '.join(map(text, arguments))}"
+    if origin is tuple:
+        return f"[{len(arguments)} times {meaning(arguments[0])}]"
+    if origin is list:
+        return f"[{meaning(arguments[0])}]"
+    return {bool: "one of true, false", str: "a text", type(None): "null"}.get(kind) or number(kind, metadata)
+
+
+def number(kind: Any, metadata: Sequence[Any]) -> str:
+    """A number within its bounds, in words; a group of keys where it is no number."""
+    bounds = {name: getattr(one, name) for one in metadata for name in ("ge", "gt", "lt", "le") if hasattr(one, name)}
+    if kind is int:
+        least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
+        return "a whole number" if least is None else f"a whole number of {least} or more"
+    if kind is float:
+        words = {"ge": "of at least", "gt": "above", "lt": "below", "le": "of at most"}
+        return f"a number {' and '.join(f'{words[name]} {bound:g}' for name, bound in bounds.items())}".strip()
+    return "anything" if kind is Any else "keys with values"
+
+
+def names_at(schema: Any, key: str, config: Any) -> list[str]:
+    """The values that a key may have, where they are names; `config` says which choices are made."""
+    kind, node = schema, config
+    for part in key.split("."):
+        kind = descend(kind, part, node)[0]
+        node = node.get(part) if isinstance(node, dict) else None
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [text(name) for one in options if get_origin(one) is Literal for name in get_args(one)]
