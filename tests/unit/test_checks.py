@@ -117,6 +117,23 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"model.sources": [{**SOURCE, "weights": "a.pth"}]}, ["model.sources[0].weights=a.pth: no such file"]),
     ("fine", {"model.window_hu": [-200, 100]}, ["[-200,100]", "is not inside data.window_hu=[-100,300]"]),
     ("fine", {"model.input": "windows", "model.windows_hu": [[0, 1]]}, ["three windows"]),
+    ("fine", {"model.input": "windows", "model.window_hu": [0, 100]}, ["three windows"]),
+    ("fine", {"model.input": "rgb"}, ["model.input=rgb: give one of replicate, neighbors, windows"]),
+    ("fine", {"model.window_hu": [0, 301]}, ["[0,301] HU: is not inside data.window_hu=[-100,300]"]),
+    ("fine", {"model.window_hu": [100, 100]}, ["model.window_hu=[100,100]: give two ascending numbers"]),
+    ("fine", {"model.window_hu": [0]}, ["model.window_hu=[0]: give two ascending numbers"]),
+    ("fine", {"loss.class_weights": [1, 1, 1]}, ["loss.class_weights=[1,1,1]: give 2 (loss.over=classes)"]),
+    ("fine", {"loss.bias": "high", "loss.bia": 1}, ["loss.bia: no such key; did you mean loss.bias?"]),
+    (
+        "coarse",
+        {"trainer.val_check_interval": 1.5},
+        ["trainer.val_check_interval=1.5: give a whole number of batches of 1"],
+    ),
+    ("coarse", {"trainer.check_val_every_n_epoch": 101}, ["no epoch would be validated, trainer.max_epochs=100"]),
+    ("coarse", {"trainer.profiler": "fast"}, ["trainer.profiler=fast: give one of simple, advanced, pytorch, or null"]),
+    ("coarse", {"trainer.max_time": 3}, ["trainer.max_time=3: give a text DD:HH:MM:SS in quotes"]),
+    ("coarse", {"trainer.accumulate_grad_batches": 0}, ["trainer.accumulate_grad_batches=0: give a whole number of 1 or more"]),
+    ("coarse", {"trainer.max_steps": 0}, ["trainer.max_steps=0: give a whole number of 1 or more, or -1"]),
     ("fine", {"model.checkpointing": True, "model.freeze_statistics": False}, ["model.freeze_statistics=true"]),
     ("fine", {"model.freeze_stages": 5}, ["model.freeze_stages=5: give 0 to 4, or all"]),
     ("fine", {"sampling.patch": [24, 150, 170]}, ["multiples of 16", "[24,144,160] and [24,160,176]"]),
@@ -229,13 +246,12 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     from pytorch_lightning import Trainer as LightningTrainer
 
     from kits import losses, stages
-    from kits.models import NETWORKS, adaptation, fusion, inputs, layers, subnetwork
+    from kits.models import NETWORKS, adaptation, inputs, layers, subnetwork
     from kits.schedules import SCHEDULERS
 
     for allowed, registry in (
         (names(Model), NETWORKS),
         (names(FineNet, "operator"), adaptation.OPERATORS),
-        (names(FineNet, "fusion"), fusion.FUSIONS),
         (get_args(Norm), layers.NORMS),
         (get_args(Input), inputs.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),

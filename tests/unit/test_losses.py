@@ -149,11 +149,6 @@ def test_class_weights_choose_between_kidney_and_tumor():
     torch.testing.assert_close(both, (kidney + 3 * tumor) / 4)
 
 
-def test_wrong_number_of_class_weights_is_named():
-    with pytest.raises(KitsError, match=r"class_weights: 3 weights for 2 foreground regions"):
-        bias_dice(3.0, class_weights=[1.0, 1.0, 1.0])(*example(3))
-
-
 @pytest.mark.parametrize(("classes", "over"), [(1, "classes"), (3, "classes"), (4, "classes"), (3, "foreground"), (3, "both")])
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_equals_finite_differences(name, classes, over):

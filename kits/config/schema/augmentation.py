@@ -6,15 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from kits.config.schema.base import Index, Meaning, Number, Options, Positive, Share, Switch, Window, refuse
-
-
-def not_descending(value: tuple[float, float]) -> tuple[float, float]:
-    """Refuse [high, low]."""
-    if value[0] > value[1]:
-        raise ValueError("descending")
-    return value
-
+from kits.config.schema.base import Index, Meaning, Number, Options, Positive, Share, Switch, Window, not_descending, refuse
 
 Pair = Annotated[tuple[Number, Number], AfterValidator(not_descending), Meaning("[low, high]")]
 Range = Annotated[Number | Pair, Meaning("a number or [low, high]")]

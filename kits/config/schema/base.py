@@ -44,6 +44,13 @@ def ascending(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def not_descending(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse [high, low]."""
+    if value[0] > value[1]:
+        raise ValueError("descending")
+    return value
+
+
 Window = Annotated[tuple[Number, Number], AfterValidator(ascending), Meaning("two ascending numbers [low, high]")]
 Triple = tuple[Count, Count, Count]
 PerLevel = Annotated[list[Triple], Field(min_length=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -28,27 +29,28 @@ def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> K
     """The refusal of a configuration, or of the part of it that `group` names: the gravest of all that pydantic has found."""
     found = error.errors(include_url=False)
     first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
-    key, value, (kind, metadata), parent = place(first["loc"], schema, config)
+    key, value, (kind, metadata) = place(first["loc"], schema, config)
     key = f"{group}.{key}".strip(".")
     for repeated in REPEATED:
         key = key.removeprefix("data.") if key.startswith(repeated) else key
     if first["type"] == "extra_forbidden":
-        return KitsError(f"{key}: no such key{suggestion(key, group, schema, config, parent)}")
+        keys = list(dict.fromkeys(keys_of(schema, config, f"{group}." if group else "")))
+        return KitsError(f"{key}: no such key{suggestion(key, keys)}")
     if first["type"].startswith("union_tag"):
         tag = first["ctx"]["discriminator"].strip("'")
         return wrong_name(f"{key}.{tag}".lstrip("."), value.get(tag) if isinstance(value, dict) else value, kind)
     meant = meaning(kind, metadata)
-    if first["type"] == "missing":
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return KitsError(f"{key}: no value given; give {meant}")
     return KitsError(f"{key}={text(value)}: give {meant}")
 
 
-def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any, Kind, Any]:
-    """Where an error lies: its dotted key, the value there, what it may be, and the schema of what it is in.
+def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any, Kind]:
+    """Where an error lies: its dotted key, the value there, and what it may be.
 
     Pydantic's location also names branches of unions, which are no keys; a list is told as a whole, unless of models.
     """
-    key, node, parent = "", config, schema
+    key, node = "", config
     kind: Kind = (schema, ())
     for number, part in enumerate(loc):
         here: Kind
@@ -62,9 +64,9 @@ def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any,
             continue
         if number == len(loc) - 1 and isinstance(node, dict) and part not in node and not known(kind[0], str(part), node):
             continue  # the name of a branch
-        parent, kind, key = kind[0], here, name
+        kind, key = here, name
         node = node.get(part) if isinstance(node, dict) else node[int(part)]
-    return key, node, kind, parent
+    return key, node, kind
 
 
 def known(kind: Any, key: str, config: Any) -> bool:
@@ -129,11 +131,15 @@ def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
                 yield from keys_of(field.annotation, value, f"{prefix}{name}.")
 
 
-def suggestion(key: str, group: str, schema: Any, config: Any, parent: Any) -> str:
-    """The nearest known key, or the few that there are beside it."""
-    near = nearest(key, list(dict.fromkeys(keys_of(schema, config, f"{group}." if group else ""))))
-    beside = {name for model in models_in(parent) for name in model.model_fields}
-    return near if near or not beside or len(beside) > FEW else f"; there are {', '.join(sorted(beside))}"
+def suggestion(key: str, known: Sequence[str]) -> str:
+    """The nearest known key: beside it, elsewhere under its own name, or by all of its letters; or the few that there are."""
+    above, _, leaf = key.rpartition(".")
+    beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == above}
+    near = [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
+    near += [one for one in known if one.rpartition(".")[2] == leaf]
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(sorted(beside))}" if 0 < len(beside) <= FEW else nearest(key, list(known))
 
 
 def wrong_name(key: str, value: Any, kind: Any) -> KitsError:
