@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Index, Inside, Length, Number, Options, Positive, Share, Switch, Text, refuse
+from kits.config.schema.base import Count, Index, Inside, Length, Meaning, Number, Options, Positive, Share, Switch, Text, refuse
 from kits.config.schema.data import Data, Split
 from kits.config.schema.phantom import Phantom
 from kits.errors import KitsError
