@@ -10,10 +10,7 @@ from kits.config.schema.model import Model
 from kits.models.finenet import FineNet
 from kits.models.unet3d import UNet3d
 
-NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {
-    "unet3d": lambda options, pretrained: UNet3d(options),
-    "finenet": FineNet,
-}
+NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet}
 
 
 def build_network(model: Mapping[str, Any], *, pretrained: bool) -> nn.Module:

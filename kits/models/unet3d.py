@@ -28,7 +28,7 @@ class UNet3d(nn.Module):
     H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
     """
 
-    def __init__(self, options: schema.Unet3d) -> None:
+    def __init__(self, options: schema.Unet3d, pretrained: bool = False) -> None:  # there are no weights for it
         super().__init__()
         widths, norm = options.widths or level_widths(options.width, options.depth), options.norm
         stem = options.stem if options.strides is None else None

@@ -328,7 +328,7 @@ def test_a_rebuilt_network_predicts_the_same():
             r"model\.name=torch.nn.Linear: is chosen as a whole; give model=\.\.\. with one of",
         ),
         ({"_target_": "os.system"}, r"model\.name=null"),
-        (configured("unet3d", levels=3), r"model\.levels: no such key; there are classes, deep_supervision, depth"),
+        (configured("unet3d", levels=3), r"model\.levels: no such key; did you mean"),
         (configured("finenet", pretrained=True), r"model\.pretrained: no such key"),
         (
             {"name": "unet3d", "classes": 1},

@@ -151,10 +151,10 @@ def test_backbones_without_a_common_size_are_refused(sizes, words):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (one(plane="oblique"), r"model\.plane: no plane 'oblique'; choose one of axial, coronal, sagittal"),
-        (one(window_hu=[-500, 0]), r"not two ascending bounds inside data\.window_hu"),
-        (one(colour="red"), r"an entry has the keys backbone, weights, colour"),
-        (one(out_indices=[0, 1]), r"model\.widths: 4 entries for 2 out_indices"),
+        (one(plane="oblique"), r"model\.sources\[0\]\.plane=oblique: give one of axial, coronal, sagittal"),
+        (one(window_hu=[-500, 0]), r"model window \[-500,0\] HU: is not inside data\.window_hu"),
+        (one(colour="red"), r"model\.sources\[0\]\.colour: no such key; there are backbone, input"),
+        (one(out_indices=[0, 1]), r"model\.widths=\[6,6,8,8\]: 4 widths for 2 scales"),
     ],
 )
 def test_a_wrong_source_is_named(source, message):
@@ -223,7 +223,7 @@ def test_coarser_heads_learn_from_coarser_labels():
     assert [tuple(logits.shape[2:]) for logits in pyramid] == [(3, 32, 32), (3, 8, 8), (3, 4, 4)]
     assert learning(network) == {"sources", "fusion"}
     assert all(head.weight.grad.abs().max() > 0 for head in network.sources[0].coarser_heads)
-    with pytest.raises(KitsError, match=r"model\.deep_supervision=4: give a number from 0 to 3"):
+    with pytest.raises(KitsError, match=r"model\.deep_supervision=4: give 0 to 3, there are 4 levels"):
         finenet(deep_supervision=4)
 
 

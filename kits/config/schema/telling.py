@@ -123,7 +123,10 @@ def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
         for name, value in (config or {}).items():
             yield f"{prefix}{name}"
             yield from keys_of(get_args(kind)[1], value, f"{prefix}{name}.")
-    elif get_origin(kind) is not list:
+    elif get_origin(kind) is list:
+        for number, value in enumerate(config if isinstance(config, list) else []):
+            yield from keys_of(get_args(kind)[0], value, f"{prefix[:-1]}[{number}].")
+    else:
         for model in chosen(kind, config):
             for name, field in model.model_fields.items():
                 yield f"{prefix}{name}"
