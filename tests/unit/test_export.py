@@ -108,10 +108,10 @@ def foreign_operator(model: onnx.ModelProto, config: dict[str, Any]) -> None:
 
 
 CHANGES: Mapping[str, tuple[Callable[[onnx.ModelProto, dict[str, Any]], None], str]] = {
-    "target": (set_key("roi", "_target_", "os.system"), "roi\._target_: no such key"),
+    "target": (set_key("roi", "_target_", "os.system"), "roi._target_: no such key"),
     "callable": (set_key("", "callbacks", {"name": "os.system"}), "callbacks: no such key"),
-    "value": (set_key("data", "window_hu", "os.system"), "data\.window_hu=os\.system: give two"),
-    "lacking": (lambda _, config: config["roi"].pop("margin_mm"), "roi\.margin_mm: no value given"),
+    "value": (set_key("data", "window_hu", "os.system"), "data.window_hu=os.system: give two"),
+    "lacking": (lambda _, config: config["roi"].pop("margin_mm"), "roi.margin_mm: no value given"),
     "format": (set_key("", "kits_format", 99), "written in format 99"),
     "stage": (set_key("", "stage", ["coarse"]), "cannot be read"),
     "outside": (outside, "in other files"),
