@@ -138,6 +138,7 @@ class Measure(Options):
     image: Text | None
     output: Text
     cases: CaseIds | None
+    pages: Switch
     overwrite: Switch
     workers: Count
 
