@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Index, Inside, Length, Meaning, Number, Options, Positive, Share, Switch, Text, refuse
+from kits.config.schema.base import Count, Index, Inside, Length, Number, Options, Positive, Share, Switch, Text, refuse
 from kits.config.schema.data import Data, Split
 from kits.config.schema.phantom import Phantom
 from kits.errors import KitsError
@@ -54,7 +54,7 @@ class Predict(Options):
     backend: Literal["auto", "torch", "onnx"]
     device: Text
     mirror: Switch
-    precision: Annotated[Literal[32, 16, "32", "16", "bf16"], Meaning("one of 32, bf16, or on a GPU 16")]
+    precision: Literal["auto", "bf16", 32, 16]
     window: Count | None
     slices_at_once: Count | None
     margin_mm: Length | None
