@@ -9,7 +9,7 @@ def judge(measured: dict[str, float], bars: dict[str, dict[str, float]]) -> None
     """Print each figure against its bar as a ratio that is at least 1 where the bar is met.
 
     Args:
-        measured: a figure for every bar.
+        measured: the figures; a bar without one is named as not measured.
         bars: by name, `{"least": x}` or `{"most": x}`.
 
     Raises:
@@ -17,6 +17,9 @@ def judge(measured: dict[str, float], bars: dict[str, dict[str, float]]) -> None
     """
     short = []
     for name, bar in bars.items():
+        if name not in measured:
+            print(f"{name:>28} not measured")
+            continue
         ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / max(measured[name], 1e-12)
         wanted = f">= {bar['least']}" if "least" in bar else f"<= {bar['most']}"
         print(f"{name:>28} {measured[name]:9.4f}  bar {wanted:>8}  ratio {ratio:.3f}")

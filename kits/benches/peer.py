@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from kits.errors import KitsError
-
 
 class Peer:
     """One scan, preprocessed, predicted tile by tile and exported by nnU-Net's own code."""
@@ -19,11 +17,9 @@ class Peer:
         self.options, self.tiles, self.scan = config["nnunet"], config["tiles"], scan
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ.setdefault(name, config["scratch"])  # it warns without them; nothing is written there
-        try:
-            from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-            from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-        except ImportError as error:
-            raise KitsError('nnU-Net is not installed; pip install "kits[bench]", or leave out the part speed') from error
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
         torch.manual_seed(config["seed"])
         self.plans = PlansManager(plans_of(self.options))
         self.configuration = self.plans.get_configuration("3d_fullres")

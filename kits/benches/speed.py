@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import SimpleITK as sitk
 import torch
 
 from kits.benches.peer import Peer
+from kits.benches.rates import measure_rates
 from kits.benches.segmenters import segmenter_of, without_networks
 from kits.io import make_folder, read_volume, write_labels
 from kits.segmenter import Segmenter
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """How many times nnU-Net's time ours is faster, and what is not our networks over plain reading and writing.
+    """What is not our networks over plain reading and writing, the networks' rates, and how many times nnU-Net's time ours is
+    faster, where it is installed.
 
     Args:
         config: conf/bench_predict.yaml.
@@ -37,11 +40,15 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         print(f"SimpleITK reads the scan and writes the labels in {plain:.2f} s, all but our networks takes {overhead:.2f} s")
         segmenter = segmenter_of(config)
         total = min(run_ours(segmenter, scan, ours, "ours") for _ in range(config["repeats"]))
-        peer = Peer(config, scan).measure(theirs, full=config["full"])
+        found = {"overhead": overhead / plain, **measure_rates(segmenter, read_volume(scan), config["repeats"])}
+        if find_spec("nnunetv2") is None:
+            print('nnU-Net is not installed, nothing is compared with it; pip install "kits[bench]"')
+        else:
+            found["times_nnunet"] = Peer(config, scan).measure(theirs, full=config["full"]) / total
     finally:
         ours.unlink(missing_ok=True)
         theirs.unlink(missing_ok=True)
-    return {"times_nnunet": peer / total, "overhead": overhead / plain}
+    return found
 
 
 def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> float:
