@@ -51,7 +51,7 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
     window = bounding_slices(mask)
     kept = np.zeros(mask.shape, dtype=bool)
     if window is not None:
-        regions, _ = _components(mask[window])
+        regions = connected(mask[window])
         voxels = np.bincount(regions.ravel())
         voxels[0] = 0
         largest = np.argsort(-voxels, kind="stable")[:count]
@@ -156,6 +156,6 @@ def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np
 def _small(mask: np.ndarray, least: float) -> np.ndarray:
     """The voxels of components of fewer than `least` voxels."""
     regions = connected(mask)
-    small = cc3d.statistics(regions, no_slice_conversion=True)["voxel_counts"] < least
+    small = np.bincount(regions.ravel()) < least
     small[0] = False
     return small[regions]

@@ -25,7 +25,7 @@ from kits.labels import KITS19_CLASSES, regions_of
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
-from kits.plausible import counts_of, oddities
+from kits.plausible import Oddity, counts_of, oddities
 from kits.postprocess import clean
 from kits.roi import Box
 from kits.volume import Triple, Volume, bounding_slices
@@ -123,19 +123,20 @@ class Segmenter:
             loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
         return cls(*loaded["coarse"], *loaded["fine"], target, options)
 
-    def segment(self, volume: Volume) -> Segmentation:
+    def segment(self, volume: Volume, scale: Sequence[Oddity] | None = None) -> Segmentation:
         """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
 
         Beside the volume and its labels there is never more in memory than the coarse volume, or a window of the fine stage.
 
         Args:
             volume: array (z, y, x) in HU.
+            scale: what is odd about its HU, where that has been judged already.
 
         Raises:
             KitsError: memory does not suffice on any device, or `options.refuse_implausible` and the numbers are no HU.
         """
         began = time.perf_counter()
-        warnings = self.judge_scale(volume)
+        warnings = self.judge_scale(oddities(counts_of(volume.array)) if scale is None else scale)
         rois = self._find_rois(volume)
         found = time.perf_counter()
         readings, reading_warnings = self._read(volume, rois)
@@ -152,13 +153,12 @@ class Segmenter:
         boxes = [reading.box for reading in readings]
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
 
-    def judge_scale(self, volume: Volume) -> list[str]:
+    def judge_scale(self, found: Sequence[Oddity]) -> list[str]:
         """Warnings where the numbers of a volume are hardly HU.
 
         Raises:
             KitsError: they cannot be, and `options.refuse_implausible`.
         """
-        found = oddities(counts_of(volume.array))
         if self.options.refuse_implausible and any(oddity.serious for oddity in found):
             raise KitsError(str(next(oddity for oddity in found if oddity.serious)))
         return doubts.of_scale(found)

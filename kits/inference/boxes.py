@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,15 @@ class BoxReading:
     box: Box
     labels: np.ndarray
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def touched(self) -> np.ndarray:
+        """Bool (2, 3): whether the largest region of foreground reaches the first and the last layer along (z, y, x).
+
+        Not any region: a false one at the border would draw the box to where there is still more of it.
+        """
+        touched = faces(self.labels)
+        return faces(largest_regions(self.labels != BACKGROUND, 1)) if touched.any() else touched
 
 
 @dataclass(frozen=True)
@@ -173,15 +183,6 @@ def to_bytes(values: Tensor) -> Tensor:
     return (values * FULL).round().clamp(0, FULL).to(torch.uint8)
 
 
-def touched_faces(labels: np.ndarray) -> np.ndarray:
-    """Bool (2, 3): whether the largest region of foreground reaches the first and the last layer of a box along (z, y, x).
-
-    Not any region: a false one at the border would draw the box to where there is still more of it.
-    """
-    touched = faces(labels)
-    return faces(largest_regions(labels != BACKGROUND, 1)) if touched.any() else touched
-
-
 def faces(labels: np.ndarray) -> np.ndarray:
     """Bool (2, 3): whether there is anything in the first and the last layer along (z, y, x)."""
     return np.array([[labels.take(layer, axis).any() for axis in range(3)] for layer in (0, -1)])
@@ -209,7 +210,7 @@ def read_boxes(
     for box in boxes:
         reading = reader.read(hu, box)
         for _ in range(grow_rounds):
-            grown = grow_touched(reading.box, touched_faces(reading.labels), grow_mm, spacing, hu.shape)
+            grown = grow_touched(reading.box, reading.touched, grow_mm, spacing, hu.shape)
             if grown == reading.box:
                 break
             reading = reader.read(hu, grown)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kits.inference.boxes import BoxReading, touched_faces
+from kits.inference.boxes import BoxReading
 from kits.inference.parts import LEAST_KIDNEY_ML, Part
 from kits.plausible import Oddity
 from kits.roi import Box
@@ -42,7 +42,7 @@ def of_readings(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> list[
     warnings = []
     for number, reading in enumerate(readings, start=1):
         inner = np.array([np.array(reading.box.start) > 0, np.array(reading.box.stop) < shape])
-        if (touched_faces(reading.labels) & inner).any():
+        if (reading.touched & inner).any():
             warnings.append(f"the result touches the border of ROI {number}: there may be more of it beyond")
     return warnings
 

@@ -66,19 +66,22 @@ def sliding(
     if len(starts) == 1:
         yield 0, predict(0, depth)
         return
-    shared: Maps = {}  # weighted sums of the slices from `start` on that earlier windows have seen, and of the weights
+    weight = blend_weights(window)
+    total = torch.zeros(depth)
+    for start in starts:
+        total[start : start + window] += weight
+    shared: Maps = {}  # weighted sums of the slices from `start` on that earlier windows have seen
     for start, following in zip(starts, [*starts[1:], depth], strict=True):
         maps = predict(start, start + window)
-        weight = blend_weights(window)[:, None, None].to(next(iter(maps.values())).device)
-        for values in maps.values():
-            values *= weight
-        maps["weight"] = weight[None].clone()
-        for name, values in shared.items():
-            maps[name][:, : values.shape[1]] += values
+        share = weight / total[start : start + window]
+        repeated = share < 1  # all others are this window's alone, and stay as they are
+        for name, values in maps.items():
+            values[:, repeated] *= share[repeated, None, None].to(values.device)
+            if name in shared:
+                values[:, : shared[name].shape[1]] += shared[name]
         done = following - start
         shared = {name: values[:, done:].clone() for name, values in maps.items()}
-        total = maps.pop("weight")[:, :done]
-        finished = {name: values[:, :done].div_(total) for name, values in maps.items()}
+        finished = {name: values[:, :done] for name, values in maps.items()}
         del maps
         yield start, finished
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from kits.data.validate import MIN_SLICES, odd_geometry
 from kits.errors import KitsError
-from kits.plausible import counts_of, oddities
+from kits.plausible import Oddity, counts_of, oddities
 from kits.volume import Volume
 
 
-def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> list[str]:
-    """What a reader of the result should know of a scan's geometry; of its intensities the segmenter itself warns.
+def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> tuple[list[str], list[Oddity]]:
+    """What a reader of the result should know of a scan's geometry, and of its intensities, of which the segmenter warns.
 
     Args:
         allow_implausible: what is refused otherwise (a missing HU offset, a windowed picture, an absurd spacing) is a warning.
@@ -23,9 +23,8 @@ def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> list[s
         z, y, x = volume.array.shape
         raise KitsError(f"{path}: only {z} x {y} x {x} voxels (z, y, x); a single picture or a scout? Give the whole scan")
     geometry = [f"{what}; {remedy}" for what, remedy in odd_geometry(volume.grid)]
-    if allow_implausible:
-        return geometry
-    serious = [str(oddity) for oddity in oddities(counts_of(volume.array)) if oddity.serious]
-    for finding in [*geometry, *serious]:
-        raise KitsError(f"{path}: {finding}, or add allow_implausible=true")
-    return []
+    scale = oddities(counts_of(volume.array))
+    if not allow_implausible:
+        for finding in [*geometry, *(oddity for oddity in scale if oddity.serious)]:
+            raise KitsError(f"{path}: {finding}, or add allow_implausible=true")
+    return geometry, scale

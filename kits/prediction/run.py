@@ -19,6 +19,7 @@ from kits.prediction.report import Report
 from kits.prediction.stream import stream
 
 if TYPE_CHECKING:
+    from kits.plausible import Oddity
     from kits.segmenter import Segmentation, Segmenter
     from kits.volume import Grid, Volume
 
@@ -31,6 +32,7 @@ class InterruptedRun(KeyboardInterrupt):
 class _Read:
     volume: Volume
     warnings: list[str]
+    scale: list[Oddity]
     seconds: float
 
 
@@ -108,16 +110,16 @@ class Run:
     def _read(self, scan: Scan) -> _Read:
         began = time.perf_counter()
         volume = scan.read()
-        warnings = check_scan(volume, scan.path, allow_implausible=self.allow_implausible)
+        warnings, scale = check_scan(volume, scan.path, allow_implausible=self.allow_implausible)
         if self.outputs.dicom_seg and not scan.files:
             warnings.append("no DICOM series, so dicom_seg=true writes nothing of it")
-        return _Read(volume, [*scan.notes, *warnings], time.perf_counter() - began)
+        return _Read(volume, [*scan.notes, *warnings], scale, time.perf_counter() - began)
 
     def _segment(self, scan: Scan, read: _Read) -> _Done:
         from tqdm import tqdm
 
         reset_peaks(self.segmenter.device)
-        result = self.segmenter.segment(read.volume)
+        result = self.segmenter.segment(read.volume, read.scale)
         warnings = [*read.warnings, *result.warnings]
         for warning in warnings:
             tqdm.write(f"{scan.name}: {warning}")

@@ -158,6 +158,8 @@ def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Slices (z, y, x) averaged over the area of each target pixel, as float32 (z, *shape); works for growing too."""
     if array.shape[1:] == (2 * shape[0], 2 * shape[1]):
         return _halve(array)
+    if shape[1] > array.shape[2]:  # the rows of a small array grow last, whole and so at the speed of memory
+        return _area_resize_axis(_area_resize_axis(array, shape[1], 2), shape[0], 1)
     return _area_resize_axis(_area_resize_axis(array, shape[0], 1), shape[1], 2)
 
 
@@ -176,10 +178,16 @@ def _area_resize_axis(array: np.ndarray, m: int, axis: int) -> np.ndarray:
     n = array.shape[axis]
     edges = np.arange(m + 1) * n  # in units of 1 / (n m) of the length: integers, so exact
     first = edges[:-1] // m
-    result = np.zeros((*array.shape[:axis], m, *array.shape[axis + 1 :]), dtype=np.float32)
+    array = array.astype(np.float32, copy=False)
+    result = np.empty((*array.shape[:axis], m, *array.shape[axis + 1 :]), dtype=np.float32)
     for k in range(int((-(-edges[1:] // m) - first).max())):
         overlap = np.minimum((first + k + 1) * m, edges[1:]) - np.maximum((first + k) * m, edges[:-1])
-        weights = (np.maximum(overlap, 0) / n).astype(np.float32)
+        weights = (np.maximum(overlap, 0) / n).astype(np.float32).reshape((-1,) + (1,) * (2 - axis))
         cells = np.minimum(first + k, n - 1)  # beyond the last cell the weight is 0
-        result += np.take(array, cells, axis) * weights.reshape((-1,) + (1,) * (2 - axis))
+        for target, plane in zip(result, array, strict=True):  # what is between stays in a core's cache
+            part = np.take(plane, cells, axis - 1)
+            if k == 0:
+                np.multiply(part, weights, out=target)
+            else:
+                target += np.multiply(part, weights, out=part)
     return result
