@@ -14,7 +14,7 @@ from kits.checkpoint import load_network
 from kits.config import one_line
 from kits.devices import AUTO
 from kits.errors import KitsError
-from kits.exported.files import LOGITS, SOURCES, VOLUME, is_exported, read_file, require_libraries
+from kits.exported.files import LOGITS, SOURCES, VOLUME, edited, is_exported, read_file, require_libraries
 from kits.inference.fallback import is_out_of_memory
 from kits.models.layers import check_in_plane
 
@@ -38,6 +38,8 @@ class ExportedNetwork(nn.Module):
         self.in_plane_multiple: int = network["in_plane_multiple"]
         self.fixed_size: bool = network["fixed_size"]
         self.reach: int | None = network.get("reach")
+        self.classes: int = network["classes"]
+        self.sources: int = network["sources"]
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits of every voxel of `volume`, (B, 1, D, H, W)."""
@@ -56,6 +58,10 @@ class ExportedNetwork(nn.Module):
             if is_out_of_memory(error) or "allocat" in str(error) or "bad_alloc" in str(error):
                 raise MemoryError(one_line(error)) from error
             raise KitsError(f"{self.path}: onnxruntime cannot compute it ({one_line(error)[:200]}); export it again") from error
+        for name, values in zip(outputs, found, strict=True):
+            expected = {LOGITS: (self.classes,), SOURCES: (self.sources, self.classes)}[name]
+            if values.dtype != np.float32 or values.shape != (len(volume), *expected, *volume.shape[2:]):
+                raise edited(self.path, f"its {name} are {values.dtype} of shape {values.shape}")
         return [torch.from_numpy(values).to(volume.device) for values in found]
 
 

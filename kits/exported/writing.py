@@ -13,7 +13,7 @@ from kits import __version__
 from kits.checkpoint import load_network
 from kits.config import one_line
 from kits.errors import KitsError
-from kits.exported.files import LOGITS, METADATA, SOURCES, VOLUME, nodes, to_metadata
+from kits.exported.files import LOGITS, METADATA, SOURCES, VOLUME, messages, to_metadata
 from kits.exported.network import load_exported
 from kits.inference.ensembles import limit_slices
 from kits.io import whole_file
@@ -64,7 +64,7 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
     model = traced(example_network, checkpoint)
     model.producer_name, model.producer_version = "kits", __version__
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA, to_metadata(config, facts)
+    entry.key, entry.value = METADATA, to_metadata(model, config, facts)
     with whole_file(path, path.suffix) as temporary:
         temporary.write_bytes(model.SerializeToString())
         exported, _ = load_exported(temporary, stage)
@@ -109,12 +109,10 @@ def traced(network: nn.Module, checkpoint: Path) -> ModelProto:
 
 def without_traces(model: ModelProto) -> ModelProto:
     """The model without what torch notes of each node: source lines and paths of this machine."""
-    for node in nodes(model.graph):
-        node.ClearField("doc_string")
-        node.ClearField("metadata_props")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
-        value.ClearField("metadata_props")
-    model.graph.ClearField("metadata_props")
+    for message in messages(model):
+        for field in ("doc_string", "metadata_props"):
+            if field in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(field)
     return model
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kits.components import connected
 from kits.pictures.scene import Scene, Window
-from kits.plain_files import read_object
+from kits.plain_files import misfit, read_object
 from kits.roi import Box
 
 LEAST_KIDNEY_ML = 20.0  # of a region that counts as a kidney: a child's has that much
 # mL of a kidney without its tumors and cysts; adults have about 110 to 230, and some grow to twice that when the other is gone.
 PLAUSIBLE_ML = (50.0, 450.0)
 MANY_TUMORS = 4
+CORNER = (int, int, int)
+# What is read of a case in a run's report.
+ENTRY = {"boxes": [(CORNER, CORNER)], "seconds": {str: float}, "warnings": [str]}
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,12 @@ def run_of(folder: Path, name: str) -> Run:
         cases = content.get("cases", content)  # older reports have the cases at the top
         entry = cases.get(name) if isinstance(cases, Mapping) else None
         if isinstance(entry, Mapping) and "boxes" in entry:
-            try:
-                return _run(entry)
-            except (TypeError, ValueError, AttributeError):
+            read = {"seconds": {}, "warnings": [], **entry}
+            if misfit(read, ENTRY):
                 return Run(warnings=["the run's report of this case is damaged"])
+            boxes = [Box.from_list(corners) for corners in read["boxes"]]
+            return Run(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
     return Run()
-
-
-def _run(entry: Mapping[str, Any]) -> Run:
-    return Run(
-        boxes=[Box.from_list(corners) for corners in entry["boxes"]],
-        seconds={str(step): float(value) for step, value in entry.get("seconds", {}).items()},
-        warnings=[str(warning) for warning in entry.get("warnings", [])],
-        judged="parts" in entry,
-    )
 
 
 def doubts_of(scene: Scene, run: Run) -> list[str]:

@@ -107,6 +107,48 @@ def foreign_operator(model: onnx.ModelProto, config: dict[str, Any]) -> None:
     model.graph.node[0].domain = "com.somebody"
 
 
+def elsewhere(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The tensor, its numbers in a file that somebody else chose."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    return tensor
+
+
+def numbers() -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(np.ones(3, np.float32), "numbers")
+
+
+def in_attribute(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=elsewhere(numbers())))
+
+
+def in_subgraph(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    inner = onnx.helper.make_graph([], "inner", [], [], initializer=[elsewhere(numbers())])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner))
+
+
+def in_function(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    node = onnx.helper.make_node("Constant", [], ["c"], value=elsewhere(numbers()))
+    model.functions.append(onnx.helper.make_function("", "f", [], ["c"], [node], [onnx.helper.make_opsetid("", 17)]))
+
+
+def sparse(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    model.graph.sparse_initializer.add().values.CopyFrom(elsewhere(numbers()))
+
+
+def unknown_field(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    model.graph.node[0].MergeFromString(bytes([0xFA, 0x3F, 1, 65]))  # field 1023, one byte of text
+
+
+def other_operator(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    model.graph.node[0].op_type = "ImageDecoder"
+
+
+def other_weight(model: onnx.ModelProto, config: dict[str, Any]) -> None:
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    largest.raw_data = bytes([largest.raw_data[0] ^ 1]) + largest.raw_data[1:]
+
+
 CHANGES: Mapping[str, tuple[Callable[[onnx.ModelProto, dict[str, Any]], None], str]] = {
     "target": (set_key("roi", "_target_", "os.system"), "roi._target_: no such key"),
     "callable": (set_key("", "callbacks", {"name": "os.system"}), "callbacks: no such key"),
@@ -115,6 +157,19 @@ CHANGES: Mapping[str, tuple[Callable[[onnx.ModelProto, dict[str, Any]], None], s
     "format": (set_key("", "kits_format", 99), "written in format 99"),
     "stage": (set_key("", "stage", ["coarse"]), "cannot be read"),
     "outside": (outside, "in other files"),
+    "attribute": (in_attribute, "in other files"),
+    "subgraph": (in_subgraph, "AttributeProto.g, which no export has"),
+    "function": (in_function, "ModelProto.functions, which no export has"),
+    "sparse": (sparse, "GraphProto.sparse_initializer, which no export has"),
+    "training": (lambda model, _: model.training_info.add(), "ModelProto.training_info, which no export has"),
+    "tensor notes": (lambda model, _: model.graph.initializer[0].metadata_props.add(key="a"), "TensorProto.metadata_props"),
+    "metadata": (lambda model, _: model.metadata_props.add(key="other", value="x"), "metadata besides its configuration"),
+    "unknown": (unknown_field, "NodeProto.fields that nobody knows"),
+    "other operator": (other_operator, "the operator ImageDecoder"),
+    "weight": (other_weight, "its SHA-256 is not the one that was written"),
+    "format of text": (set_key("", "kits_format", "\x1b[2J\n"), "cannot be read"),
+    "group": (set_key("", "network", [1]), "damaged or edited"),
+    "multiple": (set_key("network", "in_plane_multiple", 10**9), "network.in_plane_multiple=1000000000"),
     "operator": (foreign_operator, "com.somebody"),
     "rewired": (lambda model, _: model.graph.output.pop(), "its graph goes from volume to $"),
 }
@@ -128,6 +183,29 @@ def test_an_edited_file_is_refused(files: dict[str, Path], tmp_path: Path, name:
         load_exported(path, "coarse")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(800, marks=pytest.mark.slow)])
+def test_no_random_damage_is_read(files: dict[str, Path], tmp_path: Path, count: int) -> None:
+    path = tmp_path / "damaged.onnx"
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        stage = ("coarse", "fine")[seed % 2]
+        content = bytearray(files[f"{stage}.onnx"].read_bytes())
+        place = int(rng.integers(len(content) if seed % 3 else 3000))
+        kind = seed % 4
+        if kind == 0:
+            content[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            content[place : place + 40] = rng.bytes(40)
+        elif kind == 2:
+            content[place:place] = rng.bytes(int(rng.integers(1, 9)))
+        else:
+            del content[place : place + int(rng.integers(1, 9))]
+        path.write_bytes(content)
+        with pytest.raises(KitsError) as caught:
+            load_exported(path, stage)
+        assert str(caught.value).isprintable()
 
 
 def test_what_is_no_exported_network_is_refused_in_one_line(files: dict[str, Path], tmp_path: Path) -> None:
@@ -185,5 +263,5 @@ def test_wrong_sizes_and_failures_of_memory_are_told(files: dict[str, Path]) -> 
 def test_nothing_of_the_training_machine_is_in_a_file(files: dict[str, Path]) -> None:
     config = torch.load(files["fine"], weights_only=True)["hyper_parameters"]
     config["data"]["root"] = "/home/somebody"
-    assert "somebody" not in to_metadata(config, {})
+    assert "somebody" not in to_metadata(onnx.ModelProto(), config, {})
     assert str(Path(kits.__file__).parent).encode() not in files["fine.onnx"].read_bytes()

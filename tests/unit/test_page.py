@@ -162,9 +162,29 @@ def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> Non
     assert run_of(tmp_path, "case_00001") == Run()
 
 
-def test_a_damaged_report_is_a_warning(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text('{"case_00001": {"boxes": [[1]], "seconds": {}}}')
-    assert run_of(tmp_path, "case_00001").warnings == ["the run's report of this case is damaged"]
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"boxes": [[1]], "seconds": {}}',
+        '{"boxes": [], "seconds": {"read": NaN}}',
+        '{"boxes": [], "seconds": {"read": Infinity}}',
+        '{"boxes": [], "seconds": {"read": 1e999}}',
+        '{"boxes": [], "seconds": {"read": "1"}}',
+        '{"boxes": [], "seconds": [1]}',
+        '{"boxes": [[[0, 0, NaN], [1, 1, 1]]]}',
+        '{"boxes": [[[0, 0, 0.5], [1, 1, 1]]]}',
+        '{"boxes": {"a": 1}}',
+        '{"boxes": null}',
+        '{"boxes": [], "warnings": [NaN]}',
+        '{"boxes": [], "warnings": "odd"}',
+    ],
+)
+def test_a_damaged_report_is_a_warning_and_costs_no_page(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "report.json").write_text(f'{{"case_00001": {entry}}}')
+    run = run_of(tmp_path, "case_00001")
+    assert run == Run(warnings=["the run's report of this case is damaged"])
+    write_page(tmp_path / "index.html", [entry_of(scene(), run)])
+    assert run.warnings[0] in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def without(values: Sequence[int], x: slice) -> Scene:

@@ -14,7 +14,7 @@ class Graph(Options):
     """What prediction must know of the graph."""
 
     classes: Count
-    in_plane_multiple: Count
+    in_plane_multiple: Annotated[Count, Field(le=1024)]
     fixed_size: Switch
     sources: Index
     reach: Index | None = None
