@@ -19,6 +19,7 @@ BENCHES = {
     "peers": ("bench_peers", "kits.benches.peers", "bench_peers"),  # the two stages against one-stage networks
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
     "evaluate": ("bench_evaluate", "kits.benches.evaluate", "bench_evaluate"),  # all figures of a case against MONAI's functions
+    "readout": ("bench_readout", "kits.benches.known_bodies", "bench_readout"),  # the clinical read-out against closed forms
     "ddp": ("bench_ddp", "kits.benches.ddp", "bench_ddp"),  # two processes that train together against one alone
 }
 

@@ -43,7 +43,7 @@ SAME_FLOOR = {
     ("steps", "runs"),
     ("sweeps", "runs"),
     ("composing", "usage"),
-    *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter")),
+    *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter", "readout")),
 }
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
