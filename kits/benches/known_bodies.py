@@ -198,9 +198,8 @@ def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
     true, found = np.array(pairs).T
     off = np.abs(found - true)
     r = float(np.corrcoef(true, found)[0, 1])
-    print(
-        f"{len(pairs)} maps: r {r:.3f}, mean error {off.mean():.2f} cm, median {np.median(off):.2f}, bias {(found - true).mean():+.2f}"
-    )
+    told = f"mean error {off.mean():.2f} cm, median {np.median(off):.2f}, bias {(found - true).mean():+.2f}"
+    print(f"{len(pairs)} maps: r {r:.3f}, {told}")
     return {"record_r": r, "record_mean_cm": float(off.mean()), "seconds_of_210": seconds * 210 / len(maps)}
 
 
