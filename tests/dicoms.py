@@ -13,7 +13,8 @@ STUDY, FRAME = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=[
 
 GROUPS = {
     **dict.fromkeys(("RescaleSlope", "RescaleIntercept"), "PixelValueTransformationSequence"),
-    **{"PixelSpacing": "PixelMeasuresSequence", "ImageOrientationPatient": "PlaneOrientationSequence"},
+    **dict.fromkeys(("PixelSpacing", "SliceThickness"), "PixelMeasuresSequence"),
+    "ImageOrientationPatient": "PlaneOrientationSequence",
     "ImagePositionPatient": "PlanePositionSequence",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,7 +108,8 @@ class Outputs:
                 written[kind] = [str(path.relative_to(self.folder)) for path, _ in writers]
             except Exception as error:
                 for path, _ in writers:  # all of a kind or nothing, and nothing of an earlier run: it would pass for a result
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
                 failed[kind] = error
         if failed and not written:
             raise next(iter(failed.values()))

@@ -1,5 +1,6 @@
 """Many frames in one DICOM file are slices like any others: in order, checked, and in HU by the rescale of each."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,26 @@ def test_frames_and_single_slices_are_two_series_of_one_folder(tmp_path: Path) -
     write_series(written(tmp_path, dataset), HU)
     found, _ = find_series(tmp_path, min_slices=4)
     assert sorted(len(series.files) for series in found) == [1, 8]
+
+
+def test_highdicoms_frames_and_ours_are_the_same(tmp_path: Path) -> None:
+    """Single slices, joined by another library's converter, read by that library and here: an oblique one, stored in disorder."""
+    highdicom = pytest.importorskip("highdicom")
+    direction = [0.98, 0.198997, 0, -0.198997, 0.98, 0]
+    slices = [
+        slice_of(
+            HU[k], UP[k], ImageOrientationPatient=direction, InstanceNumber=k + 1, PatientPosition="HFS", SpacingBetweenSlices=4
+        )
+        for k in (2, 0, 1, 3, 7, 6, 5, 4)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        joined = highdicom.legacy.LegacyConvertedEnhancedCTImage(slices, generate_uid(), 1, generate_uid(), 1)
+        joined.save_as(tmp_path / "joined.dcm")
+        theirs = highdicom.imread(tmp_path / "joined.dcm").get_volume()
+    ours = read_volume(tmp_path)
+    np.testing.assert_array_equal(ours.array, HU)
+    np.testing.assert_array_equal(theirs.array if theirs.affine[2, 0] > 0 else theirs.array[::-1], HU)
+    assert ours.spacing == pytest.approx(theirs.spacing)
+    assert ours.grid.origin == UP[0]
+    np.testing.assert_allclose(np.reshape(ours.grid.direction, (3, 3))[:, :2].T.ravel(), direction)

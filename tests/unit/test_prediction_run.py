@@ -180,3 +180,35 @@ def test_maps_are_saved_in_the_scans_grid_as_values_from_0_to_1(checkpoints: lis
             values = image.get_fdata()
             assert 0 <= values.min() <= values.max() <= 1 + 1e-6
             assert values.any(), "random networks are in doubt everywhere"
+
+
+def test_an_output_that_cannot_be_written_costs_no_other(checkpoints: list[str], tmp_path: Path) -> None:
+    """A segmentation object needs a frame of reference; the label map does not."""
+    write_series(tmp_path / "in" / "ct", kidney_pair(0)[0], FrameOfReferenceUID=None)
+    call = [*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    (tmp_path / "out" / "dicom_seg").mkdir(parents=True)
+    (tmp_path / "out" / "dicom_seg" / "ct.dcm").write_text("of an earlier run")
+    with pytest.raises(KitsError, match="1 of 1 inputs lack an output that was asked for, the first: dicom_seg of ct: "):
+        run(*call, "dicom_seg=true")
+    (case,) = report_of(tmp_path / "out")["cases"].values()
+    assert case["outputs"] == {"labels": ["ct.nii.gz"]}
+    assert "no Frame Of Reference" in case["not_written"]["dicom_seg"]
+    assert read_labels(tmp_path / "out" / "ct.nii.gz", allowed=range(3)).array.shape == (20, 64, 64)
+    assert not (tmp_path / "out" / "dicom_seg" / "ct.dcm").exists()
+    (tmp_path / "out" / "uncertainty").write_text("no folder")
+    with pytest.raises(KitsError, match=r"lack an output .*uncertainty of ct"):
+        run(*call, "save=[uncertainty,labels]")
+    (case,) = report_of(tmp_path / "out")["cases"].values()
+    assert list(case["outputs"]) == ["labels"]
+
+
+def test_what_was_found_out_about_a_series_is_in_the_report(checkpoints: list[str], tmp_path: Path) -> None:
+    hu = kidney_pair(0)[0]
+    places = [(-48.0, -48.0, 4.0 * k) for k in range(20)]
+    write_series(tmp_path / "in" / "1", hu[:9], positions=places[:9])
+    write_series(tmp_path / "in" / "2", hu[9:], positions=places[9:])
+    (tmp_path / "in" / "2" / "letter.pdf").write_bytes(b"%PDF")
+    run(*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}")
+    report = report_of(tmp_path / "out")
+    assert "20 files lie in 2 folders" in report["cases"]["in"]["warnings"][0]
+    assert [Path(item["path"]).name for item in report["skipped"]] == ["letter.pdf"]
