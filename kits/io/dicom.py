@@ -35,9 +35,6 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
         KitsError: a file cannot be read or holds no slices of CT, or the slices are uneven or shifted.
     """
     instances = [_read_header(file) for file in files]
-    for instance in instances:
-        if why := instance.unfit():
-            raise KitsError(f"{instance.path}: {why}")
     places = Places.join([instance.places for instance in instances if instance.places is not None])
     if len(places) < 2:
         raise KitsError(f"{files[0]}: is one slice of a DICOM series; give the folder of the series")
@@ -73,9 +70,13 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
 
 def _read_header(path: Path) -> Instance:
     try:
-        return read_instance(path)
+        instance = read_instance(path)
+        why = instance.unfit()
     except Exception as error:  # pydicom raises whatever the damage leads to
         raise KitsError(f"{path}: damaged DICOM file ({type(error).__name__}); export the series again") from error
+    if why:
+        raise KitsError(f"{path}: {why}")
+    return instance
 
 
 def _remedy(places: Places) -> str:

@@ -60,9 +60,12 @@ class Instance:
     frames: tuple[tuple[Dataset, ...], ...]
 
     def text(self, name: str) -> str:
-        """An attribute as printable text; empty where there is none."""
-        value = str(self.header.get(name) or "").strip()
-        return "".join(letter if letter.isprintable() else "?" for letter in value)
+        """An attribute as printable text; empty where there is none or its value is damaged."""
+        try:
+            value = str(self.header.get(name) or "").strip()
+        except Exception:  # pydicom decodes a value when it is asked for, and raises whatever its damage leads to
+            return ""
+        return value if value.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in value)
 
     def values(self, name: str) -> list[Any]:
         """An attribute of every slice; None where a slice has none."""
@@ -101,7 +104,11 @@ class Instance:
         return np.array([[math.nan if value is None else float(value) for value in pair] for pair in pairs])
 
     def unfit(self) -> str | None:
-        """Why it holds no slices in HU; None where it does."""
+        """Why it holds no slices in HU; None where it does.
+
+        Raises:
+            Exception: whatever a damaged value leads pydicom to.
+        """
         modality, meaning = self.text("Modality"), self.text("PhotometricInterpretation")
         if self.header.get("Rows") is None:
             return f"no images (modality {modality or 'none'})"
@@ -152,8 +159,6 @@ def read_instance(path: Path) -> Instance:
         warnings.simplefilter("ignore")  # about values that break the standard and that are not used here
         # By force: files without a preamble are read from their first byte.
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
-        for name in _TAGS:
-            header.get(name)  # decoded only now, and what is damaged raises
         return Instance(path, header, _frames_of(header))
 
 

@@ -71,7 +71,7 @@ class Places:
     def are_upright(self) -> bool:
         """Whether rows and columns have unit length and a right angle, which ITK would silently give them."""
         products = self.cosines @ self.cosines.transpose(0, 2, 1)
-        return bool(np.allclose(products, np.eye(2), rtol=0, atol=2 * ORTHONORMAL))
+        return bool((np.abs(products - np.eye(2)) <= 2 * ORTHONORMAL).all())
 
     def planes(self) -> np.ndarray:
         """The number (n) of the plane that each slice is of: slices of one size, spacing and direction have one number."""
