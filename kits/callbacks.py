@@ -20,7 +20,8 @@ def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, lis
     bar = TQDMProgressBar(refresh_rate=config["trainer"]["log_every_n_steps"])
     return [
         best,
-        EarlyStopping(SCORE, mode="max", patience=options["early_stopping"]["patience"]),
+        # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
+        EarlyStopping(SCORE, mode="max", patience=options["early_stopping"]["patience"], strict=False),
         *([bar] if config["trainer"]["enable_progress_bar"] else []),
         Manifest(start, config, data_hash, split),
         Last(start, data_hash, **options["checkpoint"]),

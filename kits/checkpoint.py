@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kits.config import check_classes, one_line
 from kits.errors import KitsError
 from kits.io import whole_file
+from kits.labels import KITS19_CLASSES
 from kits.models import build_network
+from kits.plain_files import misfit
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
 FORMAT = 2
 # The network as an attribute of its LightningModule.
 PREFIX = "network."
+CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict": {str: Tensor}}
 
 
 def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
@@ -101,11 +106,9 @@ def read_project(path: Path) -> dict[str, Any]:
     Raises:
         KitsError: no such file, or not one of this project's.
     """
-    content = read_containers(path)
-    config = content.get("hyper_parameters") if isinstance(content, dict) else None
-    ours = isinstance(config, dict) and isinstance(config.get("kits_format"), int) and "stage" in config
-    if not ours or "state_dict" not in content:
-        raise KitsError(f"{path}: not a checkpoint of this project; give one that kits.train wrote")
+    content: dict[str, Any] = read_containers(path)
+    if wrong := misfit(content, CONTENT):
+        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
     return content
 
 
@@ -118,11 +121,26 @@ def read_containers(path: Path) -> Any:
     if not path.is_file():
         raise KitsError(f"{path}: no such checkpoint; kits.train writes best.ckpt into its run folder")
     try:
+        check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # of readers of pickles and zips, which raise whatever a damaged byte leads them to
         raise KitsError(
             f"{path}: not a checkpoint that can be opened safely ({reason_of(error)}); give one that kits.train wrote"
         ) from error
+
+
+def check_sums(path: Path) -> None:
+    """Hold every part of a file of torch.save against its checksum, which torch writes and does not look at.
+
+    Raises:
+        Exception: one is damaged, or the directory of the parts is.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch says what it is
+    with zipfile.ZipFile(path) as archive:
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+        if packed or archive.testzip() is not None:
+            raise ValueError("it is damaged")
 
 
 def reason_of(error: Exception) -> str:
@@ -145,10 +163,59 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
     """
     content = open_checkpoint(path, stage)
     config = content["hyper_parameters"]
-    network = build_network(config["model"], pretrained=False)
+    network = described_network(path, config)
+    check_settings(path, config, network)
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise KitsError(f"{path}: its weights are no numbers; give a checkpoint of a training that did not diverge")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise KitsError(f"{path}: its weights do not fit its own configuration; the file is damaged or edited") from error
     return network.to(device).eval(), config
+
+
+def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
+    """The network that a file's configuration describes, untrained.
+
+    Raises:
+        KitsError: it describes none.
+    """
+    try:
+        return build_network(config["model"], pretrained=False)
+    except KitsError as error:
+        raise KitsError(f"{path}: {error}") from error
+    except Exception as error:  # of options that no training has taken: it depends on the network what they raise
+        raise KitsError(f"{path}: damaged or edited (no network has its options: {one_line(error)[:100]})") from error
+
+
+def network_facts(network: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
+    """What prediction must know of a network beside its configuration."""
+    return {
+        "classes": config["model"]["classes"],
+        "in_plane_multiple": network.in_plane_multiple,
+        "fixed_size": bool(getattr(network, "fixed_size", False)),
+        "sources": len(getattr(network, "sources", ())),
+        "reach": getattr(network, "reach", None),
+    }
+
+
+def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> None:
+    """Hold what prediction reads of a configuration against the rules that an exported file's has to keep.
+
+    Raises:
+        KitsError: a key lacks, or has a value that it may not have.
+    """
+    from kits.exported.files import check_values, edited, needed
+
+    fine = config["stage"] == "fine"
+    groups = {"data": dict, "inference": dict, "roi": dict, **({"postprocess": dict} if fine else {})}
+    if wrong := misfit(config, groups, "its configuration"):
+        raise edited(path, wrong)
+    try:
+        if fine:
+            check_classes(config["data"].get("classes", KITS19_CLASSES), config["model"]["classes"])
+        kept = needed(config, network_facts(network, config))
+    except (KitsError, TypeError, ValueError) as error:
+        raise edited(path, one_line(error)) from error
+    check_values(path, kept)

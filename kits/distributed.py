@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -47,12 +48,12 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
     Args:
         config: the plain training configuration.
         plugins: of Lightning, beside the one that says who starts the processes.
-        parts: callbacks and logger.
+        parts: callbacks and logger, and options in place of the group's.
 
     Raises:
         KitsError: an option is refused, the devices cannot be had, or they are not as many as the processes that were started.
     """
-    options = {name: value for name, value in config["trainer"].items() if name not in OWN}
+    options = {name: value for name, value in config["trainer"].items() if name not in OWN} | parts
     strategy, profiler = strategy_of(config), config["trainer"]["profiler"]
     try:
         trainer = pl.Trainer(
@@ -64,7 +65,6 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
             default_root_dir=config["run_dir"],
             enable_model_summary=False,
             use_distributed_sampler=False,  # Lightning's repeats cases until every rank has as many as any other
-            **parts,
         )
     except MisconfigurationException as error:
         remedy = "see trainer=default in --help trainer"
@@ -107,6 +107,35 @@ def with_precision(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
     device = pick_device(AUTO if accelerator in (AUTO, "gpu") else accelerator)
     precision = pick_precision(names[asked], device, "trainer.precision")
     return {**config, "trainer": {**options, "precision": TRAINED[precision]}}, precision
+
+
+def check_scored(trainer: pl.Trainer, batches: int) -> None:
+    """Refuse a training that would end before anything is validated, and so without a checkpoint.
+
+    Args:
+        batches: of an epoch, before `trainer.limit_train_batches`.
+
+    Raises:
+        KitsError: it would, or Lightning would refuse its intervals once it has begun.
+    """
+    limit, every, between = trainer.limit_train_batches, trainer.check_val_every_n_epoch or 1, trainer.val_check_interval
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise KitsError("trainer.fast_dev_run: keeps no checkpoint; take debug=fast")
+    if not batches or not trainer.limit_val_batches:
+        part = "train" if trainer.limit_val_batches else "val"
+        raise KitsError(f"trainer.limit_{part}_batches: leaves no batch, and nothing to choose a checkpoint by; give more")
+    if isinstance(between, int) and between > batches and trainer.check_val_every_n_epoch is not None:
+        raise KitsError(f"trainer.val_check_interval={between}: an epoch has {batches} batches; give at most that")
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < every:
+        raise KitsError(f"trainer.check_val_every_n_epoch={every}: more than trainer.max_epochs={trainer.max_epochs}; give less")
+    first = between if isinstance(between, int) else max(1, int(batches * between)) if between != 1.0 else batches * every
+    steps = math.ceil(first / trainer.accumulate_grad_batches)
+    if 0 <= trainer.max_steps < steps:
+        raise KitsError(
+            f"trainer.max_steps={trainer.max_steps}: ends before step {steps}, the first that is followed by a validation and so"
+            f" by a checkpoint; give at least {steps}, or a smaller sampling.patches_per_epoch"
+        )
 
 
 def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from multiprocessing.util import get_temp_dir
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from kits.errors import KitsError
 
 T = TypeVar("T")
+LONGEST_FOLDER = 68
 
 
 def map_cases(
@@ -73,6 +76,29 @@ def end_with_parent() -> None:
             os._exit(1)
 
         Thread(target=wait, daemon=True).start()
+
+
+def allow_long_folder() -> None:
+    """Let processes talk to one another where the folder for temporary files has a long name, as on many clusters.
+
+    A socket's name has at most 107 bytes (104 on macOS), of which `multiprocessing` takes about 35 for its own folder and file in
+    that folder. It keeps the one that it has made first.
+
+    Raises:
+        KitsError: no other folder can be written either.
+    """
+    wanted = tempfile.gettempdir()
+    if len(os.fsencode(wanted)) <= LONGEST_FOLDER:
+        return
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        if os.access(folder, os.W_OK | os.X_OK):
+            try:
+                tempfile.tempdir = folder
+                get_temp_dir()
+            finally:
+                tempfile.tempdir = wanted
+            return
+    raise KitsError(f"TMPDIR={wanted}: too long for the sockets of several processes; set a shorter one, or workers to 0")
 
 
 def run_here(work: Callable[..., T], call: tuple[Any, ...]) -> Future[T]:

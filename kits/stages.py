@@ -71,17 +71,24 @@ class StageModule(pl.LightningModule):
         self.loss = build_loss(parse(Loss, config["loss"], "loss"))
         self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
 
-    def configure_optimizers(self) -> Any:
-        """Adam at a constant rate in the paper (section 3); other choices by name."""
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam in the paper (section 3); other choices by name."""
         options: Adam | AdamW | Sgd = parse(Optimizer, self.config["optimizer"], "optimizer")
         groups = parameter_groups(
             self.network, options.lr, encoder_factor=options.encoder_factor, encoder_decay=options.encoder_decay
         )
         own = options.model_dump(exclude={"name", "encoder_factor", "encoder_decay"})
-        optimizer = OPTIMIZERS[options.name](groups, **own)
-        schedule = parse(Scheduler, self.config["scheduler"], "scheduler")
+        return OPTIMIZERS[options.name](groups, **own)
+
+    def build_schedule(self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1) -> dict[str, Any]:
+        """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""
+        return build_scheduler(parse(Scheduler, self.config["scheduler"], "scheduler"), optimizer, steps, SCORE, epochs)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, a constant rate in the paper."""
+        optimizer = self.build_optimizer()
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
-        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(schedule, optimizer, steps, SCORE, epochs)}
+        return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs)}
 
     def on_fit_start(self) -> None:
         """On a CPU large blocks of memory are used again."""

@@ -20,7 +20,29 @@ def resumed(arguments: list[str]) -> dict[str, Any] | None:
         return None
     from kits.runs.folder import resumed_configuration
 
-    return resumed_configuration(arguments)
+    config = resumed_configuration(arguments)
+    if config is not None:
+        check_resumed(config)
+    return config
+
+
+def check_resumed(config: dict[str, Any]) -> None:
+    """Hold the configuration of a run folder, which may be damaged or edited, against the rules of a command line's.
+
+    Raises:
+        KitsError: a key is unknown or lacks, or a value is none that its key may have.
+    """
+    from kits.config.schema import check
+    from kits.plain_files import misfit
+
+    where = f"resume={config['resume']}: its config.yaml cannot be trained with"
+    wrong = misfit(config, {"stage": str, "model": {"name": str}})
+    if wrong or config["stage"] not in ("coarse", "fine"):
+        raise KitsError(f"{where} ({wrong or 'stage'})")
+    try:
+        check("train", config, {})
+    except KitsError as error:
+        raise KitsError(f"{where} ({error})") from error
 
 
 @command("train", instead=resumed, multirun="kits.sweep")
@@ -39,13 +61,15 @@ def train(config: dict[str, Any]) -> None:
 
     quieten()
     from kits.callbacks import build_callbacks
+    from kits.checkpoint import open_checkpoint
     from kits.data.datamodule import KitsDataModule
     from kits.devices import AUTO, described
-    from kits.distributed import build_trainer, ending_together, synchronize_batchnorm, with_precision
+    from kits.distributed import build_trainer, check_scored, ending_together, synchronize_batchnorm, with_precision
     from kits.logged import SCORE
     from kits.runs.folder import BEST
+    from kits.runs.saved import check_fits
     from kits.runs.saving import Stopped, WholeCheckpoints
-    from kits.runs.start import begin, where_to_start
+    from kits.runs.start import batches_done, begin, where_to_start
     from kits.stages import MODULES
     from kits.tracking import build_loggers, build_monitors
 
@@ -63,8 +87,14 @@ def train(config: dict[str, Any]) -> None:
     trainer = build_trainer(config, [WholeCheckpoints()], callbacks=callbacks, logger=loggers)
     synchronize_batchnorm(module, trainer, config)
     rank, ranks = trainer.global_rank, trainer.world_size
-    batches = data.train_dataloader(rank, ranks, epoch=start.epoch, batches=start.batches)
+    if start.checkpoint is not None:
+        optimizer = module.build_optimizer()
+        schedule = module.build_schedule(optimizer, 1)["scheduler"]
+        check_fits(start.checkpoint, open_checkpoint(start.checkpoint), module, optimizer, schedule, trainer)
+    done = batches_done(start, ranks, config)
+    batches = data.train_dataloader(rank, ranks, epoch=start.epoch, batches=done)
     cases = data.val_dataloader(rank, ranks)
+    check_scored(trainer, len(batches))
     if trainer.is_global_zero:
         counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
         print(f"{config['stage']}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))

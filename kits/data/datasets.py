@@ -7,10 +7,8 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kits.data.cached_case import CachedCase
 from kits.data.transforms import Augmentation
 from kits.errors import KitsError
 from kits.labels import BACKGROUND
-from kits.parallel import end_with_parent
+from kits.parallel import allow_long_folder, end_with_parent
 from kits.roi import Box, jitter
 from kits.volume import Spacing, plane_grid
 
@@ -29,58 +28,6 @@ from kits.volume import Spacing, plane_grid
 VARIATION = 2
 # Slices that are searched for foreground.
 TRIES = 20
-
-
-class CachedCase:
-    """One case of the cache; its arrays are opened when first read, in whichever process reads them."""
-
-    def __init__(self, cache: Path, record: dict[str, Any]) -> None:
-        self.id: str = record["id"]
-        self.folder = cache / record["folder"]
-        self.spacing: Spacing = tuple(record["spacing"])
-        self.shape: tuple[int, ...] = tuple(record["shape"])
-        self.boxes = [Box.from_list(box) for box in record["boxes"]]
-        self.kidney_slices: tuple[int, int] = tuple(record["kidney_slices"])
-
-    def _open(self, name: str) -> np.ndarray:
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
-
-    @cached_property
-    def image(self) -> np.ndarray:
-        """int16 HU (z, y, x) at original resolution."""
-        return self._open("image")
-
-    @cached_property
-    def label(self) -> np.ndarray:
-        """uint8 (z, y, x) at original resolution."""
-        return self._open("label")
-
-    @cached_property
-    def coarse_image(self) -> np.ndarray:
-        """int16 HU (z, size, size) on the coarse grid."""
-        return self._open("coarse_image")
-
-    @cached_property
-    def coarse_label(self) -> np.ndarray:
-        """uint8 (z, size, size) on the coarse grid."""
-        return self._open("coarse_label")
-
-    @cached_property
-    def tumor_points(self) -> np.ndarray:
-        """int32 (n, 3): voxels of tumor at original resolution."""
-        points: np.ndarray = np.load(self.folder / "tumor_points.npy")
-        if not ((points >= 0) & (points < self.shape)).all():
-            raise self.damaged("tumor_points", "has voxels outside the scan")
-        return points
-
-    def damaged(self, name: str, what: str) -> KitsError:
-        """The refusal of an array that `kits.prepare` did not write so."""
-        return KitsError(f"{self.folder / name}.npy: damaged ({what}); delete {self.folder} and run kits.prepare again")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map that travels to a worker would travel as its whole content.
-        arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-        return {name: value for name, value in self.__dict__.items() if name not in arrays}
 
 
 def allow_open_maps(cases: int) -> None:
@@ -239,6 +186,7 @@ def worker_context(patches: Patches) -> BaseContext:
     Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
     shares no threads with this process, as plain forks would.
     """
+    allow_long_folder()
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")

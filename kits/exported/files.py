@@ -68,14 +68,24 @@ def require_libraries(*names: str) -> None:
             raise KitsError(f"ONNX: {name} is not installed; pip install 'kits[export]'") from error
 
 
-def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[str, Any]) -> str:
-    """JSON of a digest and what prediction needs of a checkpoint's configuration; nothing of the training machine is in it."""
+def needed(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+    """What prediction needs of a checkpoint's configuration, as JSON gives it back: a list for a tuple.
+
+    Raises:
+        TypeError, ValueError: it holds what JSON does not.
+    """
     whole: dict[str, Any] = {**config, "network": network}
     kept: dict[str, Any] = {}
     for name, part in STAGES[config["stage"]].model_fields.items():
         keys = getattr(part.annotation, "model_fields", None)
         kept[name] = whole.get(name) if keys is None else {key: whole[name][key] for key in keys if key in whole[name]}
-    kept = json.loads(json.dumps(kept))  # as it is read: a list for a tuple
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain
+
+
+def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[str, Any]) -> str:
+    """JSON of a digest and what prediction needs of a checkpoint's configuration; nothing of the training machine is in it."""
+    kept = needed(config, network)
     return json.dumps({**kept, DIGEST: digest_of(model, kept)})
 
 
@@ -183,6 +193,6 @@ def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
 
 
 def edited(path: Path, what: str) -> KitsError:
-    """The refusal of a file that kits.export has not written so."""
-    what = what if what.isprintable() else ascii(what)[1:-1]
-    return KitsError(f"{path}: damaged or edited ({what}); give one that kits.export wrote")
+    """The refusal of a file that kits.export, or kits.train, has not written so."""
+    what, writer = what if what.isprintable() else ascii(what)[1:-1], "export" if is_exported(path) else "train"
+    return KitsError(f"{path}: damaged or edited ({what}); give one that kits.{writer} wrote")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kits import __version__
-from kits.checkpoint import load_network
+from kits.checkpoint import load_network, network_facts
 from kits.config import one_line
 from kits.errors import KitsError
 from kits.exported.files import LOGITS, METADATA, SOURCES, VOLUME, messages, to_metadata
@@ -50,14 +50,7 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
         KitsError: not a checkpoint of that stage, a network that torch cannot express in ONNX, or results that differ.
     """
     network, config = load_network(checkpoint, stage, "cpu")
-    sources = len(getattr(network, "sources", ()))
-    facts = {
-        "classes": config["model"]["classes"],
-        "in_plane_multiple": network.in_plane_multiple,
-        "fixed_size": bool(getattr(network, "fixed_size", False)),
-        "sources": sources,
-        "reach": getattr(network, "reach", None),
-    }
+    facts = network_facts(network, config)
     # Another copy is traced: what is compared stays as it was trained.
     example_network = load_network(checkpoint, stage, "cpu")[0]
     limit_slices([example_network], None)  # no loop over a number of slices that is not known yet

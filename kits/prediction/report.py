@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from kits.io import write_json
-from kits.plain_files import read_object
+from kits.plain_files import misfit, read_object
 from kits.prediction.inputs import Scan
 from kits.prediction.outputs import Outputs
 
 OK, FAILED = "ok", "failed"
+ENTRY = {"status": str, "input": {"path": str}}
+FORMS = {OK: {"outputs": {str: [str]}}, FAILED: {"error": str}}
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,13 @@ def input_of(scan: Scan) -> dict[str, Any]:
 
 def read_entry(path: Path) -> dict[str, Any]:
     """A scan's part of the report; empty where there is none that can be read."""
-    return read_object(path) or {}
+    entry = read_object(path, ENTRY) or {}
+    return entry if not misfit(entry, FORMS.get(entry.get("status", ""), {})) else {}
 
 
 def outputs_of(entry: Mapping[str, Any]) -> list[str]:
     """The files that an entry names, relative to the folder; none that leaves it, whoever wrote the entry."""
-    named = [str(name) for names in dict(entry.get("outputs") or {}).values() for name in names]
+    named = [name for names in entry.get("outputs", {}).values() for name in names]
     return [name for name in named if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
 

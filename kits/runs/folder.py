@@ -13,10 +13,12 @@ import yaml
 
 from kits.config import check_whole
 from kits.errors import KitsError
-from kits.plain_files import read_object
+from kits.plain_files import misfit, read_object
 from kits.quoting import PATHS
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
+# Of a manifest what others than its reader go by.
+MADE = {"finished": bool, "seconds": float, "steps": int, "epochs": int, "split": {str: [str]}}
 PATIENCE = "callbacks.early_stopping.patience"
 # resume=auto: go on with the run in run_dir where there is one, else begin it.
 AUTO = "auto"
@@ -68,12 +70,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # Beside its own errors the reader raises those of numbers, dates and depth that it cannot make of a text.
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise KitsError(
             f"resume={folder}: no run to go on with ({CONFIG} cannot be read); give a folder of kits.train"
         ) from error
-    if not isinstance(config, dict) or "stage" not in config or "trainer" not in config:
-        raise KitsError(f"resume={folder}: its {CONFIG} is not a training's; give a folder of kits.train")
+    if wrong := misfit(config, {"stage": str, "trainer": {str: Any}}):
+        raise KitsError(f"resume={folder}: its {CONFIG} is not a training's ({wrong}); give a folder of kits.train")
     return config
 
 
@@ -142,7 +145,8 @@ def check_unused(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a run folder; None where there is none to read."""
-    return read_object(folder / MANIFEST)
+    content = read_object(folder / MANIFEST)
+    return content if content and not misfit(content, {key: form for key, form in MADE.items() if key in content}) else None
 
 
 def holds_run(folder: Path) -> bool:

@@ -20,7 +20,8 @@ from kits.io import whole_file
 from kits.runs.folder import LAST
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.start import STATE, Start
+from kits.runs.saved import BATCHES, STATE
+from kits.runs.start import Start, batches_done
 
 # A cluster's notice that time is up, a terminal's Ctrl-C, and the signal that `sbatch --signal=USR1@120` sends ahead of the end.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -92,6 +93,7 @@ class Last(Checkpoint):
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.seconds = start.seconds
         self._data_hash = data_hash
+        self._start = start
         self._random = start.random
         self._signal = 0
         self._began = self._saved_at = time.monotonic()
@@ -181,9 +183,20 @@ class Last(Checkpoint):
             "rows": rows[0] if rows else 0,
             "seconds": self.elapsed(),
             "finished": self._place == "end",
+            "ranks": trainer.world_size,
             "random": random_state(),
             "data_hash": self._data_hash,
         }
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The counters as the processes of now count, and the patience of now, which Lightning would replace by the former."""
+        state, counts = checkpoint[STATE], checkpoint["loops"]["fit_loop"][BATCHES]
+        more = batches_done(self._start, trainer.world_size, pl_module.hparams) - state["batches"]  # type: ignore[arg-type]
+        for part in ("total", "current") if state["batches"] else ():
+            counts[part] = {name: count + more for name, count in counts[part].items()}
+        for stopping in trainer.early_stopping_callbacks:
+            memory = {"patience": stopping.patience, "stopping_reason": 0, "stopping_reason_message": None}
+            checkpoint["callbacks"][stopping.state_key] |= memory
 
     def elapsed(self) -> float:
         """Seconds of training, those before interruptions included."""

@@ -12,14 +12,13 @@ from typing import Any
 import yaml
 
 from kits.checkpoint import open_checkpoint
-from kits.config import all_keys
+from kits.config import all_keys, one_line
 from kits.errors import KitsError
 from kits.io import write_text
 from kits.io.locking import sole_user
-from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, PATIENCE, check_unused, get, read_manifest
-
-# Where a checkpoint holds the state that Lightning does not know of.
-STATE = "kits_run"
+from kits.plain_files import read_json
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, get
+from kits.runs.saved import STATE, check_saved
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Start:
         folder: the run folder.
         checkpoint: what to go on from; None begins at the beginning.
         epoch: the first epoch, from 0.
-        batches: those of this epoch that have been trained on.
+        batches: those of this epoch that have been trained on, by each of `ranks` processes.
         rows: those of metrics.csv that belong to what has been done.
         seconds: how long it took so far.
         random: random states, see `kits.runs.random_state`.
@@ -43,6 +42,7 @@ class Start:
     checkpoint: Path | None = None
     epoch: int = 0
     batches: int = 0
+    ranks: int | None = None
     rows: int = 0
     seconds: float = 0.0
     random: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
     found = state_of(folder)
     if not config.get("resume"):
         return Start(folder, found=found)
-    manifest = read_manifest(folder)
+    manifest = read_json(folder / MANIFEST, MADE, "a run's manifest", "move it away") if (folder / MANIFEST).exists() else None
     known = {
         "found": found,
         "manifest": manifest,
@@ -71,10 +71,14 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
     }
     path = folder / LAST
     if not path.exists():
+        if (folder / BEST).exists():
+            raise KitsError(
+                f"resume={folder}: has {BEST} and no {LAST}, so nothing to go on from; begin again with overwrite=true, or in"
+                " another run_dir=DIR"
+            )
         return Start(folder, **known)
     content = open_checkpoint(path, config["stage"])
-    if STATE not in content:
-        raise KitsError(f"{path}: holds no state to go on from; give resume= a folder whose {LAST} kits.train wrote")
+    check_saved(path, content)
     state = content[STATE]
     check_same(config, content["hyper_parameters"], folder)
     if state["data_hash"] != data_hash:
@@ -83,7 +87,48 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
     check_unfinished(config, content["hyper_parameters"], state)
     progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random")}
+    progress["ranks"] = state.get("ranks", devices_of(content["hyper_parameters"]["trainer"]))
     return Start(folder, path, **progress, **known)
+
+
+def devices_of(trainer: dict[str, Any]) -> int | None:
+    """How many processes trained a checkpoint that is too old to say so; None where its configuration does not say it either."""
+    devices = trainer["devices"]
+    if trainer["strategy"] == "auto":
+        return 1
+    count = len(devices) if isinstance(devices, list) else devices
+    return count * trainer["num_nodes"] if isinstance(count, int) else None
+
+
+def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:
+    """The batches of the first epoch that have been trained on, as so many processes count them.
+
+    Processes draw every `ranks`-th position of an epoch, so what is done is its beginning however many there were: with other
+    batches it goes on exactly where the processes of now, too, would have come to that position.
+
+    Raises:
+        KitsError: they would not, or the schedule of the learning rate counts steps.
+    """
+    if start.checkpoint is None or start.ranks == ranks:
+        return start.batches
+    before = (
+        f"trainer.devices: {ranks} processes, and the run in {start.folder} was trained by {start.ranks or 'an unknown number'}"
+    )
+    trainer, sampling, scheduler = config["trainer"], config["sampling"], config["scheduler"]
+    if scheduler["name"] not in ("constant", "plateau") or scheduler.get("warmup"):
+        raise KitsError(f"{before}, whose steps its schedule is laid out over; go on with as many")
+    if not start.batches:
+        return 0
+    batch, patches = sampling["batch_size"], sampling["patches_per_epoch"]
+    usual = all(trainer.get(name, whole) == whole for name, whole in (("limit_train_batches", 1.0), ("val_check_interval", 1.0)))
+    if start.ranks is not None and usual:
+        steps = patches // ranks // batch
+        if start.batches == patches // start.ranks // batch:
+            return steps  # what is left is the validation
+        done, rest = divmod(start.batches * start.ranks, ranks)
+        if not rest and done < steps and not done % trainer.get("accumulate_grad_batches", 1):
+            return done
+    raise KitsError(f"{before}, which stopped within epoch {start.epoch}, at no whole step of {ranks}; go on with as many")
 
 
 def check_unfinished(config: dict[str, Any], trained: dict[str, Any], state: dict[str, Any]) -> None:
@@ -116,7 +161,8 @@ def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) ->
     for key in sorted({*all_keys(config), *(key for key in all_keys(trained) if key.partition(".")[0] in config)}):
         ours, theirs = get(config, key), get(trained, key)
         if key not in ignored and not isinstance(ours, dict) and ours != theirs:
-            raise KitsError(f"{key}={ours}: the run in {folder} was trained with {theirs}; set it back, or begin a new run")
+            was = f"the run in {folder} was trained with {one_line(theirs)}"
+            raise KitsError(f"{one_line(key)}={one_line(ours)}: {was}; set it back, or begin a new run")
 
 
 @contextmanager

@@ -230,8 +230,8 @@ def test_checkpoints_that_do_not_belong_are_one_line_and_nothing_in_them_runs(ch
         (tmp_path / "pickle.ckpt", r"opened safely \(it holds \w+\.mkdir"),
         (tmp_path / "text.ckpt", r"opened safely \(no file of torch\.save\); give one"),
         (tmp_path / "numbered.ckpt", "not a checkpoint of this project"),
-        (changed("callable.ckpt", name="os.system"), "no network 'os.system'"),
-        (changed("target.ckpt", _target_="os.mkdir", path=str(witness)), "unknown option"),
+        (changed("callable.ckpt", name="os.system"), r"model\.name=os\.system"),
+        (changed("target.ckpt", _target_="os.mkdir", path=str(witness)), r"model\._target_: no such key"),
     ):
         overrides = [f"coarse={path}", f"fine={fine}", f"input={tmp_path / 'scan.nii.gz'}", f"output={tmp_path / 'out'}"]
         with pytest.raises(KitsError, match=words) as caught:

@@ -37,6 +37,7 @@ SAME_FLOOR = {
     ("prediction", "exported"),
     ("segmenter", "exported"),
     ("exported", "checkpoint"),
+    ("checkpoint", "exported"),
     ("runs", "checkpoint"),
     ("callbacks", "runs"),
     ("tracking", "runs"),

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -27,7 +28,8 @@ import torch
 from kits.checkpoint import load_network
 from kits.composing import compose
 from kits.convert import main as convert_command
-from kits.data.datamodule import KitsDataModule
+from kits.data.datamodule import EpochSampler, KitsDataModule
+from kits.data.datasets import Patches
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.logged import DATA_WAIT, SAMPLE_RATE
@@ -35,9 +37,9 @@ from kits.runs.folder import check_unused, going_on, read_config, read_manifest,
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.start import Start, where_to_start, write_config
+from kits.runs.start import Start, batches_done, where_to_start, write_config
 from kits.runs.start import begin as begin_folder
-from kits.train import main
+from kits.train import main, train
 
 TINY = [
     "stage=coarse",
@@ -402,6 +404,130 @@ def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Pat
     (copy / "config.yaml").write_text("- a list")
     with pytest.raises(KitsError, match="not a training's"):
         resumed_configuration([f"resume={copy}"])
+
+
+@pytest.mark.parametrize("lost", ["loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "kits_run"])
+def test_a_checkpoint_without_a_part_is_refused_and_does_not_begin_again(straight: Path, tmp_path: Path, lost: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    content = read(run / "last.ckpt")
+    data_hash = content["kits_run"]["data_hash"]
+    del content[lost]
+    torch.save(content, run / "last.ckpt")
+    with pytest.raises(KitsError, match=r"last\.ckpt: (damaged or edited \(it has no \w+\)|holds no state)"):
+        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+    (run / "last.ckpt").unlink()
+    with pytest.raises(KitsError, match=r"has best\.ckpt and no last\.ckpt, so nothing to go on from; begin again"):
+        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+    assert (run / "best.ckpt").exists()
+
+
+def test_a_run_goes_on_with_the_patience_that_is_given(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    config = resumed_configuration([f"resume={run}", "trainer.max_epochs=4", "callbacks.early_stopping.patience=9"])
+    train(config)
+    (state,) = (state for key, state in read(run / "last.ckpt")["callbacks"].items() if key.startswith("EarlyStopping"))
+    assert state["patience"] == 9
+
+
+@pytest.mark.parametrize(
+    ("before", "batches", "now", "done"),
+    [(2, 50, 4, 25), (4, 50, 2, 100), (2, 150, 4, 75), (4, 25, 1, 100), (2, 200, 4, 100), (1, 400, 4, 100), (3, 7, 3, 7)],
+)
+def test_a_run_on_other_devices_draws_each_patch_of_the_epoch_once(before: int, batches: int, now: int, done: int) -> None:
+    """400 patches, one a batch: what was drawn before and what is drawn then."""
+    config = compose("train", [*TINY, "sampling.patches_per_epoch=400"])
+    start = Start(Path("run"), Path("last.ckpt"), epoch=2, batches=batches, ranks=before)
+    assert batches_done(start, now, config) == done
+    drawn = [list(EpochSampler(400, rank, before, epoch=2))[:batches] for rank in range(before)]
+    drawn += [list(EpochSampler(400, rank, now, epoch=2, done=done)) for rank in range(now)]
+    assert sorted(position for own in drawn for position in own) == sorted(set(range(800, 800 + 400 // before * before)))
+
+
+@pytest.mark.parametrize(
+    ("before", "batches", "now", "overrides", "words"),
+    [
+        (2, 3, 4, [], "stopped within epoch 2, at no whole step of 4; go on with as many"),
+        (None, 3, 4, [], "trained by an unknown number"),
+        (2, 2, 4, ["+trainer.limit_train_batches=0.5"], "at no whole step"),
+        (2, 0, 4, ["scheduler=cosine"], "2, whose steps its schedule is laid out over; go on with as many"),
+    ],
+)
+def test_a_run_that_cannot_go_on_exactly_on_other_devices_is_refused(before, batches, now, overrides, words) -> None:
+    config = compose("train", [*TINY, "sampling.patches_per_epoch=400", *[one.lstrip("+") for one in overrides]])
+    with pytest.raises(KitsError, match=words):
+        batches_done(Start(Path("run"), Path("last.ckpt"), epoch=2, batches=batches, ranks=before), now, config)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two processes would have saved it after two batches each: one goes on with the fifth patch."""
+    run, code = fit(
+        "two", [*TINY, "trainer=ddp", "trainer.devices=1", "trainer.max_epochs=1", "sampling.patches_per_epoch=8"], "step", 6
+    )
+    assert code == -signal.SIGKILL
+    content = read(run / "last.ckpt")
+    assert (content["kits_run"]["batches"], content["kits_run"]["ranks"]) == (4, 1)
+    content["kits_run"] |= {"batches": 2, "ranks": 2}
+    counts = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    counts |= {part: dict.fromkeys(counts[part], 2) for part in ("total", "current")}
+    torch.save(content, run / "last.ckpt")
+    drawn, draw = [], Patches.__getitem__
+
+    def told(self: Patches, position: int):
+        drawn.append(position)
+        return draw(self, position)
+
+    monkeypatch.setattr(Patches, "__getitem__", told)
+    train(resumed_configuration([f"resume={run}"]))
+    assert drawn == [4, 5, 6, 7]
+    after = read(run / "last.ckpt")
+    assert after["global_step"] == 8
+    assert after["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_steps": 2}, "trainer.max_steps=2: ends before step 5, .*; give at least 5, or a smaller sampling"),
+        ({"limit_val_batches": 0}, "trainer.limit_val_batches: leaves no batch"),
+        ({"limit_train_batches": 0}, "trainer.limit_train_batches: leaves no batch"),
+        ({"check_val_every_n_epoch": 4}, "trainer.check_val_every_n_epoch=4: more than trainer.max_epochs=3"),
+        ({"val_check_interval": 9}, "trainer.val_check_interval=9: an epoch has 5 batches"),
+        ({"fast_dev_run": True}, "trainer.fast_dev_run: keeps no checkpoint"),
+    ],
+)
+def test_a_training_that_would_validate_nothing_is_refused(folder: Path, tmp_path: Path, options: dict, words: str) -> None:
+    config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
+    with pytest.raises(KitsError, match=words):
+        train({**config, "trainer": {**config["trainer"], **options}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_may_end_within_an_epoch_or_validate_every_other_one(folder: Path, tmp_path: Path) -> None:
+    config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
+    train({**config, "trainer": {**config["trainer"], "max_steps": 12, "check_val_every_n_epoch": 2}})
+    assert read(tmp_path / "run" / "last.ckpt")["global_step"] == 12
+    assert (tmp_path / "run" / "best.ckpt").exists()
+
+
+def test_workers_start_where_the_folder_for_temporary_files_has_a_long_name(tmp_path: Path) -> None:
+    """94 characters, which leave a socket in it too few."""
+    long = tmp_path / ("t" * max(1, 93 - len(str(tmp_path))))
+    long.mkdir()
+    code = (
+        "import sys, tempfile, multiprocessing\n"
+        "from kits.parallel import allow_long_folder\n"
+        "assert tempfile.gettempdir() == sys.argv[1]\n"
+        "allow_long_folder()\n"
+        "assert tempfile.gettempdir() == sys.argv[1]\n"
+        "context = multiprocessing.get_context('forkserver')\n"
+        "process = context.Process(target=print, args=('started',))\n"
+        "process.start(); process.join(); sys.exit(process.exitcode)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code, str(long)], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
 
 
 def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
