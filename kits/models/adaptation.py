@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.models.layers import LEAK, build_norm, conv_block, fold, unfold
+from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, unfold
 
 
 class SliceConv(nn.Module):
@@ -56,7 +56,7 @@ class Conv3d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv = PaddedConv3d(channels, channels, 3, padding=1)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         return fold(self.conv(unfold(slices, depth)))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kits.models.layers import LEAK, build_norm, conv_block, fold, pointwise, unfold, upsample
+from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, pointwise, unfold, upsample
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:
@@ -39,7 +39,7 @@ class FullResolution(nn.Module):
 
 def mixing(channels: int, width: int, norm: str) -> nn.Sequential:
     """3 x 3 x 3 over context and edges."""
-    return nn.Sequential(nn.Conv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(PaddedConv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
 
 
 class ConcatFusion(FullResolution):

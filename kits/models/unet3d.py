@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.config.schema import model as schema
-from kits.models.layers import LEAK, build_norm, channels_last, check_in_plane
+from kits.models.layers import LEAK, PaddedConv3d, build_norm, channels_last, check_in_plane
 from kits.pooling import anisotropic_levels
 
 # The widest level over the first one: a light network stays light when it grows deeper.
@@ -104,7 +104,7 @@ def level_widths(width: int | None, depth: int | None) -> list[int]:
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:
     """Convolution, normalization, leaky ReLU."""
     z, y, x = kernel
-    convolution = nn.Conv3d(in_channels, out_channels, (z, y, x), as_triple(stride), padding=(z // 2, y // 2, x // 2))
+    convolution = PaddedConv3d(in_channels, out_channels, (z, y, x), as_triple(stride), padding=(z // 2, y // 2, x // 2))
     return nn.Sequential(convolution, build_norm(norm, out_channels), nn.LeakyReLU(LEAK, inplace=True))
 
 

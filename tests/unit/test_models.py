@@ -18,7 +18,7 @@ from kits.errors import KitsError
 from kits.losses import build_loss, parallel_loss
 from kits.models import NETWORKS, build_network, weights
 from kits.models.folding import fold_norms, folded
-from kits.models.layers import LEAK
+from kits.models.layers import LEAK, PaddedConv3d, channels_last
 from kits.models.padding import with_even_padding
 from kits.models.unet3d import UNet3d
 
@@ -191,6 +191,28 @@ def test_bfloat16_autocast_agrees_with_float32(build):
     with torch.no_grad():
         high = network(volume())
     assert (low - high).abs().max() < 0.1 * high.abs().max()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3)])
+def test_the_gradient_of_few_slices_in_bfloat16_is_that_in_float32(kernel, depth):
+    torch.manual_seed(0)
+    convolution = PaddedConv3d(16, 16, kernel, padding=tuple(size // 2 for size in kernel))
+    channels_last(convolution)
+    slices = torch.randn(1, 16, depth, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    ahead = torch.randn(slices.shape)
+
+    def gradient(dtype):
+        convolution.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            found = convolution(slices)
+        found.backward(ahead.to(dtype))
+        return convolution.weight.grad.clone()
+
+    exact = gradient(torch.float32)
+    for _ in range(8):
+        [torch.full((2**size,), torch.nan) for size in range(8, 21)]  # what is read without being written shows
+        assert (gradient(torch.bfloat16) - exact).abs().max() < 0.02 * exact.abs().max()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
