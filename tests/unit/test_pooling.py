@@ -30,8 +30,10 @@ def test_the_default_pools_thick_slices_late():
     assert [one.out_channels for one in levels] == [16, 32, 64, 96]
 
 
-def test_without_a_stem_the_network_is_the_one_of_older_checkpoints():
-    network = build_network({**compose("train", ["stage=coarse"])["model"], "stem": None}, pretrained=False)
+@pytest.mark.parametrize("older", [{"stem": None}, {}])
+def test_without_a_stem_the_network_is_the_one_of_older_checkpoints(older):
+    model = compose("train", ["stage=coarse"])["model"]
+    network = build_network({key: value for key, value in model.items() if key != "stem"} | older, pretrained=False)
     levels = [level[0][0] for level in network.down]
     assert [tuple(one.stride) for one in levels] == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
     assert [tuple(one.kernel_size) for one in levels] == [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)]

@@ -40,7 +40,7 @@ class Unet3d(Options):
     depth: Count | None
     widths: Annotated[list[Count], Field(min_length=1)] | None
     spacing: tuple[Positive, Positive, Positive] | None
-    stem: Count | None
+    stem: Count | None = None  # older checkpoints lack it
     strides: PerLevel | None
     kernels: PerLevel | None
     norm: Norm
