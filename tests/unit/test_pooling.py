@@ -95,7 +95,7 @@ def test_width_and_depth_are_options():
 
 
 def test_what_is_missing_for_the_choice_is_named():
-    with pytest.raises(KitsError, match="give width and depth, or the list widths"):
+    with pytest.raises(KitsError, match=r"model\.width, model\.depth: give both, or the list model\.widths"):
         unet(widths=None, width=None)
-    with pytest.raises(KitsError, match=r"model\.spacing=None: give the coarse grid's \(z, y, x\) in mm"):
+    with pytest.raises(KitsError, match=r"model\.spacing: no value given; model\.strides=null is chosen from it"):
         unet(spacing=None, strides=None)
