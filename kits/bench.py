@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from kits.cli import command
+from kits.config.command import command
 
 # Name: the configuration in conf/, and the module and function that measure.
 BENCHES = {

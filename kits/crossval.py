@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-from kits.cli import command
-from kits.composing import checked, compose
+from kits.config.command import command
+from kits.config.composing import checked, compose
 
 # Keys of conf/crossval.yaml, and the steps that may stand before a key.
 OWN = ("output", "coarse", "overwrite", "bootstrap", "overrides")

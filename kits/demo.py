@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.benches.bars import judge
-from kits.cli import command
+from kits.config.command import command
 from kits.steps.step import run_process
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.cli import command
+from kits.config.command import command
 from kits.errors import KitsError
 
 if TYPE_CHECKING:

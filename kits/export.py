@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kits.cli import command
+from kits.config.command import command
 from kits.errors import KitsError
 
 

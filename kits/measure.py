@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kits.cli import command
+from kits.config.command import command
 from kits.errors import KitsError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kits.cli import command
+from kits.config.command import command
 
 
 @command("phantom")

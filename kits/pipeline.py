@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-from kits.cli import command
-from kits.composing import checked, compose
 from kits.config import choices_of
+from kits.config.command import command
+from kits.config.composing import checked, compose
 
 # Keys of conf/pipeline.yaml, and the steps that may stand before a key.
 OWN = ("experiment", "output", "input", "truth", "overwrite", "overrides")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kits.cli import command
 from kits.config import require
+from kits.config.command import command
 from kits.errors import KitsError
 from kits.sharding import choose_shard, share
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kits.cli import command
 from kits.config import require
+from kits.config.command import command
 
 
 @command("prepare")

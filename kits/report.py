@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.cli import command
+from kits.config.command import command
 from kits.errors import KitsError
 
 if TYPE_CHECKING:

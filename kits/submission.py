@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from kits.cli import command
 from kits.config import require
+from kits.config.command import command
 
 
 @command("submission")

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.composing import checked, compose, spelled_out
 from kits.config import check_whole, choices_of, require
+from kits.config.composing import checked, compose, spelled_out
 from kits.errors import KitsError
 from kits.quoting import quoted
 

@@ -9,8 +9,8 @@ import os
 import shlex
 from typing import Any
 
-from kits.cli import command
 from kits.config import require
+from kits.config.command import command
 from kits.errors import KitsError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.predict import predict_labels
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.root=x", "data.cache=x", "run_dir=x"]

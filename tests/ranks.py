@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import kits.predict
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.prediction.report import Report

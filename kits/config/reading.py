@@ -60,13 +60,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
     try:
-        container = OmegaConf.to_container(config, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(config))
+        container = None if missing else OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
         raise KitsError(f"configuration: {one_line(error)}") from error
+    if missing:
+        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 

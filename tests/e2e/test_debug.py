@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kits.checkpoint import load_network
-from kits.composing import checked
+from kits.config.composing import checked
 from kits.data.preparation import prepare
 from kits.train import train
 

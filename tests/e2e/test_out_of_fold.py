@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.boxes import choose_checkpoints, to_mm, to_voxels
 from kits.data.cache import file_digest
 from kits.data.datamodule import KitsDataModule

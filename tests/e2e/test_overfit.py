@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.data.phantom import write_dataset

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.models.finenet import FineNet

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.sweep import sweep

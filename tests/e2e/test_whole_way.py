@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kits.checkpoint import load_network
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.segmenter import Segmenter

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kits.errors import KitsError
 from kits.models.adaptation import OPERATORS, Adaptation, AxialCoronalSagittal, Conv3d, SliceConv, TemporalShift
 from kits.models.layers import fold, unfold
 
@@ -106,10 +105,3 @@ def test_conv3d_agrees_with_torch_on_the_volume():
     module = Conv3d(6)
     x = slices()
     torch.testing.assert_close(unfold(module(x, DEPTH), DEPTH), module.conv(unfold(x, DEPTH)))
-
-
-def test_an_unknown_operator_or_norm_is_named():
-    with pytest.raises(KitsError, match=r"model\.operator: no inter-slice operator 'lstm'; choose one of p3d, conv3d"):
-        adaptation("lstm")
-    with pytest.raises(KitsError, match=r"model\.norm: no normalization 'batch'; choose one of group, none"):
-        adaptation("p3d", norm="batch")

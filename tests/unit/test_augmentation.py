@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai import transforms
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.augmentation import Augmentation as Schema

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from kits.composing import checked, compose, with_choices
 from kits.config import choices_of, conf_dir
+from kits.config.composing import checked, compose, with_choices
 from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.data import Split

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kits.cli import command
-from kits.composing import compose
 from kits.config import conf_dir
+from kits.config.command import command
+from kits.config.composing import compose
 from kits.data.cache import cache_settings
 from kits.errors import KitsError
 
@@ -176,8 +176,66 @@ def test_a_fault_inside_a_command_is_one_line_and_exit_code_one(
     assert not list(tmp_path.iterdir()), "a command that failed left files behind"
 
 
+def said(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tasks: list[dict] | None = None
+) -> str:
+    """What kits.train says to a command line; where it can work, the task gets its configuration and nothing is said."""
+    main = command("train")(lambda config: None if tasks is None else tasks.append(config))
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["stage=coarse", "--loss.bias=2"], "--loss.bias=2: keys have no dashes; give loss.bias=2 (of `wandb agent`:"),
+        (["stage=coarse", "--fast"], "--fast: no such flag; --help names them"),
+        (["stage=coarse", "--cfg", "all_of_it"], "argument --cfg/-c: invalid choice: 'all_of_it'"),
+        (["stage=coarse", "--cfg", "job", "loss=dice"], "loss=dice: stands behind a flag; give keys first and flags last"),
+        (["stage=coarse", "trainer.max_epoch=3"], "trainer.max_epoch: no such key; did you mean trainer.max_epochs?"),
+        (["stage=coarse", "max_epochs=3"], "max_epochs: no such key; did you mean trainer.max_epochs?"),
+        (["stage=coarse", "+trainer.fast=true"], "trainer.fast: no such key"),
+        (["stage=coarse", "loss=none"], "loss=none: no such choice; take one of bias_dice, dice"),
+        (["loss=dice"], "stage: no value given; add stage=... with one of coarse, fine"),
+        (["stage=coarse", "loss.bias=2,3"], "loss.bias=2,3: several values where one is taken"),
+        (["stage=coarse", "run_dir=${nowhere}"], "configuration: Interpolation key 'nowhere' not found"),
+        (["stage=coarse", "loss.bias=0.5"], "loss.bias=0.5: give a number of at least 1"),
+    ],
+)
+def test_what_hydra_refuses_is_one_line(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = said(arguments, monkeypatch, capsys)
+    assert told.startswith(f"kits.train: {words}")
+    assert told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_hydras_manual_promises_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "index.json").write_text("{}")
+    (tmp_path / "own" / "loss").mkdir(parents=True)
+    text = (CONF / "loss" / "bias_dice.yaml").read_text(encoding="utf-8").replace("bias: 3.0", "bias: 7.0")
+    (tmp_path / "own" / "loss" / "mine.yaml").write_text(text, encoding="utf-8")
+    tasks: list[dict] = []
+    for given in (["--config-dir", "own"], [f"hydra.searchpath=[file://{tmp_path}/own]"]):
+        assert said(["stage=coarse", "loss=mine", *given], monkeypatch, capsys, tasks) == ""
+    assert said(["stage=coarse", "hydra.run.dir=elsewhere", "++trainer.profiler=simple"], monkeypatch, capsys, tasks) == ""
+    assert [config["loss"]["bias"] for config in tasks] == [7.0, 7.0, 3.0]
+    assert [config["run_dir"] for config in tasks] == ["runs/coarse", "runs/coarse", "elsewhere"]
+    assert tasks[2]["trainer"]["profiler"] == "simple"
+
+
 def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from kits.cli import load_environment
+    from kits.config.command import load_environment
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KITS_DATA", "")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kits.composing import compose
 from kits.config import all_keys
+from kits.config.composing import compose
 from kits.labels import CLASSES, KITS19_CLASSES
 from kits.logged import (
     CASES,

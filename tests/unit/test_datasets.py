@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
 from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.data.preparation import prepare

@@ -7,7 +7,7 @@ import pytest
 from kits.bench import BENCHES
 from kits.bench import main as bench
 from kits.benches.bars import judge
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.errors import KitsError
 from kits.pipeline import OWN, STEPS
 from kits.steps.command_line import gathered

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
 from kits.data.preparation import prepare
 from kits.distributed import STARTED_BY, build_trainer, synchronize_batchnorm

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kits.composing import compose
 from kits.config import conf_dir
+from kits.config.composing import compose
 from kits.data.download import amount, download
 from kits.data.index import find_cases
 from kits.data.preparation import prepare

@@ -332,11 +332,6 @@ def test_asking_for_the_stages_wakes_nothing(mode):
     assert {name: layer.training for name, layer in module.named_modules()} == before
 
 
-def test_stages_to_freeze_are_checked():
-    with pytest.raises(KitsError, match=r"model\.freeze_stages=4: give a number from 0 to 2, or all"):
-        encoder(stages=4)
-
-
 @pytest.mark.parametrize(("at_once", "checkpointing"), [(2, False), (None, True), (2, True), (100, True)])
 def test_slices_in_parts_give_the_maps_and_gradients_of_all_at_once(at_once, checkpointing):
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.evaluate import evaluate, expected_cases

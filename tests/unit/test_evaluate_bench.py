@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kits.benches.evaluate import bent, ellipsoids, make_truth, measure
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.metrics import score_case
 
 SHAPE = (60, 96, 100)

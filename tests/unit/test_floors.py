@@ -11,12 +11,9 @@ ROOMS = {
     0: "components plain_files volume intensity config parallel sharding ranks logged",
     1: "io roi metrics postprocess plausible models losses schedules",
     2: "data devices inference pictures",
-    3: (
-        "checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches usage"
-        " completion composing steps readout"
-    ),
+    3: ("checkpoint exported segmenter prediction stages callbacks distributed runs tracking sweeps benches steps readout"),
     4: (
-        "cli prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
+        "prepare train sweep convert predict submission evaluate report phantom bench demo download dashboard"
         " pipeline crossval export measure"
     ),
     5: "api",
@@ -43,16 +40,15 @@ SAME_FLOOR = {
     ("tracking", "runs"),
     ("steps", "runs"),
     ("sweeps", "runs"),
-    ("composing", "usage"),
     *(("benches", room) for room in ("stages", "callbacks", "tracking", "distributed", "runs", "segmenter", "readout")),
 }
 # Each of these may be imported from these floors or rooms only.
 LIBRARIES = {
-    "hydra": {"composing", 4},
+    "hydra": {"config", 4},
     "pytorch_lightning": {3, 4},
     "timm": {"models"},
     "torch": {"ranks", "models", "losses", "schedules", "data", "devices", "inference", 3, 4},
-    "omegaconf": {"config", "composing", 4},
+    "omegaconf": {"config", 4},
     "huggingface_hub": {"data"},
     "nibabel": set(),
     "pydicom": {"io", "prediction"},
@@ -101,7 +97,7 @@ def test_a_module_imports_only_from_floors_below_its_own(path: Path) -> None:
         if other == own or other not in FLOORS or (own, other) in SAME_FLOOR:
             continue
         if own in ENTRY_POINTS and other in ENTRY_POINTS:
-            assert other == "cli" or own == "bench", f"{path} imports the entry point {other}"
+            assert own == "bench", f"{path} imports the entry point {other}"
             continue
         assert FLOORS[other] < FLOORS[own], f"{path} (floor {FLOORS[own]}) imports {name} (floor {FLOORS[other]})"
 

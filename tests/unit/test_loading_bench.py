@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kits.benches.loading import chosen, measure
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.index import Case
 
 

@@ -8,8 +8,8 @@ from monai.losses import TverskyLoss
 from torch.nn import functional
 
 from kits import losses
-from kits.composing import compose
 from kits.config import choices_of
+from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.errors import KitsError

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.errors import KitsError

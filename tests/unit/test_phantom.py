@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.fields import Lattice, resample, signed_distance, smooth_noise
 from kits.data.frame import find_body
 from kits.data.phantom import KITS19_DIRECTION, write_dataset

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.errors import KitsError
 from kits.models import build_network
 from kits.pooling import anisotropic_levels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.cache import case_key, file_digests
 from kits.data.datamodule import KitsDataModule
 from kits.data.index import LABEL_NAME, Case, case_ids, find_cases, find_images

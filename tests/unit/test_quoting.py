@@ -11,7 +11,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from kits.composing import compose, composing, spelled_out
+from kits.config.composing import compose, composing, spelled_out
 from kits.errors import KitsError
 from kits.phantom import main as phantom
 from kits.pipeline import OWN, STEPS

@@ -26,7 +26,7 @@ import pytest
 import torch
 
 from kits.checkpoint import load_network
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.convert import main as convert_command
 from kits.data.datamodule import EpochSampler, KitsDataModule
 from kits.data.datasets import Patches

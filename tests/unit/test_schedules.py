@@ -8,8 +8,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from kits import schedules
-from kits.composing import compose
 from kits.config import choices_of
+from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.optimizer import Scheduler
 from kits.errors import KitsError

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.data.splits import draw, draw_folds, draw_paper, read_split, settle_split, some_of

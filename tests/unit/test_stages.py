@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
 from kits.errors import KitsError

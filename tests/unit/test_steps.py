@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kits.composing import checked, compose
 from kits.config import choices_of
+from kits.config.composing import checked, compose
 from kits.crossval import OWN as CROSSVAL_KEYS
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
@@ -171,7 +171,7 @@ def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Pa
 
 @cache
 def once(command: Callable[[str, list[str]], dict[str, Any]], name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """What a command of `kits.composing` gives. Plans ask for the same again and again, and Hydra is slow to answer."""
+    """What a command of `kits.config.composing` gives. Plans ask for the same again and again, and Hydra is slow to answer."""
     return command(name, list(overrides))
 
 

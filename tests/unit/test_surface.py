@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.io import read_labels
 from kits.labels import CLASSES, HIERARCHICAL_REGIONS, evaluated_regions
 from kits.metrics.case import Measures, measure_case

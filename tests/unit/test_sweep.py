@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.errors import KitsError
 from kits.sweep import build_search, refuse_ranks, sort_overrides, space_of, sweep, values_of
 from kits.sweeps.adaptive import Adaptive, Interval

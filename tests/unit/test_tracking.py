@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.preparation import prepare
 from kits.errors import KitsError
 from kits.labels import KITS19_CLASSES

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kits.benches.startup import measure
-from kits.cli import ask, commands
 from kits.config import conf_dir
+from kits.config.command import ask, commands
 from kits.errors import KitsError
 from kits.train import main
 

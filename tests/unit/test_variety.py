@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kits.benches.threshold import Way, bench_threshold, measure
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data import variety
 from kits.data.anatomy import paint_surroundings
 from kits.data.canvas import Canvas

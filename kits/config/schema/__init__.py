@@ -10,9 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from kits.config.reading import choices_of, conf_dir
 from kits.config.schema.base import Number, Switch, Text, text
-from kits.config.schema.commands import COMMANDS
 from kits.config.schema.telling import told
-from kits.config.schema.train import Train, check_files
 from kits.errors import KitsError
 
 
@@ -46,18 +44,32 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None
     for group, choice in choices.items():
         options = config.get(group)
         for key in ("name", "kind"):
-            if isinstance(options, dict) and choice is not None and options.get(key, choice) != choice:
+            # A choice of the user's own folder may be named otherwise than its file.
+            if isinstance(options, dict) and choice in choices_of(group) and options.get(key, choice) != choice:
                 names = ", ".join(choices_of(group))
                 raise KitsError(f"{group}.{key}={text(options[key])}: is chosen as a whole; give {group}=... with one of {names}")
     if name == "train":
         check_network(config)
-        check_files(parse(Train, config))
-    elif name in COMMANDS:
-        parse(COMMANDS[name], config)
-    else:  # measurements, and what else is not for everyone
-        own = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)
-        assert isinstance(own, dict)
-        parse(like({key: value for key, value in own.items() if key != "defaults"}), config)
+    parsed = parse(schema_of(name), config)
+    if name == "train":
+        from kits.config.schema.train import check_files
+
+        check_files(parsed)
+
+
+def schema_of(name: str) -> Any:
+    """The schema of a command's configuration; measurements and what else is not for everyone have one like their defaults."""
+    if name == "train":
+        from kits.config.schema.train import Train
+
+        return Train
+    from kits.config.schema.commands import COMMANDS
+
+    if name in COMMANDS:
+        return COMMANDS[name]
+    own = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"), resolve=False)
+    assert isinstance(own, dict)
+    return like({key: value for key, value in own.items() if key != "defaults"})
 
 
 def check_network(config: Mapping[str, Any]) -> None:

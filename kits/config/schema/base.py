@@ -13,7 +13,7 @@ from kits.errors import KitsError
 class Options(BaseModel):
     """Options of one part. A value of the wrong kind or an unknown key is refused; no default stands here but in conf/."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,11 @@ def suggestion(key: str, known: Sequence[str]) -> str:
     near += [one for one in known if one.rpartition(".")[2] == leaf]
     if near:
         return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(sorted(beside))}" if 0 < len(beside) <= FEW else nearest(key, list(known))
+    return (
+        f"; there are {', '.join(sorted(beside))}"
+        if 0 < len(beside) <= FEW
+        else nearest(key, [one for one in known if not key.startswith(f"{one}.")])
+    )
 
 
 def wrong_name(key: str, value: Any, kind: Any) -> KitsError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kits.config import choices_of, conf_dir, groups, nearest
+from kits.config.reading import choices_of, conf_dir, defaults_of, groups, nearest
 from kits.errors import KitsError
 
 WIDTH = 120
@@ -46,6 +46,14 @@ def usage(name: str, doc: str | None, defaults: Mapping[str, Any]) -> str:
         parts += [f"Every key of a choice can be given too, as group.key=value; they stand in {conf_dir()}", ""]
     parts += ["Flags:", *table(GROUP_FLAGS | FLAGS if defaults else FLAGS)]
     return "\n".join(parts)
+
+
+def groups_of(name: str) -> dict[str, Any]:
+    """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
+    chosen = defaults_of(conf_dir() / f"{name}.yaml")
+    if "stage" in chosen:
+        chosen |= dict.fromkeys(defaults_of(conf_dir() / "stage" / "coarse.yaml"), BY_STAGE)
+    return chosen
 
 
 def key_line(key: str, value: str, comment: str) -> tuple[str, str]:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kits.config import all_keys, choices_of, conf_dir, defaults_of, nearest, one_line, plain
-from kits.config.schema import check
+from kits.config.reading import choices_of, conf_dir, groups, one_line, plain
+from kits.config.schema import check, schema_of
+from kits.config.schema.telling import keys_of, suggestion
+from kits.config.usage import groups_of
 from kits.errors import KitsError
 from kits.quoting import with_paths_quoted
-from kits.usage import BY_STAGE
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def checked(name: str, overrides: list[str]) -> dict[str, Any]:
     """As `compose`, and what is wrong with the configuration told as far as it can be before the data are seen.
 
     Raises:
-        KitsError: also where a key is unknown, a value none that its key may have, or values do not go together.
+        KitsError: also where the schema refuses it.
     """
     config, choices = with_choices(name, overrides)
     check(name, config, choices)
@@ -56,7 +57,6 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = spelled_out(name, overrides)
-    check_readable(name, overrides)
     with composing():
         try:
             config = hydra.compose(name, overrides=overrides, return_hydra_config=True)
@@ -64,8 +64,8 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
             with flag_override(config, ["struct", "readonly"], False):
                 del config["hydra"]
             return plain(config), choices
-        except (HydraException, OmegaConfBaseException) as error:
-            raise KitsError(explain(str(error), name, overrides)) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise KitsError(explain(error, name, overrides)) from error
 
 
 def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> list[str]:
@@ -83,44 +83,33 @@ def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> lis
     return with_paths_quoted(whole, sweeps=sweeps)
 
 
-def check_readable(name: str, overrides: list[str]) -> None:
-    """Raise KitsError where an override is none, or gives several values to a command that takes one."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    for override in overrides:
-        try:
-            parsed = parser.parse_override(override)
-        except HydraException:
-            parsed = None
-        if parsed is None or not parsed.key_or_group:
-            raise KitsError(f"{override}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\"")
-        if parsed.is_sweep_override():
-            again = f"; for a training with each: python -m kits.train -m {shlex.join(overrides)}" if name == "train" else ""
-            raise KitsError(f"{override}: several values where one is taken; a list has brackets, key=[a,b]{again}")
-
-
-def explain(message: str, name: str, overrides: list[str]) -> str:
-    """Hydra's message as one line that names the key, what is allowed and what to do."""
-    unknown_key = re.search(r"Could not override '([^']+)'", message)
-    if unknown_key:
-        return f"{unknown_key[1]}: no such key{nearest(unknown_key[1], all_keys(sketch(name, overrides)))}"
-    choice = re.search(r"Could not find '([^'/]+)/([^']+)'", message)
-    if choice:
-        return f"{choice[1]}={choice[2]}: no such choice; take one of {', '.join(choices_of(choice[1]))}"
-    group = re.search(r"You must specify '([^']+)', e\.g,.*Available options:\s*(.*)", message, re.DOTALL)
-    if group:
-        return f"{group[1]}: no value given; add {group[1]}=... with one of {', '.join(group[2].split())}"
+def explain(error: Exception, name: str, overrides: list[str]) -> str:
+    """What Hydra refuses as one line that names the key, what is allowed and what to do."""
+    message = str(error)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        return f"{found[1]}: no such key{suggestion(found[1], list(dict.fromkeys(keys_of(schema_of(name), named(overrides)))))}"
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
+        group, _, folder = found[1].partition("/")
+        offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)
+        names = offered[1].split() if offered else choices_of(group)
+        return f"{group}={folder}{'/' if folder else ''}{found[2]}: no such choice; take one of {', '.join(names)}"
+    if found := re.search(r"You must specify '([^']+)', e\.g,.*Available options:\s*(.*)", message, re.DOTALL):
+        return f"{found[1]}: no value given; add {found[1]}=... with one of {', '.join(found[2].split())}"
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", message):
+        again = f"; for a training with each: python -m kits.train -m {shlex.join(overrides)}" if name == "train" else ""
+        return f"{found[1]}: several values where one is taken; a list has brackets, key=[a,b]{again}"
+    found = re.search(r"(?:Error parsing override '|Lexer\w+: )(.*?)'?\n", message)
+    unread = found[1] if found else next((one for one in overrides if one.startswith("=")), None)
+    if unread:
+        return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     return one_line(message)
 
 
-def groups_of(name: str) -> dict[str, Any]:
-    """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
-    chosen = defaults_of(conf_dir() / f"{name}.yaml")
-    if "stage" in chosen:
-        chosen |= dict.fromkeys(defaults_of(conf_dir() / "stage" / "coarse.yaml"), BY_STAGE)
-    return chosen
+def named(overrides: list[str]) -> dict[str, Any]:
+    """What overrides say of choices, as far as the schema must know it to tell which keys there are."""
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    chosen = {group: choice for group, _, choice in pairs if group in groups()}
+    return {group: choice if group == "stage" else {"name": choice, "kind": choice} for group, choice in chosen.items()}
 
 
 def sketch(name: str, overrides: list[str]) -> dict[str, Any]:

@@ -1,28 +1,25 @@
-"""What every entry point shares: help, the configuration, and a user's mistakes as one line.
-
-Hydra reports a mistyped key over several lines that end in advice to add it with `+`. So each command first composes its
-configuration by `kits.composing`, whose answer names the key and the nearest known one; only then does Hydra run the task.
-"""
+"""What every entry point shares: help, the configuration composed by `hydra.main`, and a user's mistakes as one line."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from kits.completion import BEFORE, candidates, script
-from kits.composing import checked, compose, explain, groups_of, sketch, spelled_out
-from kits.config import conf_dir, plain
-from kits.config.schema import check
+from kits.config.reading import conf_dir, plain
+from kits.config.usage import explain_group, groups_of, usage
 from kits.errors import KitsError
-from kits.usage import explain_group, usage
 
 Task = Callable[[dict[str, Any]], None]
 MULTIRUN = ("-m", "--multirun")
+# Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def command(
@@ -37,7 +34,7 @@ def command(
 
     def decorate(task: Task) -> Callable[[], None]:
         def main() -> None:
-            try:
+            with mistakes_in_one_line(name):
                 load_environment()
                 arguments = sys.argv[1:]
                 overrides = [argument for argument in arguments if argument not in MULTIRUN]
@@ -45,6 +42,7 @@ def command(
                 if answer := ask("sweep" if several else name, task.__doc__, arguments):
                     print(answer, flush=True)
                     return
+                refuse_flags(arguments)
                 if several and not any(override.startswith("-") for override in overrides):
                     import_module(str(multirun)).sweep(overrides)
                     return
@@ -52,28 +50,31 @@ def command(
                 if given is not None:
                     task(given)
                     return
-                # --cfg and the like are Hydra's own; everything else is composed and checked here first.
-                if not any(argument.startswith("-") for argument in arguments):
-                    config = checked(name, arguments)
-                    if multirun and "sweep" in config:
-                        again = f"python -m kits.{name} -m {shlex.join(arguments)}"
-                        raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
+                from kits.config.composing import spelled_out
+
                 sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
-            except KitsError as error:
-                print(f"kits.{name}: {error}", file=sys.stderr)
-                raise SystemExit(1) from None
-            except BrokenPipeError:  # `--help | head`: what Python would still flush at its end has no reader either
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise SystemExit(1) from None
-            except KeyboardInterrupt:
-                print(f"kits.{name}: interrupted", file=sys.stderr)
-                raise SystemExit(130) from None
 
         main.__doc__ = task.__doc__
         return main
 
     return decorate
+
+
+@contextmanager
+def mistakes_in_one_line(name: str) -> Iterator[None]:
+    """End the process with a line on stderr, and no traceback, for what a user can mend or has asked for."""
+    try:
+        yield
+    except KitsError as error:
+        print(f"kits.{name}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # `--help | head`: what Python would still flush at its end has no reader either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print(f"kits.{name}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def load_environment() -> None:
@@ -83,31 +84,77 @@ def load_environment() -> None:
     load_dotenv(Path.cwd() / ".env", override=False)
 
 
+def refuse_flags(arguments: list[str]) -> None:
+    """Refuse flags that Hydra does not have, for which argparse would print its usage.
+
+    Raises:
+        KitsError: `--key=value` or another flag; the text says how the key is given.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise KitsError(f"{message}; --help names the flags")
+
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    for argument in parser.parse_known_args(arguments)[1]:
+        key = argument.lstrip("-")
+        if key == argument:
+            raise KitsError(f"{argument}: stands behind a flag; give keys first and flags last")
+        if "=" not in argument:
+            raise KitsError(f"{argument}: no such flag; --help names them")
+        agent = "of `wandb agent`: ${args_no_hyphens} in place of ${args}"
+        raise KitsError(f"{argument}: keys have no dashes; give {key} ({agent})")
+
+
 def launch(name: str, task: Task, arguments: list[str]) -> None:
-    """Let Hydra parse the command line and call the task.
+    """Let Hydra compose the configuration and call the task.
 
     Raises:
         KitsError: the configuration cannot be composed.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from omegaconf import DictConfig
 
-    def job(config: DictConfig) -> None:
-        # Hydra prints a traceback for whatever leaves its job, but lets SystemExit pass.
-        try:
-            resolved = plain(config)
-            check(name, resolved, HydraConfig.get().runtime.choices)
-            task(resolved)
-        except KitsError as error:
-            print(f"kits.{name}: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+    from kits.config.composing import explain
+    from kits.config.schema import check
 
+    asked, begun = os.environ.get(FULL_ERROR), False
+
+    def job(config: DictConfig) -> None:
+        nonlocal begun
+        begun = True
+        restore(asked)
+        # Hydra tells of whatever leaves its job, but lets SystemExit pass.
+        with mistakes_in_one_line(name):
+            chosen = HydraConfig.get()
+            resolved = plain(config)
+            if "run_dir" in resolved and chosen.run.dir != ".":  # Hydra's word for it
+                resolved["run_dir"] = chosen.run.dir
+            if chosen.runtime.choices.get("sweep"):
+                again = f"python -m kits.{name} -m {shlex.join(arguments)}"
+                raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
+            check(name, resolved, chosen.runtime.choices)
+            task(resolved)
+
+    os.environ[FULL_ERROR] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
-    except HydraException as error:
-        raise KitsError(explain(str(error), name, arguments)) from error
+    except Exception as error:
+        if begun or asked:
+            raise
+        raise KitsError(explain(error, name, arguments)) from error
+    finally:
+        restore(asked)
+
+
+def restore(asked: str | None) -> None:
+    """Give FULL_ERROR the value that the user has given it."""
+    if asked is None:
+        os.environ.pop(FULL_ERROR, None)
+    else:
+        os.environ[FULL_ERROR] = asked
 
 
 def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
@@ -124,10 +171,15 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
             return explain_group(given[0])
         from omegaconf import OmegaConf
 
+        from kits.config.composing import compose, sketch
+
         compose(name, given)
         return OmegaConf.to_yaml(OmegaConf.create(sketch(name, given))).rstrip()
     if not {"-sc", "--shell-completion"} & set(arguments):
         return None
+    from kits.config.completion import BEFORE, candidates, script
+    from kits.config.composing import sketch
+
     todo, _, shell = "".join(given).partition("=")
     if shell not in BEFORE or todo not in ("install", "query"):
         raise KitsError(f"-sc {' '.join(given)}: give install=... with one of {', '.join(BEFORE)}")
