@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from kits.checkpoint import load_network
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data.boxes import to_mm, write_boxes
 from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
