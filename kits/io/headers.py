@@ -167,7 +167,7 @@ def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
     shared = tuple(header.get(_SHARED) or [])[:1]
     if own or count > 1:
         # With fewer descriptions than frames none has a place.
-        return tuple((frame, *shared) for frame in own) if len(own) == count else ((),) * count
+        return tuple((frame, *shared, header) for frame in own) if len(own) == count else ((),) * count
     return ((header,),)
 
 

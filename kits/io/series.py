@@ -186,6 +186,8 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     first, folders = kept[0], sorted({file.parent for file in files})
     folder = Path(os.path.commonpath(folders))
     notes = list(_notes(kept))
+    if odd:
+        notes.append(f"{len(odd)} of its files are of another plane or size and left out")
     if len(folders) > 1:
         notes.append(f"its {len(files)} files lie in {len(folders)} folders and are taken together")
     elif apart and len(group.folders) == 1:

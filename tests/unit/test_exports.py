@@ -244,6 +244,7 @@ def test_odd_pictures_in_a_series_are_left_out_by_name(tmp_path: Path) -> None:
         "dose": "in color (RGB), not HU, left out",
         "scout": "of another plane or size than its other slices (a scout?), left out",
     }
+    assert series.notes == ("1 of its files are of another plane or size and left out",)
     np.testing.assert_array_equal(read_series(series.folder, series.files).array, HU)
 
 

@@ -74,6 +74,10 @@ def test_frames_may_say_all_for_themselves(tmp_path: Path) -> None:
         group.update(dataset.SharedFunctionalGroupsSequence[0])
     del dataset.SharedFunctionalGroupsSequence
     np.testing.assert_array_equal(read_volume(written(tmp_path, dataset)).array, HU)
+    for group in dataset.PerFrameFunctionalGroupsSequence:  # where single frames have it, as some writers do
+        del group.PixelValueTransformationSequence
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+    np.testing.assert_array_equal(read_volume(written(tmp_path, dataset)).array, HU)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
