@@ -1,15 +1,21 @@
 """The cache as a folder: restarted, killed, half-written, too large for the disk, used twice at once."""
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kits.data import arrays
 from kits.data import cache as cache_module
 from kits.data.arrays import start_npy
 from kits.data.disk import held_cache
@@ -74,6 +80,44 @@ def test_a_prepare_that_is_killed_goes_on_where_it_stopped(kits_tree: Path, cach
     assert len(list(cases.glob(".case_*/label.npy"))) == 1, "it was killed in the middle of a case"
     prepare(data)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert contents(tmp_path / "cache") == contents(cache)
+
+
+def prepare_and_die(data: dict[str, Any], at: int) -> None:
+    """Prepare, and be killed for good before the write or rename number `at`, with whatever is half-written then."""
+    events = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            nonlocal events
+            events += 1
+            if events == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    np.save = counted(np.save)
+    os.replace = counted(os.replace)
+    arrays.start_npy = counted(arrays.start_npy)
+    prepare(data)
+
+
+@pytest.mark.slow
+def test_a_prepare_that_is_killed_twelve_times_leaves_the_cache_of_one_that_never_was(
+    kits_tree: Path, cache: Path, tmp_path: Path
+) -> None:
+    context, chance, killed = multiprocessing.get_context("forkserver"), random.Random(0), 0
+    context.set_forkserver_preload([__name__])
+    while killed < 12:
+        if killed in (4, 8):  # from the beginning again: what is whole is not written, and so would not be killed
+            shutil.rmtree(tmp_path / "cache")
+        process = context.Process(target=prepare_and_die, args=(data_config(kits_tree, tmp_path / "cache"), chance.randint(1, 9)))
+        process.start()
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+    prepare(data_config(kits_tree, tmp_path / "cache"))
     assert contents(tmp_path / "cache") == contents(cache)
 
 
