@@ -1,5 +1,6 @@
 """Two-stage segmentation of kidneys and kidney tumors in CT: coarse on the whole volume, fine on the regions of interest."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,14 @@ if TYPE_CHECKING:
     from kits.api import load, read, save, show
 
 __all__ = ["__version__", "load", "read", "save", "show"]
+# No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
+for _switch, _off in {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: connects to a collector, and writes ids of the device under the home folder
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: would ask the public hub beside a mirror
+    "WANDB_ERROR_REPORTING": "false",  # wandb: sends its own errors
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_switch, _off)
 __version__ = "0.1.0"
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from kits.config import check_whole
-from kits.data.remote import Client, DamagedError, Promise, quiet_hub, size_of, token_for
+from kits.data.remote import Client, DamagedError, Promise, size_of, token_for
 from kits.data.sources import Source, wanted
 from kits.data.store import HIDDEN, Folder, check_arrived
 from kits.errors import KitsError
@@ -38,7 +38,7 @@ def download(config: dict[str, Any]) -> str:
     client = Client(config["network"], token=token_for(config["hub_endpoint"]), stop=stop)
     try:
         path = Path(config["output"])
-        with sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download"), quiet_hub():
+        with sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download"):
             folder = Folder(path)
             promises, failures = look(sources, folder, client, config["workers"])
             announce(promises, folder, len(sources) - len(promises) - len(failures))

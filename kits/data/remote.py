@@ -193,19 +193,6 @@ class Client:
             raise KitsError(f"{source.name}: cannot be written ({error.strerror}); check the folder and the free space") from None
 
 
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """No telemetry from huggingface_hub, which would even ask the public hub for a list; the environment stays as it is."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_TELEMETRY
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = before
-
-
 def token_for(endpoint: str) -> bool | None:
     """Whether a saved token may go to this hub: to the one of the user's environment as ever, to no other."""
     from huggingface_hub import constants

@@ -19,14 +19,6 @@ STEP = "trainer/global_step"
 PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
 
 
-def import_wandb() -> Any:
-    """W&B's package, which is kept from reporting its own errors to its makers: a hospital's machine sends what it is told to."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
-    return wandb
-
-
 def mode_of(options: Mapping[str, Any]) -> str:
     """`logger.mode`, or online where a key is at hand and offline where none is."""
     return str(options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline"))
@@ -53,8 +45,9 @@ class WandbLog(RunLog):
             self._run = self._start(mode_of(self.config["logger"]))
         return self._run
 
-    def _start(self, mode: str) -> Any:
-        wandb = import_wandb()
+    def _start(self, mode: Any) -> Any:
+        import wandb
+
         options = self.config["logger"]
         wait = float(options["timeout_s"])
         arguments = {
@@ -95,7 +88,9 @@ class WandbLog(RunLog):
         """Log what `values` makes of W&B's package."""
         try:
             if (run := self.run()) is not None:
-                run.log({**values(import_wandb()), STEP: step})
+                import wandb
+
+                run.log({**values(wandb), STEP: step})
         except Exception as error:
             self._say(error, "some of this run is not logged there")
 
@@ -128,7 +123,9 @@ class WandbLog(RunLog):
     def log_files(self, kind: str, paths: Sequence[Path]) -> None:
         try:
             if (run := self.run()) is not None:
-                artifact = import_wandb().Artifact(f"{kind}-{run.id}", type=kind)
+                import wandb
+
+                artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind)
                 for path in paths:
                     artifact.add_file(str(path))
                 run.log_artifact(artifact)

@@ -26,7 +26,7 @@ from kits.logged import (
     loss_names,
     score_name,
 )
-from kits.tracking.weights_and_biases import PLOT, STEP, import_wandb
+from kits.tracking.weights_and_biases import PLOT, STEP
 
 # The project's saved views by their names, to update the one that has ours.
 VIEWS = """
@@ -47,7 +47,8 @@ def update_dashboard(config: dict[str, Any]) -> str:
     Raises:
         KitsError: wandb-workspaces is not installed, or the server refuses the workspace.
     """
-    wandb = import_wandb()
+    import wandb
+
     workspace = build_workspace(config, entity=config["entity"] or "")
     path = Path(config["specification"])
     if config["offline"]:
@@ -88,7 +89,6 @@ def write_specification(workspace: Any, path: Path) -> str:
 
 def build_workspace(config: dict[str, Any], entity: str) -> Any:
     """The workspace of `conf/dashboard.yaml`: curves by stage, sweeps, worst cases, and how fast trainings go."""
-    import_wandb()
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws

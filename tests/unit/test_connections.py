@@ -1,0 +1,124 @@
+"""No command opens a connection that nobody asked for, and no library writes what its makers would like to know."""
+
+import fcntl
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import kidney_pair, write_case
+from tests.predicting import write_checkpoint
+
+LIBRARIES = (
+    "huggingface_hub, highdicom, matplotlib.pyplot, monai.transforms, onnxruntime, optuna, plotly.graph_objects, pydicom,"
+    " pytorch_lightning, skimage.measure, submitit, timm, torch, torchvision, wandb, wandb_workspaces.reports.v2"
+)
+# A session, by which onnxruntime would report; the longest that it waits before it does is some seconds.
+SESSION = """
+import sys, time
+import kits
+import {libraries}
+from onnx import TensorProto, helper
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:]), ir_version=9,
+                          opset_imports=[helper.make_opsetid("", 17)])
+onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+time.sleep({wait})
+"""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """That of a user who has set nothing, with a home and a folder for temporary files of their own."""
+    unset = ("TELEMETRY", "WANDB", "DO_NOT_TRACK", "HF_")
+    kept = {name: value for name, value in os.environ.items() if not any(part in name for part in unset)}
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    places = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "XDG_CACHE_HOME": str(home / ".cache")}
+    return {**kept, **places, "PYTHONWARNINGS": "ignore"}
+
+
+def test_onnxruntime_leaves_no_marks_of_its_user(tmp_path: Path) -> None:
+    code = SESSION.format(libraries="onnxruntime", wait=0)
+    subprocess.run([sys.executable, "-c", code], env=environment(tmp_path / "home"), check=True, timeout=120)
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def loopback_up() -> None:
+    """In a network namespace of its own: W&B's service and DDP talk to themselves through it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: IFF_UP, IFF_RUNNING
+
+
+def connections(arguments: list[str], folder: Path) -> list[str]:
+    """Addresses beyond this machine, or a name server's, that a Python command tries to reach; native code does not escape it."""
+    trace, wrapper = folder / "trace.txt", folder / "wrapper.py"
+    wrapper.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+                       "from tests.unit.test_connections import loopback_up; loopback_up()\n"
+                       "import os; os.execvp(sys.argv[1], sys.argv[1:])\n")  # fmt: skip
+    traced = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(trace), sys.executable, *arguments]
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, str(wrapper), *traced],
+        env=environment(folder / "home"), capture_output=True, text=True, timeout=500, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in trace.read_text(encoding="utf-8", errors="replace").splitlines() if "AF_INET" in line]
+    return [line for line in lines if "htons(53)" in line or not any(own in line for own in ('"127.', '"::1"', '"::ffff:127.'))]
+
+
+def can_trace() -> bool:
+    return bool(shutil.which("strace") and shutil.which("unshare")) and subprocess.run(
+        ["unshare", "-rn", "strace", "-qq", "-o", os.devnull, "true"], capture_output=True, check=False
+    ).returncode == 0  # fmt: skip
+
+
+traced = pytest.mark.skipif(not can_trace(), reason="needs strace and network namespaces")
+
+
+@pytest.mark.slow
+@traced
+def test_what_would_connect_is_seen(tmp_path: Path) -> None:
+    """The test can fail: with its switch undone onnxruntime looks for its collector."""
+    code = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = ''\n" + SESSION.format(libraries="onnxruntime", wait=15)
+    assert connections(["-c", code], tmp_path)
+
+
+@pytest.mark.slow
+@traced
+def test_no_library_connects(tmp_path: Path) -> None:
+    assert connections(["-c", SESSION.format(libraries=LIBRARIES, wait=15)], tmp_path) == []
+
+
+@pytest.mark.slow
+@traced
+def test_no_command_connects(tmp_path: Path) -> None:
+    tree, cache = tmp_path / "tree", tmp_path / "cache"
+    for number in range(3):
+        write_case(tree, f"case_{number:05d}", *kidney_pair(number))
+    pair = {stage: write_checkpoint(tmp_path / f"{stage}.ckpt", stage) for stage in ("coarse", "fine")}
+    data = [f"data.root={tree}", f"data.cache={cache}", "data.coarse_size=32", "data.roi_rule.min_voxels=100"]
+    tiny = [
+        *data, "stage=coarse", "sampling.patch=[20,32,32]", "model.widths=[4,8]", "model.strides=[[1,2,2],[2,2,2]]",
+        "model.kernels=[[3,3,3],[3,3,3]]", "debug=fast", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    files = [f"{stage}={path}" for stage, path in pair.items()]
+    exported = [f"{stage}={tmp_path / 'exported' / stage}.onnx" for stage in pair]
+    commands: dict[str, list[str]] = {
+        "phantom": [f"output={tmp_path / 'painted'}", "cases=1", "matrix=32", "workers=1"],
+        "prepare": data,
+        "train": [*tiny, f"run_dir={tmp_path / 'run'}", "logger=wandb"],
+        "export": [*files, f"output={tmp_path / 'exported'}"],
+        "predict": [*files, f"input={tree}", f"output={tmp_path / 'found'}", "device=cpu"],
+        "evaluate": [f"prediction={tmp_path / 'found'}", f"truth={tree}", f"output={tmp_path / 'scores'}"],
+        "report": [f"image={tree}", f"prediction={tmp_path / 'found'}", f"output={tmp_path / 'page'}"],
+        "dashboard": ["offline=true", f"specification={tmp_path / 'dashboard.json'}"],
+    }
+    found = {name: connections(["-m", f"kits.{name}", *arguments], tmp_path) for name, arguments in commands.items()}
+    onnx = [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", "device=cpu"]
+    found["predict by onnx"] = connections(["-m", "kits.predict", *onnx], tmp_path)
+    sweep = [*tiny, "-m", "sweep=optuna", "sweep.trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
+    found["sweep"] = connections(["-m", "kits.train", *sweep, f"run_dir={tmp_path / 'sweep'}"], tmp_path)
+    assert not any(found.values()), found
