@@ -120,5 +120,5 @@ def test_no_command_connects(tmp_path: Path) -> None:
     onnx = [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", "device=cpu"]
     found["predict by onnx"] = connections(["-m", "kits.predict", *onnx], tmp_path)
     sweep = [*tiny, "-m", "sweep=optuna", "sweep.trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
-    found["sweep"] = connections(["-m", "kits.train", *sweep, f"run_dir={tmp_path / 'sweep'}"], tmp_path)
+    found["sweep"] = connections(["-m", "kits.train", *sweep, f"sweep.dir={tmp_path / 'sweep'}"], tmp_path)
     assert not any(found.values()), found
