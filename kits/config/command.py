@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,9 @@ def command(
 
     def decorate(task: Task) -> Callable[[], None]:
         def main() -> None:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot write ends no run
+                    stream.reconfigure(errors="backslashreplace")
             with mistakes_in_one_line(name):
                 load_environment()
                 arguments = sys.argv[1:]

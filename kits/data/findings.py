@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
+from kits.errors import printable
 from kits.io import write_text
 from kits.plain_files import csv_text
 
@@ -26,7 +27,7 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.case}: {self.finding}; {self.remedy}"
+        return printable(f"{self.case}: {self.finding}; {self.remedy}")
 
     @classmethod
     def of_error(cls, case: str, error: Exception) -> Finding:
@@ -58,6 +59,6 @@ def write_findings(path: Path, findings: Sequence[Finding]) -> None:
 def table(findings: Sequence[Finding], path: Path) -> str:
     """The table for the eye, errors first, at most SHOWN rows."""
     rows = sorted(findings, key=lambda row: (row.severity != ERROR, row.case))
-    lines = [f"{row.case:<12} {row.severity:<8} {row.finding}; {row.remedy}" for row in rows[:SHOWN]]
+    lines = [printable(f"{row.case:<12} {row.severity:<8} {row.finding}; {row.remedy}") for row in rows[:SHOWN]]
     more = f"{len(rows) - SHOWN} more in " if len(rows) > SHOWN else "also in "
     return "\n".join([*lines, f"({more}{path})"])

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from kits.config import check_whole
@@ -25,17 +22,15 @@ from kits.data.painter import paint
 from kits.data.phases import PHASES
 from kits.data.shapes import draw_labels
 from kits.errors import KitsError
-from kits.io import make_folder, read_labels, write_json
+from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.parallel import map_cases
-from kits.volume import Grid, Volume, to_image
+from kits.volume import Grid, Volume
 
 # nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
 KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
 # Label maps that are read beforehand to see what their labels mean.
 LOOKED_AT = 6
-# Noise does not compress: level 1 is several times faster than the default and hardly larger.
-COMPRESSION = 1
 
 
 @dataclass(frozen=True)
@@ -185,20 +180,9 @@ def write_case(plan: Plan) -> dict[str, Any]:
     out = stored.transpose(grid.axes)[flips]
     phase = paint(labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, variety=plan.variety, out=out)
 
-    final = plan.output / plan.case_id
-    hidden = plan.output / f".{plan.case_id}.{os.getpid()}"
-    try:
-        hidden.mkdir()
-        write_image(to_image(labels, grid), hidden / "segmentation.nii.gz")
-        write_image(as_stored(stored, grid), hidden / "imaging.nii.gz")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(hidden, final)
-    except (OSError, RuntimeError) as error:
-        raise KitsError(
-            f"{final}: cannot be written ({str(error).splitlines()[-1]}); check the folder and the free space"
-        ) from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    with whole_folder(plan.output / plan.case_id) as folder:
+        write_labels(folder / "segmentation.nii.gz", labels, grid)
+        write_volume(folder / "imaging.nii.gz", out, grid)
     z, y, x = grid.spacing_zyx
     record = {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
     return {**record, "painted": {"phase": phase, "variety": plan.variety}}
@@ -220,19 +204,6 @@ def thinned(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.ui
     z, y, x = (step * stride for step, stride in zip(volume.spacing, strides, strict=True))
     depth, height, width = labels.shape
     return labels, Grid((depth, height, width), (z, y, x), (0.0, 0.0, 0.0), KITS19_DIRECTION)
-
-
-def as_stored(array: NDArray[np.int16], grid: Grid) -> sitk.Image:
-    """An array in the file's own order as an image of that geometry."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
-
-
-def write_image(image: sitk.Image, path: Path) -> None:
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=COMPRESSION)
 
 
 def write_record(output: Path, records: list[dict[str, Any]]) -> None:

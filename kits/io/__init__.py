@@ -5,7 +5,7 @@ and the voxels are read here (`kits.io.stored`): once, checked to the last byte,
 """
 
 from kits.io.reading import check_file, read_geometry, read_labels, read_series, read_volume
-from kits.io.writing import make_folder, whole_file, write_json, write_labels, write_text, write_volume
+from kits.io.writing import make_folder, whole_file, whole_folder, write_json, write_labels, write_text, write_volume
 
 __all__ = [
     "check_file",
@@ -15,6 +15,7 @@ __all__ = [
     "read_series",
     "read_volume",
     "whole_file",
+    "whole_folder",
     "write_json",
     "write_labels",
     "write_text",

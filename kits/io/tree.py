@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kits.errors import printable
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -17,7 +19,7 @@ class Skipped:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.why}"
+        return printable(f"{self.path}: {self.why}")
 
 
 def summary(skipped: Iterable[Skipped]) -> list[str]:
@@ -26,7 +28,7 @@ def summary(skipped: Iterable[Skipped]) -> list[str]:
     for item in skipped:
         alike[item.path.parent, item.why].append(item)
     return [
-        str(items[0]) if len(items) == 1 else f"{folder}: {len(items)} files ({items[0].path.name}, ...): {why}"
+        str(items[0] if len(items) == 1 else Skipped(folder, f"{len(items)} files ({items[0].path.name}, ...): {why}"))
         for (folder, why), items in alike.items()
     ]
 

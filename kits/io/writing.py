@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,12 @@ from kits.errors import KitsError
 from kits.io.encoding import write_nifti
 from kits.io.reason import last_line
 from kits.volume import Grid
+
+# What this machine is writing, by its name: a dot, the name of what it becomes, the machine, a random number, the ending.
+_HOST = sha256(platform.node().encode()).hexdigest()[:4]
+_LEFTOVER = re.compile(r"\..*\.kits-([0-9a-f]{4})[0-9a-f]{8}(\..*)?", re.DOTALL)
+# Nothing is written without a byte for so long.
+_ABANDONED_S = 3600
 
 
 def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
@@ -57,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
         KitsError: the folder cannot be written.
     """
     with whole_file(path, path.suffix) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name in it may be no UTF-8
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -80,15 +93,86 @@ def make_folder(folder: Path, key: str) -> None:
 @contextmanager
 def whole_file(path: Path, suffix: str) -> Iterator[Path]:
     """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""
-    # In the same folder, so that the rename is atomic; hidden, so that no pattern for cases finds it.
-    # Drawn at random: on a shared disk processes of several machines may have one number.
-    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{secrets.token_hex(4)}{suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _hidden(path, suffix, folder=False) as temporary:
         yield temporary
         os.replace(temporary, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes `path`, or replaces it, when the block ends well, and is gone when it does not."""
+    with _hidden(path, "", folder=True) as temporary:
+        yield temporary
+        if path.is_dir():  # out of the way first: removed where it is, a part of it could stay and pass for the whole
+            with _hidden(path, "", folder=True) as old:
+                os.replace(path, old)
+                os.replace(temporary, path)
+        else:
+            os.replace(temporary, path)
+
+
+@contextmanager
+def _hidden(path: Path, suffix: str, *, folder: bool) -> Iterator[Path]:
+    """A file or folder beside `path` that is locked while the block lasts and gone after it, under this name."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        temporary, lock = _locked(path, suffix, folder=folder)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield temporary
     except (RuntimeError, OSError) as error:
-        raise KitsError(f"{path}: cannot be written ({last_line(error)}); check the folder and the free space") from error
+        raise _unwritable(path, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        os.close(lock)
+
+
+def _locked(path: Path, suffix: str, *, folder: bool) -> tuple[Path, int]:
+    while True:
+        # In the same folder, so that the rename is atomic; hidden, so that no pattern for cases finds it.
+        # Drawn at random: on a shared disk processes of several machines may have one number.
+        name = f".{path.name.removesuffix(suffix)[:60]}.kits-{_HOST}{secrets.token_hex(4)}{suffix}"
+        temporary = path.with_name(name)
+        if folder:
+            temporary.mkdir()
+        lock = os.open(temporary, os.O_RDONLY if folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), temporary.stat()):
+                return temporary, lock
+        except FileNotFoundError:  # taken for a leftover in the moment before it was locked
+            pass
+        os.close(lock)
+
+
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """Remove, once in a process, what killed processes left half written in a folder; not what another one is writing."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _LEFTOVER.fullmatch(entry.name)
+            # The lock of another machine may not be seen here.
+            if found is None or (found[1] != _HOST and time.time() - entry.stat(follow_symlinks=False).st_mtime < _ABANDONED_S):
+                continue
+            with suppress(OSError):  # it is being written, or there are no locks to tell
+                lock = os.open(entry, (os.O_RDONLY if entry.is_dir() else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(Path(entry))
+                finally:
+                    os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: Exception) -> KitsError:
+    return KitsError(f"{path}: cannot be written ({last_line(error)}); check the folder and the free space")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from kits.errors import printable
 from kits.labels import HIERARCHICAL_REGIONS
 from kits.metrics.case import COUNTS, Case, Column
 from kits.metrics.summary import Row, is_dice
@@ -37,9 +38,9 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
     groups = _groups(documented)
     figures, tumors = summary["columns"], summary["tumors"]
     level = f"{100 * summary['intervals']['level']:g} %"
-    first = max(len(name) for name in [*(row.case for row in rows), f"{level} from"])
+    first = max(len(name) for name in [*(printable(row.case) for row in rows), f"{level} from"])
     lines = [_titles(first, groups), _names(first, groups)]
-    lines += [_line(row.case, first, groups, row.figures.values) + _found(row.figures) for row in rows]
+    lines += [_line(printable(row.case), first, groups, row.figures.values) + _found(row.figures) for row in rows]
     for title, key in (("mean", "mean"), (f"{level} from", "low"), ("to", "high")):
         values = {name: figures[name][key] for names in groups.values() for name in names}
         if any(value is not None for value in values.values()):
@@ -50,7 +51,7 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
         lines.append(
             f"{missing} of {len(rows)} cases have no usable prediction and count as 0, their HD95 as the scan's diagonal"
         )
-    lines += [f"{row.case}: {row.status}" for row in rows if row.status != "ok"]
+    lines += [printable(f"{row.case}: {row.status}") for row in rows if row.status != "ok"]
     return "\n".join(lines) + "\n"
 
 

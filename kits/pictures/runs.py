@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kits.components import connected
+from kits.errors import printable
 from kits.pictures.scene import Scene, Window
 from kits.plain_files import misfit, read_object
 from kits.roi import Box
@@ -51,12 +52,12 @@ def run_of(folder: Path, name: str) -> Run:
     for content in (read_object(folder / "report.json") or {}, {name: read_object(folder / f"{name}.json") or {}}):
         failed = content.get("failed")
         if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
-            return Run(error=str(failed[name].get("error")))
+            return Run(error=printable(str(failed[name].get("error"))))
         cases = content.get("cases", content)  # older reports have the cases at the top
         entry = cases.get(name) if isinstance(cases, Mapping) else None
         if isinstance(entry, Mapping) and "boxes" in entry:
             read = {"seconds": {}, "warnings": [], **entry}
-            if misfit(read, ENTRY):
+            if misfit(read, ENTRY) or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
                 return Run(warnings=["the run's report of this case is damaged"])
             boxes = [Box.from_list(corners) for corners in read["boxes"]]
             return Run(boxes, read["seconds"], read["warnings"], judged="parts" in entry)

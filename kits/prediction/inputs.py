@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     from kits.io.series import Skipped
     from kits.volume import Volume
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 # The files that hold the voxels of a header of these formats.
-DATA_SUFFIXES = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
+DATA_SUFFIXES = {".hdr": (".img", ".img.gz"), ".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 LIST_SUFFIX = ".txt"
 # Most file systems take 255 bytes; what is put behind a name must still fit.
 MOST_BYTES = 160
@@ -171,10 +173,15 @@ def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
 
 def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
     """The scans that a text file lists; blank lines and those that begin with # are none. A missing one fails when it is read."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise KitsError(f"{key}={path}: no text; a list has one path a line") from error
+    if not path.is_file():  # a pipe would be waited for without end
+        raise KitsError(f"{key}={path}: is no regular file; give a text file that has one path a line")
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise KitsError(f"{key}={path}: is UTF-16 text; save the list as UTF-8")
+    if b"\0" in content:
+        raise KitsError(f"{key}={path}: no text; a list has one path a line")
+    # Names need not be text: they stand in the list as the system has them.
+    lines = [line.strip() for line in re.split(r"[\r\n]+", os.fsdecode(content.removeprefix(codecs.BOM_UTF8)))]
     scans: list[Scan] = []
     skipped: list[Skipped] = []
     for line in lines:
@@ -196,7 +203,7 @@ def stem(path: Path) -> str:
     """A file's name without the ending of its format; a KiTS case's image is called by its case."""
     if path.name == IMAGE_NAME and path.parent.name.startswith("case_"):
         return path.parent.name
-    return re.sub(r"(\.nii)?\.gz$|\.(nii|nrrd|nhdr|mha|mhd|dcm)$", "", path.name, flags=re.IGNORECASE)
+    return re.sub(r"(\.nii)?\.gz$|\.(nii|hdr|nrrd|nhdr|mha|mhd|dcm)$", "", path.name, flags=re.IGNORECASE)
 
 
 def unique(scans: Sequence[Scan]) -> dict[str, Scan]:

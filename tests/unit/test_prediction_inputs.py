@@ -102,7 +102,7 @@ def test_names_that_a_file_system_could_take_for_one_are_told_apart() -> None:
 def test_what_holds_no_scan_is_refused_with_its_reason(tmp_path: Path, kits_tree: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_series(tmp_path / "mr", HU, Modality="MR")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "binary.txt").write_bytes(b"\x7fELF\x00")
     for path, words in (
         (tmp_path / "absent", "no such file or folder"),
         (tmp_path / "empty", "no scan in it"),

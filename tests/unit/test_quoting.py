@@ -133,7 +133,7 @@ def test_a_pipelines_steps_get_the_path_that_was_given() -> None:
 
 
 def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / 'Müller (1), a=b ^#&[]{}:$\' "x"'
+    folder = tmp_path / 'Müller (1), a=b ^#&[]{}:$\' "x" caf\udce9'
     monkeypatch.setattr(sys, "argv", ["phantom", f"output={folder}", "cases=1", "matrix=32", "spacing_z=[5,5]"])
     phantom()
     assert (folder / "case_00000" / "imaging.nii.gz").is_file()

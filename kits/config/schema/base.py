@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from kits.errors import KitsError
 
@@ -23,9 +23,14 @@ class Meaning:
     words: str
 
 
+def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
+    """Take a name that is no UTF-8 too: files have such, and pydantic takes none for a text."""
+    return value if isinstance(value, str) and value else judge(value)
+
+
 # Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
 Switch = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
+Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
 Whole = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
