@@ -12,21 +12,18 @@ POOLED = sqrt(2)
 MIXED = 2.0
 
 
-def anisotropic_levels(spacing: Sequence[float], depth: int, stem: int | None = None) -> tuple[Levels, Levels]:
+def anisotropic_levels(spacing: Sequence[float], depth: int, in_plane: int | None = None) -> tuple[Levels, Levels]:
     """Strides and kernels (z, y, x) of `depth` levels of a network that starts at `spacing` (z, y, x) mm.
 
-    Where a `stem` makes cells of so many pixels first, that is the first stride, the first level is in-plane, and those below
-    follow the cells' spacing.
+    The first `in_plane` levels mix no slices, whatever the spacing: where planes are large that costs most.
     """
-    if stem is not None:
-        z, y, x = spacing
-        strides, kernels = anisotropic_levels([z, stem * y, stem * x], depth)
-        return [[1, stem, stem], *strides[:-1]], [[1, 3, 3], *kernels[1:]]
     current = list(spacing)
-    strides, kernels = [], []
+    strides: Levels = []
+    kernels: Levels = []
     for _ in range(depth):
         finest = min(current)
         kernels.append([3 if step <= MIXED * finest else 1 for step in current])
         strides.append([2 if step <= POOLED * finest else 1 for step in current])
         current = [step * stride for step, stride in zip(current, strides[-1], strict=True)]
-    return strides, kernels
+    flat = [[1, y, x] for _, y, x in kernels[: in_plane or 0]]
+    return strides, [*flat, *kernels[len(flat) :]]

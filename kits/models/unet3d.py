@@ -11,17 +11,14 @@ from kits.config.schema import model as schema
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, channels_last, check_in_plane
 from kits.pooling import anisotropic_levels
 
-# The widest level over the first one: a light network stays light when it grows deeper.
-WIDEST = 6
-
 
 class UNet3d(nn.Module):
     """(B, 1, D, H, W) in [-1, 1] -> logits (B, classes, D, H, W).
 
     Level k has `widths[k]` channels, convolutions of size `kernels[k]` (z, y, x), and its first one strides by `strides[k]`. The
     first level strides too: nothing runs at full resolution but the head, a transposed convolution that predicts each voxel of
-    a stride cell by itself. Where `widths` is None there are `depth` levels of `width`, twice that, and so on up to six times it.
-    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm and `stem`, see `anisotropic_levels`.
+    a stride cell by itself. Where `widths` is None there are `depth` levels of `width`, twice that, up to `widest` times it.
+    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm and `in_plane`, see `anisotropic_levels`.
     `deep_supervision` gives so many of the coarser levels a head too, for the loss.
 
     Any D works: the last slice is repeated up to the next multiple of the strides in z, and the repeats' logits dropped.
@@ -30,23 +27,21 @@ class UNet3d(nn.Module):
 
     def __init__(self, options: schema.Unet3d, pretrained: bool = False) -> None:  # there are no weights for it
         super().__init__()
-        widths, norm = options.widths or level_widths(options.width, options.depth), options.norm
-        stem = options.stem if options.strides is None else None
+        widths, norm = options.widths or level_widths(options.width, options.depth, options.widest), options.norm
         strides: Sequence[Sequence[int]] | None = options.strides
         kernels: Sequence[Sequence[int]] | None = options.kernels
         if strides is None or kernels is None:
             assert options.spacing is not None  # the schema's rule
-            chosen = anisotropic_levels(options.spacing, len(widths), stem)
+            chosen = anisotropic_levels(options.spacing, len(widths), options.in_plane)
             strides, kernels = strides or chosen[0], kernels or chosen[1]
         self.depth_multiple, *in_plane = (prod(stride[axis] for stride in strides) for axis in range(3))
         self.in_plane_multiple = lcm(*in_plane)
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]
-        first = kernels[0] if stem is None else (1, 2 * stem - 1, 2 * stem - 1)  # cells overlap by half
         once = (1, 1, 1)
         self.down = nn.ModuleList(
             nn.Sequential(
-                conv_block(inputs[k], widths[k], kernel=kernels[k] if k else first, stride=strides[k], norm=norm),
+                conv_block(inputs[k], widths[k], kernel=kernels[k], stride=strides[k], norm=norm),
                 conv_block(widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm),
             )
             for k in levels
@@ -94,11 +89,11 @@ class UNet3d(nn.Module):
         return found[::-1]
 
 
-def level_widths(width: int | None, depth: int | None) -> list[int]:
-    """Channels of `depth` levels."""
+def level_widths(width: int | None, depth: int | None, widest: int) -> list[int]:
+    """Channels of `depth` levels: a light network stays light when it grows deeper."""
     assert width is not None  # the schema's rule
     assert depth is not None
-    return [width * min(2**k, WIDEST) for k in range(depth)]
+    return [width * min(2**k, widest) for k in range(depth)]
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:

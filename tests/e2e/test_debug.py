@@ -23,7 +23,7 @@ TINY = [
     "model.width=4",
     "model.depth=2",
     "model.spacing=[4,3,3]",
-    "model.stem=null",
+    "model.in_plane=null",
 ]
 
 

@@ -283,7 +283,7 @@ def test_the_sizes_are_those_of_the_networks() -> None:
 
     coarse, fine = compose("train", ["stage=coarse"])["model"], compose("train", ["stage=fine"])["model"]
     small = {**fine, "sources": [{"backbone": "test_efficientnet", "weights": None}, {**SOURCE, "out_indices": [0, 1, 2, 4]}]}
-    for model in (coarse, {**coarse, "stem": None}):
+    for model in (coarse, {**coarse, "depth": 4}):
         assert parse(Model, model).in_plane_multiple == build_network(model, pretrained=False).in_plane_multiple
     assert parse(Model, small).in_plane_multiple == build_network(small, pretrained=False).in_plane_multiple == 32
 

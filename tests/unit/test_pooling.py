@@ -21,43 +21,41 @@ def anisotropy(spacing):
     return max(spacing) / min(spacing)
 
 
+def layers(**changes):
+    """Strides, kernels and channels of each level of the default coarse network."""
+    network = build_network({**compose("train", ["stage=coarse"])["model"], **changes}, pretrained=False)
+    levels = [level[0][0] for level in network.down]
+    return [(one.stride, one.kernel_size, one.out_channels) for one in levels]
+
+
 def test_the_default_pools_thick_slices_late():
-    network = build_network(compose("train", ["stage=coarse"])["model"], pretrained=False)
-    levels = [level[0][0] for level in network.down]
-    assert [tuple(one.stride) for one in levels] == [(1, 4, 4), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
-    assert [tuple(one.kernel_size) for one in levels] == [(1, 7, 7), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
-    assert network.down[0][1][0].kernel_size == network.merge[0][0].kernel_size == (1, 3, 3)
-    assert [one.out_channels for one in levels] == [16, 32, 64, 96]
+    plane, cube = (1, 3, 3), (3, 3, 3)
+    first = [((1, 2, 2), plane, 8), ((1, 2, 2), plane, 16)]
+    assert layers() == [*first, ((2, 2, 2), cube, 32), ((2, 2, 2), cube, 64), ((2, 2, 2), cube, 96)]
+    assert layers(in_plane=None) == [first[0], ((1, 2, 2), cube, 16), *layers()[2:]]
 
 
-@pytest.mark.parametrize("older", [{"stem": None}, {}])
-def test_without_a_stem_the_network_is_the_one_of_older_checkpoints(older):
-    model = compose("train", ["stage=coarse"])["model"]
-    network = build_network({key: value for key, value in model.items() if key != "stem"} | older, pretrained=False)
-    levels = [level[0][0] for level in network.down]
-    assert [tuple(one.stride) for one in levels] == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
-    assert [tuple(one.kernel_size) for one in levels] == [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
+def test_an_older_checkpoint_has_the_levels_of_its_time():
+    model = compose("train", ["stage=coarse"])["model"] | {"width": 16, "depth": 4}
+    older = {key: value for key, value in model.items() if key not in ("widest", "in_plane")}
+    network = build_network(older, pretrained=False)
+    network.load_state_dict(build_network(older | {"widths": [16, 32, 64, 96], "in_plane": 1}, pretrained=False).state_dict())
+    strides = [level[0][0].stride for level in network.down]
+    assert strides == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
 
 
 def test_the_default_is_light():
     network = build_network(compose("train", ["stage=coarse"])["model"], pretrained=False)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 16, 256, 256))
-    assert counter.get_total_flops() < 24.2e9 / 6  # of the network without a stem, 24.2 GFLOP
+    assert counter.get_total_flops() < 24.2e9 / 5  # of the network of width 16 and depth 4, 24.2 GFLOP
 
 
-def test_each_pixel_reaches_the_first_level():
-    network = unet()
-    image = torch.zeros(1, 1, 4, 32, 32, requires_grad=True)
-    network.down[0][0][0](image + 1).square().sum().backward()
-    assert (image.grad != 0).all()
-
-
-@given(z=lengths, pixel=lengths, depth=st.integers(1, 6), stem=st.integers(1, 8))
-def test_the_levels_after_a_stem_are_those_of_its_cells(z, pixel, depth, stem):
-    strides, kernels = anisotropic_levels([z, pixel, pixel], depth, stem)
-    cells = anisotropic_levels([z, stem * pixel, stem * pixel], depth)
-    assert (strides, kernels) == ([[1, stem, stem], *cells[0][:-1]], [[1, 3, 3], *cells[1][1:]])
+@given(z=lengths, pixel=lengths, depth=st.integers(1, 6), in_plane=st.integers(0, 8))
+def test_levels_can_be_kept_in_plane(z, pixel, depth, in_plane):
+    strides, kernels = anisotropic_levels([z, pixel, pixel], depth)
+    flat = [[1, *kernel[1:]] if level < in_plane else kernel for level, kernel in enumerate(kernels)]
+    assert anisotropic_levels([z, pixel, pixel], depth, in_plane) == (strides, flat)
 
 
 @given(z=lengths, pixel=lengths, depth=st.integers(1, 6))
@@ -89,7 +87,7 @@ def test_enough_levels_reach_a_nearly_isotropic_spacing(z, pixel):
 
 
 def test_width_and_depth_are_options():
-    network = unet(widths=None, width=4, depth=3, strides=None, kernels=None, spacing=[1.5, 1.5, 1.5], stem=None)
+    network = unet(widths=None, width=4, depth=3, strides=None, kernels=None, spacing=[1.5, 1.5, 1.5])
     assert [level[0][0].out_channels for level in network.down] == [4, 8, 16]
     assert network.depth_multiple == network.in_plane_multiple == 8
 

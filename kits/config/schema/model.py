@@ -40,7 +40,8 @@ class Unet3d(Options):
     depth: Count | None
     widths: Annotated[list[Count], Field(min_length=1)] | None
     spacing: tuple[Positive, Positive, Positive] | None
-    stem: Count | None = None  # older checkpoints lack it
+    widest: Count = 6  # older checkpoints lack it,
+    in_plane: Index | None = None  # and it
     strides: PerLevel | None
     kernels: PerLevel | None
     norm: Norm
@@ -72,7 +73,7 @@ class Unet3d(Options):
     @property
     def in_plane_multiple(self) -> int:
         """What divides the in-plane size that the network takes: the product of its strides along each side."""
-        strides = self.strides or anisotropic_levels(self.spacing or (), self.levels, self.stem)[0]
+        strides = self.strides or anisotropic_levels(self.spacing or (), self.levels)[0]
         return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
 
 
