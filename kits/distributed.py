@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -32,7 +34,7 @@ from kits.models.statistics import with_synchronized_statistics
 from kits.sharding import TORCHRUN, launched, started_by_srun
 
 # Options of the group `trainer` that are not Lightning's, or that Lightning would get wrong here.
-OWN = ("strategy", "launcher", "sync_batchnorm", "profiler")
+OWN = ("strategy", "launcher", "sync_batchnorm", "profiler", "compile")
 PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # In the environment of the processes that a training starts: the process that started them.
 STARTED_BY = "KITS_STARTED_BY"
@@ -57,7 +59,7 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
     strategy, profiler = strategy_of(config), config["trainer"]["profiler"]
     try:
         trainer = pl.Trainer(
-            **options,
+            **{**options, **parts},
             strategy=strategy,
             # Into a file: Lightning would log it, and its log is silent here.
             profiler=PROFILERS[profiler](dirpath=config["run_dir"], filename="profile") if profiler else None,
@@ -154,8 +156,11 @@ def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
         return "auto"
     if options["strategy"] != "ddp":
         raise KitsError(f"trainer.strategy={options['strategy']}: no such strategy; take auto (one device) or ddp")
-    # In each phase of a staged training some parameters get no gradient.
-    return DDPStrategy(find_unused_parameters=config.get("training") == "staged")
+    # In each phase of a staged training some parameters get no gradient; frozen statistics are the same everywhere by themselves.
+    return DDPStrategy(
+        find_unused_parameters=config.get("training") == "staged",
+        broadcast_buffers=config["model"].get("freeze_statistics") is False,
+    )
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:
@@ -210,6 +215,26 @@ def synchronize_batchnorm(module: pl.LightningModule, trainer: pl.Trainer, confi
     if trainer.strategy.root_device.type == "cpu":
         raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
     module.network = with_synchronized_statistics(cast(nn.Module, module.network))
+
+
+def compile_network(module: pl.LightningModule, config: dict[str, Any]) -> None:
+    """With `trainer.compile`, let torch.compile fuse a training step; validation has windows of any size, and does not.
+
+    Raises:
+        KitsError: it cannot work here.
+    """
+    if not config["trainer"].get("compile"):
+        return
+    gpu = pick_device(AUTO).type != "cpu" and config["trainer"]["accelerator"] != "cpu"
+    lacking = "triton" if gpu and find_spec("triton") is None else None
+    if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        lacking = "a C++ compiler"
+    if lacking:
+        raise KitsError(
+            f"trainer.compile=true: torch.compile needs {lacking}, which is not here; install it, or leave the key out"
+        )
+    network: Any = module.network
+    network.training_logits = torch.compile(network.training_logits)
 
 
 @contextmanager

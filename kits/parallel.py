@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.util import get_temp_dir
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -18,6 +19,8 @@ from kits.errors import KitsError
 
 T = TypeVar("T")
 LONGEST_FOLDER = 68
+# Between two drawings of a progress bar while nothing happens that would move it.
+REDRAW_SECONDS = 2.0
 
 
 def map_cases(
@@ -39,14 +42,39 @@ def map_cases(
         KitsError: a process was killed, by the system for want of memory as a rule.
     """
     results: list[Any] = [None] * len(calls)
-    for position, job in tqdm(finished(work, calls, workers), total=len(calls), desc=desc, unit="case"):
-        try:
-            results[position] = job.result()
-        except catch as error:
-            results[position] = error
-        except BrokenProcessPool as error:
-            raise KitsError(f"{desc}: a worker process was killed, most likely for want of memory; use fewer workers") from error
+    with tqdm(total=len(calls), desc=desc, unit="case") as bar, ticking(bar):
+        for position, job in finished(work, calls, workers):
+            try:
+                results[position] = job.result()
+            except catch as error:
+                results[position] = error
+            except BrokenProcessPool as error:
+                raise KitsError(
+                    f"{desc}: a worker process was killed, most likely for want of memory; use fewer workers"
+                ) from error
+            bar.update()
     return results
+
+
+@contextmanager
+def ticking(bar: tqdm) -> Iterator[None]:
+    """Redraw a progress bar by time, so that its clock goes on through work that takes minutes; on a terminal only."""
+    over = Event()
+
+    def redraw() -> None:
+        while not over.wait(REDRAW_SECONDS):
+            bar.refresh()
+
+    if bar.disable or not bar.fp.isatty():
+        yield
+        return
+    thread = Thread(target=redraw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Future[T]]]:

@@ -17,8 +17,9 @@ from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.config.schema.optimizer import Adam, AdamW, Optimizer, Scheduler, Sgd
 from kits.data.datasets import CachedCase
+from kits.devices import TRAINED
 from kits.errors import KitsError
-from kits.inference import BoxReader, coarse_mask, segment_boxes
+from kits.inference import BoxReader, Fallback, Members, coarse_mask, segment_boxes
 from kits.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.logged import LOSS, SCORE, loss_name, score_name
 from kits.losses import build_loss, parallel_losses, supervised_losses
@@ -70,6 +71,7 @@ class StageModule(pl.LightningModule):
         self.network = build_network(config["model"], pretrained=pretrained)
         self.loss = build_loss(parse(Loss, config["loss"], "loss"))
         self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
+        self._fallback: Fallback | None = None
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam in the paper (section 3); other choices by name."""
@@ -91,21 +93,33 @@ class StageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs)}
 
     def on_fit_start(self) -> None:
-        """On a CPU large blocks of memory are used again."""
+        """On a CPU large blocks of memory are used again.
+
+        Raises:
+            KitsError: processes on unlike machines have chosen another precision each.
+        """
+        chosen = set(gather({str(self.global_rank): str(self.trainer.precision)}).values())
+        if len(chosen) > 1:
+            raise KitsError(f"trainer.precision=auto: unlike machines choose {' and '.join(sorted(chosen))}; give one of them")
         if self.device.type == "cpu":
             keep_freed_memory()
 
     def log_losses(self, parts: dict[str, Tensor], batch_size: int) -> Tensor:
         """Log the total and its parts, means over all processes; return the total.
 
+        Only logged steps do anything: processes exchange the values, as one tensor, and the question makes a GPU wait.
+
         Raises:
-            KitsError: the total is no number. Only logged steps look: the question makes a GPU wait.
+            KitsError: the total is no number, on whichever process: all end, where the others would wait for the one.
         """
-        total = parts.pop("total")
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0 and not torch.isfinite(total):  # type: ignore[attr-defined]
-            self.refuse(total)
-        self.log(LOSS, total, prog_bar=True, batch_size=batch_size, sync_dist=True)
-        self.log_dict({loss_name(part): value for part, value in parts.items()}, batch_size=batch_size, sync_dist=True)
+        total = parts["total"]
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            means = self.trainer.strategy.reduce(torch.stack([value.detach() for value in parts.values()]), reduce_op="mean")
+            logged = dict(zip(parts, means, strict=True))
+            if not torch.isfinite(logged["total"]):
+                self.refuse(logged["total"])
+            self.log(LOSS, logged.pop("total"), prog_bar=True, batch_size=batch_size)
+            self.log_dict({loss_name(part): value for part, value in logged.items()}, batch_size=batch_size)
         return total
 
     def refuse(self, total: Tensor) -> None:
@@ -119,6 +133,17 @@ class StageModule(pl.LightningModule):
                 f"train/loss: {total.item()} at step {self.global_step}, and no later step would mend it;"
                 " take trainer.precision=32-true, a lower optimizer.lr or model.norm=group"
             )
+
+    def sparing(self) -> Fallback:
+        """What a validation does without memory: smaller windows to its end, on the device where the network is trained."""
+        if self._fallback is None:
+            self._fallback = Fallback([self.network], self.device, self.config["inference"]["window"], self.stage, stays=True)
+        return self._fallback
+
+    def members(self) -> Members:
+        """The network in the precision that it is trained in."""
+        trained = {name: precision for precision, name in TRAINED.items()}
+        return Members([self.network], trained.get(self.config["trainer"]["precision"], "32"), self.device.type)
 
     def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
         """Segment and score one whole case; callbacks get what was scored, to draw and to count it.
@@ -144,6 +169,10 @@ class StageModule(pl.LightningModule):
             # Lightning multiplies by the batch size and divides by it again: by 1, without rounding.
             self.log(score_name(name), mean, prog_bar=name == "score", batch_size=1)
         self._scores.clear()
+        warnings = gather({str(self.global_rank): self._fallback.warnings if self._fallback else []})
+        for warning in [text for texts in warnings.values() for text in texts]:
+            self.print(f"validation: {warning}; this epoch's scores are those of smaller windows")
+        self._fallback = None
 
     def examine(self, case: CachedCase) -> Examined:
         """One case segmented and scored; the higher its `score`, the better."""
@@ -163,11 +192,12 @@ class CoarseModule(StageModule):
     def examine(self, case: CachedCase) -> Examined:
         """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
         mask = coarse_mask(
-            self.network,
+            self.members(),
             case.coarse_image,
             window_hu=self.config["data"]["window_hu"],
             inference=self.config["inference"],
             device=self.device,
+            fallback=self.sparing(),
         )
         truth = np.asarray(case.coarse_label)
         grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
@@ -224,7 +254,7 @@ class FineModule(StageModule):
         """
         margin = 0 if self.config["data"]["roi"] == "oof" else self.config["roi"]["margin_mm"]
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
-        reader = BoxReader.of(self.network, self.config, self.device)
+        reader = BoxReader.of(self.members(), self.config, self.device, self.sparing())
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         regions = regions_of(self.config["data"]["classes"])
         truth = np.asarray(case.label)

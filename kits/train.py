@@ -9,7 +9,7 @@ import os
 import shlex
 from typing import Any
 
-from kits.config import require
+from kits.config import one_line, require
 from kits.config.command import command
 from kits.errors import KitsError
 
@@ -64,7 +64,15 @@ def train(config: dict[str, Any]) -> None:
     from kits.checkpoint import open_checkpoint
     from kits.data.datamodule import KitsDataModule
     from kits.devices import AUTO, described
-    from kits.distributed import build_trainer, check_scored, ending_together, synchronize_batchnorm, with_precision
+    from kits.distributed import (
+        build_trainer,
+        check_scored,
+        compile_network,
+        ending_together,
+        synchronize_batchnorm,
+        with_precision,
+    )
+    from kits.inference.fallback import is_out_of_memory
     from kits.logged import SCORE
     from kits.runs.folder import BEST
     from kits.runs.saved import check_fits
@@ -91,8 +99,10 @@ def train(config: dict[str, Any]) -> None:
         optimizer = module.build_optimizer()
         schedule = module.build_schedule(optimizer, 1)["scheduler"]
         check_fits(start.checkpoint, open_checkpoint(start.checkpoint), module, optimizer, schedule, trainer)
+    compile_network(module, config)
     done = batches_done(start, ranks, config)
-    batches = data.train_dataloader(rank, ranks, epoch=start.epoch, batches=done)
+    gpus = trainer.num_devices if trainer.strategy.root_device.type == "cuda" else 0
+    batches = data.train_dataloader(rank, ranks, epoch=start.epoch, batches=done, gpus=gpus)
     cases = data.val_dataloader(rank, ranks)
     check_scored(trainer, len(batches))
     if trainer.is_global_zero:
@@ -108,12 +118,26 @@ def train(config: dict[str, Any]) -> None:
                 way = shlex.join(["python", "-m", "kits.train", f"resume={start.folder}"])
                 print(f"{stop.signal.name}: saved at step {trainer.global_step}; go on with: {way}")
             raise
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise KitsError(
+                f"{trainer.strategy.root_device}: memory ran out in step {trainer.global_step + 1} ({one_line(error)[:160]});"
+                f" give a smaller sampling.patch or sampling.batch_size{other_ways(config)}"
+            ) from error
     best = trainer.checkpoint_callback
     score = getattr(best, "best_model_score", None)
     if score is None:
         raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
     if trainer.is_global_zero:
         print(f"best {SCORE} {float(score):.4f}: {start.folder / BEST}")
+
+
+def other_ways(config: dict[str, Any]) -> str:
+    """What else saves memory and is not asked for yet."""
+    ways = [] if config["trainer"]["precision"] != "32-true" else ["trainer.precision=bf16-mixed"]
+    ways += [] if config["model"].get("checkpointing", True) else ["model.checkpointing=true"]
+    return "".join(f", or {way}" for way in ways)
 
 
 def check_ranks() -> None:

@@ -95,16 +95,13 @@ def measure_cuda(config: dict[str, Any]) -> None:
 
     In bf16 autocast; the networks have their channels last by themselves.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     step = Step(config, "cuda")
 
     def train() -> None:
         with torch.autocast("cuda", torch.bfloat16):
             step.train()
 
-    with FlopCounterMode(display=False) as counter:
-        train()
+    flops = training_flops(lambda: step.logits_of(step.image))
     torch.cuda.reset_peak_memory_stats()
     rate = per_second(train, config["gpu_steps"])
     memory = torch.cuda.max_memory_allocated() / 2**30
@@ -112,11 +109,23 @@ def measure_cuda(config: dict[str, Any]) -> None:
     left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     peak = 2 * size**3 * per_second(lambda: torch.mm(left, right), config["gpu_steps"])
     print(f"{torch.cuda.get_device_name()}: {rate:.2f} steps a second, peak memory {memory:.2f} GiB")
-    share = counter.get_total_flops() * rate / peak
-    print(f"{counter.get_total_flops() / 1e9:.0f} GFLOP a step, {100 * share:.2f} % of {peak / 1e12:.0f} TFLOP/s matrix products")
+    share = flops * rate / peak
+    print(f"{flops / 1e9:.0f} GFLOP a step, {100 * share:.2f} % of {peak / 1e12:.0f} TFLOP/s matrix products")
     step.logits_of = torch.compile(step.network.training_logits)
     compiled = per_second(train, config["gpu_steps"])
     print(f"torch.compile: {compiled:.2f} steps a second, {compiled / rate:.2f} times those without it")
+
+
+def training_flops(forward: Callable[[], object]) -> int:
+    """Floating point operations of a forward and a backward pass, which takes twice those of the forward one.
+
+    Only that one is counted: in the backward pass torch takes grouped convolutions for dense ones.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return 3 * int(counter.get_total_flops())
 
 
 def per_second(call: Callable[[], object], times: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
@@ -103,12 +105,15 @@ class KitsDataModule:
         self.cases = {part: [CachedCase(cache, records[case]) for case in ids] for part, ids in self.split.items()}
         allow_open_maps(len(records))
 
-    def train_dataloader(self, rank: int = 0, ranks: int = 1, *, epoch: int = 0, batches: int = 0) -> DataLoader:
+    def train_dataloader(
+        self, rank: int = 0, ranks: int = 1, *, epoch: int = 0, batches: int = 0, gpus: int = 0
+    ) -> DataLoader[dict[str, Tensor]]:
         """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W): the share of process `rank` of `ranks`.
 
         Args:
             epoch: the first epoch.
             batches: those of it that an interrupted run has been trained on.
+            gpus: how many of this machine's train; batches are then in memory that a GPU can fetch from.
 
         Raises:
             KitsError: an epoch has no batch for every process.
@@ -120,13 +125,15 @@ class KitsDataModule:
                 f"{self.sampling['batch_size']} of {ranks} process{'es' * (ranks > 1)}; give at least {batch}"
             )
         patches = PATCHES[self.stage](self.cases["train"], self.data, self.sampling, self.seed)
-        workers = self.data["loader_workers"]
+        asked_workers = self.data["loader_workers"]
+        workers = own_workers(gpus) if asked_workers == "auto" else asked_workers
         return PatchLoader(
             patches,
             batch_size=self.sampling["batch_size"],
             sampler=EpochSampler(len(patches), rank, ranks, epoch=epoch, done=batches * self.sampling["batch_size"]),
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=gpus > 0,
             multiprocessing_context=worker_context(patches) if workers else None,
             worker_init_fn=outlive_signals if workers else None,
             generator=torch.Generator(),
@@ -141,6 +148,12 @@ class KitsDataModule:
         cases = self.cases["validation"]
         own = share(cases, rank, ranks, [prod(case.shape) for case in cases])
         return DataLoader(WholeCases(own or [None]), batch_size=None, generator=torch.Generator())
+
+
+def own_workers(gpus: int) -> int:
+    """How many processes read patches: a GPU's share of the cores, at most 12; next to a training on the CPU at most one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(12, max(1, cores // gpus)) if gpus else int(cores > 2)
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:

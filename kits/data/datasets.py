@@ -12,7 +12,6 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -155,9 +154,7 @@ def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
 
 
 class PatchLoader(DataLoader[dict[str, Tensor]]):
-    """Batches of patches, their labels int64.
-
-    From the workers they come as bytes: as int64 they would be two thirds of the shared memory that is filled for a batch.
+    """Batches of patches, their labels uint8 until the loss, which widens them on the device that computes it.
 
     Attributes:
         waited: seconds that batches have been waited for so far.
@@ -168,9 +165,8 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
         began = time.perf_counter()
         for batch in self._batches():
-            ready = {**batch, "label": batch["label"].to(torch.int64)}
             self.waited += time.perf_counter() - began
-            yield ready
+            yield batch
             began = time.perf_counter()
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:

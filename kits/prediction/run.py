@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kits.config import one_line
 from kits.errors import KitsError
+from kits.parallel import ticking
 from kits.prediction.checks import check_scan
 from kits.prediction.inputs import Scan
 from kits.prediction.memory import peaks, reset_peaks
@@ -56,6 +57,7 @@ class Run:
         failed: why a scan was not segmented, by its name.
         not_written: why an output of a segmented scan was not written, by the scan's name.
         finished: how many scans are, those of earlier runs too.
+        bar: the progress bar, which names the scan that it waits for.
     """
 
     segmenter: Segmenter
@@ -65,6 +67,7 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)
     not_written: dict[str, str] = field(default_factory=dict)
     finished: int = 0
+    bar: Any = None
 
     def segment_all(self, scans: Mapping[str, Scan], *, of: Collection[str], skipped: Collection[Any], overwrite: bool) -> None:
         """Segment these scans, those that are finished only with `overwrite`, and write the report.
@@ -85,13 +88,14 @@ class Run:
         try:
             with (
                 closing(stream(todo, self._read, self._segment, self._write)) as cases,
-                tqdm(total=len(todo), desc="predict", unit="case", disable=not todo) as bar,
+                tqdm(total=len(todo), desc="predict", unit="case", disable=not todo) as self.bar,
+                ticking(self.bar),
             ):
                 for scan, error in cases:
                     if error is not None:
                         self._fail(scan, error)
                         tqdm.write(f"left out: {self.failed[scan.name]}")
-                    bar.update()
+                    self.bar.update()
         except KeyboardInterrupt:
             self._join(of, skipped)
             raise InterruptedRun(
@@ -118,6 +122,8 @@ class Run:
     def _segment(self, scan: Scan, read: _Read) -> _Done:
         from tqdm import tqdm
 
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"segments {scan.name}")
         reset_peaks(self.segmenter.device)
         result = self.segmenter.segment(read.volume, read.scale)
         warnings = [*read.warnings, *result.warnings]

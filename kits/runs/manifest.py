@@ -52,7 +52,9 @@ class Manifest(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What is known at the start, so that a run that dies has a manifest too."""
-        self.content["device"] = str(pl_module.device)
+        self.content["device"], self.content["precision"] = str(pl_module.device), trainer.precision
+        if pl_module.device.type == "cuda":
+            self.content["tf32"] = torch.backends.cudnn.allow_tf32  # then 32 bits are 19 inside of convolutions
         self._write(trainer, finished=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

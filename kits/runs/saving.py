@@ -25,6 +25,8 @@ from kits.runs.start import Start, batches_done
 
 # A cluster's notice that time is up, a terminal's Ctrl-C, and the signal that `sbatch --signal=USR1@120` sends ahead of the end.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Processes that train together ask one another whether to save or stop after so many steps or seconds, whichever is sooner.
+ASK_STEPS, ASK_SECONDS = 10, 5.0
 
 
 class Stopped(SystemExit):
@@ -97,12 +99,14 @@ class Last(Checkpoint):
         self._random = start.random
         self._signal = 0
         self._began = self._saved_at = time.monotonic()
-        self._saved_step = 0
+        self._saved_step = self._asked_step = self._next_question = 0
+        self._asked_at = self._began
         self._place: str | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on signals ask to stop; Lightning, which gives them their former meaning back at the end, has set its own."""
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._asked_step, self._asked_at = self._saved_step, self._saved_at
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -126,6 +130,8 @@ class Last(Checkpoint):
             return
         steps = self.every_steps is not None and trainer.global_step - self._saved_step >= self.every_steps
         minutes = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        if trainer.world_size > 1 and not steps and trainer.global_step < self._next_question:
+            return
         self._pause(trainer, "batch", due=steps or minutes)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -153,6 +159,13 @@ class Last(Checkpoint):
             self.save(trainer, place)
             if self._agreed(trainer, bool(self._signal)):
                 raise Stopped(self._signal or signal.SIGTERM)
+        # Until the next question, which all set alike by the slowest one's step, no process asks: each makes their GPUs wait.
+        if trainer.world_size > 1:
+            now, steps = time.monotonic(), max(1, trainer.global_step - self._asked_step)
+            seconds = torch.tensor((now - self._asked_at) / steps, device=trainer.strategy.root_device)
+            slowest = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+            self._asked_step, self._asked_at = trainer.global_step, now
+            self._next_question = trainer.global_step + int(min(ASK_STEPS, max(1, ASK_SECONDS / max(slowest, 1e-6))))
 
     def _random_again(self) -> None:
         """Go on with the random numbers of the interrupted run, at the place where they were noted."""

@@ -26,6 +26,7 @@ SMALL = [
     "data.loader_workers=0",
     "augmentation=none",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.log_every_n_steps=1",
     "sampling.batch_size=1",
 ]

@@ -264,7 +264,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     for group, schema in schemas.items():
         assert sorted(names(schema)) == choices_of(group)
     assert all(hasattr(monai.transforms, name) for name in names(AnyStep))
-    assert set(Trainer.model_fields) - {"launcher"} <= set(inspect.signature(LightningTrainer).parameters)
+    assert set(Trainer.model_fields) - {"launcher", "compile"} <= set(inspect.signature(LightningTrainer).parameters)
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "test_efficientnet", "resnet18", "mobilenetv3_small_050"])

@@ -124,7 +124,7 @@ def test_early_stopping_counts_in_the_last_phase_only() -> None:
     """Nothing ever counts as better: of 2 + 2 + 3 epochs the first that may end the training is the first of the last phase."""
     stopping = EarlyStopping("train/loss", patience=1, min_delta=1e9, check_on_train_epoch_end=True)
     for training, epochs in (("parallel", 2), ("staged", 5)):
-        trainer = trainer_of(max_epochs=7, callbacks=[deepcopy(stopping)])
+        trainer = trainer_of(max_epochs=7, log_every_n_steps=1, callbacks=[deepcopy(stopping)])
         fit(trainer, module_of([*FINE, f"training={training}", "staged_shares=[0.3,0.3]"]), 0.1)
         assert trainer.current_epoch == epochs
 

@@ -51,7 +51,7 @@ class Data(Options):
     train_cases: Count | None
     skip_invalid: Switch
     workers: Count
-    loader_workers: Index
+    loader_workers: Index | Literal["auto"]
     window_hu: Window
     coarse_size: Count
     coarse_z_mm: Positive | None

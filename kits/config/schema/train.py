@@ -141,6 +141,8 @@ class Fine(TrainOptions):
             smaller, larger = ([depth, *(pair[end] for pair in near)] for end in (0, -1))
             what = f"the encoders' scales (model.out_indices) need multiples of {multiple} in-plane"
             raise refuse("sampling.patch", self.sampling.patch, f"{what}; the nearest are {text(smaller)} and {text(larger)}")
+        if self.training == "staged" and self.trainer.compile:
+            raise KitsError("trainer.compile=true: not with training=staged, whose phases are three networks; leave it out")
         if self.training == "staged":
             self._check_phases()
         return self

@@ -17,7 +17,7 @@ OnceOrMore = Annotated[int, Field(strict=True, ge=-1)]
 
 
 class Trainer(Options):
-    """Options of `pytorch_lightning.Trainer` under its names, and `launcher`; conf/trainer/*.yaml says what each is for."""
+    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`; see conf/trainer/*.yaml."""
 
     max_epochs: Count
     max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1")]
@@ -42,6 +42,7 @@ class Trainer(Options):
     check_val_every_n_epoch: Count
     deterministic: Switch | Literal["warn"]
     benchmark: Switch | None
+    compile: Switch
     detect_anomaly: Switch
     profiler: Literal["simple", "advanced", "pytorch"] | None
     enable_progress_bar: Switch
@@ -66,6 +67,8 @@ class Trainer(Options):
             raise KitsError(
                 f"{where}: several devices need a process each; add trainer=ddp (one machine) or trainer=slurm (several)"
             )
+        if self.compile and self.accelerator == "mps":
+            raise KitsError("trainer.compile=true: torch.compile is not tried on Apple's GPUs; leave it out")
         if self.sync_batchnorm and self.accelerator == "cpu":
             raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
         return self
