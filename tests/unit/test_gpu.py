@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kits import stages
 from kits.benches.model import training_flops
 from kits.callbacks import ProgressBar
-from kits.composing import compose
+from kits.config.composing import compose
 from kits.data import datamodule
 from kits.data.datamodule import KitsDataModule, own_workers
 from kits.distributed import build_trainer, compile_network
