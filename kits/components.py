@@ -18,6 +18,14 @@ def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray
     return _numbered(np.pad(mask, 1), connectivity)[1:-1, 1:-1, 1:-1]
 
 
+def sizes(regions: np.ndarray) -> np.ndarray:
+    """The voxels of every region by its number; 0 for the outside.
+
+    Only what is inside is counted, a small part as a rule: several times faster than `cc3d.statistics`.
+    """
+    return np.bincount(regions[regions > 0], minlength=1)
+
+
 def _numbered(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
     return np.asarray(cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, binary_image=True))
 

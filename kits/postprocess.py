@@ -11,7 +11,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from kits.components import connected
+from kits.components import connected, sizes
 from kits.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
 
@@ -52,8 +52,7 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
     kept = np.zeros(mask.shape, dtype=bool)
     if window is not None:
         regions = connected(mask[window])
-        voxels = np.bincount(regions.ravel())
-        voxels[0] = 0
+        voxels = sizes(regions)
         largest = np.argsort(-voxels, kind="stable")[:count]
         chosen = np.zeros(len(voxels), dtype=bool)
         chosen[largest[voxels[largest] > 0]] = True
@@ -156,6 +155,6 @@ def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np
 def _small(mask: np.ndarray, least: float) -> np.ndarray:
     """The voxels of components of fewer than `least` voxels."""
     regions = connected(mask)
-    small = np.bincount(regions.ravel()) < least
+    small = sizes(regions) < least
     small[0] = False
     return small[regions]

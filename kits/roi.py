@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 
-from kits.components import connected
+from kits.components import connected, sizes
 from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
 
 
@@ -79,16 +78,14 @@ def find_rois(
     if window is None:
         return []
     regions = connected(mask[window])
-    found = cc3d.statistics(regions, no_slice_conversion=True)
-    voxels = found["voxel_counts"].astype(np.int64)
-    voxels[0] = 0  # the background
-    largest = np.argsort(-voxels, kind="stable")[:count]
+    voxels = sizes(regions)
+    largest = [region for region in np.argsort(-voxels, kind="stable")[:count] if voxels[region] > min_voxels]
+    tight = [bounding_slices(regions == region) for region in largest]
     offset = np.array([part.start for part in window])
-    corners = found["bounding_boxes"].reshape(-1, 3, 2)  # first and last voxel along each axis
     return [
-        _box(corners[region, :, 0] + offset, corners[region, :, 1].astype(np.int64) + 1 + offset)
-        for region in largest
-        if voxels[region] > min_voxels
+        _box(offset + [part.start for part in parts], offset + [part.stop for part in parts])
+        for parts in tight
+        if parts is not None
     ]
 
 

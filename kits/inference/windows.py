@@ -74,9 +74,10 @@ def sliding(
     for start, following in zip(starts, [*starts[1:], depth], strict=True):
         maps = predict(start, start + window)
         share = weight / total[start : start + window]
-        repeated = share < 1  # all others are this window's alone, and stay as they are
+        repeated = [z for z in range(window) if share[z] < 1]  # all others are this window's alone
         for name, values in maps.items():
-            values[:, repeated] *= share[repeated, None, None].to(values.device)
+            for z in repeated:
+                values[:, z] *= float(share[z])
             if name in shared:
                 values[:, : shared[name].shape[1]] += shared[name]
         done = following - start
