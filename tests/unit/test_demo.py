@@ -3,10 +3,14 @@
 import sys
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kits.bench import BENCHES
 from kits.bench import main as bench
 from kits.benches.bars import judge
+from kits.benches.rates import Passes
 from kits.config.composing import compose
 from kits.errors import KitsError
 from kits.pipeline import OWN, STEPS
@@ -30,6 +34,25 @@ def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixtu
         judge({"kidney": 0.95, "minutes": 15.1}, bars)
     with pytest.raises(KitsError, match="kidney"):
         judge({"kidney": float("nan"), "minutes": 1}, bars)
+
+
+def test_a_bar_without_a_figure_is_named_and_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    judge({"kidney": 0.95}, {"kidney": {"least": 0.9}, "times_nnunet": {"least": 50}})
+    assert "times_nnunet not measured" in capsys.readouterr().out
+
+
+def test_the_work_of_a_networks_passes_is_counted_by_hand() -> None:
+    network, image = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)), torch.rand(2, 3, 16, 20)
+    counted, timed = Passes(FlopCounterMode(display=False)), Passes(None)
+    for hooks in (counted, timed):
+        handles = [network.register_forward_pre_hook(hooks.before), network.register_forward_hook(hooks.after)]
+        for _ in range(3):
+            network(image)
+        for handle in handles:
+            handle.remove()
+    assert counted.gflop == pytest.approx(3 * 2 * (2 * 16 * 20 * 8 * 3 * 9) / 1e9)  # a multiplication and an addition each
+    assert timed.seconds > 0
+    assert timed.gflop == 0
 
 
 def test_a_step_is_shown_as_a_reader_would_type_it_and_its_failure_ends_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
