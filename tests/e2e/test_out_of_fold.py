@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kits.config.composing import compose
+from kits.config.composing import checked, compose
 from kits.data.boxes import choose_checkpoints, to_mm, to_voxels
 from kits.data.cache import file_digest
 from kits.data.datamodule import KitsDataModule
@@ -129,11 +129,12 @@ def test_validation_cases_that_a_checkpoint_was_trained_on_are_refused(folder: P
         refuse_leaks(coarse["trained_on"][:1], {"coarse": coarse, "fine": {}})
 
 
-def test_rois_of_another_name_or_without_a_file_are_refused(folder: Path, kits_tree: Path) -> None:
+def test_rois_of_another_name_or_without_a_file_are_refused() -> None:
+    given = ["stage=fine", "data.cache=cache", "data.roi=oof", "data.boxes=boxes"]
     with pytest.raises(KitsError, match=r"data\.roi=truth: .*gt_jitter, oof"):
-        KitsDataModule(fine(folder, kits_tree, folder, "data.roi=truth"))
+        checked("train", [*given, "data.roi=truth"])
     with pytest.raises(KitsError, match=r"data\.boxes: no value given"):
-        KitsDataModule(fine(folder, kits_tree, folder, "data.boxes=null"))
+        checked("train", [*given, "data.boxes=null"])
 
 
 def test_cases_that_no_checkpoint_may_predict_are_named() -> None:
