@@ -71,5 +71,5 @@ def test_the_same_seed_gives_identical_weights_and_another_one_does_not(fit, mon
 
 
 def test_an_unknown_training_is_named():
-    with pytest.raises(KitsError, match="training=alternate: .*parallel, staged"):
+    with pytest.raises(KitsError, match=r"training=alternate: .*parallel, staged"):
         checked("train", [*TINY, "training=alternate", "data.cache=cache"])
