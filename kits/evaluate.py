@@ -112,13 +112,15 @@ def evaluate(
         KitsError: no prediction of any case, a label map of the truth is damaged, its labels do not mean what `classes` says, or
             a measure is set to what it cannot be.
     """
+    from kits.config.schema import parse
+    from kits.config.schema.evaluation import Measures
     from kits.data.classes import judge_classes
     from kits.data.findings import errors
     from kits.data.naming import find_predictions
     from kits.io import write_json, write_text
     from kits.labels import evaluated_regions
     from kits.metrics.bootstrap import Bootstrap
-    from kits.metrics.case import Measures, columns
+    from kits.metrics.case import columns
     from kits.metrics.summary import summary_of
     from kits.metrics.tables import cases_csv, readable, tumors_csv
     from kits.parallel import map_cases
@@ -128,7 +130,8 @@ def evaluate(
     for case, path in found.items():
         if path.samefile(truths[case]):
             raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
-    measured, draws = Measures(**measures), Bootstrap(len(cases), **bootstrap)
+    measured: Measures = parse(Measures, measures, "measures")
+    draws = Bootstrap(len(cases), **bootstrap)
     calls = [(found.get(case), path, case, classes, measured) for case, path in truths.items()]
     results: list[Any] = map_cases(score, calls, workers=workers, desc="evaluate")
     rows: list[Row] = [row for row, _ in results]
@@ -151,7 +154,7 @@ def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str
     Args:
         prediction: its file, if there is one.
         truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
-        measures: `kits.metrics.case.Measures`.
+        measures: `kits.config.schema.evaluation.Measures`.
 
     Raises:
         KitsError: the truth itself is damaged.

@@ -10,9 +10,11 @@ from kits.config.command import command
 @command("phantom")
 def main(config: dict[str, Any]) -> None:
     """Write the phantom data set that `conf/phantom.yaml` and the command line describe."""
+    from kits.config.schema import parse
+    from kits.config.schema.phantom import Phantom
     from kits.data.phantom import write_dataset
 
-    write_dataset(**config)
+    write_dataset(parse(Phantom, config))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ def main(config: dict[str, Any]) -> None:
     """Write `index.html`, which shows every case and needs nothing else; with format=png the pictures of a paper instead."""
     from kits.data.index import case_ids
 
-    if config["format"] not in (HTML, PNG):
-        raise KitsError(f"format={config['format']}: take {HTML} (one page) or {PNG} (pictures of every case)")
     truth = None if config["truth"] is None else Path(config["truth"])
     data = config["data"]
     jobs = find_jobs(

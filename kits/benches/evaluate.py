@@ -15,11 +15,13 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 from kits.benches.bars import judge
+from kits.config.schema import parse
+from kits.config.schema.evaluation import Measures
 from kits.data.index import LABEL_NAME
 from kits.errors import KitsError
 from kits.io import read_labels
 from kits.labels import KIDNEY, TUMOR, Regions, evaluated_regions
-from kits.metrics.case import Case, Measures, measure_case
+from kits.metrics.case import Case, measure_case
 from kits.volume import Spacing, Triple, bounding_slices
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(1)
     truth, spacing = make_truth(config["root"], config["case"], config["shape"])
     prediction = bent(truth, spacing, config["displacement_mm"], config["seed"])
-    regions, measures = evaluated_regions(config["data"]["classes"]), Measures(**config["measures"])
+    regions, measures = evaluated_regions(config["data"]["classes"]), parse(Measures, config["measures"])
     print(f"{truth.shape} voxels of {', '.join(f'{step:.3f}' for step in spacing)} mm; {', '.join(regions)}", flush=True)
 
     def own() -> Case:

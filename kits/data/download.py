@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from kits.config import check_whole
 from kits.data.remote import Client, DamagedError, Promise, size_of, token_for
 from kits.data.sources import Source, wanted
 from kits.data.store import HIDDEN, Folder, check_arrived
@@ -32,7 +31,6 @@ def download(config: dict[str, Any]) -> str:
     Raises:
         KitsError: a key cannot be understood, the disk is too small, or files could not be fetched (the others are in place).
     """
-    check_whole("workers", config["workers"], 1)
     sources = wanted(config)
     stop = Event()
     client = Client(config["network"], token=token_for(config["hub_endpoint"]), stop=stop)

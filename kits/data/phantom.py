@@ -14,12 +14,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from kits.config import check_whole
+from kits.config.schema.phantom import Phantom
 from kits.data.classes import judge_classes, look_at
 from kits.data.findings import errors
 from kits.data.kidney import Cyst
 from kits.data.painter import paint
-from kits.data.phases import PHASES
 from kits.data.shapes import draw_labels
 from kits.errors import KitsError
 from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
@@ -50,99 +49,37 @@ class Plan:
     thin_mm: tuple[float, float] | None
 
 
-def write_dataset(
-    *,
-    output: str | Path,
-    cases: int | None,
-    seed: int,
-    labels: str | Path | None,
-    workers: int,
-    spacing_z: list[float],
-    spacing_xy: list[float],
-    matrix: int,
-    tumor_radius: list[float],
-    phases: dict[str, float],
-    variety: dict[str, float],
-    thin_mm: list[float] | None,
-) -> list[str]:
+def write_dataset(options: Phantom) -> list[str]:
     """Write `case_XXXXX/{imaging,segmentation}.nii.gz` and `kits.json` under `output`.
 
     A case depends on `seed` and its id alone, not on the number of cases or workers. Cases appear complete or not at all.
 
     Args:
-        cases: how many; with `labels` the first so many of the folder, None for all.
-        spacing_z, spacing_xy: lowest and highest voxel spacing in mm (drawn cases only).
-        matrix: rows and columns (drawn cases only).
-        tumor_radius: smallest and largest tumor in mm (drawn cases only).
-        phases: weight of each contrast phase of `kits.data.phases.PHASES`.
-        variety: 0 to 1, for cases that are `drawn` and for those on given `labels` (see `kits.data.variety`).
-        thin_mm: mm between slices and between pixels that given `labels` are thinned to, by whole strides; None leaves them.
+        options: of conf/phantom.yaml, which says what each is for.
 
     Returns:
         The case ids.
 
     Raises:
-        KitsError: an impossible option, no label maps, a damaged one, or a folder that cannot be written.
+        KitsError: no label maps, a damaged one, or a folder that cannot be written.
     """
-    if cases is not None:
-        check_whole("cases", cases, 1)
-    check_whole("workers", workers, 1)
-    check_whole("seed", seed, 0)
-    check_whole("matrix", matrix, 32)
-    check_phases(phases)
-    amount = checked_variety(variety, "drawn" if labels is None else "labels")
-    ranges = checked_range("spacing_z", spacing_z, 20), checked_range("spacing_xy", spacing_xy, 20)
-    radii = checked_range("tumor_radius", tumor_radius, 100)
-    thin = None if thin_mm is None else checked_thinning(thin_mm, drawn=labels is None)
-    sources: list[tuple[str, Path | None]]
-    if labels is not None:
-        sources = [(path.parent.name, path) for path in find_label_maps(Path(labels))[:cases]]
-    elif cases is not None:
-        sources = [(f"case_{number:05d}", None) for number in range(cases)]
+    output = Path(options.output)
+    if options.labels is not None:
+        sources: list[tuple[str, Path | None]] = [
+            (path.parent.name, path) for path in find_label_maps(Path(options.labels))[: options.cases]
+        ]
     else:
-        raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
-    options = (*ranges, matrix, radii, phases, amount, thin)
-    plans = [Plan(case_id, Path(output), seed, source, *options) for case_id, source in sources]
+        sources = [(f"case_{number:05d}", None) for number in range(options.cases or 0)]
+    amount = options.variety.drawn if options.labels is None else options.variety.labels
+    ranges = (options.spacing_z, options.spacing_xy, options.matrix, options.tumor_radius)
+    phases = options.phases.model_dump()
+    plans = [Plan(case_id, output, options.seed, source, *ranges, phases, amount, options.thin_mm) for case_id, source in sources]
     refuse_other_labels([path for _, path in sources if path is not None])
-    make_folder(Path(output), "output")
+    make_folder(output, "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
-    records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=workers, desc="phantom")
-    write_record(Path(output), records)
+    records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=options.workers, desc="phantom")
+    write_record(output, records)
     return [record["case_id"] for record in records]
-
-
-def check_phases(phases: object) -> None:
-    """Raise KitsError unless every contrast phase has a weight, and not all of them 0."""
-    weights = list(phases.values()) if isinstance(phases, dict) and set(phases) == set(PHASES) else []
-    numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in weights)
-    if not weights or not numbers or sum(weights) <= 0:
-        raise KitsError(f"phases={phases}: give a weight of 0 or more to each of {', '.join(PHASES)}, and not 0 to all")
-
-
-def checked_variety(variety: object, kind: str) -> float:
-    """The amount for this kind of case, between 0 and 1."""
-    amount = variety.get(kind) if isinstance(variety, dict) else None
-    if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 <= amount <= 1:
-        raise KitsError(f"variety.{kind}={amount}: give a number from 0 to 1")
-    return float(amount)
-
-
-def checked_range(name: str, values: list[float], highest: float) -> tuple[float, float]:
-    """A pair low <= high of positive mm."""
-    if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, int | float) for value in values):
-        raise KitsError(f"{name}={values}: give two numbers in mm, as in {name}=[0.7,0.9]")
-    low, high = values
-    if not 0.1 <= low <= high <= highest:
-        raise KitsError(f"{name}={values}: impossible range; give 0.1 <= low <= high <= {highest} mm")
-    return float(low), float(high)
-
-
-def checked_thinning(values: object, *, drawn: bool) -> tuple[float, float]:
-    """mm between slices and between pixels; drawn cases have `spacing_z` and `spacing_xy` for that."""
-    numbers = values if isinstance(values, list) and len(values) == 2 else []
-    if drawn or len(numbers) != 2 or not all(isinstance(step, int | float) and 0 < step <= 50 for step in numbers):
-        raise KitsError(f"thin_mm={values}: give mm between slices and between pixels, as in thin_mm=[4,1.6], with labels=DIR")
-    return float(numbers[0]), float(numbers[1])
 
 
 def find_label_maps(folder: Path) -> list[Path]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kits.config import check_whole
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
 from kits.data.classes import judge_classes
 from kits.data.disk import announce_size, held_cache
@@ -40,9 +39,6 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
             `splits.json` holds another split.
     """
     cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
-    check_whole("data.workers", data["workers"], 1)
-    check_whole("data.coarse_size", data["coarse_size"], 1)
-    check_coarse_z(data.get("coarse_z_mm"))
     cache = Path(data["cache"])
     settings = cache_settings(data)
     check_kept(cache / "splits.json", data["split"])
@@ -54,12 +50,6 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]
         return write_index(records, settings, cache, data)
-
-
-def check_coarse_z(z_mm: Any) -> None:
-    """Raise KitsError unless `data.coarse_z_mm` is null or a positive number."""
-    if z_mm is not None and (isinstance(z_mm, bool) or not isinstance(z_mm, int | float) or not z_mm > 0):
-        raise KitsError(f"data.coarse_z_mm={z_mm}: give the least thickness of a coarse slice in mm, e.g. 3.0, or null")
 
 
 def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: bool) -> None:

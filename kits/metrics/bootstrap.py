@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kits.errors import KitsError
-
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -28,10 +26,6 @@ class Bootstrap:
     draws: np.ndarray = field(init=False, repr=False)  # (resamples, cases): how often each case is in each draw
 
     def __post_init__(self) -> None:
-        if self.resamples < 1 or not 0 < self.level < 1:
-            raise KitsError(
-                f"bootstrap: resamples={self.resamples}, level={self.level}: take 1 or more resamples and a level between 0 and 1"
-            )
         rng = np.random.default_rng(self.seed)
         draws = rng.multinomial(self.cases, np.full(self.cases, 1 / self.cases), size=self.resamples)
         object.__setattr__(self, "draws", draws.astype(np.float64))

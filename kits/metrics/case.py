@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot, isfinite
 
 import numpy as np
 
-from kits.errors import KitsError
-from kits.labels import CYST_REGION, HIERARCHICAL_REGIONS, Regions
+from kits.config.schema.evaluation import Measures
+from kits.labels import HIERARCHICAL_REGIONS, Regions
 from kits.metrics.detection import Component, components
 from kits.metrics.overlap import score_case, score_names
 from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
@@ -28,39 +27,6 @@ COUNTS = {
     "tumors_predicted": "tumors of the prediction",
     "tumors_right": "those of them that lie on a tumor of the truth",
 }
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is measured and how, `measures` in conf/evaluate.yaml.
-
-    Attributes:
-        tolerances_mm: by region, of its surface Dice; a region without one has none.
-        hd95: which definition, one of `HD95`.
-        overlap: share of a tumor that the other side must cover to match it.
-        least_mm: smaller tumors (diameter of the ball of their volume) are not counted.
-        sizes_mm: diameters between the size classes.
-    """
-
-    tolerances_mm: Mapping[str, float]
-    hd95: str
-    overlap: float
-    least_mm: float
-    sizes_mm: Sequence[float]
-
-    def __post_init__(self) -> None:
-        known = {**HIERARCHICAL_REGIONS, **CYST_REGION}
-        for region, tolerance in self.tolerances_mm.items():
-            if region not in known:
-                raise KitsError(f"measures.tolerances_mm.{region}: no such region; take some of {', '.join(known)}")
-            if not tolerance >= 0:
-                raise KitsError(f"measures.tolerances_mm.{region}={tolerance}: must be 0 mm or more")
-        if self.hd95 not in HD95:
-            raise KitsError(f"measures.hd95={self.hd95}: no such definition; take one of {', '.join(HD95)}")
-        if not 0 <= self.overlap <= 1:
-            raise KitsError(f"measures.overlap={self.overlap}: is a share; take 0 to 1")
-        if list(self.sizes_mm) != sorted(set(self.sizes_mm)) or any(size <= 0 for size in self.sizes_mm):
-            raise KitsError(f"measures.sizes_mm={list(self.sizes_mm)}: must rise from above 0 mm")
 
 
 @dataclass(frozen=True)

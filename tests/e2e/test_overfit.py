@@ -9,6 +9,7 @@ import torch
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
+from kits.config.schema.phantom import Phantom
 from kits.data.phantom import write_dataset
 from kits.intensity import PAD_HU, normalise
 from kits.io import read_labels, read_volume
@@ -29,7 +30,7 @@ def roi(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[np
     (folder / "labels").mkdir()
     (folder / "labels" / CASE).symlink_to(shared_data / "kits19" / CASE)
     options = compose("phantom", [f"output={folder}/painted", f"labels={folder}/labels", "thin_mm=[5,2.5]"])
-    write_dataset(**options)
+    write_dataset(parse(Phantom, options))
     case = folder / "painted" / CASE
     image, labels = read_volume(case / "imaging.nii.gz"), read_labels(case / "segmentation.nii.gz", allowed=(0, 1, 2))
     boxes = find_rois(labels.array > 0, count=2, min_voxels=0)

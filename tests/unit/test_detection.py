@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kits.errors import KitsError
 from kits.metrics.bootstrap import Bootstrap
 from kits.metrics.detection import Component, components, diameter_of, matched_of, size_classes
 
@@ -95,8 +94,3 @@ def test_the_interval_of_a_share_weighs_cases_by_their_tumors() -> None:
     assert low < 0.3
     assert high == 1
     assert Bootstrap(4, 100, 0.95, seed=0).interval([0, 0, 1, 1], [0, 0, 1, 2]) is not None
-
-
-def test_impossible_settings_are_named() -> None:
-    with pytest.raises(KitsError, match=r"bootstrap: resamples=0, level=0\.95"):
-        Bootstrap(3, 0, 0.95, 0)

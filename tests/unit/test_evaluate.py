@@ -216,8 +216,8 @@ def test_a_truth_without_a_tumor(kits_tree: Path, predictions: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ({"hd95": "median"}, "measures.hd95=median: no such definition; take one of surfels, voxels"),
-        ({"overlap": 2}, "measures.overlap=2"),
+        ({"hd95": "median"}, "measures.hd95=median: give one of surfels, voxels"),
+        ({"overlap": 2}, "measures.overlap=2: give a number of at least 0 and of at most 1"),
         ({"sizes_mm": [40, 20]}, "measures.sizes_mm"),
         ({"tolerances_mm": {"liver": 1}}, "measures.tolerances_mm.liver: no such region"),
     ],

@@ -14,6 +14,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.phantom import Phantom
 from kits.data.fields import Lattice, resample, signed_distance, smooth_noise
 from kits.data.frame import find_body
 from kits.data.phantom import KITS19_DIRECTION, write_dataset
@@ -27,7 +29,8 @@ SMALL: dict[str, Any] = {"spacing_z": [9.0, 10.0], "spacing_xy": [5.4, 5.6], "ma
 
 def write(output: Path, **options: Any) -> list[str]:
     given = {"output": str(output), "cases": 1, "seed": 3, **SMALL, **options}
-    return write_dataset(**{**compose("phantom", ["output=x"]), **given})
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    return write_dataset(parse(Phantom, {**compose("phantom", ["output=x"]), **given}))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -228,21 +231,21 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
     [
         ({"cases": 0}, "cases=0"),
         ({"cases": None}, "cases"),
-        ({"cases": "two"}, "cases=two"),
+        ({"cases": "two"}, "cases=two: give a whole number of 1 or more"),
         ({"workers": 0}, "workers=0"),
         ({"seed": -1}, "seed=-1"),
         ({"matrix": 8}, "matrix=8"),
         ({"spacing_z": [5.0, 0.5]}, "spacing_z"),
         ({"spacing_xy": [0.0, 1.0]}, "spacing_xy"),
-        ({"spacing_xy": [0.7]}, "spacing_xy"),
+        ({"spacing_xy": [0.7]}, "spacing_xy=[0.7]: give [low, high] mm"),
         ({"tumor_radius": [30, 6]}, "tumor_radius"),
         ({"phases": dict.fromkeys(PHASES, 0.0)}, "phases"),
-        ({"phases": {"portal": 1.0}}, "phases"),
+        ({"phases": {"portal": 1.0}}, "phases.none: no value given; give a number of at least 0"),
         ({"phases": 3}, "phases=3"),
         ({"labels": "nowhere"}, "labels=nowhere"),
         ({"labels": "."}, "segmentation.nii.gz"),
         ({"thin_mm": [4, 1.6]}, "labels=DIR"),
-        ({"labels": ".", "thin_mm": [4]}, "thin_mm=[4]"),
+        ({"labels": ".", "thin_mm": [4]}, "thin_mm=[4]: give mm between slices and between pixels"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_option(

@@ -14,9 +14,11 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.evaluation import Measures
 from kits.io import read_labels
 from kits.labels import CLASSES, HIERARCHICAL_REGIONS, evaluated_regions
-from kits.metrics.case import Measures, measure_case
+from kits.metrics.case import measure_case
 from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
 from kits.metrics.surfels import neighbor_codes, surfel_areas
 from tests.conftest import ellipsoid
@@ -178,7 +180,7 @@ def test_a_real_label_map_scores_as_the_official_scorers_define(shared_data: Pat
     truth, spacing = volume.array.copy(), volume.spacing
     truth[: len(truth) // 2][truth[: len(truth) // 2] == 1] = 3  # KiTS19 tells no cysts apart; the scores need some
     prediction = np.roll(truth, (1, 3, -2), axis=(0, 1, 2))
-    measures = Measures(**compose("evaluate", ["prediction=x", "truth=x", "output=x"])["measures"])
+    measures = parse(Measures, compose("evaluate", ["prediction=x", "truth=x", "output=x"])["measures"])
     values = measure_case(prediction, truth, spacing, evaluated_regions(CLASSES), measures).values
     for name, labels in HIERARCHICAL_REGIONS.items():
         found, true = np.isin(prediction, labels), np.isin(truth, labels)

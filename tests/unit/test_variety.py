@@ -13,6 +13,8 @@ import pytest
 
 from kits.benches.threshold import Way, bench_threshold, measure
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.phantom import Phantom
 from kits.data import variety
 from kits.data.anatomy import paint_surroundings
 from kits.data.canvas import Canvas
@@ -30,7 +32,8 @@ LATTICE = Lattice.cover((0, 0, 0), (200, 300, 400), (5, 4, 4))
 
 def write(output: Path, **options: Any) -> list[str]:
     given = {"output": str(output), "seed": 3, "spacing_z": [9.0, 10.0], "spacing_xy": [5.4, 5.6], "matrix": 64, **options}
-    return write_dataset(**{**compose("phantom", ["output=x"]), **given})
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    return write_dataset(parse(Phantom, {**compose("phantom", ["output=x"]), **given}))
 
 
 def pixels(path: Path) -> np.ndarray:

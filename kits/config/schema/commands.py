@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
-
-from kits.config.schema.base import Count, Index, Inside, Length, Number, Options, Positive, Share, Switch, Text, refuse
+from kits.config.schema.base import Count, Index, Length, Number, Options, Positive, Switch, Text
 from kits.config.schema.data import Data, Split
+from kits.config.schema.evaluation import Bootstrap, Measures
 from kits.config.schema.phantom import Phantom
-from kits.errors import KitsError
-from kits.labels import CYST_REGION, HIERARCHICAL_REGIONS
 
 CaseIds = Index | Text | list[Index | Text]
 Subset = Literal["train", "validation", "all"]
@@ -61,35 +58,6 @@ class Predict(Options):
     min_component_ml: Length | None
     shard: Index | None
     shards: Count | None
-
-
-class Measures(Options):
-    """The group `measures`: what is measured of a case, see `kits.metrics.case.Measures`."""
-
-    tolerances_mm: dict[str, Length]
-    hd95: Literal["surfels", "voxels"]
-    overlap: Share
-    least_mm: Length
-    sizes_mm: list[Positive]
-
-    @model_validator(mode="after")
-    def _regions_and_sizes(self) -> Measures:
-        """Refuse regions that there are not, and sizes that do not rise."""
-        known = {**HIERARCHICAL_REGIONS, **CYST_REGION}
-        for region in self.tolerances_mm:
-            if region not in known:
-                raise KitsError(f"measures.tolerances_mm.{region}: no such region; take some of {', '.join(known)}")
-        if self.sizes_mm != sorted(set(self.sizes_mm)):
-            raise refuse("measures.sizes_mm", self.sizes_mm, "give ascending sizes, each once")
-        return self
-
-
-class Bootstrap(Options):
-    """Intervals of means over cases."""
-
-    resamples: Count
-    level: Inside
-    seed: Index
 
 
 class Evaluate(Options):
