@@ -89,6 +89,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"data.window_hu": [300, -100]}, ["data.window_hu=[300,-100]: give two ascending numbers"]),
     ("coarse", {"data.classes": ["background", "tumor"]}, ["data.classes", "background, kidney, tumor, cyst"]),
     ("coarse", {"data.coarse_size": 250}, ["data.coarse_size=250", "multiple of 32", "224 and 256"]),
+    ("coarse", {"data.workers": 0}, ["data.workers=0: give a whole number of 1 or more"]),
     ("coarse", {"data.coarse_z_mm": 0}, ["data.coarse_z_mm=0: give a number above 0, or null"]),
     ("coarse", {"sampling.patch": [32, 128, 128]}, ["give sampling.patch=[32,256,256]"]),
     ("coarse", {"sampling.patches_per_epoch": 1}, ["at least sampling.batch_size=2"]),

@@ -237,7 +237,7 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
         ({"matrix": 8}, "matrix=8"),
         ({"spacing_z": [5.0, 0.5]}, "spacing_z"),
         ({"spacing_xy": [0.0, 1.0]}, "spacing_xy"),
-        ({"spacing_xy": [0.7]}, "spacing_xy=[0.7]: give [low, high] mm"),
+        ({"spacing_xy": [0.7]}, "spacing_xy=[0.7]: give [low, high], 0.1 <= low <= high <= 20 mm"),
         ({"tumor_radius": [30, 6]}, "tumor_radius"),
         ({"phases": dict.fromkeys(PHASES, 0.0)}, "phases"),
         ({"phases": {"portal": 1.0}}, "phases.none: no value given; give a number of at least 0"),

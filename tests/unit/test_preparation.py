@@ -196,11 +196,6 @@ def test_one_image_under_two_ids_is_refused(kits_tree: Path, tmp_path: Path) -> 
         prepare(data_config(tree, tmp_path / "cache"))
 
 
-def test_workers_that_are_none_are_refused(kits_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(KitsError, match=r"data\.workers=0: give a whole number"):
-        prepare(data_config(kits_tree, tmp_path, workers=0))
-
-
 def test_inputs_are_found_by_what_they_are(kits_tree: Path, tmp_path: Path) -> None:
     assert list(find_images(kits_tree, None)) == [f"case_{number:05d}" for number in range(4)]
     assert list(find_images(kits_tree, ["case_00002"])) == ["case_00002"]
