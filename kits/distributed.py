@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -26,6 +27,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from kits.config import one_line
 from kits.devices import AUTO, TRAINED, pick_device, pick_precision
@@ -156,11 +158,12 @@ def strategy_of(config: dict[str, Any]) -> str | DDPStrategy:
         return "auto"
     if options["strategy"] != "ddp":
         raise KitsError(f"trainer.strategy={options['strategy']}: no such strategy; take auto (one device) or ddp")
-    # In each phase of a staged training some parameters get no gradient; frozen statistics are the same everywhere by themselves.
-    return DDPStrategy(
-        find_unused_parameters=config.get("training") == "staged",
-        broadcast_buffers=config["model"].get("freeze_statistics") is False,
-    )
+    # Frozen statistics are the same everywhere by themselves; newer releases of torch have another name for that.
+    names = signature(DistributedDataParallel).parameters
+    synchronize = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    learned: dict[str, Any] = {synchronize: config["model"].get("freeze_statistics") is False}
+    # In each phase of a staged training some parameters get no gradient.
+    return DDPStrategy(find_unused_parameters=config.get("training") == "staged", **learned)
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:
