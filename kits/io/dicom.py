@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 from kits.errors import KitsError
 from kits.io.headers import CT_IMAGE, Instance, read_instance
 from kits.io.itk_names import names_for_itk
+from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import Places
 from kits.io.reason import last_line
 from kits.io.voxels import to_hu
@@ -32,7 +34,7 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
     slice, a class that is not CT's, MONOCHROME1) it would take the header for something else, so the values are rescaled here.
 
     Raises:
-        KitsError: a file cannot be read or holds no slices of CT, or the slices are uneven or shifted.
+        KitsError: a file cannot be read or holds no slices of CT, or the slices are uneven, shifted or more than fits the memory.
     """
     instances = [_read_header(file) for file in files]
     places = Places.join([instance.places for instance in instances if instance.places is not None])
@@ -50,6 +52,8 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
         raise KitsError(f"{folder}: only some of its slices say how to rescale to HU; export the whole series again")
     rescale[missing] = 1, 0
     grid = places.grid()
+    refuse_size(folder, grid.size)
+    refuse_memory(folder, math.prod(grid.size) * np.dtype(np.int16).itemsize)
     columns, rows, _ = grid.size
     values = np.empty((len(places), rows, columns), np.int16)
     if len(np.unique(rescale, axis=0)) == 1 and _are_plain(instances):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,7 @@ def read_instance(path: Path) -> Instance:
 
 
 def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
+    """`Instance.frames` of a header."""
     count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
     shared = tuple(header.get(_SHARED) or [])[:1]
     if own or count > 1:
@@ -181,5 +182,6 @@ def _value(places: Sequence[Dataset], name: str) -> Any:
     return None
 
 
-def _has(count: int) -> Any:
+def _has(count: int) -> Callable[[Any], bool]:
+    """A test for values that are so many numbers."""
     return lambda values: values is not None and not isinstance(values, str) and np.size(values) == count

@@ -14,9 +14,7 @@ from kits.errors import KitsError
 
 
 def open_own(path: str | Path, flags: int) -> int:
-    """A descriptor of a file that a folder itself holds: of a link, which whoever may write there can point anywhere, none.
-
-    Python's `open` takes it as its `opener`.
+    """Open an ordinary file as Python's `opener` does; a link is refused, because whoever made it may point it anywhere.
 
     Raises:
         OSError: it cannot be opened, or is a link, a pipe or a folder.

@@ -10,7 +10,6 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,8 +49,10 @@ _UNITS_MM = {1: 1000.0, 3: 0.001}
 # Two readings of a header may place a corner of the image this far apart, mm: numbers are float32, angles come as quaternions.
 SAME_PLACE_MM = 2.0
 
+Header = tuple[np.void, bool]
 
-def read_header(path: Path) -> tuple[np.void, bool] | None:
+
+def read_header(path: Path) -> Header | None:
     """The fields of a NIfTI-1 header, and whether the file is in the other byte order; None where this is none.
 
     Raises:
@@ -68,13 +69,12 @@ def read_header(path: Path) -> tuple[np.void, bool] | None:
     return (fields, swapped) if fields["magic"] in (_SINGLE, _PAIR) else None
 
 
-def find_voxels(path: Path) -> Stored | None:
+def find_voxels(path: Path, header: Header | None) -> Stored | None:
     """Where a NIfTI-1 file's voxels are; None for any other format, and where they are not of one scalar type.
 
     Raises:
-        KitsError: it cannot be unpacked, or is a header without its voxels.
+        KitsError: it is a header without its voxels.
     """
-    header = read_header(path)
     if header is None or int(header[0]["datatype"]) not in _DTYPES:
         return None
     fields, swapped = header
@@ -99,16 +99,7 @@ def _voxels_of(header: Path) -> Path:
     raise KitsError(f"{header}: incomplete, no {stem}.img beside it; copy both files again")
 
 
-def refuse_spacing(path: Path) -> None:
-    """Raise KitsError where a NIfTI file's spacing is none: ITK would take 1 mm for it and every volume in mL would be wrong."""
-    header = read_header(path)
-    spacing = [] if header is None else header[0]["pixdim"][1:].tolist()
-    if not all(math.isfinite(step) and step > 0 for step in spacing):
-        steps = ", ".join(f"{step:g}" for step in spacing)
-        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
-
-
-def believed_grid(path: Path, grid: Grid) -> Grid:
+def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
     """The geometry that a NIfTI header gives, where it gives one: otherwise which side is left depends on the program.
 
     Args:
@@ -117,13 +108,13 @@ def believed_grid(path: Path, grid: Grid) -> Grid:
     Raises:
         KitsError: nothing gives the orientation, or several things do; the text says what contradicts what, and who takes which.
     """
-    header = read_header(path)
     if header is None:
         raise KitsError(f"{path}: is Analyze, which does not say which side is left; convert it again from the original")
-    if header[0]["qform_code"] <= 0 < header[0]["sform_code"] and (header[0]["pixdim"][1:] == 1).all():
-        # Nobody wrote pixdim, which the sform makes needless (nifti1.h, method 3); ITK takes 1 mm all the same.
-        grid = _with_steps(grid, header[0])
     found = {name: matrix for name, matrix in _matrices(header[0]).items() if matrix is not None}
+    if list(found) == ["sform"] and (header[0]["pixdim"][1:] == 1).all():
+        # Nobody wrote pixdim, which the sform makes needless (nifti1.h, method 3); ITK takes 1 mm all the same.
+        i, j, k = np.linalg.norm(found["sform"][:, :3], axis=0).tolist()
+        grid = replace(grid, spacing=(i, j, k))
     if not found:
         codes = "qform_code and sform_code are 0"
         raise KitsError(f"{path}: its header does not say which side is left ({codes}); convert it again from the original")
@@ -142,14 +133,7 @@ def believed_grid(path: Path, grid: Grid) -> Grid:
     return grid
 
 
-def _with_steps(grid: Grid, fields: Any) -> Grid:
-    """A grid with the sform's spacing."""
-    unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)
-    i, j, k = (unit * np.linalg.norm(fields["srow"][:, :3].astype(float), axis=0)).tolist()
-    return replace(grid, spacing=(i, j, k))
-
-
-def _matrices(fields: Any) -> dict[str, np.ndarray | None]:
+def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
     """The sform and the qform, (4, 4) from voxels (i, j, k) to RAS mm; None for one that the header does not give."""
     unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)
     sform = unit * fields["srow"].astype(float)

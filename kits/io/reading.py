@@ -150,8 +150,10 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         refuse_size(path, reader.GetSize())
         stored = None
         if kind == NIFTI:
-            nifti.refuse_spacing(path)
-            stored = nifti.find_voxels(path)
+            header = nifti.read_header(path)
+            if header is not None:  # ITK takes 1 mm for a spacing that is none
+                refuse_spacing(path, header[0]["pixdim"][1:].tolist())
+            stored = nifti.find_voxels(path, header)
         elif kind in (NRRD, META):
             stored = text_headers.find_voxels(path, kind, _DTYPES[reader.GetPixelID()])
         elif kind == GIPL and is_gzip(path):
@@ -159,7 +161,7 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
         grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
         if kind == NIFTI:
-            grid = nifti.believed_grid(path, grid)
+            grid = nifti.believed_grid(path, header, grid)
         if stored is not None:
             stored.refuse_short(grid.size)
         yield reader, grid, stored
@@ -173,12 +175,17 @@ def _refuse_unfit(path: Path, reader: sitk.ImageFileReader) -> None:
 
 def refuse_geometry(path: Path, spacing: Sequence[float], direction: Sequence[float]) -> None:
     """Raise KitsError for a spacing that is none, and for axes that are not at right angles, which ITK allows but in NIfTI."""
-    if not all(math.isfinite(step) and step > 0 for step in spacing):
-        steps = ", ".join(f"{step:g}" for step in spacing)
-        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
+    refuse_spacing(path, spacing)
     axes = np.reshape(direction, (3, 3))
     if not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=ORTHONORMAL):  # NaN is not close either
         raise KitsError(sheared(path))
+
+
+def refuse_spacing(path: Path, spacing: Sequence[float]) -> None:
+    """Raise KitsError for a spacing that is none: every volume in mL would be wrong."""
+    if not all(math.isfinite(step) and step > 0 for step in spacing):
+        steps = ", ".join(f"{step:g}" for step in spacing)
+        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm; mend the header")
 
 
 def sheared(path: Path) -> str:

@@ -137,15 +137,25 @@ def _locked(path: Path, suffix: str, *, folder: bool) -> tuple[Path, int]:
         temporary = path.with_name(name)
         if folder:
             temporary.mkdir()
-        lock = os.open(temporary, os.O_RDONLY if folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), temporary.stat()):
+        else:
+            temporary.touch(exist_ok=False)
+        # Before it is locked another process may take it for a leftover and remove it: then the next name is drawn.
+        with suppress(FileNotFoundError):
+            lock = os.open(temporary, os.O_RDONLY if folder else os.O_WRONLY)
+            if _lock(lock) and temporary.exists() and os.path.samestat(os.fstat(lock), temporary.stat()):
                 return temporary, lock
-        except FileNotFoundError:  # taken for a leftover in the moment before it was locked
-            pass
-        os.close(lock)
+            os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file or folder; whether no other process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        pass
+    return True
 
 
 @cache

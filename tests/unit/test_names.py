@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -211,6 +212,28 @@ def test_what_a_killed_process_was_writing_goes_at_the_next_start_and_what_anoth
     writing.remove_leftovers.cache_clear()
     write_text(tmp_path / "report.json", "{}")
     assert {entry.name for entry in tmp_path.iterdir()} == {"report.json", *mine}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_name_that_another_process_takes_for_a_leftover_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    opened, taken = os.open, []
+
+    def open_late(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if not taken:
+            taken.append(Path(path))
+            if removed:
+                taken[0].rmdir()
+            else:  # it is about to remove it
+                fcntl.flock(opened(path, flags), fcntl.LOCK_EX)
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(writing.os, "open", open_late)
+    with whole_folder(tmp_path / "case_00000") as folder:
+        assert folder != taken[0]
+        (folder / "imaging").touch()
+    assert (tmp_path / "case_00000" / "imaging").exists()
 
 
 def test_what_another_machine_may_be_writing_stays_for_an_hour(tmp_path: Path) -> None:

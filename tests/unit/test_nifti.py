@@ -81,7 +81,7 @@ def test_values_are_itks_to_the_bit(tmp_path: Path, dtype: str, order: str, name
         path = save(tmp_path / name, content(numbers(dtype), order=order, slope=slope, inter=inter))
         image = sitk.ReadImage(path)
         expected = sitk.GetArrayFromImage(image)
-        stored = nifti.find_voxels(path)
+        stored = nifti.find_voxels(path, nifti.read_header(path))
         assert stored is not None
         found = stored.read(expected.shape, expected.dtype, lambda values: values)
         np.testing.assert_array_equal(found, expected, err_msg=f"slope {slope}, inter {inter}", strict=True)

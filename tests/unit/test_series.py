@@ -116,6 +116,16 @@ def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
+def test_nothing_is_decoded_that_no_ct_has_or_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "bomb", HU[:5], Rows=65000, Columns=65000)
+    with pytest.raises(KitsError, match="bomb: its header promises 65000 x 65000 x 5 voxels, more than a CT has"):
+        read_volume(tmp_path / "bomb")
+    write_series(tmp_path / "scan", HU)
+    monkeypatch.setattr("kits.io.limits.free_bytes", lambda: 1000)
+    with pytest.raises(KitsError, match=r"scan: needs 0\.0 GB of memory for its voxels"):
+        read_volume(tmp_path / "scan")
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared data here")
 def test_a_real_series_is_found_in_its_tree() -> None:
     found, skipped = find_series(SHARED / "ct", min_slices=4)
