@@ -5,9 +5,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kits.api import load, read, save, show
+    from kits.api import load, measure, read, save, show
 
-__all__ = ["__version__", "load", "read", "save", "show"]
+__all__ = ["__version__", "load", "measure", "read", "save", "show"]
 # No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
 for _switch, _off in {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: connects to a collector, and writes ids of the device under the home folder
@@ -21,6 +21,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """`kits.read` and its like, whose libraries nobody waits for who only wants a module of the package."""
-    if name in {"load", "read", "save", "show"}:
+    if name in {"load", "measure", "read", "save", "show"}:
         return getattr(import_module("kits.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

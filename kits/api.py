@@ -1,4 +1,4 @@
-"""What Python needs to segment a scan: read, load, show, save; `kits.read` and so on import it when they are called."""
+"""What Python needs to segment and measure a scan; `kits.read`, `kits.load` and so on import it when they are called."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
+    from kits.readout import CaseReading
     from kits.segmenter import Segmentation, Segmenter
     from kits.volume import Volume
 
@@ -55,6 +57,25 @@ def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *
     if path is not None:
         save_picture(figure, Path(path))
     return figure
+
+
+def measure(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
+    """What surgeons write down of each kidney and each tumor: diameters, exophytic share, R.E.N.A.L., PADUA, HU.
+
+    Args:
+        labels: a label map that `read` has read, or `result.labels` of the volume that is given with it: 0 background, 1 kidney,
+            2 tumor, 3 cyst.
+        volume: the CT, for its HU.
+
+    Returns:
+        `kidneys`, `tumors` and `flags`; `to_dict()` is a plain container of them.
+
+    Raises:
+        KitsError: other labels, one slice, no spacing of a CT, or the two are not one case.
+    """
+    from kits.readout.cohort import measure_volume
+
+    return measure_volume(labels, volume)
 
 
 def save(path: str | Path, result: Segmentation, volume: Volume) -> None:

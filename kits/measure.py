@@ -1,10 +1,16 @@
-"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: the numbers that surgeons write down."""
+"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: the numbers that surgeons write down.
+
+With `coarse=CKPT fine=CKPT` the input is CT, as kits.predict takes it: label maps are predicted first, into `predictions/`.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from kits.config import require
 from kits.config.command import command
 from kits.errors import KitsError
 
@@ -19,17 +25,19 @@ def main(config: dict[str, Any]) -> None:
     from kits.readout.maps import find_maps
 
     output = Path(config["output"])
-    image = None if config["image"] is None else Path(config["image"])
-    maps = find_maps(Path(config["input"]), image, case_ids(config["cases"]), label_name=config["data"]["label_name"])
+    path, image = Path(config["input"]), None if config["image"] is None else Path(config["image"])
+    if config["coarse"] is not None or config["fine"] is not None:
+        predict(config)
+        path, image = output / "predictions", path
+    maps = find_maps(path, image, case_ids(config["cases"]), label_name=config["data"]["label_name"])
     make_folder(output, "output")
-    folder, pages = output / "cases", output / "pages" if config["pages"] else None
-    known = {} if config["overwrite"] else {job.name: done for job in maps if (done := finished(job, folder)) is not None}
+    folder, pages, ids = output / "cases", output / "pages" if config["pages"] else None, config["ids"]
+    known = {} if config["overwrite"] else {job.name: done for job in maps if (done := finished(job, folder, ids)) is not None}
     todo = [job for job in maps if job.name not in known]
     if known:
         print(f"{len(known)} of {len(maps)} label maps are measured and skipped (overwrite=true does them again)")
-    results = map_cases(
-        measure_map, [(job, folder, pages) for job in todo], workers=config["workers"], desc="measure", catch=(KitsError,)
-    )
+    calls = [(job, folder, pages, ids) for job in todo]
+    results = map_cases(measure_map, calls, workers=config["workers"], desc="measure", catch=(KitsError,))
     failed = {job.name: str(result) for job, result in zip(todo, results, strict=True) if isinstance(result, Exception)}
     known |= {job.name: result for job, result in zip(todo, results, strict=True) if isinstance(result, dict)}
     found = [known[job.name] for job in maps if job.name in known]
@@ -41,6 +49,33 @@ def main(config: dict[str, Any]) -> None:
             f"{len(failed)} of {len(maps)} label maps could not be measured, the first: {next(iter(failed.values()))}"
         )
 
+
+def predict(config: dict[str, Any]) -> None:
+    """Run kits.predict on the input, which is CT; what it has finished before it skips.
+
+    Raises:
+        KitsError: only one stage has a checkpoint, `image` is given too, or the prediction fails.
+    """
+    from kits.steps.building import assigned
+    from kits.steps.step import run_process
+
+    if config["image"] is not None:
+        raise KitsError("image: with coarse= and fine= the input is the CT itself; leave image out")
+    given = {key: require(config[key], key, f"add {key}=CKPT, or leave both out for label maps") for key in ("coarse", "fine")}
+    given |= {"input": config["input"], "output": Path(config["output"]) / "predictions", "cases": config["cases"]}
+    run_process("predict", assigned({key: value for key, value in {**given, **config["predict"]}.items() if value is not None}))
+
+
+class _CallableModule(ModuleType):
+    """`kits.measure(...)` is the function of `kits.api` even where somebody has imported this module, whose name is the same."""
+
+    def __call__(self, labels: Any, volume: Any = None) -> Any:
+        from kits.readout.cohort import measure_volume
+
+        return measure_volume(labels, volume)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     main()

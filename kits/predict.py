@@ -49,7 +49,7 @@ def predict_labels(config: dict[str, Any]) -> None:
     if config["submission"] and config["shards"] not in (None, 1):
         raise KitsError("submission=true: is for one process; after all shards run kits.submission predictions=DIR")
     if config["dicom_seg"]:
-        require_highdicom()
+        require_highdicom("dicom_seg=true:")
     outputs = Outputs.of(Path(config["output"]), config["save"], config["dicom_seg"])
     cases: Sequence[str] | None = case_ids(config["cases"])
     split = config["split"]["source"]

@@ -20,8 +20,8 @@ from kits.errors import KitsError
 from kits.io import read_labels
 from kits.parallel import map_cases
 from kits.readout import CaseReading, read_out
-from kits.readout.cohort import LabelMap, measure_map
-from kits.readout.maps import find_maps
+from kits.readout.cohort import measure_map
+from kits.readout.maps import LabelMap, find_maps
 from kits.volume import Spacing
 
 # Half axes in mm (z, y, x) of a kidney, and how far its center lies from the patient's middle.

@@ -36,12 +36,12 @@ CHARACTERS = "ISO_IR 192"
 MANUFACTURER, MODEL, SERIAL, SERIES_NUMBER = "kits", "kits", "0", 9000
 
 
-def require_highdicom() -> None:
-    """Raise KitsError where the library that writes these objects is not installed."""
+def require_highdicom(what: str) -> None:
+    """Raise KitsError, which begins with `what`, where the library for these objects is not installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
-        raise KitsError("dicom_seg=true: needs highdicom; pip install 'kits[dicom]'") from error
+        raise KitsError(f"{what} needs highdicom; pip install 'kits[dicom]'") from error
 
 
 def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, classes: Sequence[str]) -> None:

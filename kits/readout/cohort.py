@@ -3,68 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kits.data.validate import ABSURD_SPACING_MM
 from kits.errors import KitsError
-from kits.io import read_labels, write_json, write_text
+from kits.io import write_json, write_text
 from kits.labels import CLASSES
 from kits.plain_files import csv_text, read_object
 from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column, definitions
-from kits.readout.readings import read_out
+from kits.readout.maps import OWN_IDS, LabelMap, on_grid_of
+from kits.readout.readings import CaseReading, read_out
+from kits.volume import Volume
 
 # Raised when a definition changes, so that older results are measured again.
-EDITION = 1
+EDITION = 2
 
 
-@dataclass(frozen=True)
-class LabelMap:
-    """One label map to measure, and its CT where there is one."""
-
-    name: str
-    path: Path
-    scan: Any = None  # kits.prediction.inputs.Scan
-
-    def identity(self) -> dict[str, Any]:
-        """What tells a map that was changed from one that was not."""
-        stat = self.path.stat()
-        image = None if self.scan is None else self.scan.identity()
-        return {"edition": EDITION, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image}
-
-
-def measure_map(job: LabelMap, folder: Path, pages: Path | None = None) -> dict[str, Any]:
+def measure_map(
+    job: LabelMap, folder: Path, pages: Path | None = None, ids: Mapping[str, Sequence[int]] = OWN_IDS
+) -> dict[str, Any]:
     """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the first.
+
+    Args:
+        ids: by class the label ids that stand for it.
 
     Raises:
         KitsError: a file is damaged, or the CT has another grid.
     """
-    labels = read_labels(job.path, allowed=range(len(CLASSES)))
-    if min(labels.array.shape) < 2:
-        raise KitsError(f"{job.path}: {labels.array.shape} voxels (z, y, x): is one slice; give a 3D label map")
-    hu = None
-    if job.scan is not None:
-        volume = job.scan.read()
-        if volume.array.shape != labels.array.shape:
-            raise KitsError(
-                f"{job.path}: {labels.array.shape} voxels (z, y, x), but its CT {job.scan.path} has {volume.array.shape};"
-                " the two are not one case"
-            )
-        hu = volume.array
-    reading = read_out(labels.array, labels.spacing, hu)
-    content = {"case": job.name, "source": job.identity(), "spacing_mm": list(labels.spacing), **rounded(reading.to_dict())}
+    labels, notes = job.read(ids)
+    volume = None if job.scan is None else job.scan.read()
+    reading, labels = measure(labels, volume, str(job.path), notes)
+    content = {
+        "case": job.name,
+        "source": source_of(job, ids),
+        "spacing_mm": list(labels.spacing),
+        **rounded(reading.to_dict()),
+    }
     if pages is not None:
         from kits.readout.sheet import sheet
 
+        hu = None if volume is None else volume.array
         write_text(pages / f"{job.name}.html", sheet(job.name, reading, labels.spacing, hu))
     write_json(folder / f"{job.name}.json", content)
     return content
 
 
-def finished(job: LabelMap, folder: Path) -> dict[str, Any] | None:
+def measure(labels: Volume, volume: Volume | None, name: str, notes: Sequence[str] = ()) -> tuple[CaseReading, Volume]:
+    """Measure a label map (z, y, x), with the HU of its CT where that is given; the reading, and the map on the CT's grid.
+
+    Args:
+        name: for messages.
+        notes: flags that are known already.
+
+    Raises:
+        KitsError: it is one slice, its spacing is no CT's, it holds other labels, or it is not of this CT.
+    """
+    flags = list(notes)
+    if volume is not None:
+        array, told = on_grid_of(volume, labels, name)
+        labels, flags = Volume(array, volume.spacing, volume.grid), [*flags, *told]
+    if min(labels.array.shape) < 2:
+        raise KitsError(f"{name}: {labels.array.shape} voxels (z, y, x): is one slice; give a 3D label map")
+    low, high = ABSURD_SPACING_MM
+    if not all(low <= step <= high for step in labels.spacing):
+        raise KitsError(f"{name}: spacing {labels.spacing} mm is not that of a CT; mend the header")
+    if labels.spacing == (1.0, 1.0, 1.0):
+        flags.append("spacing 1 x 1 x 1 mm: what a header says that has lost it; if it has, every number is wrong")
+    if labels.array.max(initial=0) >= len(CLASSES) or labels.array.min(initial=0) < 0:
+        known = ", ".join(f"{number} {text}" for number, text in enumerate(CLASSES))
+        raise KitsError(f"{name}: holds the label {labels.array.max()}; known are {known}")
+    array = labels.array.astype(np.uint8, copy=False)
+    reading = read_out(array, labels.spacing, None if volume is None else volume.array)
+    return replace(reading, flags=[*flags, *reading.flags]), Volume(array, labels.spacing, labels.grid)
+
+
+def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
+    """As `kits.measure`: a label map, or an array of labels of the volume that is given with it."""
+    if isinstance(labels, np.ndarray):
+        if volume is None:
+            raise KitsError("measure: an array of labels has no spacing; give the volume that it is of too")
+        if labels.shape != volume.array.shape:
+            raise KitsError(f"measure: labels of {labels.shape} voxels (z, y, x), but the volume has {volume.array.shape}")
+        labels = Volume(labels, volume.spacing, volume.grid)
+    return measure(labels, volume, "measure")[0]
+
+
+def source_of(job: LabelMap, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """What a result depends on: the files as they are, what their labels mean, and the definitions."""
+    return {"edition": EDITION, "ids": {name: list(numbers) for name, numbers in ids.items()}, **job.identity()}
+
+
+def finished(job: LabelMap, folder: Path, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> dict[str, Any] | None:
     """What an earlier run measured of this very map; None where it has to be measured."""
     content = read_object(folder / f"{job.name}.json")
-    return content if content is not None and content.get("source") == job.identity() else None
+    return content if content is not None and content.get("source") == source_of(job, ids) else None
 
 
 def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], output: Path) -> None:

@@ -42,10 +42,13 @@ class TumorSurface:
         return float(self.areas.sum())
 
 
-def surface_of(cubes: Cubes, index: int, thickest_mm: float) -> TumorSurface:
-    """Mesh one tumor, counted from 0, of a label map whose largest spacing is `thickest_mm`."""
+def surface_of(cubes: Cubes, index: int, thickest_mm: float, least_ml: float = 0.0) -> TumorSurface | None:
+    """Mesh one tumor, counted from 0, of a label map whose largest spacing is `thickest_mm`; None where it holds less."""
     (distance, place), step = cubes.tumors[index], cubes.step
     smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
+    inside = np.count_nonzero(smooth > 0) * step**3 / 1000
+    if not inside or inside < least_ml:
+        return None
     vertices, triangles, _, _ = marching_cubes(smooth, 0.0, gradient_direction="ascent", allow_degenerate=False)
     vertices = vertices - 2 + np.array([part.start for part in place])
     corners = vertices[triangles]

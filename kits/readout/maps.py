@@ -1,16 +1,83 @@
-"""The label maps at a path, each with its CT where one is given."""
+"""The label maps at a path, files or DICOM segmentations, each with its CT where one is given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kits.errors import KitsError
-from kits.readout.cohort import LabelMap
+from kits.labels import CLASSES
+from kits.volume import Volume, brought_to, compare, laid_into
+
+if TYPE_CHECKING:
+    from kits.prediction.inputs import Scan
+
+# By class the label ids that stand for it in a file.
+OWN_IDS: Mapping[str, Sequence[int]] = {name: [number] for number, name in enumerate(CLASSES) if number}
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """One label map to measure, and its CT where there is one."""
+
+    name: str
+    path: Path
+    scan: Scan | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells a map that was changed from one that was not."""
+        stat = self.path.stat()
+        image = None if self.scan is None else self.scan.identity()
+        return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image}
+
+    def read(self, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> tuple[Volume, list[str]]:
+        """The labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst, and what a reader must know of how they were read.
+
+        Args:
+            ids: by class the label ids that stand for it in a file; of a DICOM segmentation its codes say what is what.
+
+        Raises:
+            KitsError: the file is damaged or holds another label.
+        """
+        from kits.io import read_labels
+        from kits.prediction.seg_reading import is_dicom_seg, read_dicom_seg
+
+        if is_dicom_seg(self.path):
+            return read_dicom_seg(self.path)
+        table = np.zeros(256, np.uint8)
+        for name, numbers in ids.items():
+            table[list(numbers)] = CLASSES.index(name)
+        labels = read_labels(self.path, allowed=[0, *(number for numbers in ids.values() for number in numbers)])
+        if np.array_equal(np.flatnonzero(table), np.flatnonzero(table == np.arange(256))[1:]):
+            return labels, []
+        return Volume(table[labels.array], labels.spacing, labels.grid), []
+
+
+def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, list[str]]:
+    """The labels (z, y, x) beside the voxels of their CT, and how the two headers differ.
+
+    Raises:
+        KitsError: the label map is neither of the CT's size nor a part of it.
+    """
+    if labels.array.shape == volume.array.shape or labels.grid.size == volume.grid.size:
+        differs = compare(labels.grid, volume.grid)
+        told = [f"the label map's header is not its CT's: {differs}; the CT's is taken for both"] if differs else []
+        return brought_to(volume.grid, labels), told
+    whole = laid_into(volume.grid, labels)
+    if whole is None:
+        raise KitsError(
+            f"{name}: {labels.array.shape} voxels (z, y, x), but its CT has {volume.array.shape}, and the map is no part of it;"
+            " the two are not one case, or one was resampled"
+        )
+    return whole, []
 
 
 def find_maps(path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str) -> list[LabelMap]:
-    """Find a label map, those of a folder, or those of a KiTS tree.
+    """Find a label map, those of a folder or a KiTS tree by any name that KiTS and nnU-Net give, or DICOM segmentations below it.
 
     Args:
         image: their CT, as `kits.predict` takes it.
@@ -20,30 +87,51 @@ def find_maps(path: Path, image: Path | None, cases: Sequence[str] | None, *, la
     Raises:
         KitsError: nothing there, no label map in it, or no CT of a map where `image` is given.
     """
-    from kits.prediction.inputs import find_inputs, has_image_name, stem
+    from kits.data.naming import KNOWN, match
+    from kits.prediction.inputs import find_inputs
 
-    if not path.exists():
-        raise KitsError(f"input={path}: no such file or folder; give a label map, a folder of them or a KiTS tree")
-    if path.is_file():
-        named = {stem(path): path}
-    else:
-        named = {file.parent.name: file for file in sorted(path.glob(f"*/{label_name}"))}
-        named = named or {stem(file): file for file in sorted(path.iterdir()) if has_image_name(file) and file.is_file()}
+    named = _named(path, label_name)
     if not named:
-        raise KitsError(f"input={path}: no label map in it; give a folder of .nii.gz files or of case_XXXXX/{label_name}")
+        raise KitsError(f"input={path}: no label map in it; give label maps with names such as {KNOWN}, or DICOM segmentations")
     if cases is not None:
-        missing = [case for case in cases if case not in named]
+        found = match(cases, {name: [file] for name, file in named.items()})
+        missing = [case for case in cases if case not in found]
         if missing:
             raise KitsError(f"input={path}: no label map of {', '.join(missing)}; take these cases out")
-        named = {case: named[case] for case in cases}
+        named = found
     if image is None:
         return [LabelMap(name, file) for name, file in named.items()]
     scans = find_inputs(image, key="image").scans
     if len(scans) == 1 and len(named) == 1:
-        scans = {next(iter(named)): next(iter(scans.values()))}
-    lacking = [name for name in named if name not in scans]
+        return [LabelMap(name, file, next(iter(scans.values()))) for name, file in named.items()]
+    images = match(named, {name: [scan.path] for name, scan in scans.items()})
+    by_path = {scan.path: scan for scan in scans.values()}
+    own = {name: scans.get(name) or by_path.get(images.get(name, Path())) for name in named}
+    lacking = [name for name, scan in own.items() if scan is None]
     if lacking:
         raise KitsError(
             f"image={image}: no CT of {lacking[0]} ({len(lacking)} of {len(named)} lack one); give those of all, or leave it out"
         )
-    return [LabelMap(name, file, scans[name]) for name, file in named.items()]
+    return [LabelMap(name, file, own[name]) for name, file in named.items()]
+
+
+def _named(path: Path, label_name: str) -> dict[str, Path]:
+    """The label maps at a path by the names of their cases."""
+    from kits.data.naming import label_maps
+    from kits.io.tree import files_below
+    from kits.prediction.inputs import Scan, stem, unique
+    from kits.prediction.seg_reading import is_dicom_seg
+
+    if not path.exists():
+        raise KitsError(f"input={path}: no such file or folder; give a label map, a folder of them or a KiTS tree")
+    if path.is_file():
+        return {stem(path): path}
+    found = label_maps(path, label_name)
+    twice = next((files for files in found.values() if len(files) > 1), None)
+    if twice:
+        raise KitsError(f"input={path}: '{twice[0].name}' and '{twice[1].name}' are both of one case; take one out")
+    if found:
+        return {name: files[0] for name, files in found.items()}
+    objects = [file for file in files_below(path)[0] if is_dicom_seg(file)]
+    below = [Scan("_".join([*file.relative_to(path).parts[:-1], stem(file)]), file) for file in objects]
+    return {name: scan.path for name, scan in unique(below).items()}

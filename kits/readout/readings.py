@@ -24,6 +24,9 @@ LEAST_BLUR_MM = 2.0
 # Ours: a tumor whose center is less than this share of its radius off the kidney's own plane lies on neither face.
 ON_THE_PLANE = 0.25
 MARGINS_MM = (5, 10)
+# Ours: of what is so ragged or thin that cubes lose half of it, no shape is measured.
+LEAST_KEPT = 0.5
+RAGGED = "ragged: half of it is thinner than a voxel or two, so what depends on its shape is not measured"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TumorReading:
     axial_mm: float
     short_mm: float
     diameter_3d_mm: float
-    sphericity: float
+    sphericity: float | None
     exophytic_share: float | None
     contact_mm2: float | None
     sinus_mm: float | None
@@ -46,8 +49,8 @@ class TumorReading:
     face: str | None
     medial: bool | None
     c_index: float | None
-    parenchyma_5mm_ml: float
-    parenchyma_10mm_ml: float
+    parenchyma_5mm_ml: float | None
+    parenchyma_10mm_ml: float | None
     axial_slice: int
     axial_ends: list[list[float]]
     renal: dict[str, Any]
@@ -84,7 +87,7 @@ class Shapes:
     sinus: Sinus
     outline: Outline | None
     diameters: list[Diameters]
-    surfaces: list[TumorSurface]
+    surfaces: list[TumorSurface | None]
 
 
 @dataclass(frozen=True)
@@ -141,22 +144,27 @@ def _measure(
     counts = np.bincount(region.labels.ravel(), minlength=4)
     cubes = cubes_of(region, spacing)
     sinus = find_sinus(cubes, region.side)
-    measurable = not any(flag.startswith("no parenchyma") for flag in region.flags)
+    solid = float(counts[KIDNEY] + counts[CYST]) * voxel_ml
+    ragged = float(cubes.kidney.sum()) * cubes.step**3 / 1000 < LEAST_KEPT * solid
+    measurable = not ragged and not any(flag.startswith("no parenchyma") for flag in region.flags)
     outline = outline_of(cubes, sinus.mask, max(LEAST_BLUR_MM, 0.6 * max(spacing))) if measurable else None
     own_hu = None if hu is None else hu[region.window]
     muscle = None if hu is None else muscle_hu(hu, labels, region, spacing)
     parenchyma_hu = None if own_hu is None else statistics_hu(own_hu[region.labels == KIDNEY])
     frame = KidneyFrame.of(cubes, sinus, outline, region.side)
     diameters = [diameters_of(region.tumors == number, spacing) for number in range(1, region.tumor_count + 1)]
-    surfaces = [surface_of(cubes, index, max(spacing)) for index in range(region.tumor_count)]
-    tumors = []
-    for index, (diameter, surface) in enumerate(zip(diameters, surfaces, strict=True)):
+    tumors, surfaces = [], []
+    for index, diameter in enumerate(diameters):
         mask = region.tumors == index + 1
         volume = float(np.count_nonzero(mask)) * voxel_ml
+        surface = surface_of(cubes, index, max(spacing), LEAST_KEPT * volume)
+        surfaces.append(surface)
         told = None if own_hu is None else statistics_hu(own_hu[mask])
         tumors.append(_tumor(index, region, volume, diameter, surface, cubes, frame, told))
     lines = sinus.polar_lines
     flags = [*region.flags, *frame.flags]
+    if ragged:
+        flags.append(RAGGED)
     if hu is not None and muscle is None:
         flags.append("no muscle behind it to compare its HU with")
     kidney = KidneyReading(
@@ -181,7 +189,7 @@ def _tumor(
     region: KidneyRegion,
     volume_ml: float,
     diameters: Diameters,
-    surface: TumorSurface,
+    surface: TumorSurface | None,
     cubes: Cubes,
     frame: KidneyFrame,
     hu: dict[str, float] | None,
@@ -189,14 +197,19 @@ def _tumor(
     mask = cubes.tumor(index)
     points = np.argwhere(mask)
     outline, lines = frame.outline, frame.sinus.polar_lines
-    near = distance_to(mask, (cubes.step,) * 3)
-    parenchyma = cubes.labels == KIDNEY
-    # Distances are between centers, and the surface lies between them: a cube at the margin counts in part.
-    reached = {margin: np.clip((margin - near) / cubes.step + 0.75, 0, 1) for margin in MARGINS_MM}
-    within = {margin: float(share[parenchyma].sum()) * cubes.step**3 / 1000 for margin, share in reached.items()}
+    flags = [flag for flag in region.flags if flag.startswith(("cut", "no parenchyma", "joined"))]
+    within: dict[int, float] = {}
+    if surface is None:
+        flags.append(RAGGED)
+    else:
+        near = distance_to(mask, (cubes.step,) * 3)
+        # Distances are between centers, and the surface lies between them: a cube at the margin counts in part.
+        reached = {margin: np.clip((margin - near) / cubes.step + 0.75, 0, 1) for margin in MARGINS_MM}
+        parenchyma = cubes.labels == KIDNEY
+        within = {margin: float(share[parenchyma].sum()) * cubes.step**3 / 1000 for margin, share in reached.items()}
     exophytic = sinus_mm = outline_mm = depth_mm = c_index = between = contact = None
     crosses = medial = face = None
-    if outline is not None and len(points):
+    if outline is not None and surface is not None:
         exophytic = float(1 - outline.contains(points.astype(float)).mean())
         contact = float(surface.areas[surface.touches].sum())
         depth_mm = float(frame.depth[mask].max())
@@ -223,7 +236,7 @@ def _tumor(
         axial_mm=diameters.axial,
         short_mm=diameters.short,
         diameter_3d_mm=diameters.in_space,
-        sphericity=sphericity(volume_ml, surface.area_mm2),
+        sphericity=None if surface is None else sphericity(volume_ml, surface.area_mm2),
         exophytic_share=exophytic,
         contact_mm2=contact,
         sinus_mm=sinus_mm,
@@ -233,12 +246,12 @@ def _tumor(
         face=face,
         medial=medial,
         c_index=c_index,
-        parenchyma_5mm_ml=within[5],
-        parenchyma_10mm_ml=within[10],
+        parenchyma_5mm_ml=within.get(5),
+        parenchyma_10mm_ml=within.get(10),
         axial_slice=z0 + diameters.slice,
         axial_ends=[[y0 + float(y), x0 + float(x)] for y, x in diameters.ends],
         renal=renal(position),
         padua=padua(position),
         hu=hu,
-        flags=[flag for flag in region.flags if flag.startswith(("cut", "no parenchyma", "joined"))],
+        flags=flags,
     )

@@ -3,7 +3,7 @@
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 
-from kits.volume.agreement import Disagreement, brought_to, compare
+from kits.volume.agreement import Disagreement, brought_to, compare, laid_into
 from kits.volume.coarse import (
     CoarseGrid,
     area_resize,
@@ -36,6 +36,7 @@ __all__ = [
     "from_stored",
     "grid_of",
     "labels_to_coarse",
+    "laid_into",
     "plane_grid",
     "prevailing_slices",
     "slabs",

@@ -11,6 +11,8 @@ from kits.volume.geometry import Grid, Volume, from_stored, stored_order
 
 # Headers of one scan differ in the last digits of their floats (KiTS19's own pairs do).
 SPACING_TOLERANCE_MM, ORIGIN_TOLERANCE_MM, COSINE_TOLERANCE = 1e-3, 0.1, 1e-3
+# Of a voxel: how far a part of a volume may lie off the volume's own voxels.
+PLACE_TOLERANCE = 0.1
 AXES = ("head-foot", "front-back", "left-right")
 
 
@@ -80,6 +82,26 @@ def brought_to(true: Grid, found: Volume) -> np.ndarray:
     if found.array.shape != true.shape_zyx:
         raise KitsError(str(disagreement))
     return found.array
+
+
+def laid_into(true: Grid, found: Volume) -> np.ndarray | None:
+    """A label map of a part of the grid `true` on all of it, (z, y, x), 0 elsewhere; None where it is no part."""
+    spacing, origin, direction = placement(found.grid)
+    true_spacing, true_origin, true_direction = placement(true)
+    shift = true_direction.T @ (origin - true_origin) / true_spacing
+    start = np.rint(shift).astype(int)
+    stop = start + found.array.shape
+    if (
+        not np.allclose(spacing, true_spacing, rtol=0, atol=SPACING_TOLERANCE_MM)
+        or not np.allclose(direction, true_direction, rtol=0, atol=COSINE_TOLERANCE)
+        or not np.allclose(shift, start, rtol=0, atol=PLACE_TOLERANCE)
+        or (start < 0).any()
+        or (stop > true.shape_zyx).any()
+    ):
+        return None
+    whole = np.zeros(true.shape_zyx, found.array.dtype)
+    whole[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = found.array
+    return whole
 
 
 def placement(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ import pytest
 from kits.errors import KitsError
 from kits.io import read_labels
 from kits.readout import read_out
-from kits.readout.cohort import LabelMap, finished, measure_map, write_tables
-from kits.readout.maps import find_maps
+from kits.readout.cohort import finished, measure_map, write_tables
+from kits.readout.maps import LabelMap, find_maps
 from kits.readout.nephrometry import Position, padua, renal
 from kits.readout.sheet import sheet
 
@@ -153,6 +153,20 @@ def test_specks_and_the_border_are_flagged() -> None:
     whole = read_out(labels, (2.0, 1.0, 1.0))
     assert whole.flags[0].startswith("specks: ")
     assert len(whole.tumors) == 1
+
+
+def test_noise_has_volumes_and_no_shape() -> None:
+    labels = np.zeros((30, 60, 80), np.uint8)
+    noise = np.random.default_rng(0).uniform(size=(20, 40, 60)) < 0.25  # as untrained networks draw
+    labels[5:25, 10:50, 10:70][noise] = 1
+    labels[5:25, 10:50, 40:70][noise[:, :, 30:]] = 2
+    reading = read_out(labels, (2.0, 0.7, 0.7))
+    assert reading.tumors
+    for tumor in reading.tumors:
+        assert tumor.volume_ml > 0
+        assert tumor.axial_mm > 0
+        assert (tumor.sphericity, tumor.contact_mm2, tumor.parenchyma_5mm_ml, tumor.renal["total"]) == (None,) * 4
+        assert any(flag.startswith("ragged: ") for flag in tumor.flags)
 
 
 def test_nothing_is_nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from kits.config.schema.base import Count, Index, Length, Number, Options, Positive, Switch, Text
 from kits.config.schema.data import Data, Split
@@ -98,12 +98,32 @@ class Network(Options):
     longest_pause: Length
 
 
+class LabelIds(Options):
+    """By class the label ids that stand for it."""
+
+    kidney: list[Index]
+    tumor: list[Index]
+    cyst: list[Index]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> LabelIds:
+        """Refuse an id with two meanings, the background's, and what a label map's byte cannot hold."""
+        numbers = [*self.kidney, *self.tumor, *self.cyst]
+        if len(set(numbers)) < len(numbers) or any(not 0 < number < 256 for number in numbers):
+            raise KitsError(f"ids={self.model_dump()}: give each class ids from 1 to 255, no id twice")
+        return self
+
+
 class Measure(Options):
     """conf/measure.yaml."""
 
     data: Data
     input: Text
     image: Text | None
+    ids: LabelIds
+    coarse: Text | list[Text] | None
+    fine: Text | list[Text] | None
+    predict: dict[str, Any]
     output: Text
     cases: CaseIds | None
     pages: Switch
