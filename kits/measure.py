@@ -21,22 +21,29 @@ def main(config: dict[str, Any]) -> None:
     from kits.data.index import case_ids
     from kits.io import make_folder
     from kits.parallel import map_cases
+    from kits.prediction.dicom_seg import require_highdicom
     from kits.readout.cohort import finished, measure_map, write_tables
     from kits.readout.maps import find_maps
 
     output = Path(config["output"])
+    if config["dicom_sr"]:
+        require_highdicom("dicom_sr=true:")
     path, image = Path(config["input"]), None if config["image"] is None else Path(config["image"])
     if config["coarse"] is not None or config["fine"] is not None:
         predict(config)
         path, image = output / "predictions", path
+    if config["dicom_sr"] and image is None:
+        raise KitsError("dicom_sr=true: a report is of a CT; add image= with the DICOM series that the label maps are of")
     maps = find_maps(path, image, case_ids(config["cases"]), label_name=config["data"]["label_name"])
     make_folder(output, "output")
-    folder, pages, ids = output / "cases", output / "pages" if config["pages"] else None, config["ids"]
-    known = {} if config["overwrite"] else {job.name: done for job in maps if (done := finished(job, folder, ids)) is not None}
+    folder, ids = output / "cases", config["ids"]
+    pages, reports = (output / key if config[name] else None for key, name in (("pages", "pages"), ("dicom", "dicom_sr")))
+    before = {} if config["overwrite"] else {job.name: finished(job, folder, pages, ids, reports) for job in maps}
+    known = {name: done for name, done in before.items() if done is not None}
     todo = [job for job in maps if job.name not in known]
     if known:
         print(f"{len(known)} of {len(maps)} label maps are measured and skipped (overwrite=true does them again)")
-    calls = [(job, folder, pages, ids) for job in todo]
+    calls = [(job, folder, pages, ids, reports) for job in todo]
     results = map_cases(measure_map, calls, workers=config["workers"], desc="measure", catch=(KitsError,))
     failed = {job.name: str(result) for job, result in zip(todo, results, strict=True) if isinstance(result, Exception)}
     known |= {job.name: result for job, result in zip(todo, results, strict=True) if isinstance(result, dict)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ MAY_BE_EMPTY = (
 CHARACTERS = "ISO_IR 192"
 # DICOM asks who made it; a series number far from a scanner's own.
 MANUFACTURER, MODEL, SERIAL, SERIES_NUMBER = "kits", "kits", "0", 9000
+ALGORITHM = "kits, coarse to fine"
 
 
 def require_highdicom(what: str) -> None:
@@ -42,6 +45,20 @@ def require_highdicom(what: str) -> None:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise KitsError(f"{what} needs highdicom; pip install 'kits[dicom]'") from error
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one number of an array is.
+
+    Attributes:
+        label: for a reader. kind: `kidney`, `tumor` or `cyst`.
+        uid: under which others, such as a report, speak of it.
+    """
+
+    label: str
+    kind: str
+    uid: str | None = None
 
 
 def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, classes: Sequence[str]) -> None:
@@ -55,36 +72,54 @@ def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, class
     Raises:
         KitsError: the series lacks what such an object must repeat, or the file cannot be written.
     """
+    with refusing(files, "a DICOM segmentation", "dicom_seg"):
+        segmentation = segmentation_of(sources(files), files, stored, [Segment(name, name) for name in classes[1:]])
+    save(path, segmentation)
+
+
+def segmentation_of(headers: list[Dataset], files: Sequence[Path], stored: np.ndarray, segments: Sequence[Segment]) -> Any:
+    """A segmentation object whose segments are the numbers of `stored`, from 1."""
     import highdicom
 
+    return highdicom.seg.Segmentation(
+        source_images=headers,
+        pixel_array=np.ascontiguousarray(stored[_slices_in(files)]),
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_described(number, segment) for number, segment in enumerate(segments, start=1)],
+        series_instance_uid=highdicom.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL,
+        software_versions=__version__,
+        device_serial_number=SERIAL,
+        series_description="Kidneys and kidney tumors",
+    )
+
+
+@contextmanager
+def refusing(files: Sequence[Path], what: str, key: str) -> Iterator[None]:
+    """Where highdicom makes an object of these files: it raises whatever a header leads it to, here a KitsError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source that break the standard and are only passed on
         try:
-            segmentation = highdicom.seg.Segmentation(
-                source_images=_sources(files),
-                pixel_array=np.ascontiguousarray(stored[_slices_in(files)]),
-                segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_segment(number, name) for number, name in enumerate(classes) if number > 0],
-                series_instance_uid=highdicom.UID(),
-                series_number=SERIES_NUMBER,
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=MANUFACTURER,
-                manufacturer_model_name=MODEL,
-                software_versions=__version__,
-                device_serial_number=SERIAL,
-                series_description="Kidneys and kidney tumors",
-            )
-        except MemoryError:
+            yield
+        except (MemoryError, KitsError):
             raise
-        except Exception as error:  # highdicom raises whatever a header leads it to
-            what = f"{files[0].parent}: its headers do not allow a DICOM segmentation ({last_line(error)})"
-            raise KitsError(f"{what}; leave out dicom_seg") from error
-        with whole_file(path, ".dcm") as temporary:
-            segmentation.save_as(temporary)
+        except Exception as error:
+            refused = f"{files[0].parent}: its headers do not allow {what} ({last_line(error)})"
+            raise KitsError(f"{refused}; leave out {key}") from error
 
 
-def _sources(files: Sequence[Path]) -> list[Dataset]:
+def save(path: Path, made: Any) -> None:
+    """Write an object: complete under its name, or not there at all."""
+    with warnings.catch_warnings(), whole_file(path, ".dcm") as temporary:
+        warnings.simplefilter("ignore")
+        made.save_as(temporary)
+
+
+def sources(files: Sequence[Path]) -> list[Dataset]:
     """The files' headers as the library takes them; of the first it repeats what tells of the patient and the study."""
     import pydicom
     from highdicom.enum import PatientSexValues
@@ -113,19 +148,21 @@ def _slices_in(files: Sequence[Path]) -> np.ndarray:
     return np.argsort(Places.join([places for file in files if (places := read_instance(file).places)]).order)
 
 
-def _segment(number: int, name: str) -> Any:
+def _described(number: int, segment: Segment) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    category, kind = (getattr(codes.SCT, code) for code in CODES[name])
+    category, kind = (getattr(codes.SCT, code) for code in CODES[segment.kind])
     return highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name,
+        segment_label=segment.label,
         segmented_property_category=category,
         segmented_property_type=kind,
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="kits, coarse to fine", version=__version__, family=codes.DCM.ArtificialIntelligence
+            name=ALGORITHM, version=__version__, family=codes.DCM.ArtificialIntelligence
         ),
+        tracking_uid=segment.uid,
+        tracking_id=segment.label if segment.uid else None,
         anatomic_regions=[codes.SCT.Kidney],
     )

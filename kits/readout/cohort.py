@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,30 @@ import numpy as np
 from kits.data.validate import ABSURD_SPACING_MM
 from kits.errors import KitsError
 from kits.io import write_json, write_text
-from kits.labels import CLASSES
+from kits.labels import CLASSES, TUMOR
 from kits.plain_files import csv_text, read_object
+from kits.prediction.dicom_sr import SR_NAME, Finding, write_dicom_sr
 from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column, definitions
 from kits.readout.maps import OWN_IDS, LabelMap, on_grid_of
 from kits.readout.readings import CaseReading, read_out
-from kits.volume import Volume
+from kits.volume import Volume, stored_order
 
 # Raised when a definition changes, so that older results are measured again.
 EDITION = 2
 
 
 def measure_map(
-    job: LabelMap, folder: Path, pages: Path | None = None, ids: Mapping[str, Sequence[int]] = OWN_IDS
+    job: LabelMap,
+    folder: Path,
+    pages: Path | None = None,
+    ids: Mapping[str, Sequence[int]] = OWN_IDS,
+    reports: Path | None = None,
 ) -> dict[str, Any]:
     """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the first.
 
     Args:
         ids: by class the label ids that stand for it.
+        reports: where a DICOM report of it goes, with the segmentation that it refers to; only if its CT is a DICOM series.
 
     Raises:
         KitsError: a file is damaged, or the CT has another grid.
@@ -37,6 +43,8 @@ def measure_map(
     labels, notes = job.read(ids)
     volume = None if job.scan is None else job.scan.read()
     reading, labels = measure(labels, volume, str(job.path), notes)
+    if reports is not None:
+        reading = reported(reading, labels, job, reports / job.name)
     content = {
         "case": job.name,
         "source": source_of(job, ids),
@@ -81,6 +89,32 @@ def measure(labels: Volume, volume: Volume | None, name: str, notes: Sequence[st
     return replace(reading, flags=[*flags, *reading.flags]), Volume(array, labels.spacing, labels.grid)
 
 
+def reported(reading: CaseReading, labels: Volume, job: LabelMap, folder: Path) -> CaseReading:
+    """Write the DICOM report of a case, or say in the reading why there is none."""
+    if job.scan is None or not job.scan.files:
+        return replace(reading, flags=[*reading.flags, "no DICOM series, so dicom_sr=true writes nothing of it"])
+    if not reading.shapes:
+        return replace(reading, flags=[*reading.flags, "nothing to report, so dicom_sr=true writes nothing of it"])
+    numbers = np.zeros(labels.array.shape, np.uint16)
+    findings = []
+    kidneys = {kidney.side: kidney for kidney in reading.kidneys}
+    tumors = iter(reading.tumors)
+    for shapes in reading.shapes:
+        region, kidney = shapes.region, kidneys[shapes.region.side]
+        part = numbers[region.window]
+        solid = (region.labels > 0) & (region.labels != TUMOR)
+        if solid.any():
+            values = {"volume_ml": (kidney.parenchyma_ml or 0) + (kidney.cyst_ml or 0), "length_mm": kidney.length_mm}
+            findings.append(Finding(f"{region.side} kidney without tumors", "kidney", region.side, values))
+            part[solid] = len(findings)
+        for number in range(1, region.tumor_count + 1):
+            tumor = next(tumors)
+            findings.append(Finding(f"tumor {tumor.id}", "tumor", region.side, asdict(tumor)))
+            part[region.tumors == number] = len(findings)
+    write_dicom_sr(folder, job.scan.files, stored_order(numbers, labels.grid), findings)
+    return reading
+
+
 def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
     """As `kits.measure`: a label map, or an array of labels of the volume that is given with it."""
     if isinstance(labels, np.ndarray):
@@ -97,10 +131,21 @@ def source_of(job: LabelMap, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]
     return {"edition": EDITION, "ids": {name: list(numbers) for name, numbers in ids.items()}, **job.identity()}
 
 
-def finished(job: LabelMap, folder: Path, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> dict[str, Any] | None:
-    """What an earlier run measured of this very map; None where it has to be measured."""
+def finished(
+    job: LabelMap,
+    folder: Path,
+    pages: Path | None = None,
+    ids: Mapping[str, Sequence[int]] = OWN_IDS,
+    reports: Path | None = None,
+) -> dict[str, Any] | None:
+    """What an earlier run measured of this very map; None where it has to be measured, or a wanted output is missing."""
     content = read_object(folder / f"{job.name}.json")
-    return content if content is not None and content.get("source") == source_of(job, ids) else None
+    wanted = [] if pages is None else [pages / f"{job.name}.html"]
+    if reports is not None and job.scan is not None and job.scan.files and content and content.get("tumors"):
+        wanted.append(reports / job.name / SR_NAME)
+    if content is None or content.get("source") != source_of(job, ids) or not all(path.is_file() for path in wanted):
+        return None
+    return content
 
 
 def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], output: Path) -> None:

@@ -130,6 +130,7 @@ class Measure(Options):
     output: Text
     cases: CaseIds | None
     pages: Switch
+    dicom_sr: Switch
     overwrite: Switch
     workers: Count
 
