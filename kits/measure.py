@@ -32,9 +32,10 @@ def main(config: dict[str, Any]) -> None:
     if config["coarse"] is not None or config["fine"] is not None:
         predict(config)
         path, image = output / "predictions", path
+    members = [Path(member) for member in config["members"]]
     if config["dicom_sr"] and image is None:
         raise KitsError("dicom_sr=true: a report is of a CT; add image= with the DICOM series that the label maps are of")
-    maps = find_maps(path, image, case_ids(config["cases"]), label_name=config["data"]["label_name"])
+    maps = find_maps(path, image, case_ids(config["cases"]), label_name=config["data"]["label_name"], members=members)
     make_folder(output, "output")
     folder, ids = output / "cases", config["ids"]
     pages, reports = (output / key if config[name] else None for key, name in (("pages", "pages"), ("dicom", "dicom_sr")))

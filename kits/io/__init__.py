@@ -4,7 +4,7 @@ ITK reads a truncated or damaged file without complaint and fills the rest with 
 and the voxels are read here (`kits.io.stored`): once, checked to the last byte, into the memory they stay in.
 """
 
-from kits.io.reading import check_file, read_geometry, read_labels, read_series, read_volume
+from kits.io.reading import check_file, read_geometry, read_labels, read_probabilities, read_series, read_volume
 from kits.io.writing import make_folder, whole_file, whole_folder, write_json, write_labels, write_text, write_volume
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "make_folder",
     "read_geometry",
     "read_labels",
+    "read_probabilities",
     "read_series",
     "read_volume",
     "whole_file",

@@ -20,7 +20,7 @@ from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
 from kits.io.stored import Stored, check_packed, is_gzip
-from kits.io.voxels import Convert, LabelCheck, to_hu
+from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
 # Formats by ITK's names; it reads others, some of them packed so that damage passes unseen.
@@ -78,6 +78,16 @@ def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
     labels = _read_file(path, np.dtype(np.uint8), check)
     check.refuse_unknown()
     return labels
+
+
+def read_probabilities(path: str | Path) -> Volume:
+    """A map of probabilities as a Volume of uint8 (z, y, x) in which 255 is 1.
+
+    Raises:
+        KitsError: as `read_volume`, or a value is not between 0 and 1.
+    """
+    path = Path(path)
+    return _read_file(path, np.dtype(np.uint8), partial(to_bytes_of_one, path=path))
 
 
 def read_geometry(path: str | Path) -> Grid:

@@ -36,6 +36,20 @@ def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
     return np.clip(values, low, high).astype(np.int16)
 
 
+def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
+    """Probabilities, 0 to 1, as uint8, 0 to 255.
+
+    Raises:
+        KitsError: NaN or infinite values, or some outside 0 to 1.
+    """
+    if values.dtype.kind == "f":
+        _refuse_non_finite(values, path)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < 0 or high > 1 + 1e-4:  # 255 times a float32 of 1 / 255 is a little more than 1
+        raise KitsError(f"{path}: values from {low:g} to {high:g} are no probabilities; give what save=[probabilities] writes")
+    return np.rint(values * 255).astype(np.uint8)
+
+
 class LabelCheck:
     """Values as uint8 labels, remembering those that are not allowed, so that they are named together."""
 

@@ -16,6 +16,7 @@ from kits.labels import CLASSES, TUMOR
 from kits.plain_files import csv_text, read_object
 from kits.prediction.dicom_sr import SR_NAME, Finding, write_dicom_sr
 from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column, definitions
+from kits.readout.intervals import with_intervals
 from kits.readout.maps import OWN_IDS, LabelMap, on_grid_of
 from kits.readout.readings import CaseReading, read_out
 from kits.volume import Volume, stored_order
@@ -40,9 +41,13 @@ def measure_map(
     Raises:
         KitsError: a file is damaged, or the CT has another grid.
     """
-    labels, notes = job.read(ids)
+    own, notes = job.read(ids)
     volume = None if job.scan is None else job.scan.read()
-    reading, labels = measure(labels, volume, str(job.path), notes)
+    reading, labels = measure(own, volume, str(job.path), notes)
+    if job.members or job.probabilities is not None:
+        others = (Volume(other, own.spacing, own.grid) for other in job.others(own.grid, ids))
+        beside = (other.array if volume is None else on_grid_of(volume, other, str(job.path))[0] for other in others)
+        reading = with_intervals(reading, labels.spacing, beside)
     if reports is not None:
         reading = reported(reading, labels, job, reports / job.name)
     content = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kits.readout.intervals import POSSIBLE, SURE, WIDE_DIAMETER, WIDE_VOLUME
+
 TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
     "id": (
         "",
@@ -13,6 +15,16 @@ TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
     "side": ("", "the patient's side"),
     "volume_ml": ("mL", "voxels times the volume of one"),
     "axial_mm": ("mm", "longest distance of two voxel centers in one axial slice, the largest over the slices (RECIST 1.1)"),
+    "volume_interval_ml.least": ("mL", f"least over the members and the map, or of what has a tumor probability of {SURE}"),
+    "volume_interval_ml.most": ("mL", f"most over the members and the map, or of what has a tumor probability of {POSSIBLE}"),
+    "axial_interval_mm.least": (
+        "mm",
+        f"the same of axial_mm; flagged where the two differ by {WIDE_DIAMETER} of axial_mm or more",
+    ),
+    "axial_interval_mm.most": (
+        "mm",
+        f"the same of axial_mm; flagged also where the volume's differ by {WIDE_VOLUME} of volume_ml",
+    ),
     "short_mm": ("mm", "width of the tumor across that diameter, in that slice, between voxel centers"),
     "diameter_3d_mm": ("mm", "longest distance of two voxel centers in space"),
     "sphericity": ("", "surface of the ball of this volume over the tumor's surface; 1 is a ball"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kits.errors import KitsError
-from kits.labels import CLASSES
-from kits.volume import Volume, brought_to, compare, laid_into
+from kits.labels import CLASSES, TUMOR
+from kits.readout.intervals import POSSIBLE, SURE
+from kits.volume import Grid, Volume, brought_to, compare, laid_into
 
 if TYPE_CHECKING:
     from kits.prediction.inputs import Scan
@@ -22,17 +23,26 @@ OWN_IDS: Mapping[str, Sequence[int]] = {name: [number] for number, name in enume
 
 @dataclass(frozen=True)
 class LabelMap:
-    """One label map to measure, and its CT where there is one."""
+    """One label map to measure, and its CT where there is one.
+
+    Attributes:
+        probabilities: of a tumor at each voxel, as `kits.predict save=[labels,probabilities]` writes them beside it.
+        members: label maps of the same case by others.
+    """
 
     name: str
     path: Path
     scan: Scan | None = None
+    probabilities: Path | None = None
+    members: tuple[Path, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What tells a map that was changed from one that was not."""
         stat = self.path.stat()
         image = None if self.scan is None else self.scan.identity()
-        return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image}
+        beside = [path for path in (self.probabilities, *self.members) if path is not None]
+        doubt = [[path.stat().st_size, path.stat().st_mtime_ns] for path in beside]
+        return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image, "doubt": doubt}
 
     def read(self, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> tuple[Volume, list[str]]:
         """The labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst, and what a reader must know of how they were read.
@@ -43,18 +53,44 @@ class LabelMap:
         Raises:
             KitsError: the file is damaged or holds another label.
         """
-        from kits.io import read_labels
-        from kits.prediction.seg_reading import is_dicom_seg, read_dicom_seg
+        return _labels_at(self.path, ids)
 
-        if is_dicom_seg(self.path):
-            return read_dicom_seg(self.path)
-        table = np.zeros(256, np.uint8)
-        for name, numbers in ids.items():
-            table[list(numbers)] = CLASSES.index(name)
-        labels = read_labels(self.path, allowed=[0, *(number for numbers in ids.values() for number in numbers)])
-        if np.array_equal(np.flatnonzero(table), np.flatnonzero(table == np.arange(256))[1:]):
-            return labels, []
-        return Volume(table[labels.array], labels.spacing, labels.grid), []
+    def others(self, grid: Grid, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> Iterator[np.ndarray]:
+        """What may be tumor beside what the map says is (bool (z, y, x) on its grid): of each member, or by probability.
+
+        Raises:
+            KitsError: a file is damaged, or of another grid.
+        """
+        from kits.io import read_probabilities
+
+        for path in self.members:
+            yield _beside(grid, _labels_at(path, ids)[0], path) == TUMOR
+        if self.probabilities is not None:
+            values = _beside(grid, read_probabilities(self.probabilities), self.probabilities)
+            for level in (SURE, POSSIBLE):
+                yield values >= 255 * level
+
+
+def _labels_at(path: Path, ids: Mapping[str, Sequence[int]]) -> tuple[Volume, list[str]]:
+    from kits.io import read_labels
+    from kits.prediction.seg_reading import is_dicom_seg, read_dicom_seg
+
+    if is_dicom_seg(path):
+        return read_dicom_seg(path)
+    table = np.zeros(256, np.uint8)
+    for name, numbers in ids.items():
+        table[list(numbers)] = CLASSES.index(name)
+    labels = read_labels(path, allowed=[0, *(number for numbers in ids.values() for number in numbers)])
+    if np.array_equal(np.flatnonzero(table), np.flatnonzero(table == np.arange(256))[1:]):
+        return labels, []
+    return Volume(table[labels.array], labels.spacing, labels.grid), []
+
+
+def _beside(grid: Grid, found: Volume, path: Path) -> np.ndarray:
+    """The voxels of a map beside the label map's; one with another header is no doubt but a mistake."""
+    if differs := compare(found.grid, grid):
+        raise KitsError(f"{path}: {differs}, as the label map that it belongs to has")
+    return brought_to(grid, found)
 
 
 def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, list[str]]:
@@ -76,19 +112,21 @@ def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, l
     return whole, []
 
 
-def find_maps(path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str) -> list[LabelMap]:
+def find_maps(
+    path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str, members: Sequence[Path] = ()
+) -> list[LabelMap]:
     """Find a label map, those of a folder or a KiTS tree by any name that KiTS and nnU-Net give, or DICOM segmentations below it.
 
     Args:
         image: their CT, as `kits.predict` takes it.
         cases: only these.
         label_name: file name of the label maps in a tree, `data.label_name`.
+        members: folders, or files where there is one map, with label maps of the same cases by others.
 
     Raises:
-        KitsError: nothing there, no label map in it, or no CT of a map where `image` is given.
+        KitsError: nothing there, no label map in it, or a map without one of `members` or, where `image` is given, a CT.
     """
     from kits.data.naming import KNOWN, match
-    from kits.prediction.inputs import find_inputs
 
     named = _named(path, label_name)
     if not named:
@@ -99,11 +137,31 @@ def find_maps(path: Path, image: Path | None, cases: Sequence[str] | None, *, la
         if missing:
             raise KitsError(f"input={path}: no label map of {', '.join(missing)}; take these cases out")
         named = found
-    if image is None:
-        return [LabelMap(name, file) for name, file in named.items()]
+    by_member = [_named(member, label_name, key="members") for member in members]
+    maps = []
+    for name, file in named.items():
+        own = [match([name], {other: [one] for other, one in member.items()}) for member in by_member]
+        if len(named) == 1:
+            own = [
+                one if one or len(member) > 1 else {name: next(iter(member.values()))}
+                for one, member in zip(own, by_member, strict=True)
+            ]
+        lacking = next((member for one, member in zip(own, members, strict=True) if not one), None)
+        if lacking is not None:
+            raise KitsError(f"members: {lacking} has no label map of {name}; give the output of kits.predict for the same scans")
+        maps.append(LabelMap(name, file, None, _probabilities(file), tuple(one[name] for one in own)))
+    return maps if image is None else _with_scans(maps, image)
+
+
+def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
+    """These label maps with the CT of each."""
+    from kits.data.naming import match
+    from kits.prediction.inputs import find_inputs
+
     scans = find_inputs(image, key="image").scans
-    if len(scans) == 1 and len(named) == 1:
-        return [LabelMap(name, file, next(iter(scans.values()))) for name, file in named.items()]
+    if len(scans) == 1 and len(maps) == 1:
+        return [replace(maps[0], scan=next(iter(scans.values())))]
+    named = [job.name for job in maps]
     images = match(named, {name: [scan.path] for name, scan in scans.items()})
     by_path = {scan.path: scan for scan in scans.values()}
     own = {name: scans.get(name) or by_path.get(images.get(name, Path())) for name in named}
@@ -112,10 +170,19 @@ def find_maps(path: Path, image: Path | None, cases: Sequence[str] | None, *, la
         raise KitsError(
             f"image={image}: no CT of {lacking[0]} ({len(lacking)} of {len(named)} lack one); give those of all, or leave it out"
         )
-    return [LabelMap(name, file, own[name]) for name, file in named.items()]
+    return [replace(job, scan=own[job.name]) for job in maps]
 
 
-def _named(path: Path, label_name: str) -> dict[str, Path]:
+def _probabilities(path: Path) -> Path | None:
+    """Where kits.predict has put the tumor's probabilities of a label map that it wrote, if it has."""
+    from kits.prediction.inputs import stem
+    from kits.prediction.outputs import ENDING, PROBABILITIES
+
+    name = f"{stem(path)}_{CLASSES[TUMOR]}{ENDING}"
+    return next((place for place in (path.parent / PROBABILITIES / name, path.with_name(name)) if place.is_file()), None)
+
+
+def _named(path: Path, label_name: str, key: str = "input") -> dict[str, Path]:
     """The label maps at a path by the names of their cases."""
     from kits.data.naming import label_maps
     from kits.io.tree import files_below
@@ -123,13 +190,13 @@ def _named(path: Path, label_name: str) -> dict[str, Path]:
     from kits.prediction.seg_reading import is_dicom_seg
 
     if not path.exists():
-        raise KitsError(f"input={path}: no such file or folder; give a label map, a folder of them or a KiTS tree")
+        raise KitsError(f"{key}={path}: no such file or folder; give a label map, a folder of them or a KiTS tree")
     if path.is_file():
         return {stem(path): path}
     found = label_maps(path, label_name)
     twice = next((files for files in found.values() if len(files) > 1), None)
     if twice:
-        raise KitsError(f"input={path}: '{twice[0].name}' and '{twice[1].name}' are both of one case; take one out")
+        raise KitsError(f"{key}={path}: '{twice[0].name}' and '{twice[1].name}' are both of one case; take one out")
     if found:
         return {name: files[0] for name, files in found.items()}
     objects = [file for file in files_below(path)[0] if is_dicom_seg(file)]

@@ -50,7 +50,7 @@ class Position:
 def renal(at: Position) -> dict[str, Any]:
     """The R.E.N.A.L. score: points by letter, and their sum with the face's letter where all four are known."""
     parts = {
-        "R": _by_limits(at.diameter_mm, (40, 70), "1 up to 40 mm, 2 below 70 mm, 3 from 70 mm on"),
+        "R": Points(size_points(at.diameter_mm), at.diameter_mm, "1 up to 40 mm, 2 below 70 mm, 3 from 70 mm on"),
         "E": _exophytic(at.exophytic),
         "N": _nearness(at.sinus_mm),
         "L": _polar(at.between, at.crosses_middle),
@@ -66,9 +66,8 @@ def renal(at: Position) -> dict[str, Any]:
 
 def padua(at: Position) -> dict[str, Any]:
     """The PADUA score: points by component, and the least and the most that the sum can be."""
-    size = _by_limits(at.diameter_mm, (40, 70), "1 up to 40 mm, 2 up to 70 mm, 3 above")
-    if at.diameter_mm == 70:
-        size = Points(2, 70.0, size.rule)
+    points = 2 if at.diameter_mm == 70 else size_points(at.diameter_mm)
+    size = Points(points, at.diameter_mm, "1 up to 40 mm, 2 up to 70 mm, 3 above")
     half = None if at.between is None else 2 if at.between > 0.5 else 1
     pole = Points(half, at.between, "2 if more than half lies between the sinus lines")
     rim = Points(
@@ -92,9 +91,9 @@ def padua(at: Position) -> dict[str, Any]:
     return {**{name: asdict(part) for name, part in parts.items()}, "face": at.face, "at_least": low, "at_most": high}
 
 
-def _by_limits(value: float, limits: tuple[float, float], rule: str) -> Points:
-    """1 up to the first limit, 2 below the second, 3 from there on."""
-    return Points(1 if value <= limits[0] else 2 if value < limits[1] else 3, value, rule)
+def size_points(diameter_mm: float) -> int:
+    """The points of R."""
+    return 1 if diameter_mm <= 40 else 2 if diameter_mm < 70 else 3
 
 
 def _exophytic(share: float | None) -> Points:

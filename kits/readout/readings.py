@@ -57,6 +57,8 @@ class TumorReading:
     padua: dict[str, Any]
     hu: dict[str, float] | None
     flags: list[str] = field(default_factory=list)
+    volume_interval_ml: dict[str, float] | None = None
+    axial_interval_mm: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ class Measure(Options):
     data: Data
     input: Text
     image: Text | None
+    members: list[Text]
     ids: LabelIds
     coarse: Text | list[Text] | None
     fine: Text | list[Text] | None
