@@ -38,7 +38,7 @@ def test_members_give_the_least_and_the_most(tmp_path: Path) -> None:
     (job,) = find_maps(tmp_path / "mean", None, None, label_name="segmentation.nii.gz", members=members)
     found = measure_map(job, tmp_path / "cases")
     (tumor,) = (one for one in found["tumors"] if one["side"] == "left")
-    assert tumor["volume_interval_ml"]["least"] == pytest.approx(4 / 3 * pi * 0.8**3, rel=0.03)
+    assert tumor["volume_interval_ml"]["least"] == pytest.approx(4 / 3 * pi * 0.8**3, rel=0.05)
     assert tumor["volume_interval_ml"]["most"] == pytest.approx(4 / 3 * pi * 1.3**3, rel=0.03)
     assert tumor["axial_interval_mm"] == {"least": pytest.approx(16, abs=0.5), "most": pytest.approx(26, abs=0.5)}
     assert any(flag.startswith("uncertain border: 2.") for flag in tumor["flags"])
