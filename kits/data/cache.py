@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +28,11 @@ from kits.data.classes import look_at
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
 from kits.data.plausible import check_hu, check_kidney_hu, check_order
+from kits.data.records import read_record
 from kits.data.validate import check_files, check_headers, check_listed
 from kits.errors import KitsError
 from kits.io import read_labels, read_volume
 from kits.labels import BACKGROUND, KIDNEY, TUMOR
-from kits.plain_files import read_object
 from kits.roi import Box
 from kits.volume import plane_grid
 
@@ -42,20 +40,6 @@ T = TypeVar("T")
 
 # Raised whenever the arrays change their meaning, so that an older cache is never read.
 FORMAT = 2
-# As numpy writes a .npy file of the arrays here: its dictionary fills up 128 bytes.
-HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00v\x00"
-    rb"\{'descr': '([<|][iu][1-4])', 'fortran_order': (True|False), 'shape': \(([0-9]+(?:, [0-9]+)+)\), \} *\n"
-)
-VOXEL = (int, int, int)
-# Of a case's record what training reads, in index.json too.
-RECORD = {
-    "shape": VOXEL,
-    "spacing": (float, float, float),
-    "boxes": [(VOXEL, VOXEL)],
-    "kidney_slices": (int, int),
-}
-WHOLE = {**RECORD, "made_with": str, "files": {str: int}, "findings": [{str: str}], "statistics": {"tumor_ml": float}}
 
 
 def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
@@ -133,59 +117,6 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     told = {"key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache))}
     labelled = look_at(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), record["spacing"])
     return {"id": case.id, "labelled": labelled, **told, **record}
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a cached case; None where it is not there whole, as after a crash of the machine or on a damaged disk.
-
-    Of the arrays only sizes and headers are looked at: a cache has tens of GB.
-    """
-    record = read_object(folder / "record.json", WHOLE)
-    try:
-        whole = record is not None and is_whole(record, folder)
-    except OSError:
-        return None
-    return record if whole else None
-
-
-def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
-    """Whether a record is possible, and the arrays of its case are there, of the kinds and sizes that follow from it."""
-    kinds = {
-        name: header_of(folder / f"{name}.npy") for name in ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-    }
-    whole, planes, points = tuple(record["shape"]), kinds["coarse_image"][1], kinds["tumor_points"]
-    wanted = {
-        "image": ("<i2", whole),
-        "label": ("|u1", whole),
-        "coarse_image": ("<i2", planes),
-        "coarse_label": ("|u1", planes),
-        "tumor_points": (f"{'by column ' * points[0].startswith('by')}<i4", (*points[1][:1], 3)),
-    }
-    (first, last), boxes = record["kidney_slices"], record["boxes"]
-    return (
-        kinds == wanted
-        and all((folder / name).stat().st_size == size for name, size in record["files"].items())
-        and all(0 <= low < high <= size for box in boxes for low, high, size in zip(*box, whole, strict=True))
-        and len(boxes) > 0
-        and min(record["spacing"]) > 0
-        and 0 <= first <= last < planes[0]
-    )
-
-
-def header_of(path: Path) -> tuple[str, tuple[int, ...]]:
-    """Type and shape of an array as the first bytes of its file say; no type where they are damaged, or the file's size is.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as stream:
-        found = HEADER.fullmatch(stream.read(128))
-        size = os.fstat(stream.fileno()).st_size
-    if found is None:
-        return "", (0,)
-    kind, shape = found[1].decode(), tuple(int(number) for number in found[3].split(b", "))
-    by_column = "by column " if found[2] == b"True" else ""
-    return (by_column + kind, shape) if size == 128 + math.prod(shape) * int(kind[-1]) else ("", (0,))
 
 
 def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kits.config import require
 from kits.data.boxes import with_boxes
-from kits.data.cache import FORMAT, RECORD, cache_settings, digest, read_record
+from kits.data.cache import FORMAT, cache_settings, digest
 from kits.data.datasets import (
     CachedCase,
     CoarseWindows,
@@ -25,6 +25,7 @@ from kits.data.datasets import (
     outlive_signals,
     worker_context,
 )
+from kits.data.records import RECORD, read_record
 from kits.data.splits import read_split, some_of
 from kits.errors import KitsError
 from kits.plain_files import read_json

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kits.data.arrays import POINTS
-from kits.data.cache import FORMAT, digest, read_record
+from kits.data.cache import FORMAT, digest
 from kits.data.index import Case
+from kits.data.records import read_record
 from kits.errors import KitsError
 from kits.io import read_geometry
 from kits.io.locking import sole_user

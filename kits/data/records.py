@@ -1,0 +1,77 @@
+"""The record of a cached case, and whether the case is in the cache whole: as after a crash of the machine it may not be."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kits.plain_files import read_object
+
+VOXEL = (int, int, int)
+# Of a case's record what training reads, in index.json too.
+RECORD = {
+    "shape": VOXEL,
+    "spacing": (float, float, float),
+    "boxes": [(VOXEL, VOXEL)],
+    "kidney_slices": (int, int),
+}
+WHOLE = {**RECORD, "made_with": str, "files": {str: int}, "findings": [{str: str}], "statistics": {"tumor_ml": float}}
+# Type, shape, and whether the first axis is the one that runs fastest.
+Header = tuple[str, tuple[int, ...], bool]
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a cached case; None where it is not there whole.
+
+    Of the arrays only sizes and headers are looked at: a cache has tens of GB.
+    """
+    record = read_object(folder / "record.json", WHOLE)
+    try:
+        whole = record is not None and is_whole(record, folder)
+    except OSError:
+        return None
+    return record if whole else None
+
+
+def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a record is possible, and the arrays of its case are there, of the kinds and sizes that follow from it."""
+    names = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
+    image, label, coarse_image, coarse_label, points = (header_of(folder / f"{name}.npy") for name in names)
+    if coarse_image is None or points is None:
+        return False
+    whole, planes, (_, (count, *_), by_column) = tuple(record["shape"]), coarse_image[1], points
+    (first, last), boxes = record["kidney_slices"], record["boxes"]
+    return (
+        (image, label) == (("<i2", whole, False), ("|u1", whole, False))
+        and (coarse_image, coarse_label) == (("<i2", planes, False), ("|u1", planes, False))
+        and points == ("<i4", (count, 3), by_column)
+        and all((folder / name).stat().st_size == size for name, size in record["files"].items())
+        and all(0 <= low < high <= size for box in boxes for low, high, size in zip(*box, whole, strict=True))
+        and len(boxes) > 0
+        and min(record["spacing"]) > 0
+        and 0 <= first <= last < planes[0]
+    )
+
+
+def header_of(path: Path) -> Header | None:
+    """The header of a .npy file; None where it is damaged, or the file has another size than it says.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
+        except OSError:
+            raise
+        except Exception:  # numpy raises whatever the damage leads it to
+            return None
+        size = os.fstat(stream.fileno()).st_size - stream.tell()
+    fits = version == (1, 0) and len(shape) > 0 and size == math.prod(shape) * dtype.itemsize
+    return (dtype.str, shape, by_column) if fits else None
