@@ -61,7 +61,7 @@ def build_trainer(config: dict[str, Any], plugins: Sequence[Any], **parts: Any) 
     strategy, profiler = strategy_of(config), config["trainer"]["profiler"]
     try:
         trainer = pl.Trainer(
-            **{**options, **parts},
+            **options,
             strategy=strategy,
             # Into a file: Lightning would log it, and its log is silent here.
             profiler=PROFILERS[profiler](dirpath=config["run_dir"], filename="profile") if profiler else None,

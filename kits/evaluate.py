@@ -183,7 +183,8 @@ def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str
         return Row(case, case_of(None), str(error), scored=False), labelled
     told = [f"{differs}: scored voxel by voxel{' as stored' if differs.order else ''}"] if differs else []
     told += mistaken(found, true.array, true.spacing)
-    return Row(case, case_of(found), "; ".join(["ok", *told]).replace("ok; ", "ok, but ", 1), scored=True), labelled
+    status = f"ok, but {'; '.join(told)}" if told else "ok"
+    return Row(case, case_of(found), status, scored=True), labelled
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def weighted_mean(loss: Tensor, class_weights: Sequence[float] | None) -> Tensor
 
 
 def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
-    """The paper's bias-dice as method.md reads it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
+    """The paper's bias-dice as we read it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
 
     Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
     """
@@ -177,7 +177,7 @@ def supervised_losses(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor)
 def parallel_loss(
     loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
 ) -> Tensor:
-    """L_fused + weight * sum over sources of L_k: the parallel training's loss (method.md).
+    """L_fused + weight * sum over sources of L_k: the parallel training's loss.
 
     Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
     of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.

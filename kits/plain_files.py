@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from kits.errors import KitsError
+from kits.errors import KitsError, printable
 
 # Above it no int is a float any more; nothing that is measured comes near.
 LARGEST = 1e300
@@ -33,7 +33,7 @@ def misfit(value: Any, form: Any, place: str = "it") -> str | None:
             strange = next((key for key in value if misfit(key, kind)), None)
             if strange is not None:
                 return f"{place} has the key {strange!r:.40}"
-            inner = [(entry, form[kind], f"{place}.{shown(key)}") for key, entry in value.items()]
+            inner = [(entry, form[kind], f"{place}.{printable(str(key))[:60]}") for key, entry in value.items()]
         else:
             lacking = next((key for key in form if key not in value), None)
             if lacking is not None:
@@ -48,12 +48,6 @@ def misfit(value: Any, form: Any, place: str = "it") -> str | None:
         types = form.__args__ if isinstance(form, UnionType) else (form,)
         return None if any(is_a(value, kind) for kind in types) else f"{place} is {value!r:.40}"
     return next((wrong for entry in inner if (wrong := misfit(*entry))), None)
-
-
-def shown(key: Any) -> str:
-    """A key from a file as a part of a line."""
-    text = str(key)
-    return text[:60] if text.isprintable() else ascii(text)[:60]
 
 
 def is_a(value: Any, kind: type) -> bool:

@@ -150,9 +150,10 @@ def refuse_other_labels(seen: Sequence[Labelled | None]) -> None:
 
 def page_entry(job: Job, classes: Sequence[str]) -> tuple[Entry, Labelled | None]:
     """What the page holds of one case, and what its truth says of the classes."""
+    from kits.data.naming import ENDINGS
     from kits.pictures import Run, entry_of, missing_entry, run_of
 
-    name = job.name if job.prediction is None else job.prediction.name.removesuffix(".gz").removesuffix(".nii")
+    name = job.name if job.prediction is None else ENDINGS.sub("", job.prediction.name)
     run = Run() if job.told is None else run_of(job.told, name)
     if job.prediction is None:
         return missing_entry(job.name, run), None

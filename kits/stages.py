@@ -15,7 +15,7 @@ from kits.checkpoint import FORMAT
 from kits.config import check_classes
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
-from kits.config.schema.optimizer import Adam, AdamW, Optimizer, Scheduler, Sgd
+from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.data.datasets import CachedCase
 from kits.devices import TRAINED
 from kits.errors import KitsError
@@ -26,19 +26,13 @@ from kits.losses import build_loss, parallel_losses, supervised_losses
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
 from kits.models.finenet import phase_at
-from kits.models.groups import parameter_groups
+from kits.models.groups import build_optimizer
 from kits.models.memory import keep_freed_memory
 from kits.pictures import Scene
 from kits.ranks import gather
 from kits.roi import coverage, rois_of
 from kits.schedules import build_scheduler
 from kits.volume import plane_grid
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,7 @@ class StageModule(pl.LightningModule):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam in the paper (section 3); other choices by name."""
-        options: Adam | AdamW | Sgd = parse(Optimizer, self.config["optimizer"], "optimizer")
-        groups = parameter_groups(
-            self.network, options.lr, encoder_factor=options.encoder_factor, encoder_decay=options.encoder_decay
-        )
-        own = options.model_dump(exclude={"name", "encoder_factor", "encoder_decay"})
-        return OPTIMIZERS[options.name](groups, **own)
+        return build_optimizer(parse(Optimizer, self.config["optimizer"], "optimizer"), self.network)
 
     def build_schedule(self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1) -> dict[str, Any]:
         """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""

@@ -162,7 +162,7 @@ def check_graph(path: Path, model: ModelProto) -> None:
     known = set(OPERATORS.split())
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in known:
-            raise edited(path, f"it has the operator {ascii(f'{node.domain}.{node.op_type}'.lstrip('.'))[1:40]}")
+            raise edited(path, f"it has the operator {f'{node.domain}.{node.op_type}'.lstrip('.')[:40]}")
     if any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import):
         raise edited(path, "it has operators that are not ONNX's own")
     ends = [one.name for one in model.graph.input], [one.name for one in model.graph.output]
@@ -194,5 +194,4 @@ def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
 
 def edited(path: Path, what: str) -> KitsError:
     """The refusal of a file that kits.export, or kits.train, has not written so."""
-    what, writer = what if what.isprintable() else ascii(what)[1:-1], "export" if is_exported(path) else "train"
-    return KitsError(f"{path}: damaged or edited ({what}); give one that kits.{writer} wrote")
+    return KitsError(f"{path}: damaged or edited ({what}); give one that kits.{'export' if is_exported(path) else 'train'} wrote")

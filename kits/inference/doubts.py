@@ -12,7 +12,7 @@ from kits.plausible import Oddity
 from kits.roi import Box
 from kits.volume import Spacing
 
-# The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm (reference: the founders' method.md).
+# The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
 LARGEST_MM = (183.0, 180.0, 222.0)
 # A box larger than that by so much, after its margin, is doubted.
 TOLERANCE_MM = 40.0

@@ -9,11 +9,11 @@ import numpy as np
 from kits.labels import KIDNEY, TUMOR
 from kits.metrics.overlap import dice
 from kits.volume import Spacing
+from kits.volume.agreement import AXES
 
 STEP_MM = 3.0
 # Another reading of a prediction is told where it fits the truth that well, and that much better than the prediction as it is.
 FITS, BETTER = 0.7, 0.15
-AXES = ("head-foot", "front-back", "left-right")
 
 
 def mistaken(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> list[str]:

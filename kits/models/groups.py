@@ -1,10 +1,20 @@
-"""Learning rates by part: pretrained layers may learn slower than new ones, early layers slower than late ones."""
+"""The optimizer, with learning rates by part: pretrained layers may learn slower than new ones, early slower than late ones."""
 
 from typing import Any
 
-from torch import nn
+from torch import nn, optim
 
+from kits.config.schema.optimizer import Adam, AdamW, Sgd
 from kits.models.encoder2d import Encoder2d
+
+OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
+
+
+def build_optimizer(options: Adam | AdamW | Sgd, network: nn.Module) -> optim.Optimizer:
+    """The optimizer that `options` name, for all parameters of the network that learn."""
+    factors = {"encoder_factor": options.encoder_factor, "encoder_decay": options.encoder_decay}
+    own = options.model_dump(exclude={"name", *factors})
+    return OPTIMIZERS[options.name](parameter_groups(network, options.lr, **factors), **own)
 
 
 def parameter_groups(network: nn.Module, lr: float, *, encoder_factor: float, encoder_decay: float) -> list[dict[str, Any]]:

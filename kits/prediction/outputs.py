@@ -7,10 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kits.errors import KitsError
 from kits.prediction.inputs import Scan
+
+if TYPE_CHECKING:
+    from kits.inference import BoxMap
+    from kits.segmenter import Segmentation
+    from kits.volume import Grid
 
 LABELS, PROBABILITIES, UNCERTAINTY, DICOM_SEG = "labels", "probabilities", "uncertainty", "dicom_seg"
 SAVED = (LABELS, PROBABILITIES, UNCERTAINTY)
@@ -83,7 +88,7 @@ class Outputs:
                 raise KitsError(f"output={self.path}: {target.name} would replace an input; give another folder")
 
     def write(
-        self, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
+        self, scan: Scan, grid: Grid, result: Segmentation, classes: Sequence[str]
     ) -> tuple[dict[str, list[str]], dict[str, Exception]]:
         """Write everything that is asked for of one scan; what cannot be written costs no other output.
 
@@ -116,7 +121,7 @@ class Outputs:
         return written, failed
 
     def _writers(
-        self, kind: str, scan: Scan, grid: Any, result: Any, classes: Sequence[str]
+        self, kind: str, scan: Scan, grid: Grid, result: Segmentation, classes: Sequence[str]
     ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
         """The files of a kind, each with what writes it."""
         from kits.io import write_labels
@@ -134,7 +139,8 @@ class Outputs:
                 yield self.place(kind, scan.name, ENDING, part), partial(_write_map, found=found, grid=grid)
 
 
-def _write_map(path: Path, found: Any, grid: Any) -> None:
+def _write_map(path: Path, found: BoxMap, grid: Grid) -> None:
+    """Write a map, which is made whole only now, one after the other."""
     from kits.io import write_volume
 
-    write_volume(path, found.whole(), grid, found.unit)  # made whole only now, one after the other
+    write_volume(path, found.whole(), grid, found.unit)

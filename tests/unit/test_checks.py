@@ -246,8 +246,8 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     import monai.transforms
     from pytorch_lightning import Trainer as LightningTrainer
 
-    from kits import losses, stages
-    from kits.models import NETWORKS, adaptation, inputs, layers, subnetwork
+    from kits import losses
+    from kits.models import NETWORKS, adaptation, groups, inputs, layers, subnetwork
     from kits.schedules import SCHEDULERS
 
     for allowed, registry in (
@@ -257,7 +257,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
         (get_args(Input), inputs.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),
         (names(Loss), losses.LOSSES),
-        (names(Optimizer), stages.OPTIMIZERS),
+        (names(Optimizer), groups.OPTIMIZERS),
         (names(Scheduler), SCHEDULERS),
     ):
         assert sorted(allowed) == sorted(registry)

@@ -203,7 +203,7 @@ def test_counts_are_float32_under_autocast():
 
 @pytest.mark.parametrize(("bias", "cut"), [(1.0, 0.45), (3.0, 0.237)])
 def test_bias_lowers_the_best_threshold_as_the_theory_says(bias, cut):
-    """At an attained score of 0.9 the best cut is a T / (1 - T (1 - a - c)): 0.45 for Dice, 0.237 for b = 3 (method.md)."""
+    """At an attained score of 0.9 the best cut is a T / (1 - T (1 - a - c)): 0.45 for Dice, 0.237 for b = 3."""
     # 400 voxels of each calibrated probability, 1, 3, ... 399 of them foreground; certain foreground is added until the best
     # score is 0.9.
     positive = torch.arange(1, 400, 2, dtype=torch.float64)

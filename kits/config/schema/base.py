@@ -24,7 +24,7 @@ class Meaning:
 
 
 def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
-    """Take a name that is no UTF-8 too: files have such, and pydantic takes none for a text."""
+    """Accept the name of a file that is not UTF-8 too, which pydantic refuses."""
     return value if isinstance(value, str) and value else judge(value)
 
 
@@ -43,7 +43,7 @@ Inside = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
 
 def ascending(value: tuple[float, float]) -> tuple[float, float]:
-    """Refuse [high, low]."""
+    """Refuse [high, low] and [same, same]."""
     if value[0] >= value[1]:
         raise ValueError("not ascending")
     return value
