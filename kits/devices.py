@@ -1,4 +1,4 @@
-"""What networks are computed on and how precisely: `auto` chosen, what is slow warned of, what cannot be refused."""
+"""Choose device and precision of networks, warn of a slow choice, and refuse one that cannot be had."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _seconds(dtype: torch.dtype) -> float:
 
 
 def described(device: torch.device, precision: str, *, chosen: bool) -> str:
-    """What is computed on and in, in one line for the start of a run, and in a second a warning where this is slow.
+    """Name device and precision in a line for the start of a run, with a warning in a second line where they are slow.
 
     Args:
         chosen: by `auto`; then the line says why.

@@ -17,7 +17,7 @@ LARGEST = 1e300
 
 
 def misfit(value: Any, form: Any, place: str = "it") -> str | None:
-    """What is wrong with a value from a file that is to have a form, and where in it; None where nothing is.
+    """Find what is wrong with a value from a file that is to have a form, and where; None where nothing is.
 
     A form is a type (`int` takes no bool, `float` takes an int and nothing infinite), a union of types or Any; `[form]` is a list
     of any length, a tuple of forms one of that length, `{str: form}` a mapping whose keys are all such; a dict with names as keys

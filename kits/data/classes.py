@@ -40,7 +40,10 @@ class Labelled:
 
 
 def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
-    """What is to be judged of a label map, (z, y, x) uint8 with its spacing in mm; every third millimeter is looked at."""
+    """Measure the classes of a label map (z, y, x) uint8 of `spacing` mm, and its largest region without kidney.
+
+    Every third millimeter is looked at.
+    """
     steps = [max(1, int(STEP_MM // step)) for step in spacing]
     seen = labels[tuple(slice(step // 2, None, step) for step in steps)]
     voxel_ml = float(np.prod(spacing)) * float(np.prod(steps)) / 1000
@@ -61,7 +64,7 @@ def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labe
 
 
 def judge_classes(seen: Sequence[Labelled]) -> list[Finding]:
-    """What all label maps of a data set say against its classes, a finding for each case that shows it.
+    """Find what all label maps of a data set together say against its classes: a finding for each case that shows it.
 
     An error where it is so in half of them (at least two): then the labels stand for something else. A warning where it is so in
     a tenth, or in a lone case.

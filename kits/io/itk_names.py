@@ -1,4 +1,4 @@
-"""Names of files as ITK can open them: it aborts the process at one that is not UTF-8, and believes a file's ending."""
+"""Give files names that ITK can open: it aborts the process at one that is not UTF-8, and believes a file's ending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def names_for_itk(paths: Sequence[Path], ending: str | None = None) -> Iterator[list[str]]:
-    """These paths, or where one is not UTF-8 or has another ending links to them, which are gone when the block ends.
+    """Yield these paths or, where one is not UTF-8 or has another ending, links to them that are gone when the block ends.
 
     Args:
         ending: what all names must end in, whatever case; None where it does not matter.

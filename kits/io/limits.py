@@ -1,4 +1,4 @@
-"""What an image may ask for: no more voxels than a CT has, and no more memory than there is."""
+"""Refuse images of more voxels than a CT has, and of more than the memory holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GROUPS = (("/sys/fs/cgroup", "memory.max", "anon"), ("/sys/fs/cgroup/memory", "
 
 
 def refuse_size(path: Path, size: Sequence[int]) -> None:
-    """Raise KitsError for an image of a size that no CT has: a small file may promise any."""
+    """Raise KitsError for a size (x, y, z) that no CT has: a small file may promise any."""
     if math.prod(size) > MAX_VOXELS:
         voxels = " x ".join(map(str, size))
         raise KitsError(f"{path}: its header promises {voxels} voxels, more than a CT has; copy it again, or crop the scan")
@@ -32,7 +32,7 @@ def refuse_memory(path: Path, count: int) -> None:
 
 
 def free_bytes() -> int | None:
-    """Memory that this process can still have; None where the system does not tell."""
+    """Bytes of memory that this process can still have; None where the system does not tell."""
     found = []
     with suppress(OSError, ValueError, KeyError):
         lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="utf-8").splitlines())

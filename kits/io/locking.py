@@ -1,4 +1,4 @@
-"""A folder for one process at a time."""
+"""Hold a folder for one process at a time."""
 
 from __future__ import annotations
 

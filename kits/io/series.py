@@ -1,4 +1,4 @@
-"""The CT series in a tree of files, each fit for segmentation by its headers; all else by name, and why it is none."""
+"""Find the CT series in a tree of files by their headers, and name all else with the reason."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _label(instances: Sequence[Instance]) -> str:
 
 
 def _joined(parts: list[_Group]) -> list[_Group]:
-    """The parts of a series, which lie in a folder each: as one stack, or each by itself where they are stacks of their own.
+    """Join the parts of a series, one a folder, to one stack, or leave each by itself where they are stacks of their own.
 
     Parts that are none together are taken as one all the same, and refused when they are read, unless they lie at one place.
     """
@@ -164,7 +164,7 @@ def _owners(instances: Sequence[Instance]) -> list[Instance]:
 
 
 def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | None, list[Skipped]]:
-    """A group of files as a series of slices, without copies and without the odd picture; or None, and why."""
+    """Make a series of a group of files, without copies and the odd picture; None where it is none, and what is left out."""
     instances, copies = _without_copies(group.instances)
     left_out = [Skipped(copy.path, f"{group.label}: a copy of another file of it, left out") for copy in copies]
     planes = _places(instances).planes()
@@ -231,7 +231,7 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list
 
 
 def _pixels_of(instance: Instance) -> tuple[bytes, bytes]:
-    """What two files have alike that hold the same HU; the file itself where its pixels cannot be read."""
+    """Digest the pixels and their rescale: alike in files of the same HU, unlike any other where they cannot be read."""
     import pydicom
 
     try:

@@ -1,4 +1,4 @@
-"""Scores so low that something other than the network may be at fault, and what it would be."""
+"""Tell what but the network may be at fault where a prediction fits its truth badly."""
 
 from __future__ import annotations
 

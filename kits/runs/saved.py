@@ -1,4 +1,4 @@
-"""Whether `last.ckpt` holds all that its run goes on with.
+"""Check that `last.ckpt` holds all that its run goes on with.
 
 Lightning goes on with whatever it finds: without the state of its loops it would begin the training again, without that of a
 callback it would forget the best score.

@@ -1,4 +1,4 @@
-"""Do two files lie on one grid? If not, what differs is named as someone would say who looks at both."""
+"""Compare the grids of two files, and say what differs as someone would who looks at both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every schema is made of: a model that takes its own keys only, and kinds of values that take nothing for another."""
+"""The model and the kinds of values that schemas are made of: strict, and no key but their own."""
 
 from __future__ import annotations
 

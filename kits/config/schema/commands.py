@@ -1,4 +1,4 @@
-"""What the commands beside kits.train take: conf/prepare.yaml, conf/predict.yaml and so on."""
+"""Schemas of the commands beside kits.train: conf/prepare.yaml, conf/predict.yaml and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported network's file says: the part of a training's configuration that prediction reads, and what its graph is."""
+"""Schema of what an exported file says: the configuration that prediction reads, and facts of the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pydantic refuses, in one line: the key, what is wrong and what it may be, read from the schema itself."""
+"""Tell what pydantic refuses in one line: the key, what is wrong, and what it may be by the schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kind = tuple[Any, Sequence[Any]]
 
 
 def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> KitsError:
-    """The refusal of a configuration, or of the part of it that `group` names: the gravest of all that pydantic has found."""
+    """Tell the gravest of all that pydantic has found in a configuration, or in the part of it that `group` names."""
     found = error.errors(include_url=False)
     first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
     key, value, (kind, metadata) = place(first["loc"], schema, config)
