@@ -172,8 +172,9 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         try:
             yield from super().__iter__()
-        except KitsError as error:  # a worker's comes with its traceback, and ends in what it says
-            raise KitsError(str(error).strip().splitlines()[-1].removeprefix("kits.errors.KitsError: ")) from None
+        except KitsError as error:  # torch puts a worker's traceback before it, whose line breaks `KitsError` spells out
+            text = str(error).rpartition(f"{KitsError.__module__}.{KitsError.__name__}: ")[2]
+            raise KitsError(text.removesuffix("\\n")) from None
 
 
 def worker_context(patches: Patches) -> BaseContext:

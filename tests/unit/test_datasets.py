@@ -1,16 +1,20 @@
 """Patches: where they come from, what they hold, and that a seed decides them."""
 
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
 
 from kits.config.composing import compose
 from kits.data.datamodule import EpochSampler, KitsDataModule
 from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.data.preparation import prepare
+from kits.errors import KitsError
 from kits.intensity import normalise
 from kits.roi import Box
 
@@ -141,3 +145,25 @@ def test_a_large_data_set_may_keep_all_its_maps_open() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4 * 489, before[1]), "never lowered"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("in_worker", [True, False])
+def test_a_refusal_by_a_worker_is_the_line_that_it_is_without_workers(
+    config: dict, monkeypatch: pytest.MonkeyPatch, in_worker: bool
+) -> None:
+    refusal = "case_00000/label.npy: damaged (has labels that are no class); delete it"
+
+    def read(loader: DataLoader) -> Iterator[dict]:
+        try:
+            raise KitsError(refusal)
+        except KitsError:
+            if in_worker:  # as torch hands it from a worker's process to this one
+                ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+            raise
+        yield {}
+
+    loader = KitsDataModule(config).train_dataloader()
+    monkeypatch.setattr(DataLoader, "__iter__", read)
+    with pytest.raises(KitsError) as caught:
+        list(loader)
+    assert str(caught.value) == refusal
