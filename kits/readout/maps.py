@@ -34,13 +34,13 @@ class LabelMap:
     path: Path
     scan: Scan | None = None
     probabilities: Path | None = None
-    members: tuple[Path, ...] = ()
+    members: tuple[Path, ...] | None = None
 
     def identity(self) -> dict[str, Any]:
         """What tells a map that was changed from one that was not."""
         stat = self.path.stat()
         image = None if self.scan is None else self.scan.identity()
-        beside = [path for path in (self.probabilities, *self.members) if path is not None]
+        beside = [path for path in (self.probabilities, *(self.members or ())) if path is not None]
         doubt = [[path.stat().st_size, path.stat().st_mtime_ns] for path in beside]
         return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image, "doubt": doubt}
 
@@ -63,7 +63,7 @@ class LabelMap:
         """
         from kits.io import read_probabilities
 
-        for path in self.members:
+        for path in self.members or ():
             yield _beside(grid, _labels_at(path, ids)[0], path) == TUMOR
         if self.probabilities is not None:
             values = _beside(grid, read_probabilities(self.probabilities), self.probabilities)
@@ -113,7 +113,7 @@ def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, l
 
 
 def find_maps(
-    path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str, members: Sequence[Path] = ()
+    path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str, members: Sequence[Path] | None = None
 ) -> list[LabelMap]:
     """Find a label map, those of a folder or a KiTS tree by any name that KiTS and nnU-Net give, or DICOM segmentations below it.
 
@@ -137,13 +137,14 @@ def find_maps(
         if missing:
             raise KitsError(f"input={path}: no label map of {', '.join(missing)}; take these cases out")
         named = found
+    members = members or []
     by_member = [_named(member, label_name, key="members") for member in members]
     maps = []
     for name, file in named.items():
         own = [match([name], {other: [one] for other, one in member.items()}) for member in by_member]
         if len(named) == 1:
             own = [
-                one if one or len(member) > 1 else {name: next(iter(member.values()))}
+                one if one or len(member) != 1 else {name: next(iter(member.values()))}
                 for one, member in zip(own, by_member, strict=True)
             ]
         lacking = next((member for one, member in zip(own, members, strict=True) if not one), None)

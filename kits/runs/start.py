@@ -83,7 +83,7 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
     check_same(config, content["hyper_parameters"], folder)
     if state["data_hash"] != data_hash:
         raise KitsError(f"data.cache={config['data']['cache']}: holds other data than this run began with; give the same")
-    if config["trainer"].get("max_steps", -1) != -1:
+    if config["trainer"]["max_steps"] != -1:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
     check_unfinished(config, content["hyper_parameters"], state)
     progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random")}
@@ -120,13 +120,14 @@ def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:
     if not start.batches:
         return 0
     batch, patches = sampling["batch_size"], sampling["patches_per_epoch"]
-    usual = all(trainer.get(name, whole) == whole for name, whole in (("limit_train_batches", 1.0), ("val_check_interval", 1.0)))
+    # The share 1.0 is the whole epoch; the number 1 is one batch.
+    usual = all(isinstance(trainer[name], float) and trainer[name] == 1 for name in ("limit_train_batches", "val_check_interval"))
     if start.ranks is not None and usual:
         steps = patches // ranks // batch
         if start.batches == patches // start.ranks // batch:
             return steps  # what is left is the validation
         done, rest = divmod(start.batches * start.ranks, ranks)
-        if not rest and done < steps and not done % trainer.get("accumulate_grad_batches", 1):
+        if not rest and done < steps and not done % trainer["accumulate_grad_batches"]:
             return done
     raise KitsError(f"{before}, which stopped within epoch {start.epoch}, at no whole step of {ranks}; go on with as many")
 

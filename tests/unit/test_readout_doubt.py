@@ -87,6 +87,9 @@ def test_what_belongs_to_another_map_is_refused(tmp_path: Path) -> None:
     write_labels(tmp_path / "other" / "c.nii.gz", labels, grid_of(labels))
     with pytest.raises(KitsError, match=r"members: .*other has no label map of a; give the output of kits.predict"):
         find_maps(tmp_path / "maps", None, None, label_name="segmentation.nii.gz", members=[tmp_path / "other"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KitsError, match=r"members: .*empty has no label map of a; give the output of kits.predict"):
+        find_maps(tmp_path / "maps", None, None, label_name="segmentation.nii.gz", members=[tmp_path / "empty"])
     member = tmp_path / "other" / "b.nii.gz"
     (job,) = find_maps(tmp_path / "maps", None, None, label_name="segmentation.nii.gz", members=[member])
     with pytest.raises(KitsError, match=r"b.nii.gz: has .* voxels \(z, y, x\), not .*, as the label map that it belongs to has"):

@@ -451,6 +451,7 @@ def test_a_run_on_other_devices_draws_each_patch_of_the_epoch_once(before: int, 
         (2, 3, 4, [], "stopped within epoch 2, at no whole step of 4; go on with as many"),
         (None, 3, 4, [], "trained by an unknown number"),
         (2, 2, 4, ["+trainer.limit_train_batches=0.5"], "at no whole step"),
+        (2, 2, 4, ["+trainer.limit_train_batches=1"], "at no whole step"),
         (2, 0, 4, ["scheduler=cosine"], "2, whose steps its schedule is laid out over; go on with as many"),
     ],
 )
