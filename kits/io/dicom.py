@@ -63,7 +63,11 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
         return values, grid
     place_of, first = np.argsort(order), 0
     for instance in instances:
-        for plane in _stored(instance).reshape(-1, rows, columns):
+        planes = _stored(instance).reshape(-1, rows, columns)
+        if len(planes) != len(instance.frames):
+            what = f"holds {len(planes)} images, and its header describes {len(instance.frames)}"
+            raise KitsError(f"{instance.path}: {what}; export it again")
+        for plane in planes:
             slope, intercept = rescale[first]
             if slope.is_integer() and intercept.is_integer():
                 slope, intercept = np.int64(slope), np.int64(intercept)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,7 +43,9 @@ _NO_MODALITY = ("", "OT")
 _OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 # A preamble of 128 bytes, then this (DICOM part 10, section 7.1). Old files begin with their first element, of group 2 or 8.
 _MAGIC_AT, _MAGIC = 128, b"DICM"
-_FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
+_FIRST_GROUPS: dict[bytes, Literal["little", "big"]] = {b"\x02\0": "little", b"\x08\0": "little", b"\0\x08": "big"}
+# Bytes of a first element's value, where no letters tell its type; other formats' numbers, read as such, are larger.
+_MOST_FIRST_BYTES = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ def is_dicom(path: Path) -> bool:
     """
     with path.open("rb") as stream:
         head = stream.read(_MAGIC_AT + len(_MAGIC))
-    return head[_MAGIC_AT:] == _MAGIC or head[:2] in _FIRST_GROUPS
+    if head[_MAGIC_AT:] == _MAGIC or (order := _FIRST_GROUPS.get(head[:2])) is None:
+        return head[_MAGIC_AT:] == _MAGIC
+    return head[4:6].isalpha() or int.from_bytes(head[4:8], order) <= _MOST_FIRST_BYTES
 
 
 def read_instance(path: Path) -> Instance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,9 +50,10 @@ def read_volume(path: str | Path) -> Volume:
         KitsError: no such file, damaged, not 3D, not one DICOM series, uneven slices, sheared axes, or NaN voxels.
     """
     path = Path(path)
-    if not path.is_dir():
+    folder = os.path.isdir(path)
+    if not folder:
         _refuse_unreadable(path)
-    if path.is_dir() or is_dicom(path):
+    if folder or is_dicom(path):
         return read_series(path, only_series(path).files)
     return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
 
@@ -149,6 +151,8 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         kind = sitk.ImageFileReader.GetImageIOFromFileName(name)
         if kind not in FORMATS:
             raise KitsError(_explain_format(path, kind))
+        if kind in (NRRD, META):
+            text_headers.refuse_missing(path)
         reader = sitk.ImageFileReader()
         reader.SetImageIO(kind)
         reader.SetFileName(name)

@@ -27,10 +27,13 @@ def summary(skipped: Iterable[Skipped]) -> list[str]:
     alike: dict[tuple[Path, str], list[Skipped]] = defaultdict(list)
     for item in skipped:
         alike[item.path.parent, item.why].append(item)
-    return [
-        str(items[0] if len(items) == 1 else Skipped(folder, f"{len(items)} files ({items[0].path.name}, ...): {why}"))
-        for (folder, why), items in alike.items()
-    ]
+    lines = []
+    for (folder, why), items in alike.items():
+        if len(paths := {item.path for item in items}) > 1:
+            lines.append(str(Skipped(folder, f"{len(paths)} files ({items[0].path.name}, ...): {why}")))
+        else:
+            lines.append(f"{items[0]}{f' ({len(items)} times)' if len(items) > 1 else ''}")
+    return lines
 
 
 def files_below(path: Path) -> tuple[list[Path], list[Skipped]]:
@@ -43,6 +46,8 @@ def files_below(path: Path) -> tuple[list[Path], list[Skipped]]:
         skipped.append(Skipped(Path(error.filename), f"cannot be listed ({error.strerror}); check who may read it"))
 
     for parent, folders, names in os.walk(path, onerror=leave_out, followlinks=True):
+        if not folders and not names:
+            skipped.append(Skipped(Path(parent), "an empty folder; copy it again"))
         for name in sorted(folders):
             place = os.path.realpath(os.path.join(parent, name))
             if name.startswith("."):

@@ -188,7 +188,7 @@ def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
         if not line or line.startswith("#"):
             continue
         entry = path.parent / line
-        found, left_out = _found_in(entry) if entry.is_dir() else _file(entry)
+        found, left_out = _found_in(entry) if os.path.isdir(entry) else _file(entry)
         scans += found
         skipped += left_out
     return scans, skipped

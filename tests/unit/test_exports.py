@@ -267,6 +267,7 @@ def test_whatever_lies_in_a_folder_is_segmented_or_named(tmp_path: Path) -> None
     (tmp_path / "ct" / "broken").symlink_to("nowhere")
     (tmp_path / "ct" / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "ct" / ".git").mkdir()
+    (tmp_path / "lost").mkdir()
     directory = slice_of(HU[0], (0, 0, 0), SeriesInstanceUID=None, Rows=None)
     directory.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     pydicom.dcmwrite(tmp_path / "ct" / "DICOMDIR", directory)
@@ -275,7 +276,8 @@ def test_whatever_lies_in_a_folder_is_segmented_or_named(tmp_path: Path) -> None
     inputs = find_inputs(tmp_path)
     assert list(inputs.scans) == ["ct"]
     named = {item.path.name: item.why for item in inputs.skipped}
-    assert set(named) == {*others, "pipe", "broken", "again", ".git", "DICOMDIR", "RTSTRUCT", "SR"}
+    assert set(named) == {*others, "pipe", "broken", "again", ".git", "DICOMDIR", "RTSTRUCT", "SR", "lost"}
+    assert "an empty folder" in named["lost"]
     assert "table of contents" in named["DICOMDIR"]
     assert "0 bytes" in named["empty.dcm"]
     assert "an image file in a folder below" in named["below.nii.gz"]

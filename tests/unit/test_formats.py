@@ -234,6 +234,65 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
     assert read_volume(put(tmp_path, "size.mha", meta(raw).replace(b"ElementSpacing", b"ElementSize"))).spacing == (2, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "why"),
+    [
+        ("space: left-posterior-superior", "space dimension: 3", "which side is left (its space is not named)"),
+        ("space: left-posterior-superior", "space: 3D-left-handed", "which side is left (its space is 3D-left-handed)"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "", "which side is left (no TransformMatrix)"),
+        ("Offset = 0 0 0", "Offset = nan 0 0", "an origin of nan 0 0 mm"),
+        ("Offset = 0 0 0", "Offset = 0 0 0\nDistanceUnits = um", "lengths in um"),
+        ("Offset = 0 0 0", "Offset = 0 0 0\nElementToIntensityFunctionOffset = -1024", "stored * 1.0 + -1024.0"),
+    ],
+)
+def test_what_itk_would_pass_over_is_refused(tmp_path: Path, ours: str, theirs: str, why: str) -> None:
+    made = nrrd if ours.startswith("space") else meta
+    name = f"odd.{'nrrd' if made is nrrd else 'mha'}"
+    assert why in refusal(put(tmp_path, name, made(HU.tobytes()).replace(ours.encode(), theirs.encode())))
+
+
+def test_the_three_spaces_that_have_a_left_side_are_read(tmp_path: Path) -> None:
+    for space, array in (("LPS", HU), ("RAS", HU[:, ::-1, ::-1]), ("left-anterior-superior", HU[:, ::-1])):
+        path = put(tmp_path, f"{space}.nrrd", nrrd(HU.tobytes()).replace(b"left-posterior-superior", space.encode()))
+        np.testing.assert_array_equal(read_volume(path).array, array)
+
+
+@pytest.mark.parametrize("made", [nrrd, meta])
+def test_files_that_a_header_names_are_whole_and_no_pipes(tmp_path: Path, made: Callable[..., bytes]) -> None:
+    def naming(name: str, files: str, behind: bytes = b"") -> Path:
+        header = nrrd(b"", more=f"data file: {files}") if made is nrrd else meta(b"", file=files)
+        if made is nrrd:  # a list is the last that a header has
+            line = f"data file: {files}\n".encode()
+            header = header.replace(line, b"").rstrip(b"\n") + b"\n" + line
+        return put(tmp_path, f"{name}.{'nhdr' if made is nrrd else 'mhd'}", header + behind)
+
+    for k, part in enumerate(HU):
+        put(tmp_path, f"part{k}.raw", part.tobytes())
+    names = [f"part{k}.raw\n".encode() for k in range(5)]
+    np.testing.assert_array_equal(read_volume(naming("list", "LIST", b"".join(names))).array, HU)
+    np.testing.assert_array_equal(read_volume(naming("pattern", "part%d.raw 0 4 1")).array, HU)
+    assert refusal(naming("short", "LIST", b"".join(names[:4])))
+    os.mkfifo(tmp_path / "part9.raw")
+    for path in (
+        naming("one", "part9.raw"),
+        naming("listed", "LIST", b"".join([*names[:4], b"part9.raw\n"])),
+        naming("numbered", "part%d.raw 5 9 1"),
+    ):
+        assert "incomplete, no part" in refusal(path)
+    put(tmp_path, "part4.raw", b"x")
+    assert refusal(naming("cut", "LIST", b"".join(names)))
+
+
+def test_a_gipl_of_512_columns_is_no_dicom(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 6, 512), 7, np.int16)), tmp_path / "scan.gipl")
+    assert (read_volume(tmp_path / "scan.gipl").array == 7).all()
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(KitsError, match="cannot be opened"):
+        read_volume(tmp_path / ("x" * 300))
+
+
 def oriented(
     path: Path, qform: np.ndarray | None, sform: np.ndarray | None, *, pixdim: tuple[float, ...] | None = None, units: int = 2
 ) -> Path:

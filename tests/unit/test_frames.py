@@ -111,6 +111,20 @@ def test_frames_without_places_or_sizes_are_named(tmp_path: Path) -> None:
         assert words in str(skipped)
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_more_images_than_the_header_describes_are_refused(tmp_path: Path, single: bool) -> None:
+    folder = tmp_path / "ct"
+    if single:
+        write_series(folder, HU, PhotometricInterpretation="MONOCHROME1")
+        dataset = pydicom.dcmread(folder / "axial-000.dcm")
+    else:
+        dataset = multi_frame(HU, UP)
+    dataset.PixelData *= 2
+    written(folder, dataset, "axial-000.dcm")
+    with pytest.raises(KitsError, match=f"holds {2 if single else 16} images, and its header describes {1 if single else 8};"):
+        read_volume(folder)
+
+
 def turned() -> pydicom.Dataset:
     dataset = multi_frame(HU, UP)
     turned = group_of({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]})

@@ -52,6 +52,24 @@ def test_a_list_names_files_and_folders(kits_tree: Path, tmp_path: Path) -> None
         inputs.scans["absent"].read()
 
 
+def test_whatever_a_list_names_is_a_scan_or_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.nii.gz")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text(f"a.nii.gz\nempty\n{'x' * 300}\n")
+    inputs = find_inputs(tmp_path / "list.txt")
+    assert [name[:9] for name in inputs.scans] == ["a", "x" * 9]
+    assert [str(item) for item in inputs.skipped] == [f"{tmp_path / 'empty'}: an empty folder; copy it again"]
+    with pytest.raises(KitsError, match="cannot be opened"):
+        list(inputs.scans.values())[1].read()
+
+
+def test_slices_that_an_anonymiser_made_series_of_are_told_once(tmp_path: Path) -> None:
+    for k, plane in enumerate(HU):
+        write_series(tmp_path / "ct", plane[None], series=f"s{k}", SeriesDescription="x", positions=[(0, 0, 4.0 * k)])
+    with pytest.raises(KitsError, match=r"/ct: series 1 \(x, 1 file\(s\)\): only one slice \(6 times\);"):
+        find_inputs(tmp_path / "ct")
+
+
 def test_two_series_of_a_folder_get_names_of_their_own(tmp_path: Path) -> None:
     for number in (2, 3):
         write_series(tmp_path / "ct", HU, series=f"phase {number}", number=number)
