@@ -77,6 +77,7 @@ def predict_labels(config: dict[str, Any]) -> None:
     from kits.prediction.engine import load_segmenter, made_with, told_of
     from kits.prediction.report import Report
     from kits.prediction.run import InterruptedRun, Run
+    from kits.readout.cohort import READOUT, readout_of
 
     segmenter = load_segmenter(config, outputs.save)
     print(described(segmenter.device, segmenter.precision, chosen=config["precision"] == AUTO))
@@ -87,7 +88,9 @@ def predict_labels(config: dict[str, Any]) -> None:
             for one in configs:
                 refuse_leaks(inputs.scans, {stage: one})
     make_folder(outputs.folder, "output")  # before minutes are spent on what could not be written
-    run = Run(segmenter, outputs, Report(outputs, made_with(config), told_of(config)), config["allow_implausible"])
+    measure = {READOUT: readout_of} if config["measure"] else {}
+    report = Report(outputs, made_with(config), told_of(config), tuple(measure))
+    run = Run(segmenter, outputs, report, config["allow_implausible"], measure)
     try:
         run.segment_all(own, of=inputs.scans, skipped=inputs.skipped, overwrite=config["overwrite"])
     except InterruptedRun as interrupted:

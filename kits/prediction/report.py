@@ -30,11 +30,13 @@ class Report:
         outputs: where it lies.
         made_with: hashes of the checkpoints and the settings on which a result depends; a finished scan must agree in them.
         run: what else a reader may want to know of the run.
+        parts: what else must be told of a scan, by its name in the entry.
     """
 
     outputs: Outputs
     made_with: Mapping[str, Any]
     run: Mapping[str, Any]
+    parts: tuple[str, ...] = ()
 
     def is_finished(self, scan: Scan) -> bool:
         """Whether this scan, as it is now, was segmented with these checkpoints and settings, and all that is wanted is there."""
@@ -45,6 +47,7 @@ class Report:
             and entry.get("made_with") == self.made_with
             and entry.get("input") == input_of(scan)
             and all(kind in written for kind in self.outputs.kinds(scan))
+            and all(part in entry for part in self.parts)
             and exist(self.outputs.folder, entry)
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from kits.prediction.report import Report
 from kits.prediction.stream import stream
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kits.plausible import Oddity
     from kits.segmenter import Segmentation, Segmenter
     from kits.volume import Grid, Volume
@@ -46,6 +48,7 @@ class _Done:
     warnings: list[str]
     seconds: dict[str, float]
     memory: dict[str, int]
+    parts: dict[str, Any]
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Run:
 
     Attributes:
         allow_implausible: see `kits.prediction.checks.check_scan`.
+        measure: what else the report tells of a scan and its labels, by its name there.
         failed: why a scan was not segmented, by its name.
         not_written: why an output of a segmented scan was not written, by the scan's name.
         finished: how many scans are, those of earlier runs too.
@@ -64,6 +68,7 @@ class Run:
     outputs: Outputs
     report: Report
     allow_implausible: bool
+    measure: Mapping[str, Callable[[np.ndarray, Volume], Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     not_written: dict[str, str] = field(default_factory=dict)
     finished: int = 0
@@ -129,8 +134,16 @@ class Run:
         warnings = [*read.warnings, *result.warnings]
         for warning in warnings:
             tqdm.write(f"{scan.name}: {warning}")
-        seconds = {"read": read.seconds, **result.seconds}
-        return _Done(result, read.volume.grid, warnings, seconds, peaks(self.segmenter.device))
+        seconds, parts = {"read": read.seconds, **result.seconds}, {}
+        for name, work in self.measure.items():
+            began = time.perf_counter()
+            try:
+                parts[name] = work(result.labels, read.volume)
+            except KitsError as error:  # the labels are worth having all the same
+                parts[name] = None
+                warnings.append(f"no {name}: {error}")
+            seconds[name] = time.perf_counter() - began
+        return _Done(result, read.volume.grid, warnings, seconds, peaks(self.segmenter.device), parts)
 
     def _write(self, scan: Scan, done: _Done) -> None:
         from tqdm import tqdm
@@ -148,6 +161,7 @@ class Run:
             "boxes": [box.to_list() for box in done.result.boxes],
             "volumes_ml": {region: round(volume, 2) for region, volume in done.result.volumes_ml.items()},
             "parts": [part.to_dict() for part in done.result.parts],
+            **done.parts,
             "warnings": done.warnings,
             "seconds": {step: round(value, 3) for step, value in seconds.items()},
             "peak_memory": done.memory,

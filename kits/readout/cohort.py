@@ -23,6 +23,8 @@ from kits.volume import Volume, stored_order
 
 # Raised when a definition changes, so that older results are measured again.
 EDITION = 2
+# What a report of kits.predict calls it.
+READOUT = "readout"
 
 
 def measure_map(
@@ -129,6 +131,12 @@ def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) ->
             raise KitsError(f"measure: labels of {labels.shape} voxels (z, y, x), but the volume has {volume.array.shape}")
         labels = Volume(labels, volume.spacing, volume.grid)
     return measure(labels, volume, "measure")[0]
+
+
+def readout_of(labels: np.ndarray, volume: Volume) -> dict[str, Any]:
+    """The read-out of a prediction as its report tells it."""
+    told: dict[str, Any] = rounded(measure_volume(labels, volume).to_dict())
+    return told
 
 
 def source_of(job: LabelMap, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:

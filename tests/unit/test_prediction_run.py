@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+import kits
 from kits.errors import KitsError
 from kits.io import read_labels
 from kits.predict import predict_labels
+from kits.readout.cohort import readout_of
 from tests.conftest import kidney_pair, write_case
 from tests.dicoms import write_series
 from tests.predicting import config_of, run, write_checkpoint, write_checkpoints
@@ -212,3 +214,16 @@ def test_what_was_found_out_about_a_series_is_in_the_report(checkpoints: list[st
     report = report_of(tmp_path / "out")
     assert "20 files lie in 2 folders" in report["cases"]["in"]["warnings"][0]
     assert [Path(item["path"]).name for item in report["skipped"]] == ["letter.pdf"]
+
+
+def test_the_report_holds_the_readout_where_it_is_asked_for(checkpoints: list[str], tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(*checkpoints, f"input={tree}", f"output={out}", "cases=[case_00000]")
+    assert "readout" not in report_of(out)["cases"]["case_00000"]
+    run(*checkpoints, f"input={tree}", f"output={out}", "cases=[case_00000]", "measure=true")
+    case = report_of(out)["cases"]["case_00000"]
+    volume = kits.read(tree / "case_00000" / "imaging.nii.gz")
+    labels = read_labels(out / "case_00000.nii.gz", allowed=range(3))
+    assert case["readout"] == readout_of(labels.array, volume)
+    assert [kidney["side"] for kidney in case["readout"]["kidneys"]] == ["right", "left"]
+    assert case["seconds"]["readout"] > 0

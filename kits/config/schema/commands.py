@@ -49,6 +49,7 @@ class Predict(Options):
     save: Literal["labels", "probabilities", "uncertainty"] | list[Literal["labels", "probabilities", "uncertainty"]]
     dicom_seg: Switch
     submission: Switch
+    measure: Switch
     overwrite: Switch
     allow_implausible: Switch
     backend: Literal["auto", "torch", "onnx"]
