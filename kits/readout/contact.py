@@ -20,6 +20,9 @@ SMOOTHING = 0.7
 # interpolation fills the crease between tumor and kidney.
 REACH_MM, REACH_SHARE = 0.4, 0.25
 
+# Ours: of what is so ragged or thin that cubes lose half of it, no shape is measured.
+LEAST_KEPT = 0.5
+
 
 @dataclass(frozen=True)
 class TumorSurface:
@@ -42,14 +45,21 @@ class TumorSurface:
         return float(self.areas.sum())
 
 
-def surface_of(cubes: Cubes, index: int, thickest_mm: float, least_ml: float = 0.0) -> TumorSurface | None:
-    """Mesh one tumor, counted from 0, of a label map whose largest spacing is `thickest_mm`; None where it holds less."""
+def surface_of(cubes: Cubes, index: int, thickest_mm: float, volume_ml: float) -> TumorSurface | None:
+    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels; None where cubes lose half of it.
+
+    Args:
+        thickest_mm: largest spacing of the label map.
+    """
     (distance, place), step = cubes.tumors[index], cubes.step
     smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
-    inside = np.count_nonzero(smooth > 0) * step**3 / 1000
-    if not inside or inside < least_ml:
+    cube_ml = step**3 / 1000
+    if np.count_nonzero(smooth > 0) * cube_ml < LEAST_KEPT * volume_ml:
         return None
-    vertices, triangles, _, _ = marching_cubes(smooth, 0.0, gradient_direction="ascent", allow_degenerate=False)
+    # Interpolation and smoothing shrink what is convex, by up to 8 % of its volume in thick slices.
+    rank = min(smooth.size - 1, round(volume_ml / cube_ml))
+    level = float(-np.partition(-smooth.ravel(), rank)[rank])
+    vertices, triangles, _, _ = marching_cubes(smooth, level, gradient_direction="ascent", allow_degenerate=False)
     vertices = vertices - 2 + np.array([part.start for part in place])
     corners = vertices[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kits.labels import CYST, KIDNEY, TUMOR
-from kits.readout.contact import TumorSurface, sphericity, surface_of
+from kits.readout.contact import LEAST_KEPT, TumorSurface, sphericity, surface_of
 from kits.readout.extents import Diameters, diameters_of
 from kits.readout.intensities import muscle_hu, statistics_hu
 from kits.readout.isotropic import Cubes, cubes_of, distance_to
@@ -24,8 +24,6 @@ LEAST_BLUR_MM = 2.0
 # Ours: a tumor whose center is less than this share of its radius off the kidney's own plane lies on neither face.
 ON_THE_PLANE = 0.25
 MARGINS_MM = (5, 10)
-# Ours: of what is so ragged or thin that cubes lose half of it, no shape is measured.
-LEAST_KEPT = 0.5
 RAGGED = "ragged: half of it is thinner than a voxel or two, so what depends on its shape is not measured"
 
 
@@ -159,7 +157,7 @@ def _measure(
     for index, diameter in enumerate(diameters):
         mask = region.tumors == index + 1
         volume = float(np.count_nonzero(mask)) * voxel_ml
-        surface = surface_of(cubes, index, max(spacing), LEAST_KEPT * volume)
+        surface = surface_of(cubes, index, max(spacing), volume)
         surfaces.append(surface)
         told = None if own_hu is None else statistics_hu(own_hu[mask])
         tumors.append(_tumor(index, region, volume, diameter, surface, cubes, frame, told))
