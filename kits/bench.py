@@ -20,6 +20,8 @@ BENCHES = {
     "model": ("bench_model", "kits.benches.model", "bench_model"),  # a fine training step against its encoders' plain passes
     "evaluate": ("bench_evaluate", "kits.benches.evaluate", "bench_evaluate"),  # all figures of a case against MONAI's functions
     "readout": ("bench_readout", "kits.benches.known_bodies", "bench_readout"),  # the clinical read-out against closed forms
+    # The same on real label maps: agreement with the records, and how far numbers move when a map is changed.
+    "readout_study": ("bench_readout_study", "kits.benches.robustness", "bench_study"),
     "ddp": ("bench_ddp", "kits.benches.ddp", "bench_ddp"),  # two processes that train together against one alone
 }
 

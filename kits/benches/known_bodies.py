@@ -185,8 +185,8 @@ def child(path: str) -> None:
     print(json.dumps({"large_seconds": time.perf_counter() - began, "large_gb": highest_gb() - before}))
 
 
-def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Agreement of the largest tumor's axial diameter with `radiographic_size` (cm), and seconds for 210 maps at this pace.
+def recorded_sizes(root: Path) -> dict[str, float]:
+    """`radiographic_size` by case, cm.
 
     Raises:
         KitsError: `root` has no kits.json.
@@ -194,7 +194,16 @@ def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
     file = root / "kits.json"
     if not file.is_file():
         raise KitsError(f"root={root}: no kits.json in it; give KiTS19's label maps with its records")
-    recorded = {case["case_id"]: case["radiographic_size"] for case in json.loads(file.read_text(encoding="utf-8"))}
+    return {case["case_id"]: case["radiographic_size"] for case in json.loads(file.read_text(encoding="utf-8"))}
+
+
+def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
+    """Agreement of the largest tumor's axial diameter with `radiographic_size` (cm), and seconds for 210 maps at this pace.
+
+    Raises:
+        KitsError: `root` has no kits.json.
+    """
+    recorded = recorded_sizes(root)
     maps = find_maps(root, None, None, label_name=config["data"]["label_name"])
     began = time.perf_counter()
     with TemporaryDirectory() as folder:
