@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says: whose series it is of, what it holds, and where each of its slices lies."""
+"""Read the header of a DICOM file: its series, what it holds, and where each of its slices lies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kits.errors import printable
 from kits.io.places import Places
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Instance:
             value = str(self.header.get(name) or "").strip()
         except Exception:  # pydicom decodes a value when it is asked for, and raises whatever its damage leads to
             return ""
-        return value if value.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in value)
+        return printable(value)
 
     def values(self, name: str) -> list[Any]:
         """An attribute of every slice; None where a slice has none."""

@@ -1,4 +1,4 @@
-"""What lies below a folder: its files, and what is no file or cannot be looked into."""
+"""List the files below a folder, and name what is no file or cannot be looked into."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.data.index import IMAGE_NAME
+from kits.data.naming import ENDINGS
 from kits.data.validate import MIN_SLICES
 from kits.errors import KitsError
 
@@ -203,7 +204,7 @@ def stem(path: Path) -> str:
     """A file's name without the ending of its format; a KiTS case's image is called by its case."""
     if path.name == IMAGE_NAME and path.parent.name.startswith("case_"):
         return path.parent.name
-    return re.sub(r"(\.nii)?\.gz$|\.(nii|hdr|nrrd|nhdr|mha|mhd|dcm)$", "", path.name, flags=re.IGNORECASE)
+    return path.stem if path.suffix.lower() == ".dcm" else ENDINGS.sub("", path.name)
 
 
 def unique(scans: Sequence[Scan]) -> dict[str, Scan]:

@@ -13,7 +13,7 @@ CASES = ["case_00061", "case_00170"]
 @pytest.mark.parametrize(
     "name",
     [
-        "case_00061.nii.gz", "case_00061.nii", "case_00061.nrrd", "case_00061/segmentation.nii.gz",
+        "case_00061.nii.gz", "case_00061.nii", "case_00061.nrrd", "case_00061.hdr", "case_00061/segmentation.nii.gz",
         "case_00061/aggregated_MAJ_seg.nii.gz", "prediction_00061.nii.gz", "prediction_61.nii.gz", "KiTS_00061.nii.gz",
         "kits_00061.nii.gz", "KITS19_00061.nii.gz", "kits23-00061.mha",
         "00061.nii.gz", "case_00061_0000.nii.gz", "kits00061.nii.gz",
