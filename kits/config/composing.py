@@ -88,21 +88,36 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         return f"{found[1]}: no such key{suggestion(found[1], list(dict.fromkeys(keys_of(schema_of(name), named(overrides)))))}"
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
+    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
         group, _, folder = found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)
         names = offered[1].split() if offered else choices_of(group)
         return f"{group}={folder}{'/' if folder else ''}{found[2]}: no such choice; take one of {', '.join(names)}"
     if found := re.search(r"You must specify '([^']+)', e\.g,.*Available options:\s*(.*)", message, re.DOTALL):
         return f"{found[1]}: no value given; add {found[1]}=... with one of {', '.join(found[2].split())}"
+    if found := re.search(r"Multiple values for (\w+)\.|force-add of config groups is not supported: '\+\+(\w+)=", message):
+        group = found[1] or found[2]
+        return f"+{group}: is chosen without a plus; give {group}=... with one of {', '.join(choices_of(group))}"
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", message):
         again = f"; for a training with each: python -m kits.train -m {shlex.join(overrides)}" if name == "train" else ""
         return f"{found[1]}: several values where one is taken; a list has brackets, key=[a,b]{again}"
     found = re.search(r"(?:Error parsing override '|Lexer\w+: )(.*?)'?\n", message)
-    unread = found[1] if found else next((one for one in overrides if one.startswith("=")), None)
+    unread = found[1] if found else next((one for one in overrides if one.startswith("=") or _fault(one) in message), None)
     if unread:
         return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     return one_line(message)
+
+
+def _fault(override: str) -> str:
+    """What Hydra says of an override alone that it cannot parse; of others, what no message holds."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        return str(error)
+    return "\0"
 
 
 def named(overrides: list[str]) -> dict[str, Any]:

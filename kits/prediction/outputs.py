@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.errors import KitsError
-from kits.prediction.inputs import Scan
+from kits.prediction.inputs import Scan, has_image_name
 
 if TYPE_CHECKING:
     from kits.inference import BoxMap
@@ -47,8 +47,8 @@ class Outputs:
         unknown = [name for name in wanted if name not in SAVED]
         if unknown or not wanted:
             raise KitsError(f"save={save}: name one or more of {', '.join(SAVED)}")
-        if path.name.endswith(".nii"):
-            raise KitsError(f"output={path}: label maps are written compressed; give a name that ends in .nii.gz, or a folder")
+        if has_image_name(path) and not path.name.endswith(ENDING):
+            raise KitsError(f"output={path}: label maps are written as {ENDING}; give a name that ends in it, or a folder")
         return cls(path, tuple(dict.fromkeys(wanted)), dicom_seg)
 
     @property

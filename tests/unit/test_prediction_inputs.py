@@ -141,8 +141,9 @@ def test_an_output_never_replaces_an_input(tmp_path: Path) -> None:
     for output in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(KitsError, match=r"would replace an input|one file for 2 inputs"):
             Outputs.of(output, ["labels"], dicom_seg=False).refuse_collisions(scans)
-    with pytest.raises(KitsError, match=r"\.nii\.gz, or a folder"):
-        Outputs.of(tmp_path / "x.nii", "labels", dicom_seg=False)
+    for name in ("x.nii", "x.mha", "x.NRRD"):
+        with pytest.raises(KitsError, match=r"written as \.nii\.gz; give a name that ends in it, or a folder"):
+            Outputs.of(tmp_path / name, "labels", dicom_seg=False)
     with pytest.raises(KitsError, match="save="):
         Outputs.of(tmp_path / "x", ["labels", "everything"], dicom_seg=False)
 

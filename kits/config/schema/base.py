@@ -34,6 +34,8 @@ Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
 Whole = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+# What numpy's global generator takes; of any other Lightning makes 0.
+Seed = Annotated[int, Field(strict=True, ge=0, lt=1 << 32), Meaning("a whole number from 0 to 4294967295")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Length = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from kits.config.reading import check_classes
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Fraction, Index, Length, Options, Switch, Text, refuse, text
+from kits.config.schema.base import Fraction, Index, Length, Options, Seed, Switch, Text, refuse, text
 from kits.config.schema.data import Data, Folds, Split
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNet, Unet3d
@@ -47,7 +47,7 @@ class TrainOptions(Options):
     debug: Text
     fold: Index | None
     run_dir: Text
-    seed: Index
+    seed: Seed
     overwrite: Switch
     resume: Text | None
 
