@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kits.config.reading import conf_dir, plain
+from kits.config.reading import conf_dir, one_line, plain
 from kits.config.usage import explain_group, groups_of, usage
 from kits.errors import KitsError
 
@@ -82,10 +82,17 @@ def mistakes_in_one_line(name: str) -> Iterator[None]:
 
 
 def load_environment() -> None:
-    """Read `.env` of the working folder; what is already set in the environment wins."""
+    """Read `.env` of the working folder; what is already set in the environment wins.
+
+    Raises:
+        KitsError: it is no text, or the working folder is gone.
+    """
     from dotenv import load_dotenv
 
-    load_dotenv(Path.cwd() / ".env", override=False)
+    try:
+        load_dotenv(Path.cwd() / ".env", override=False)
+    except (OSError, ValueError) as error:
+        raise KitsError(f".env of the working folder: cannot be read ({one_line(error)}); write it as UTF-8 text") from error
 
 
 def refuse_flags(arguments: list[str]) -> None:

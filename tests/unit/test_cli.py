@@ -249,6 +249,18 @@ def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, t
     assert compose("prepare", [])["data"]["root"] == "/somewhere/kits"
 
 
+@pytest.mark.parametrize("content", [b"KITS_CACHE=/x\xff\n", b"KITS_CACHE=/x\0y\n"])
+def test_an_environment_file_that_is_no_text_is_one_line(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KITS_CACHE", raising=False)
+    (tmp_path / ".env").write_bytes(content)
+    told = said(["stage=coarse"], monkeypatch, capsys)
+    assert told.startswith("kits.train: .env of the working folder: cannot be read (")
+    assert told.count("\n") == 1
+
+
 def test_the_example_environment_names_every_variable_that_is_read() -> None:
     read = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"oc\.env:(\w+)", path.read_text(encoding="utf-8"))}
     example = (CONF.parent / ".env.example").read_text(encoding="utf-8")
