@@ -87,7 +87,9 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     """What Hydra refuses as one line that names the key, what is allowed and what to do."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
-        return f"{found[1]}: no such key{suggestion(found[1], list(dict.fromkeys(keys_of(schema_of(name), named(overrides)))))}"
+        commands = ("train", name) if name == "sweep" else (name,)  # a sweep takes every key of a training
+        keys = dict.fromkeys(key for command in commands for key in keys_of(schema_of(command), named(overrides)))
+        return f"{found[1]}: no such key{suggestion(found[1], list(keys))}"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
         group, _, folder = found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)

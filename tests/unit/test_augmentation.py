@@ -251,7 +251,7 @@ def epochs(config: dict[str, Any], workers: int) -> Iterator[dict[str, torch.Ten
 def test_the_number_of_workers_changes_nothing_in_any_epoch(loading: dict[str, Any]) -> None:
     alone = list(epochs(loading, 0))
     assert len(alone) == 12
-    assert all(batch["label"].dtype == torch.int64 and batch["label"].is_contiguous() for batch in alone)
+    assert all(batch["label"].dtype == torch.uint8 and batch["label"].is_contiguous() for batch in alone)
     assert not any(torch.equal(a["image"], b["image"]) for a, b in zip(alone[:6], alone[6:], strict=True))
     for workers in (1, 2):
         for a, b in zip(alone, epochs(loading, workers), strict=True):

@@ -209,7 +209,7 @@ def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arg
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(KitsError, match="take one of best, demo, fast, painted, paper"):
+    with pytest.raises(KitsError, match="take one of best, demo, fast, gpu, painted, paper"):
         plan_of(experiment={"source": "papers"})
 
 
