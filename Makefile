@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml
 
 # The whole way on phantoms: data, both trainings, prediction, scores and pictures, into demo/.
 demo: install
-	$(BIN)/python -m kits.demo
+	$(BIN)/python -m kits.bench demo
 
 # What CI runs. `make test SLOW=1` adds the tests marked slow.
 test: install lint

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from kits.inference.segmenter import Segmentation, Segmenter
     from kits.readout import CaseReading
-    from kits.segmenter import Segmentation, Segmenter
     from kits.volume import Volume
 
 Paths = str | Path | Sequence[str | Path]
@@ -33,12 +33,12 @@ def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) ->
 
     Args:
         device: `auto` is the GPU where there is one.
-        options: those of `kits.segmenter.Options`, such as mirror=True or outputs=("probabilities",).
+        options: those of `kits.inference.segmenter.Options`, such as mirror=True or outputs=("probabilities",).
 
     Raises:
         KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
     """
-    from kits.segmenter import Options, Segmenter
+    from kits.inference.segmenter import Options, Segmenter
 
     return Segmenter.load(coarse, fine, device, Options(**options))
 
@@ -50,8 +50,8 @@ def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *
         path: also write it there as PNG.
         name: stands in the heading.
     """
-    from kits.pictures import Scene, slices_figure
-    from kits.pictures import save as save_picture
+    from kits.reporting import Scene, slices_figure
+    from kits.reporting import save as save_picture
 
     figure = slices_figure(Scene(name, volume.array, result.labels, None, volume.spacing, {}))
     if path is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 def main(arguments: list[str]) -> int:
@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or any(argument.startswith("-") for argument in arguments):
         print("python -m kits.convert CHECKPOINT...: bring checkpoints of older formats to this version's, in place")
         return 0 if arguments in (["-h"], ["--help"]) else 1
-    from kits.checkpoint import convert
+    from kits.models.checkpoint import convert
 
     try:
         for argument in arguments:
@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
 
 def convert_run(folder: Path, written: int) -> None:
     """Bring the configuration of a run folder, where it is one, from the format of its checkpoint to this version's."""
-    from kits.checkpoint import upgraded
+    from kits.models.checkpoint import upgraded
     from kits.runs.folder import CONFIG, read_config
-    from kits.runs.start import write_config
+    from kits.runs.resuming import write_config
 
     if (folder / CONFIG).is_file():
         config = upgraded(folder / CONFIG, {**read_config(folder), "kits_format": written})

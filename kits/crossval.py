@@ -13,7 +13,7 @@ STEPS = ("prepare", "predict", "evaluate")
 
 def main() -> None:
     """Let Hydra read what is this command's own, and the rest as the steps' overrides."""
-    from kits.steps.command_line import gathered
+    from kits.workflows.command_line import gathered
 
     sys.argv[1:] = gathered(sys.argv[1:], OWN, STEPS, rest="train")
     run()
@@ -22,7 +22,7 @@ def main() -> None:
 @command("crossval")
 def run(config: dict[str, Any]) -> None:
     """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
-    from kits.steps.folds import run_folds
+    from kits.workflows.folds import run_folds
 
     run_folds(config, compose, check=checked)
 

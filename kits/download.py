@@ -10,7 +10,7 @@ from kits.config.command import command
 def main(config: dict[str, Any]) -> None:
     """Fetch what `conf/download.yaml` and the command line ask for and is not there yet."""
     require(config["cases"], "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
-    from kits.data.download import download
+    from kits.data.downloading import download
 
     print(download(config))
 

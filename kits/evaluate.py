@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.config.command import command
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
     from kits.data.classes import Labelled
@@ -114,16 +114,16 @@ def evaluate(
     """
     from kits.config.schema import parse
     from kits.config.schema.evaluation import Measures
+    from kits.core.labels import evaluated_regions
+    from kits.core.parallel import map_cases
     from kits.data.classes import judge_classes
     from kits.data.findings import errors
     from kits.data.naming import find_predictions
     from kits.io import write_json, write_text
-    from kits.labels import evaluated_regions
     from kits.metrics.bootstrap import Bootstrap
     from kits.metrics.case import columns
     from kits.metrics.summary import summary_of
     from kits.metrics.tables import cases_csv, readable, tumors_csv
-    from kits.parallel import map_cases
 
     truths = find_truths(truth, cases, label_name)
     found = find_predictions(prediction, cases, label_name)
@@ -159,9 +159,9 @@ def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str
     Raises:
         KitsError: the truth itself is damaged.
     """
+    from kits.core.labels import CLASSES, evaluated_regions
     from kits.data.classes import look_at
     from kits.io import read_geometry, read_labels
-    from kits.labels import CLASSES, evaluated_regions
     from kits.metrics.case import measure_case
     from kits.metrics.mistaken import mistaken
     from kits.metrics.summary import Row

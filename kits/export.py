@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.config.command import command
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 @command("export")
@@ -14,8 +14,9 @@ def main(config: dict[str, Any]) -> None:
     Raises:
         KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
     """
-    from kits.exported import SUFFIX, export_network, require_libraries
+    from kits.inference.onnx_export import export_network
     from kits.io import make_folder
+    from kits.models.onnx_files import SUFFIX, require_libraries
 
     given = {stage: Path(config[stage]) for stage in ("coarse", "fine") if config[stage]}
     if not given:

@@ -12,15 +12,15 @@ from typing import Any
 
 from kits.config import require
 from kits.config.command import command
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 @command("measure")
 def main(config: dict[str, Any]) -> None:
     """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` with the definitions."""
+    from kits.core.parallel import map_cases
     from kits.data.index import case_ids
     from kits.io import make_folder
-    from kits.parallel import map_cases
     from kits.prediction.dicom_seg import require_highdicom
     from kits.readout.cohort import finished, measure_map, write_tables
     from kits.readout.maps import find_maps
@@ -64,8 +64,8 @@ def predict(config: dict[str, Any]) -> None:
     Raises:
         KitsError: only one stage has a checkpoint, `image` is given too, or the prediction fails.
     """
-    from kits.steps.building import assigned
-    from kits.steps.step import run_process
+    from kits.workflows.building import assigned
+    from kits.workflows.step import run_process
 
     if config["image"] is not None:
         raise KitsError("image: with coarse= and fine= the input is the CT itself; leave image out")

@@ -11,8 +11,8 @@ from kits.config.command import command
 def main(config: dict[str, Any]) -> None:
     """Write the phantom data set that `conf/phantom.yaml` and the command line describe."""
     from kits.config.schema import parse
-    from kits.config.schema.phantom import Phantom
-    from kits.data.phantom import write_dataset
+    from kits.config.schema.phantoms import Phantom
+    from kits.painter.trees import write_dataset
 
     write_dataset(parse(Phantom, config))
 

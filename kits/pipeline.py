@@ -14,7 +14,7 @@ STEPS = ("prepare", "coarse", "fine", "predict", "evaluate", "report")
 
 def main() -> None:
     """Let Hydra read what is this command's own, and the rest as the steps' overrides."""
-    from kits.steps.command_line import gathered
+    from kits.workflows.command_line import gathered
 
     sys.argv[1:] = gathered(sys.argv[1:], OWN, STEPS, rest="train")
     run()
@@ -23,7 +23,7 @@ def main() -> None:
 @command("pipeline")
 def run(config: dict[str, Any]) -> None:
     """Prepare, train coarse and fine, predict, evaluate and report, each step only where its result is not up to date."""
-    from kits.steps.two_stages import run_two_stages
+    from kits.workflows.two_stages import run_two_stages
 
     run_two_stages(config, choices_of("experiment"), compose, check=checked)
 

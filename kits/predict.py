@@ -10,8 +10,8 @@ from typing import Any
 
 from kits.config import require
 from kits.config.command import command
-from kits.errors import KitsError
-from kits.sharding import choose_shard, share
+from kits.core.errors import KitsError
+from kits.core.sharding import choose_shard, share
 
 OUT_OF_FOLD = "oof"
 # Lines on the screen; report.json has them all.
@@ -41,9 +41,9 @@ def predict_labels(config: dict[str, Any]) -> None:
     from kits.io import make_folder
     from kits.io.tree import summary
     from kits.prediction.dicom_seg import require_highdicom
-    from kits.prediction.inputs import find_inputs
+    from kits.prediction.leaderboard import TEST_CASES, refuse_other_classes, write_submission
     from kits.prediction.outputs import Outputs
-    from kits.prediction.submission import TEST_CASES, refuse_other_classes, write_submission
+    from kits.prediction.scans import find_inputs
 
     require(config["fine"], "fine", "add fine=CKPT")
     if config["submission"] and config["shards"] not in (None, 1):
@@ -73,9 +73,9 @@ def predict_labels(config: dict[str, Any]) -> None:
     if not own:
         return
 
-    from kits.devices import AUTO, described
+    from kits.inference.devices import AUTO, described
     from kits.prediction.engine import load_segmenter, made_with, told_of
-    from kits.prediction.report import Report
+    from kits.prediction.ledger import Report
     from kits.prediction.run import InterruptedRun, Run
     from kits.readout.cohort import READOUT, readout_of
 

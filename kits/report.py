@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.config.command import command
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
     from kits.data.classes import Labelled
-    from kits.pictures import Entry, Scene
-    from kits.prediction.inputs import Scan
+    from kits.prediction.scans import Scan
+    from kits.reporting import Entry, Scene
 
 HTML, PNG = "html", "png"
 
@@ -66,8 +66,8 @@ def find_jobs(image: Path, prediction: Path, truth: Path | None, cases: Sequence
         KitsError: something that is named does not exist, or no case has a prediction.
     """
     from kits.data.naming import find_predictions, label_maps, match
-    from kits.pictures import run_of
-    from kits.prediction.inputs import find_inputs
+    from kits.prediction.scans import find_inputs
+    from kits.reporting import run_of
 
     for key, path in (("prediction", prediction), ("truth", truth)):
         if path is not None and not path.exists():
@@ -105,8 +105,8 @@ def write_report(jobs: Sequence[Job], output: Path, *, classes: Sequence[str], w
     Raises:
         KitsError: a case could not be read; the page of the others is written. Or the truths' labels are not what `classes` says.
     """
-    from kits.parallel import map_cases
-    from kits.pictures import Run, missing_entry, write_page
+    from kits.core.parallel import map_cases
+    from kits.reporting import Run, missing_entry, write_page
 
     calls = [(job, tuple(classes)) for job in jobs]
     found = map_cases(page_entry, calls, workers=workers, desc="report", catch=(KitsError,))
@@ -131,7 +131,7 @@ def write_pictures(jobs: Sequence[Job], output: Path, *, classes: Sequence[str],
     Raises:
         KitsError: a case could not be read; the pictures of the others are written.
     """
-    from kits.parallel import map_cases
+    from kits.core.parallel import map_cases
 
     drawn = [(job, tuple(classes), output) for job in jobs if job.prediction is not None]
     found = map_cases(draw, drawn, workers=workers, desc="report", catch=(KitsError,))
@@ -151,7 +151,7 @@ def refuse_other_labels(seen: Sequence[Labelled | None]) -> None:
 def page_entry(job: Job, classes: Sequence[str]) -> tuple[Entry, Labelled | None]:
     """What the page holds of one case, and what its truth says of the classes."""
     from kits.data.naming import ENDINGS
-    from kits.pictures import Run, entry_of, missing_entry, run_of
+    from kits.reporting import Run, entry_of, missing_entry, run_of
 
     name = job.name if job.prediction is None else ENDINGS.sub("", job.prediction.name)
     run = Run() if job.told is None else run_of(job.told, name)
@@ -163,7 +163,7 @@ def page_entry(job: Job, classes: Sequence[str]) -> tuple[Entry, Labelled | None
 
 def draw(job: Job, classes: Sequence[str], output: Path) -> Labelled | None:
     """Write the pictures of one case; what its truth says of the classes."""
-    from kits.pictures import save, slices_figure, surface_figure
+    from kits.reporting import save, slices_figure, surface_figure
 
     scene, _, labelled = read_scene(job, classes)
     save(slices_figure(scene), output / f"{job.name}_slices.png")
@@ -177,12 +177,12 @@ def read_scene(job: Job, classes: Sequence[str]) -> tuple[Scene, list[str], Labe
     Raises:
         KitsError: a file cannot be read, or a label map has another size than the image.
     """
+    from kits.core.labels import CLASSES, regions_of
     from kits.data.classes import look_at
     from kits.io import read_geometry, read_labels
-    from kits.labels import CLASSES, regions_of
     from kits.metrics import score_case
     from kits.metrics.mistaken import mistaken
-    from kits.pictures import Scene
+    from kits.reporting import Scene
     from kits.volume import brought_to, compare
 
     assert job.prediction is not None

@@ -10,7 +10,7 @@ from kits.config.command import command
 @command("submission")
 def main(config: dict[str, Any]) -> None:
     """Write `predictions.zip` into the folder of predictions, or check a zip that is there already."""
-    from kits.prediction.submission import TEST_CASES, check_submission, write_submission
+    from kits.prediction.leaderboard import TEST_CASES, check_submission, write_submission
 
     images = None if config["images"] is None else Path(config["images"])
     if config["zip"] is None:

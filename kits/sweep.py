@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from kits.config import check_whole, choices_of, require
 from kits.config.composing import checked, compose, spelled_out
-from kits.errors import KitsError
-from kits.quoting import quoted
+from kits.config.quoting import quoted
+from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
     from kits.sweeps.adaptive import Interval
-    from kits.sweeps.running import Launcher, Search
+    from kits.sweeps.pool import Launcher, Search
     from kits.sweeps.trial import Trial
 
 # How launchers of ranks tell each rank that there are several. Not SLURM_NTASKS: a batch script has that too, which runs once.
@@ -49,8 +49,8 @@ def sweep(arguments: list[str]) -> None:
     checked("train", sample)
     folder = Path(options["dir"])
 
-    from kits.io.locking import sole_user
-    from kits.sweeps.running import run_all
+    from kits.core.locking import sole_user
+    from kits.sweeps.pool import run_all
     from kits.sweeps.study import same_sweep
 
     work = "sweep, or a trial that one left,"
@@ -223,7 +223,7 @@ def space_of(override: Override) -> Interval | list[str]:
 def build_launcher(config: dict[str, Any], lock: int) -> tuple[Launcher, int]:
     """What runs the trials, and how many at once."""
     from kits.sweeps.gpus import deal
-    from kits.sweeps.running import Processes
+    from kits.sweeps.pool import Processes
     from kits.sweeps.submitted import Submitted
 
     options = config["sweep"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from kits.config import one_line, require
 from kits.config.command import command
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 def resumed(arguments: list[str]) -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ def check_resumed(config: dict[str, Any]) -> None:
         KitsError: a key is unknown or lacks, or a value is none that its key may have.
     """
     from kits.config.schema import check
-    from kits.plain_files import misfit
+    from kits.core.plain_files import misfit
 
     where = f"resume={config['resume']}: its config.yaml cannot be trained with"
     wrong = misfit(config, {"stage": str, "model": {"name": str}})
@@ -60,11 +60,19 @@ def train(config: dict[str, Any]) -> None:
     import pytorch_lightning as pl
 
     quieten()
-    from kits.callbacks import build_callbacks
-    from kits.checkpoint import open_checkpoint
-    from kits.data.datamodule import KitsDataModule
-    from kits.devices import AUTO, described
-    from kits.distributed import (
+    from kits.inference.devices import AUTO, described
+    from kits.inference.fallback import is_out_of_memory
+    from kits.models.checkpoint import open_checkpoint
+    from kits.runs.checkpointing import Stopped, WholeCheckpoints
+    from kits.runs.folder import BEST
+    from kits.runs.last_checkpoint import check_fits
+    from kits.runs.resuming import batches_done, begin, where_to_start
+    from kits.tracking import build_loggers, build_monitors
+    from kits.tracking.names import SCORE
+    from kits.training.callbacks import build_callbacks
+    from kits.training.datamodule import KitsDataModule
+    from kits.training.modules import MODULES
+    from kits.training.trainer import (
         build_trainer,
         check_scored,
         compile_network,
@@ -72,14 +80,6 @@ def train(config: dict[str, Any]) -> None:
         synchronize_batchnorm,
         with_precision,
     )
-    from kits.inference.fallback import is_out_of_memory
-    from kits.logged import SCORE
-    from kits.runs.folder import BEST
-    from kits.runs.saved import check_fits
-    from kits.runs.saving import Stopped, WholeCheckpoints
-    from kits.runs.start import batches_done, begin, where_to_start
-    from kits.stages import MODULES
-    from kits.tracking import build_loggers, build_monitors
 
     chosen = config["trainer"]["precision"] == AUTO
     config, precision = with_precision(config)

@@ -32,7 +32,7 @@ STAGES = {
 
 def write_checkpoint(path: Path, stage: str, *overrides: str, seed: int = 0) -> Path:
     """A network with random weights in a checkpoint as the training writes it."""
-    from kits.stages import CoarseModule, FineModule
+    from kits.training.modules import CoarseModule, FineModule
 
     torch.manual_seed(seed)
     config = compose("train", [*STAGES[stage], *SIZE, *overrides])

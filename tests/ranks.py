@@ -19,11 +19,11 @@ import torch
 
 import kits.predict
 from kits.config.composing import compose
-from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
-from kits.prediction.report import Report
-from kits.stages import MODULES, Examined, StageModule
+from kits.prediction.ledger import Report
 from kits.train import train
+from kits.training.datamodule import KitsDataModule
+from kits.training.modules import MODULES, Examined, StageModule
 from tests.conftest import kidney_pair, write_case
 
 COMMON = [

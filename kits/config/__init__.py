@@ -1,6 +1,6 @@
 """The configuration: conf/ composed by Hydra, held against the schema, told in one line where it is wrong. No torch here."""
 
-from kits.config.reading import (
+from kits.config.conf_files import (
     all_keys,
     check_classes,
     check_whole,

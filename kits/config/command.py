@@ -13,9 +13,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kits.config.reading import conf_dir, one_line, plain
+from kits.config.conf_files import conf_dir, one_line, plain
 from kits.config.usage import explain_group, groups_of, usage
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 Task = Callable[[dict[str, Any]], None]
 MULTIRUN = ("-m", "--multirun")

@@ -8,7 +8,7 @@ from typing import Any
 from kits.config import all_keys, choices_of
 from kits.config.schema.base import text
 from kits.config.schema.telling import names_at
-from kits.config.schema.train import Train
+from kits.config.schema.training import Train
 
 # Hydra's own script completes `python file.py`, but not `python -m`. Bash splits words at `=`, so what stands before it is cut
 # off; where nothing fits, -o default offers files, as for run_dir=.

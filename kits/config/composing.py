@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kits.config.reading import choices_of, conf_dir, groups, one_line, plain
+from kits.config.conf_files import choices_of, conf_dir, groups, one_line, plain
+from kits.config.quoting import with_paths_quoted
 from kits.config.schema import check, schema_of
 from kits.config.schema.telling import keys_of, suggestion
 from kits.config.usage import groups_of
-from kits.errors import KitsError
-from kits.quoting import with_paths_quoted
+from kits.core.errors import KitsError
 
 
 @contextmanager

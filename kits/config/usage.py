@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kits.config.reading import choices_of, conf_dir, defaults_of, groups, nearest
-from kits.errors import KitsError
+from kits.config.conf_files import choices_of, conf_dir, defaults_of, groups, nearest
+from kits.core.errors import KitsError
 
 WIDTH = 120
 # The choice of a group that the group `stage` includes.

@@ -12,11 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kits.components import connected
-from kits.intensity import PAD_HU
-from kits.labels import BACKGROUND, TUMOR
-from kits.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
-from kits.roi import Box, coverage, find_rois
+from kits.core.labels import BACKGROUND, TUMOR
 from kits.volume import (
     CoarseGrid,
     Spacing,
@@ -31,6 +27,10 @@ from kits.volume import (
     slabs,
     to_coarse,
 )
+from kits.volume.components import connected
+from kits.volume.intensity import PAD_HU
+from kits.volume.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
+from kits.volume.rois import Box, coverage, find_rois
 
 POINTS = 2000
 # Kidney regions that are counted; only the largest of them, `roi_rule.count`, become ROIs.

@@ -23,18 +23,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kits.core.errors import KitsError
+from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.data import arrays
 from kits.data.classes import look_at
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
-from kits.data.plausible import check_hu, check_kidney_hu, check_order
 from kits.data.records import read_record
+from kits.data.soundness import check_hu, check_kidney_hu, check_order
 from kits.data.validate import check_files, check_headers, check_listed
-from kits.errors import KitsError
 from kits.io import read_labels, read_volume
-from kits.labels import BACKGROUND, KIDNEY, TUMOR
-from kits.roi import Box
 from kits.volume import plane_grid
+from kits.volume.rois import Box
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kits.errors import KitsError
-from kits.roi import Box
+from kits.core.errors import KitsError
 from kits.volume import Spacing
+from kits.volume.rois import Box
 
 
 class CachedCase:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kits.components import connected
+from kits.core.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
 from kits.data.findings import ERROR, WARNING, Finding
-from kits.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected
 
 # A region is judged from here on: a child's kidney has this much.
 LEAST_ML = 20.0

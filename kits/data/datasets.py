@@ -15,13 +15,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kits.core.errors import KitsError
+from kits.core.labels import BACKGROUND
+from kits.core.parallel import allow_long_folder, end_with_parent
 from kits.data.cached_case import CachedCase
 from kits.data.transforms import Augmentation
-from kits.errors import KitsError
-from kits.labels import BACKGROUND
-from kits.parallel import allow_long_folder, end_with_parent
-from kits.roi import Box, jitter
 from kits.volume import Spacing, plane_grid
+from kits.volume.rois import Box, jitter
 
 # Beside the seed and the position: augmentation draws from a stream of its own, so that it moves no patch.
 VARIATION = 2

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kits.core.errors import KitsError
+from kits.core.locking import sole_user
 from kits.data.arrays import POINTS
 from kits.data.cache import FORMAT, digest
 from kits.data.index import Case
 from kits.data.records import read_record
-from kits.errors import KitsError
 from kits.io import read_geometry
-from kits.io.locking import sole_user
 
 # Headers of five .npy files and a record.
 OVERHEAD = 16_384

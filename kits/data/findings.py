@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
-from kits.errors import printable
+from kits.core.errors import printable
+from kits.core.plain_files import csv_text
 from kits.io import write_text
-from kits.plain_files import csv_text
 
 ERROR, WARNING = "error", "warning"
 COLUMNS = ("case", "severity", "finding", "what to do")

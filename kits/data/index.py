@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 # As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from kits.core.errors import KitsError
 from kits.data.index import LABEL_NAME
-from kits.errors import KitsError
 
 ENDINGS = re.compile(r"(\.nii)?\.gz$|\.(nii|hdr|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 # case_00061 (all sets, and nnU-Net's of them), prediction_00061 (KiTS19's leaderboard), KiTS_00061 and kits23_00061 (nnU-Net's

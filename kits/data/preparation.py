@@ -10,6 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kits.core.errors import KitsError
+from kits.core.parallel import map_cases
+from kits.core.plain_files import read_object
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
 from kits.data.classes import judge_classes
 from kits.data.disk import announce_size, held_cache
@@ -17,10 +20,7 @@ from kits.data.findings import ERROR, Finding, errors, table, write_findings
 from kits.data.index import Case, find_cases
 from kits.data.splits import check_kept, settle_split
 from kits.data.validate import listed_spacing
-from kits.errors import KitsError
 from kits.io import write_json
-from kits.parallel import map_cases
-from kits.plain_files import read_object
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kits.plain_files import read_object
+from kits.core.plain_files import read_object
 
 VOXEL = (int, int, int)
 # Of a case's record what training reads, in index.json too.

@@ -16,9 +16,9 @@ from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from kits.core.errors import KitsError
+from kits.core.locking import open_own
 from kits.data.sources import Source
-from kits.errors import KitsError
-from kits.io.locking import open_own
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME, LABEL_NAME
-from kits.errors import KitsError
 
 RECORDS_NAME = "kits.json"
 GRAMMAR = "give all, train, a number, a range such as 0-41, or a list such as [3,160]"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import check_whole
+from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
 from kits.data.cache import digest
-from kits.errors import KitsError
 from kits.io import write_json
-from kits.plain_files import read_json
 
 # The subset of every case.
 ALL = "all"

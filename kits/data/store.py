@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from kits.core.errors import KitsError
+from kits.core.plain_files import parse, read_object
 from kits.data.remote import DamagedError, Promise
 from kits.data.sources import Source
-from kits.errors import KitsError
 from kits.io import check_file, write_json
-from kits.plain_files import parse, read_object
 
 # Below the output folder, so that a finished file moves by one rename; hidden, so that no pattern for cases finds it.
 HIDDEN = ".download"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kits.config.schema import augmentation, parse
+from kits.core.errors import KitsError
+from kits.core.labels import BACKGROUND
 from kits.data.warp import Warp
-from kits.errors import KitsError
-from kits.intensity import PAD_HU, normalise
-from kits.labels import BACKGROUND
 from kits.volume import Spacing, Triple, crop
+from kits.volume.intensity import PAD_HU, normalise
 
 
 class State(np.random.RandomState):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
 from kits.data.findings import ERROR, WARNING, Finding
 from kits.data.index import Case
-from kits.errors import KitsError
 from kits.io import read_geometry
-from kits.plain_files import read_json
 from kits.volume import Grid, Spacing, compare
 
 ABSURD_SPACING_MM = (0.1, 20.0)

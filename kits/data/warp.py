@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from kits.intensity import PAD_HU
-from kits.labels import BACKGROUND
+from kits.core.labels import BACKGROUND
 from kits.volume import Spacing, Triple, crop
+from kits.volume.intensity import PAD_HU
 
 
 @dataclass(frozen=True)

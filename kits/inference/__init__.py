@@ -3,11 +3,11 @@
 A network takes a window (1, 1, D, H, W) of intensities in [-1, 1] and gives logits (1, C, D, H, W).
 """
 
-from kits.inference.boxes import BoxMap, BoxReader, BoxReading, fit_to_multiple, segment_boxes
 from kits.inference.coarse import coarse_mask
 from kits.inference.fallback import Fallback
+from kits.inference.fine import BoxMap, BoxReader, BoxReading, fit_to_multiple, segment_boxes
 from kits.inference.members import Members, Network
-from kits.inference.windows import sliding_logits, window_starts
+from kits.inference.sliding import sliding_logits, window_starts
 
 __all__ = [
     "BoxMap",

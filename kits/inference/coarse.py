@@ -10,7 +10,7 @@ import torch
 
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members, Network
-from kits.inference.windows import Maps, sliding, to_input
+from kits.inference.sliding import Maps, sliding, to_input
 
 
 @torch.inference_mode()

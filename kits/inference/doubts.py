@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kits.inference.boxes import BoxReading
+from kits.inference.fine import BoxReading
 from kits.inference.parts import LEAST_KIDNEY_ML, Part
-from kits.plausible import Oddity
-from kits.roi import Box
 from kits.volume import Spacing
+from kits.volume.plausible import Oddity
+from kits.volume.rois import Box
 
 # The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
 LARGEST_MM = (183.0, 180.0, 222.0)

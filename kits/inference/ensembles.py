@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from kits.errors import KitsError
-from kits.labels import KITS19_CLASSES
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES
 
 # Of a configuration, what the checkpoints of one stage must have in common to be averaged.
 SHARED = {

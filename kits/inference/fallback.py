@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kits.config import one_line
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 T = TypeVar("T")
 

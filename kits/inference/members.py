@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kits.devices import TYPES
-from kits.errors import KitsError
-from kits.inference.windows import Maps
+from kits.core.errors import KitsError
+from kits.inference.devices import TYPES
+from kits.inference.sliding import Maps
 from kits.models.uncertainty import entropy
 
 Network = Callable[[Tensor], Tensor]

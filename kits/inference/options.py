@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kits.config import check_whole
-from kits.devices import AUTO, TYPES
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.inference.devices import AUTO, TYPES
 from kits.inference.members import check_outputs
 
 

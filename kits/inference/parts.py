@@ -9,10 +9,10 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from kits.components import connected
-from kits.labels import BACKGROUND, TUMOR
-from kits.roi import Box
+from kits.core.labels import BACKGROUND, TUMOR
 from kits.volume import Spacing, Triple, bounding_slices
+from kits.volume.components import connected
+from kits.volume.rois import Box
 
 LEFT, RIGHT = "left", "right"
 # Regions of foreground below this are specks that a checkpoint's clean-up has left; a child's kidney has 20 mL.

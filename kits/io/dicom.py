@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.headers import CT_IMAGE, Instance, read_instance
 from kits.io.itk_names import names_for_itk
 from kits.io.limits import refuse_memory, refuse_size

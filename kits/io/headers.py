@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kits.errors import printable
+from kits.core.errors import printable
 from kits.io.places import Places
 
 if TYPE_CHECKING:

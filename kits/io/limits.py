@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 # KiTS19's largest scan (case_00151) has 278 million voxels.
 MAX_VOXELS = 1 << 30

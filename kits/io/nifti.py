@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.stored import GZIP, RAW, Stored, is_gzip, opened
 from kits.volume import Grid
 

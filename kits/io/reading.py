@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import dicom, nifti, text_headers
 from kits.io.headers import is_dicom
 from kits.io.itk_names import names_for_itk

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.headers import Instance, is_dicom, read_instance
 from kits.io.places import Places
 from kits.io.tree import Skipped, files_below, summary

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from isal import igzip, igzip_lib
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.limits import refuse_memory
 from kits.io.reason import last_line
 from kits.io.voxels import Convert

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.stored import BZIP2, GZIP, RAW, ZLIB, Stored, is_gzip
 
 # A header is some hundred bytes, more where it lists its files; nobody waits for the end of a line that never comes.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kits.errors import printable
+from kits.core.errors import printable
 
 
 @dataclass(frozen=True)

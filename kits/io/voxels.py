@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kits.errors import KitsError
-from kits.labels import CLASSES
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES
 
 HU_RANGE = (-32768, 32767)
 

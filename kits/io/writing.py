@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io.encoding import write_nifti
 from kits.io.reason import last_line
 from kits.volume import Grid

@@ -8,12 +8,12 @@ from math import hypot, isfinite
 import numpy as np
 
 from kits.config.schema.evaluation import Measures
-from kits.labels import HIERARCHICAL_REGIONS, Regions
+from kits.core.labels import HIERARCHICAL_REGIONS, Regions
+from kits.metrics.crops import common_window
 from kits.metrics.detection import Component, components
 from kits.metrics.overlap import score_case, score_names
 from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
 from kits.metrics.volumes import difference_percent, volumes_ml
-from kits.metrics.windows import common_window
 from kits.volume import Spacing
 
 TUMOR_REGION = "tumor"

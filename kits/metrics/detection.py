@@ -15,8 +15,8 @@ from math import pi
 
 import numpy as np
 
-from kits.components import connected
 from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from kits.labels import KIDNEY, TUMOR
+from kits.core.labels import KIDNEY, TUMOR
 from kits.metrics.overlap import dice
 from kits.volume import Spacing
 from kits.volume.agreement import AXES

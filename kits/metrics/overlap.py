@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from kits.errors import KitsError
-from kits.labels import CLASSES, REGIONS, Regions
-from kits.metrics.windows import common_window
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, REGIONS, Regions
+from kits.metrics.crops import common_window
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from kits.metrics.crops import common_window
 from kits.metrics.surfels import neighbor_codes, surfel_areas
-from kits.metrics.windows import common_window
 from kits.volume import Spacing
 
 # Points of a leaf that are tried one by one: a tree serves one batch of queries, so it is built coarser than scipy's 10 or 16.

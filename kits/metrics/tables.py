@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from kits.errors import printable
-from kits.labels import HIERARCHICAL_REGIONS
+from kits.core.errors import printable
+from kits.core.labels import HIERARCHICAL_REGIONS
+from kits.core.plain_files import csv_text
 from kits.metrics.case import COUNTS, Case, Column
 from kits.metrics.summary import Row, is_dice
-from kits.plain_files import csv_text
 
 
 def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:

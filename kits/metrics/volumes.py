@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.labels import CLASSES, Regions
+from kits.core.labels import CLASSES, Regions
 from kits.volume import Spacing, bounding_slices
 
 

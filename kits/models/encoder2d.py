@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.models.padding import with_even_padding
 from kits.models.weights import create_features
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kits.config.schema import model as schema
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.models.channels import InputMapping
 from kits.models.encoder2d import Encoder2d
 from kits.models.fusion import build_fusion
-from kits.models.inputs import InputMapping
 from kits.models.layers import channels_last, check_in_plane
 from kits.models.subnetwork import SubNetwork
 
@@ -103,7 +103,7 @@ class FineNet(nn.Module):
         return self.fusion(volume, features, logits), logits
 
     def training_logits(self, volume: Tensor) -> tuple[Tensor | None, list[list[Tensor]]]:
-        """What the loss of the present phase takes (`kits.losses.parallel_loss`): fused logits, and a pyramid of each source's.
+        """Compute what the loss of the present phase takes: fused logits, and each source's pyramid.
 
         The phase `sources` has no fused logits, and the phase `fusion` none of the sources, which then get no gradient.
         """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 LEAK = 0.01
 

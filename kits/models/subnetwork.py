@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.models.adaptation import Adaptation
+from kits.models.channels import InputMapping
 from kits.models.decoder2d import Decoder2d
 from kits.models.encoder2d import Encoder2d
-from kits.models.inputs import InputMapping
 from kits.models.layers import fold, unfold, upsample
 
 # By plane: the axis of (B, C, D, H, W) along which its slices lie. It changes places with D, which is its own way back.

@@ -8,7 +8,7 @@ import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 # ImageNet weights that install as ordinary packages (extra `pretrained`): timm's tensors in timm's order, under other names.
 PACKAGES = {

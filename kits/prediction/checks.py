@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kits.core.errors import KitsError
 from kits.data.validate import MIN_SLICES, odd_geometry
-from kits.errors import KitsError
-from kits.plausible import Oddity, counts_of, oddities
 from kits.volume import Volume
+from kits.volume.plausible import Oddity, counts_of, oddities
 
 
 def check_scan(volume: Volume, path: Path, *, allow_implausible: bool) -> tuple[list[str], list[Oddity]]:

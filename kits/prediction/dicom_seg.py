@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kits import __version__
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import whole_file
 from kits.io.headers import read_instance
 from kits.io.places import Places

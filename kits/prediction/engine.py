@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.sharding import local_rank
 from kits.prediction.outputs import LABELS
-from kits.sharding import local_rank
 
 if TYPE_CHECKING:
-    from kits.segmenter import Segmenter
+    from kits.inference.segmenter import Segmenter
 
 # Settings on which a result depends, besides its checkpoints; where and in how large steps it is computed changes it by rounding.
 SETTINGS = ("mirror", "precision", "window", "margin_mm", "min_component_ml")
@@ -39,8 +39,8 @@ def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmente
     Raises:
         KitsError: one is no checkpoint of its stage, or the device or a setting cannot be used.
     """
-    from kits.exported import own_way
-    from kits.segmenter import Options, Segmenter
+    from kits.inference.onnx_network import own_way
+    from kits.inference.segmenter import Options, Segmenter
 
     files = {stage: checkpoints(config, stage) for stage in ("coarse", "fine")}
     given = [*files["coarse"], *files["fine"]]
@@ -58,7 +58,7 @@ def load_segmenter(config: Mapping[str, Any], save: tuple[str, ...]) -> Segmente
 
 def check_backend(backend: str, paths: Sequence[Path | str]) -> None:
     """Raise KitsError where a file is not of the backend that is asked for; `auto` takes either, by the ending of its name."""
-    from kits.exported import SUFFIX, is_exported
+    from kits.models.onnx_files import SUFFIX, is_exported
 
     for path in paths:
         if backend == "onnx" and not is_exported(path):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 def predict_out_of_fold(config: dict[str, Any]) -> None:
@@ -19,13 +19,14 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
     """
     from tqdm import tqdm
 
-    from kits.data.boxes import choose_checkpoints, write_boxes
+    from kits.core.sharding import choose_shard
     from kits.data.cache import file_digest
     from kits.data.index import case_ids, find_images
-    from kits.devices import AUTO, described, pick_device, pick_precision
-    from kits.exported import is_exported, load_member, own_way
+    from kits.data.roi_boxes import choose_checkpoints, write_boxes
+    from kits.inference.devices import AUTO, described, pick_device, pick_precision
+    from kits.inference.onnx_network import load_member, own_way
+    from kits.models.onnx_files import is_exported
     from kits.prediction.engine import check_backend
-    from kits.sharding import choose_shard
 
     if choose_shard(config["shard"], config["shards"])[1] > 1:
         raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
@@ -79,11 +80,11 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
     """
     import numpy as np
 
-    from kits.data.boxes import to_mm
+    from kits.core.labels import CLASSES, REGIONS
+    from kits.data.roi_boxes import to_mm
+    from kits.inference.segmenter import find_boxes
     from kits.io import read_labels, read_volume
-    from kits.labels import CLASSES, REGIONS
-    from kits.roi import coverage
-    from kits.segmenter import find_boxes
+    from kits.volume.rois import coverage
 
     volume = read_volume(image)
     boxes, warnings = find_boxes(network, config, volume, device, precision)

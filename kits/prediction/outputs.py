@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.errors import KitsError
-from kits.prediction.inputs import Scan, has_image_name
+from kits.core.errors import KitsError
+from kits.prediction.scans import Scan, has_image_name
 
 if TYPE_CHECKING:
     from kits.inference import BoxMap
-    from kits.segmenter import Segmentation
+    from kits.inference.segmenter import Segmentation
     from kits.volume import Grid
 
 LABELS, PROBABILITIES, UNCERTAINTY, DICOM_SEG = "labels", "probabilities", "uncertainty", "dicom_seg"
@@ -94,7 +94,7 @@ class Outputs:
 
         Args:
             grid: the scan's geometry.
-            result: `kits.segmenter.Segmentation`.
+            result: `kits.inference.segmenter.Segmentation`.
             classes: the names of the labels.
 
         Returns:

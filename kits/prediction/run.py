@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kits.config import one_line
-from kits.errors import KitsError
-from kits.parallel import ticking
+from kits.core.errors import KitsError
+from kits.core.parallel import ticking
 from kits.prediction.checks import check_scan
-from kits.prediction.inputs import Scan
-from kits.prediction.memory import peaks, reset_peaks
+from kits.prediction.ledger import Report
 from kits.prediction.outputs import Outputs
-from kits.prediction.report import Report
+from kits.prediction.peak_memory import peaks, reset_peaks
+from kits.prediction.scans import Scan
 from kits.prediction.stream import stream
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kits.plausible import Oddity
-    from kits.segmenter import Segmentation, Segmenter
+    from kits.inference.segmenter import Segmentation, Segmenter
     from kits.volume import Grid, Volume
+    from kits.volume.plausible import Oddity
 
 
 class InterruptedRun(KeyboardInterrupt):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, CYST, KIDNEY, TUMOR
 from kits.io.headers import is_dicom, read_instance
 from kits.io.reason import last_line
-from kits.labels import CLASSES, CYST, KIDNEY, TUMOR
 from kits.prediction.dicom_seg import CODES, require_highdicom
 from kits.volume import Grid, Volume, from_stored
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, TUMOR
+from kits.core.plain_files import csv_text, read_object
 from kits.data.validate import ABSURD_SPACING_MM
-from kits.errors import KitsError
 from kits.io import write_json, write_text
-from kits.labels import CLASSES, TUMOR
-from kits.plain_files import csv_text, read_object
 from kits.prediction.dicom_sr import SR_NAME, Finding, write_dicom_sr
 from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column, definitions
 from kits.readout.intervals import with_intervals

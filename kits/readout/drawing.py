@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kits.labels import TUMOR
-from kits.pictures.scene import COLORS, FAINT, INK, PAPER, write
-from kits.pictures.slices import WINDOW_HU
-from kits.pictures.surface import render, surface_field
+from kits.core.labels import TUMOR
 from kits.readout.readings import Shapes
+from kits.reporting.rendering import render, surface_field
+from kits.reporting.scene import COLORS, FAINT, INK, PAPER, write
+from kits.reporting.slices import WINDOW_HU
 from kits.volume import Spacing
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from kits.components import connected
 from kits.readout.extents import diameters_of
 from kits.readout.nephrometry import size_points
 from kits.readout.readings import CaseReading, TumorReading
 from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected
 
 # A tumor is at least what has this probability, and at most what has that.
 SURE, POSSIBLE = 0.75, 0.25

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from kits.labels import BACKGROUND, CYST, KIDNEY, TUMOR
+from kits.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
 from kits.readout.kidneys import KidneyRegion
 from kits.volume import Spacing
 

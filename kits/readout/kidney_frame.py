@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kits.labels import TUMOR
+from kits.core.labels import TUMOR
 from kits.readout.extents import length_along
 from kits.readout.isotropic import Cubes, distance_to
 from kits.readout.kidneys import LEFT

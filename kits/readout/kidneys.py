@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from kits.components import connected, region_sizes_and_centers
-from kits.labels import BACKGROUND, TUMOR
+from kits.core.labels import BACKGROUND, TUMOR
 from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected, region_sizes_and_centers
 
 RIGHT, LEFT = "right", "left"
 SIDES = (RIGHT, LEFT)

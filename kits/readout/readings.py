@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kits.labels import CYST, KIDNEY, TUMOR
+from kits.core.labels import CYST, KIDNEY, TUMOR
 from kits.readout.contact import LEAST_KEPT, TumorSurface, sphericity, surface_of
 from kits.readout.extents import Diameters, diameters_of
 from kits.readout.intensities import muscle_hu, statistics_hu

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-from kits.components import connected
 from kits.readout.isotropic import Cubes, distance_to
 from kits.readout.kidneys import LEFT
 from kits.volume import bounding_slices
+from kits.volume.components import connected
 
 # What is narrower than twice this between hull and kidney is a dent, not the sinus.
 OPENING_MM = 2.5

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from kits.config import check_whole
-from kits.errors import KitsError
-from kits.plain_files import misfit, read_object
-from kits.quoting import PATHS
+from kits.config.quoting import PATHS
+from kits.core.errors import KitsError
+from kits.core.plain_files import misfit, read_object
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
 # Of a manifest what others than its reader go by.

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from kits.data.cache import digest
 from kits.io import write_json
 from kits.runs.folder import MANIFEST
-from kits.runs.start import Start
+from kits.runs.resuming import Start
 
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "monai", "numpy", "SimpleITK", "hydra-core", "wandb")
 GIB = 2**30

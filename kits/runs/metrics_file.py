@@ -12,10 +12,10 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kits.config import one_line
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.locking import open_own
+from kits.core.plain_files import read_numbers
 from kits.io import write_text
-from kits.io.locking import open_own
-from kits.plain_files import read_numbers
 from kits.runs.folder import METRICS
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kits.config import one_line
-from kits.plain_files import misfit
+from kits.core.plain_files import misfit
 
 FORM = {"python": (int, [int], float | None), "numpy": (Tensor, int, int, float), "torch": Tensor, "cuda": [Tensor]}
 # Words of the Mersenne twister, which numpy reads at a position without a look at it.

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kits.config import one_line
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.sweeps.grid import Maker, name_of
 from kits.sweeps.scores import read_metrics, scored
 from kits.sweeps.trial import DONE, FAILED, PRUNED, Trial, read_record

@@ -6,7 +6,7 @@ import os
 import subprocess
 from typing import Any
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 def deal(gpus: list[int | str] | None, jobs: int | None, trainer: dict[str, Any]) -> list[str | None]:

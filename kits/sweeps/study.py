@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
 from kits.io import write_json
-from kits.plain_files import read_json
 from kits.sweeps.trial import RECORD
 
 SWEEP = "sweep.json"

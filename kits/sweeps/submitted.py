@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
-from kits.errors import KitsError
-from kits.sweeps.running import Job
+from kits.core.errors import KitsError
+from kits.sweeps.pool import Job
 from kits.sweeps.trial import Trial, run_trial
 
 FOLDER = ".submitit"  # what submitit writes: job script, pickled call, its own logs

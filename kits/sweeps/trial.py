@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
+from kits.core.plain_files import read_object
+from kits.core.sharding import shard_from_environment
 from kits.io import write_json, write_text
-from kits.plain_files import read_object
 from kits.runs.folder import LAST, read_manifest
-from kits.sharding import shard_from_environment
 from kits.sweeps.scores import best_row, read_metrics, steps
 
 RECORD, LOG, STOP = "trial.json", "train.log", ".stop"

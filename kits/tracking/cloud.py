@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from kits.pictures.scene import COLORS, Scene
+from kits.reporting.scene import COLORS, Scene
 
 MOST_POINTS = 12000  # of a cloud: about 0.5 MB as JSON, and a kidney still looks closed
 GAP_MM = 20.0  # between the prediction and the truth beside it

@@ -13,13 +13,13 @@ import numpy as np
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import write_text
 from kits.runs.metrics_file import MetricsFile
-from kits.tracking.base import Rows, RunLog
-from kits.tracking.cases import CaseMonitor
 from kits.tracking.cloud import Cloud
+from kits.tracking.protocol import Rows, RunLog
 from kits.tracking.steps import StepMonitor
+from kits.tracking.validation_cases import CaseMonitor
 from kits.tracking.weights_and_biases import WandbLog
 
 LOGGERS = ("csv", "tensorboard", "wandb")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from kits.logged import DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SAMPLE_RATE
+from kits.tracking.names import DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SAMPLE_RATE
 
 
 class StepMonitor(Callback):

@@ -12,8 +12,8 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from kits.config import one_line
-from kits.tracking.base import Rows, RunLog
 from kits.tracking.cloud import Cloud
+from kits.tracking.protocol import Rows, RunLog
 
 STEP = "trainer/global_step"
 PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import write_json
-from kits.logged import (
+from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
     CONFUSION_COLUMNS,

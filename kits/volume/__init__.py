@@ -4,7 +4,7 @@ Everything inside the project works on arrays (slice, row, column) = (z, y, x) w
 """
 
 from kits.volume.agreement import Disagreement, brought_to, compare, laid_into
-from kits.volume.coarse import (
+from kits.volume.coarse_grid import (
     CoarseGrid,
     area_resize,
     average_slices,

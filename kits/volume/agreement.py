@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.volume.geometry import Grid, Volume, from_stored, stored_order
 
 # Headers of one scan differ in the last digits of their floats (KiTS19's own pairs do).

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kits.checkpoint import load_network
 from kits.config.composing import checked
 from kits.data.preparation import prepare
+from kits.models.checkpoint import load_network
 from kits.train import train
 
 TINY = [

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from kits.config.composing import checked, compose
-from kits.data.boxes import choose_checkpoints, to_mm, to_voxels
+from kits.core.errors import KitsError
 from kits.data.cache import file_digest
-from kits.data.datamodule import KitsDataModule
 from kits.data.preparation import prepare
-from kits.errors import KitsError
+from kits.data.roi_boxes import choose_checkpoints, to_mm, to_voxels
+from kits.inference.segmenter import find_boxes
 from kits.io import read_volume
 from kits.predict import predict_labels, refuse_leaks
 from kits.prediction.out_of_fold import predict_out_of_fold
-from kits.roi import Box, coverage
-from kits.segmenter import find_boxes
 from kits.train import train
+from kits.training.datamodule import KitsDataModule
+from kits.volume.rois import Box, coverage
 from tests.conftest import kidney_pair, write_case
 from tests.e2e.test_whole_way import COARSE, FINE, SMALL
 
@@ -72,7 +72,7 @@ def test_every_case_is_boxed_by_the_checkpoint_that_never_saw_it(folder: Path, k
 
 
 def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder: Path, kits_tree: Path) -> None:
-    from kits.checkpoint import load_network
+    from kits.models.checkpoint import load_network
 
     found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]["case_00001"]
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")

@@ -9,15 +9,15 @@ import torch
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
-from kits.config.schema.phantom import Phantom
-from kits.data.phantom import write_dataset
-from kits.intensity import PAD_HU, normalise
+from kits.config.schema.phantoms import Phantom
 from kits.io import read_labels, read_volume
-from kits.losses import build_loss, parallel_loss
 from kits.metrics import score_case
 from kits.models import build_network
-from kits.roi import find_rois
+from kits.painter.trees import write_dataset
+from kits.training.losses import build_loss, parallel_loss
 from kits.volume import crop
+from kits.volume.intensity import PAD_HU, normalise
+from kits.volume.rois import find_rois
 
 CASE = "case_00110"
 STEPS = 400

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kits.pictures import Run, entry_of, missing_entry, write_page
-from kits.roi import Box
+from kits.reporting import Run, entry_of, missing_entry, write_page
+from kits.volume.rois import Box
 from tests.unit.test_page import scene
 
 pytestmark = pytest.mark.slow  # the browser draws surfaces in software

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kits.config.composing import compose
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.errors import KitsError
 from kits.sweep import sweep
 from kits.sweeps.trial import read_record
 from tests.e2e.test_whole_way import COARSE, SMALL

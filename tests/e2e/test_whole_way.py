@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from kits.checkpoint import load_network
 from kits.config.composing import compose
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.errors import KitsError
-from kits.segmenter import Segmenter
+from kits.inference.segmenter import Segmenter
+from kits.models.checkpoint import load_network
 from kits.train import train
 from tests.conftest import kidney_pair, write_case
 from tests.predicting import run as predict
@@ -88,9 +88,9 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
 
 
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:
+    from kits.core.labels import KITS19_CLASSES
     from kits.data.index import LABEL_NAME
     from kits.evaluate import evaluate
-    from kits.labels import KITS19_CLASSES
 
     hu, labels = kidney_pair(77)
     folder = write_case(tmp_path / "cases", "case_00077", hu, labels)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.volume import Grid, Volume, brought_to, compare, from_stored, stored_order
 
 # As KiTS19 stores a scan of 20 slices: slices first, counted downwards.

@@ -13,11 +13,11 @@ from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.augmentation import Augmentation as Schema
-from kits.data.datamodule import KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
 from kits.data.transforms import Augmentation, State
 from kits.data.warp import Warp
-from kits.errors import KitsError
+from kits.training.datamodule import KitsDataModule
 
 PATCH = (8, 24, 20)
 WINDOW = (-100, 300)

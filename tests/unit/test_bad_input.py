@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from tests.conftest import kidney_pair, write_case
 from tests.dicoms import write_series
 from tests.predicting import run, write_checkpoints
@@ -158,8 +158,8 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
-from kits.errors import KitsError
-from kits.prediction.inputs import find_inputs
+from kits.core.errors import KitsError
+from kits.prediction.scans import find_inputs
 from kits.io import read_volume
 sys.path.insert(0, os.getcwd())
 os.chdir({str(tmp_path)!r})
@@ -177,7 +177,7 @@ except KitsError as error:
 # A limit on the size of files stands for a full disk: the system refuses the same writes with an error of the same kind.
 FULL = """
 import resource, runpy, sys
-import kits.segmenter  # some releases of torch write a file of their own when they are imported
+import kits.inference.segmenter  # some releases of torch write a file of their own when they are imported
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 sys.dont_write_bytecode = True
 runpy.run_module("kits.predict", run_name="__main__", alter_sys=True)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kits.core.errors import KitsError
 from kits.data import arrays
 from kits.data import cache as cache_module
 from kits.data.arrays import start_npy
 from kits.data.disk import held_cache
 from kits.data.preparation import prepare
-from kits.errors import KitsError
 from kits.volume import slabs
 from tests.unit.test_preparation import data_config
 

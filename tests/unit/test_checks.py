@@ -13,14 +13,14 @@ from kits.config import choices_of, conf_dir
 from kits.config.composing import checked, compose, with_choices
 from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
-from kits.config.schema.data import Split
+from kits.config.schema.dataset import Split
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import HALVING, HALVING_SCALES, FineNet, Input, Model, Norm, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.telling import models_in, tags_of
-from kits.config.schema.train import every_phase
-from kits.config.schema.trainer import Logger, Trainer
-from kits.errors import KitsError
+from kits.config.schema.trainer_options import Logger, Trainer
+from kits.config.schema.training import every_phase
+from kits.core.errors import KitsError
 
 RECIPES = choices_of("experiment")
 CHOICES = [
@@ -225,7 +225,7 @@ def test_debug_changes_only_what_there_is() -> None:
 
 
 def test_overfit_trains_and_validates_on_one_training_case() -> None:
-    from kits.data.datamodule import one_case
+    from kits.training.datamodule import one_case
 
     split = {"train": ["case_00001", "case_00002"], "validation": ["case_00000"]}
     assert one_case(split, "first") == {"train": ["case_00001"], "validation": ["case_00001"]}
@@ -246,18 +246,18 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     import monai.transforms
     from pytorch_lightning import Trainer as LightningTrainer
 
-    from kits import losses
-    from kits.models import NETWORKS, adaptation, groups, inputs, layers, subnetwork
-    from kits.schedules import SCHEDULERS
+    from kits.models import NETWORKS, adaptation, channels, layers, subnetwork
+    from kits.training import losses, optimizers
+    from kits.training.schedules import SCHEDULERS
 
     for allowed, registry in (
         (names(Model), NETWORKS),
         (names(FineNet, "operator"), adaptation.OPERATORS),
         (get_args(Norm), layers.NORMS),
-        (get_args(Input), inputs.MAPPINGS),
+        (get_args(Input), channels.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),
         (names(Loss), losses.LOSSES),
-        (names(Optimizer), groups.OPTIMIZERS),
+        (names(Optimizer), optimizers.OPTIMIZERS),
         (names(Scheduler), SCHEDULERS),
     ):
         assert sorted(allowed) == sorted(registry)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kits.core.errors import KitsError
 from kits.data.classes import Labelled, judge_classes, look_at
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.preparation import prepare
-from kits.errors import KitsError
 from kits.io import read_labels
 from tests.conftest import ellipsoid, kidney_pair, write_case
 from tests.unit.test_preparation import data_config

@@ -10,8 +10,8 @@ import pytest
 from kits.config import conf_dir
 from kits.config.command import command
 from kits.config.composing import compose
+from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
-from kits.errors import KitsError
 
 CONF = conf_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in {"base"})

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from kits.components import connected
+from kits.volume.components import connected
 
 
 @settings(deadline=None)  # a busy machine is no failure

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from kits.config.composing import compose
-from kits.data.datamodule import KitsDataModule
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES
 from kits.data.preparation import prepare
-from kits.errors import KitsError
 from kits.evaluate import evaluate
+from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
-from kits.labels import CLASSES
-from kits.segmenter import Segmenter
-from kits.stages import CoarseModule, FineModule
+from kits.training.datamodule import KitsDataModule
+from kits.training.modules import CoarseModule, FineModule
 from tests.conftest import ellipsoid, kidney_pair, write_case
 from tests.predicting import run as predict
 

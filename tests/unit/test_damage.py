@@ -18,19 +18,19 @@ import pytest
 import torch
 import yaml
 
-from kits.checkpoint import load_network
 from kits.config.composing import compose
-from kits.data.boxes import to_mm, write_boxes
-from kits.data.datamodule import KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
+from kits.data.roi_boxes import to_mm, write_boxes
 from kits.data.splits import read_split
-from kits.errors import KitsError
-from kits.pictures.runs import run_of
-from kits.prediction.report import exist, read_entry
-from kits.roi import Box
-from kits.segmenter import Segmenter
+from kits.inference.segmenter import Segmenter
+from kits.models.checkpoint import load_network
+from kits.prediction.ledger import exist, read_entry
+from kits.reporting.run_notes import run_of
 from kits.train import resumed, train
+from kits.training.datamodule import KitsDataModule
 from kits.volume import Grid, Volume
+from kits.volume.rois import Box
 from tests.conftest import kidney_pair
 from tests.unit.test_runs import FINE, TINY
 

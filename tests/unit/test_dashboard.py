@@ -12,8 +12,8 @@ import pytest
 
 from kits.config import all_keys
 from kits.config.composing import compose
-from kits.labels import CLASSES, KITS19_CLASSES
-from kits.logged import (
+from kits.core.labels import CLASSES, KITS19_CLASSES
+from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
     CONFUSION_TABLE,

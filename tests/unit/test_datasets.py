@@ -11,12 +11,12 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from kits.config.composing import compose
-from kits.data.datamodule import EpochSampler, KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.data.preparation import prepare
-from kits.errors import KitsError
-from kits.intensity import normalise
-from kits.roi import Box
+from kits.training.datamodule import EpochSampler, KitsDataModule
+from kits.volume.intensity import normalise
+from kits.volume.rois import Box
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kits.bench import BENCHES
-from kits.bench import main as bench
-from kits.benches.bars import judge
-from kits.benches.rates import Passes
+from kits.bench.__main__ import BENCHES
+from kits.bench.__main__ import main as bench
+from kits.bench.bars import judge
+from kits.bench.rates import Passes
 from kits.config.composing import compose
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.pipeline import OWN, STEPS
-from kits.steps.command_line import gathered
-from kits.steps.step import run_process
+from kits.workflows.command_line import gathered
+from kits.workflows.step import run_process
 
 
 def test_every_step_is_a_command_whose_overrides_compose() -> None:

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from kits import devices
-from kits.devices import TRAINED, cpu_gain, described, pick_device, pick_precision
-from kits.distributed import with_precision
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.inference import devices
+from kits.inference.devices import TRAINED, cpu_gain, described, pick_device, pick_precision
+from kits.training.trainer import with_precision
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -110,7 +110,7 @@ def test_the_measurement_leaves_threads_and_random_numbers_alone() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variable is for x86")
 def test_a_processor_without_units_for_bf16_is_found_out() -> None:
     masked = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    show = [sys.executable, "-c", "from kits.devices import cpu_gain; print(cpu_gain())"]
+    show = [sys.executable, "-c", "from kits.inference.devices import cpu_gain; print(cpu_gain())"]
     there = subprocess.run(show, env=os.environ | masked, capture_output=True, text=True, check=True).stdout
     assert float(there) < 0.5
     if torch.cpu._is_avx512_bf16_supported() and not set(masked) & set(os.environ):

@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES
 from kits.io import read_series
 from kits.io.series import find_series
-from kits.labels import CLASSES
 from kits.prediction.dicom_seg import write_dicom_seg
 from kits.volume import stored_order
 from tests.conftest import SHARED, kidney_pair

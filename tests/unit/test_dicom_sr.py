@@ -7,9 +7,9 @@ import pydicom
 import pytest
 
 import kits
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES
 from kits.io.series import find_series
-from kits.labels import CLASSES
 from kits.prediction.dicom_seg import write_dicom_seg
 from kits.readout.cohort import finished, measure_map
 from kits.readout.maps import find_maps

@@ -11,13 +11,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from kits.config.composing import compose
-from kits.data.datamodule import EpochSampler, KitsDataModule
+from kits.core.errors import KitsError
+from kits.core.ranks import gather, global_sum
 from kits.data.preparation import prepare
-from kits.distributed import STARTED_BY, build_trainer, synchronize_batchnorm
-from kits.errors import KitsError
 from kits.models.encoder2d import Encoder2d
 from kits.models.statistics import with_synchronized_statistics
-from kits.ranks import gather, global_sum
+from kits.training.datamodule import EpochSampler, KitsDataModule
+from kits.training.trainer import STARTED_BY, build_trainer, synchronize_batchnorm
 
 QUIET: dict[str, Any] = {"plugins": (), "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 # What srun tells the last of 2 x 2 processes.

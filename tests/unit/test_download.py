@@ -16,11 +16,11 @@ import pytest
 
 from kits.config import conf_dir
 from kits.config.composing import compose
-from kits.data.download import amount, download
+from kits.core.errors import KitsError
+from kits.data.downloading import amount, download
 from kits.data.index import find_cases
 from kits.data.preparation import prepare
 from kits.data.sources import chosen, shown, wanted
-from kits.errors import KitsError
 from tests.conftest import kidney_pair, write_case
 from tests.server import GIT, HUB, Fault, Server
 

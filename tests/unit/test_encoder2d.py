@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from timm.layers import Conv2dSame
 from torch import nn
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.models import weights
 from kits.models.encoder2d import Encoder2d
 from kits.models.padding import EvenPadding, with_even_padding

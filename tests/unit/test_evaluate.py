@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from kits.config.composing import compose
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
-from kits.errors import KitsError
 from kits.evaluate import evaluate, expected_cases
 from kits.io import read_labels, write_labels
-from kits.labels import KITS19_CLASSES
 from tests.conftest import kidney_pair, write_case
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits.benches.evaluate import bent, ellipsoids, make_truth, measure
+from kits.bench.scoring import bent, ellipsoids, make_truth, measure
 from kits.config.composing import compose
 from kits.metrics import score_case
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 import kits
-from kits.checkpoint import load_network
-from kits.errors import KitsError
-from kits.exported import load_member
-from kits.exported.files import METADATA, to_metadata
-from kits.exported.network import load_exported
-from kits.exported.writing import TOLERANCE
+from kits.core.errors import KitsError
+from kits.inference.onnx_export import TOLERANCE
+from kits.inference.onnx_network import load_exported, load_member
+from kits.models.checkpoint import load_network
+from kits.models.onnx_files import METADATA, to_metadata
 from tests.conftest import kidney_pair, write_case
 from tests.predicting import run, write_checkpoint
 

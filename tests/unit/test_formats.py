@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import check_file, limits, read_geometry, read_labels, read_volume, write_labels
 from kits.volume import grid_of
 from tests.conftest import SHARED

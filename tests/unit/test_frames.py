@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_volume
 from kits.io.series import find_series
 from tests.conftest import kidney_pair

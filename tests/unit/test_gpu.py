@@ -12,20 +12,19 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from kits import stages
-from kits.benches.model import training_flops
-from kits.callbacks import ProgressBar
+from kits.bench.training_step import training_flops
 from kits.config.composing import compose
-from kits.data import datamodule
-from kits.data.datamodule import KitsDataModule, own_workers
-from kits.distributed import build_trainer, compile_network
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.inference.fallback import LEAST_WINDOW, Fallback, is_out_of_memory
 from kits.models import build_network
-from kits.runs import saving
-from kits.runs.saving import Last, Stopped
-from kits.runs.start import Start
+from kits.runs import checkpointing
+from kits.runs.checkpointing import Last, Stopped
+from kits.runs.resuming import Start
 from kits.train import train
+from kits.training import datamodule, modules
+from kits.training.callbacks import ProgressBar
+from kits.training.datamodule import KitsDataModule, own_workers
+from kits.training.trainer import build_trainer, compile_network
 from tests.unit.test_distributed import QUIET, config_of
 from tests.unit.test_runs import FINE, TINY
 from tests.unit.test_stages import COARSE, batches, fit, module_of, trainer_of
@@ -121,7 +120,7 @@ def test_a_network_in_training_stays_on_its_device() -> None:
 def test_a_validation_without_memory_says_so_and_the_training_goes_on(
     prepared: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    forward = stages.build_network(prepared["model"], pretrained=False).__class__.forward
+    forward = modules.build_network(prepared["model"], pretrained=False).__class__.forward
     seen = []
 
     def greedy(self: nn.Module, image: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ def test_a_validation_without_memory_says_so_and_the_training_goes_on(
         seen.append(image.shape[2])
         return forward(self, image)
 
-    monkeypatch.setattr(stages.build_network(prepared["model"], pretrained=False).__class__, "forward", greedy)
+    monkeypatch.setattr(modules.build_network(prepared["model"], pretrained=False).__class__, "forward", greedy)
     train(prepared)
     said = capsys.readouterr().out
     assert set(seen) >= {LEAST_WINDOW}
@@ -157,7 +156,7 @@ def test_a_step_without_memory_is_one_line_that_names_what_saves_some(prepared: 
     def step(*_: Any) -> None:
         raise RuntimeError(f"{text}\nmore")
 
-    monkeypatch.setattr(stages.CoarseModule, "training_step", step)
+    monkeypatch.setattr(modules.CoarseModule, "training_step", step)
     with pytest.raises(KitsError) as caught:
         train(prepared)
     line = str(caught.value)
@@ -236,7 +235,7 @@ class Ranks:
         self.strategy = SimpleNamespace(
             root_device="cpu", reduce=lambda tensor, reduce_op: tensor, reduce_boolean_decision=self.decide
         )
-        monkeypatch.setattr(saving.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(checkpointing.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(last, "save", lambda trainer, place: None)
 
     def decide(self, decision: bool, **_: Any) -> bool:
@@ -278,7 +277,7 @@ def test_a_signal_stops_all_at_the_next_question_and_steps_that_are_due_are_save
 def test_bars_are_drawn_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     bar = ProgressBar()
-    monkeypatch.setattr("kits.callbacks.time.monotonic", lambda: now)
+    monkeypatch.setattr("kits.training.callbacks.time.monotonic", lambda: now)
     drawn = []
     for step in range(1, 101):
         now += 0.1

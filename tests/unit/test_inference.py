@@ -19,9 +19,9 @@ from kits.inference import (
     sliding_logits,
     window_starts,
 )
-from kits.inference.boxes import most_probable
-from kits.inference.windows import inner_parts
-from kits.roi import Box
+from kits.inference.fine import most_probable
+from kits.inference.sliding import inner_parts
+from kits.volume.rois import Box
 
 
 @pytest.mark.parametrize(

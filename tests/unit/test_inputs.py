@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kits.intensity import normalise
-from kits.models.inputs import InputMapping, narrow, relative_window
+from kits.models.channels import InputMapping, narrow, relative_window
 from kits.models.layers import fold, unfold
+from kits.volume.intensity import normalise
 
 DATA = [-100, 300]
 THREE = [[-100, 300], [-50, 150], [50, 250]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_geometry, read_labels, read_volume, write_labels, write_text, write_volume
 from kits.volume import Grid, grid_of
 from tests.conftest import SHARED

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kits.benches.loading import chosen, measure
+from kits.bench.loading import chosen, measure
 from kits.config.composing import compose
 from kits.data.index import Case
 

@@ -7,13 +7,13 @@ import torch
 from monai.losses import TverskyLoss
 from torch.nn import functional
 
-from kits import losses
 from kits.config import choices_of
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
-from kits.errors import KitsError
-from kits.losses import LOSSES, deep_supervision, nearest_labels, parallel_loss
+from kits.core.errors import KitsError
+from kits.training import losses
+from kits.training.losses import LOSSES, deep_supervision, nearest_labels, parallel_loss
 
 COMMON = {"smooth": 1e-5, "per_sample": False, "class_weights": None, "over": "classes"}
 ALL = {

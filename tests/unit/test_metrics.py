@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kits.errors import KitsError
-from kits.labels import CLASSES, KITS19_CLASSES, REGIONS, regions_of
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, KITS19_CLASSES, REGIONS, regions_of
 from kits.metrics import confusion, dice, score_case, scores_from_confusion, summarize, volumes_ml
 
 

@@ -13,13 +13,13 @@ from torch.nn import functional
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
-from kits.errors import KitsError
-from kits.losses import build_loss, parallel_loss
+from kits.core.errors import KitsError
 from kits.models import NETWORKS, build_network, weights
 from kits.models.folding import fold_norms, folded
 from kits.models.layers import LEAK, PaddedConv3d, channels_last
 from kits.models.padding import with_even_padding
 from kits.models.unet3d import UNet3d
+from kits.training.losses import build_loss, parallel_loss
 
 TINY = "test_efficientnet"
 LOSS = {

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from kits.core.errors import KitsError, printable
 from kits.data.findings import ERROR, Finding, table
-from kits.errors import KitsError, printable
 from kits.io import read_volume, whole_file, whole_folder, write_json, write_text, writing
 from kits.io.tree import Skipped, summary
-from kits.pictures import run_of
-from kits.prediction.inputs import find_inputs
+from kits.prediction.ledger import Report
 from kits.prediction.outputs import Outputs
-from kits.prediction.report import Report
+from kits.prediction.scans import find_inputs
+from kits.reporting import run_of
 from tests.conftest import kidney_pair
 from tests.predicting import run, write_checkpoints
 

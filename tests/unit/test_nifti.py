@@ -14,9 +14,8 @@ import pytest
 import SimpleITK as sitk
 from omegaconf import OmegaConf
 
-from kits.benches import reading
-from kits.errors import KitsError
-from kits.io import nifti, read_geometry, read_labels, read_volume
+from kits.core.errors import KitsError
+from kits.io import nifti, read_geometry, read_labels, read_volume, reading
 from kits.volume import from_image, grid_of
 
 SHAPE = (5, 6, 7)  # as nibabel counts: the first axis is the fastest in the file

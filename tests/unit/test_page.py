@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from kits.metrics import score_case
-from kits.pictures import Run, Scene, entry_of, missing_entry, run_of, write_page
-from kits.pictures.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
-from kits.pictures.runs import doubts_of
-from kits.pictures.stack import MOST_VOXELS, factors_of, stack_of
-from kits.roi import Box
+from kits.reporting import Run, Scene, entry_of, missing_entry, run_of, write_page
+from kits.reporting.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
+from kits.reporting.run_notes import doubts_of
+from kits.reporting.stack import MOST_VOXELS, factors_of, stack_of
+from kits.volume.rois import Box
 from tests.conftest import ellipsoid
 
 SPACING = (5.0, 1.0, 0.8)

@@ -12,16 +12,16 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
-from kits.errors import KitsError
 from kits.io import read_labels, read_volume, write_labels, write_volume
-from kits.labels import KITS19_CLASSES
-from kits.pictures import Scene, save, slices_figure, surface_figure
-from kits.pictures.scene import COLORS
-from kits.pictures.slices import body_window, detail_slices, draw_plane, focus_point
-from kits.pictures.surface import EDGE_MM, GRID_MM, render, surface_field
-from kits.prediction.inputs import Scan, find_inputs
+from kits.prediction.scans import Scan, find_inputs
 from kits.report import Job, find_jobs, write_pictures, write_report
+from kits.reporting import Scene, save, slices_figure, surface_figure
+from kits.reporting.rendering import EDGE_MM, GRID_MM, render, surface_field
+from kits.reporting.scene import COLORS
+from kits.reporting.slices import body_window, detail_slices, draw_plane, focus_point
 from tests.conftest import kidney_pair
 from tests.dicoms import write_series
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from kits.config.composing import compose
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.models import build_network
-from kits.pooling import anisotropic_levels
+from kits.volume.pooling import anisotropic_levels
 from tests.unit.test_models import unet
 
 lengths = st.floats(0.2, 12)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kits.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed, largest_regions
+from kits.volume.postprocess import clean, drop_far_tumors, drop_specks, fill_enclosed, largest_regions
 
 SPACING = (3.0, 1.0, 1.0)
 

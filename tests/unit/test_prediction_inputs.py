@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from kits.errors import KitsError
-from kits.prediction.inputs import Scan, find_inputs, safe_name, unique
+from kits.core.errors import KitsError
 from kits.prediction.outputs import Outputs
+from kits.prediction.scans import Scan, find_inputs, safe_name, unique
 from tests.conftest import kidney_pair
 from tests.dicoms import write_series
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kits
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_labels
 from kits.predict import predict_labels
 from kits.readout.cohort import readout_of

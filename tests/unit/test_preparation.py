@@ -9,11 +9,11 @@ import pytest
 import SimpleITK as sitk
 
 from kits.config.composing import compose
+from kits.core.errors import KitsError
 from kits.data.cache import case_key, file_digests
-from kits.data.datamodule import KitsDataModule
 from kits.data.index import LABEL_NAME, Case, case_ids, find_cases, find_images
 from kits.data.preparation import prepare
-from kits.errors import KitsError
+from kits.training.datamodule import KitsDataModule
 from tests.conftest import kidney_pair, write_case
 
 

@@ -12,12 +12,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from kits.config.composing import compose, composing, spelled_out
-from kits.errors import KitsError
+from kits.config.quoting import LISTS, PATHS, quoted, with_paths_quoted
+from kits.core.errors import KitsError
 from kits.phantom import main as phantom
 from kits.pipeline import OWN, STEPS
-from kits.quoting import LISTS, PATHS, quoted, with_paths_quoted
-from kits.steps.command_line import gathered
 from kits.sweep import sort_overrides
+from kits.workflows.command_line import gathered
 
 ODD = [
     "/data/Müller (1)/scan.nii.gz",

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_labels
 from kits.readout import read_out
 from kits.readout.cohort import finished, measure_map, write_tables

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import write_labels, write_volume
 from kits.readout.cohort import measure_map, write_tables
 from kits.readout.maps import find_maps

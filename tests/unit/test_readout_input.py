@@ -11,10 +11,10 @@ import pytest
 
 import kits
 from kits.config.composing import checked
-from kits.errors import KitsError
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES
 from kits.io import read_labels, read_series, write_labels
 from kits.io.series import find_series
-from kits.labels import CLASSES
 from kits.measure import predict
 from kits.prediction.dicom_seg import write_dicom_seg
 from kits.prediction.seg_reading import read_dicom_seg

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from kits.benches.robustness import agreement, bench_study, variants_of
+from kits.bench.robustness import agreement, bench_study, variants_of
 from kits.config.composing import compose
 from tests.unit.test_readout import body
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kits.io import read_labels
-from kits.roi import Box, body_box, coverage, find_rois, jitter, rois_of
 from kits.volume import labels_to_coarse, plane_grid
+from kits.volume.rois import Box, body_box, coverage, find_rois, jitter, rois_of
 from tests.conftest import SHARED
 
 KITS19 = SHARED / "kits19"

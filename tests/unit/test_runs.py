@@ -25,21 +25,21 @@ import numpy as np
 import pytest
 import torch
 
-from kits.checkpoint import load_network
 from kits.config.composing import compose
 from kits.convert import main as convert_command
-from kits.data.datamodule import EpochSampler, KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.datasets import Patches
 from kits.data.preparation import prepare
-from kits.errors import KitsError
-from kits.logged import DATA_WAIT, SAMPLE_RATE
+from kits.models.checkpoint import load_network
 from kits.runs.folder import check_unused, going_on, read_config, read_manifest, resumed_configuration
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.start import Start, batches_done, where_to_start, write_config
-from kits.runs.start import begin as begin_folder
+from kits.runs.resuming import Start, batches_done, where_to_start, write_config
+from kits.runs.resuming import begin as begin_folder
+from kits.tracking.names import DATA_WAIT, SAMPLE_RATE
 from kits.train import main, train
+from kits.training.datamodule import EpochSampler, KitsDataModule
 
 TINY = [
     "stage=coarse",
@@ -80,9 +80,9 @@ FINE = [
 
 def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -> None:
     """Train, and send this process a signal at an event's turn `count` (from 1); every step draws random numbers."""
-    from kits import stages
-    from kits.runs import saving
+    from kits.runs import checkpointing
     from kits.train import train
+    from kits.training import modules
 
     torch.set_num_threads(1)
     seen = 0
@@ -109,9 +109,9 @@ def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -
 
         return wrapped
 
-    for module in stages.MODULES.values():
+    for module in modules.MODULES.values():
         module.training_step = at("step", noisy(module.training_step))
-    stages.StageModule.validation_step = at("validation", stages.StageModule.validation_step)
+    modules.StageModule.validation_step = at("validation", modules.StageModule.validation_step)
     write = torch.save
 
     def half(content, stream) -> None:
@@ -121,7 +121,7 @@ def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -
             stream.flush()
             os.kill(os.getpid(), number)
 
-    saving.torch.save = half
+    checkpointing.torch.save = half
     replace = os.replace
 
     def renamed(source, target) -> None:
@@ -138,7 +138,14 @@ def server():
     """Where the trainings fork from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["kits.train", "kits.callbacks", "kits.stages", "kits.data.datamodule", "monai.transforms", __name__]
+        [
+            "kits.train",
+            "kits.training.callbacks",
+            "kits.training.modules",
+            "kits.training.datamodule",
+            "monai.transforms",
+            __name__,
+        ]
     )
     return context
 
@@ -518,7 +525,7 @@ def test_workers_start_where_the_folder_for_temporary_files_has_a_long_name(tmp_
     long.mkdir()
     code = (
         "import sys, tempfile, multiprocessing\n"
-        "from kits.parallel import allow_long_folder\n"
+        "from kits.core.parallel import allow_long_folder\n"
         "assert tempfile.gettempdir() == sys.argv[1]\n"
         "allow_long_folder()\n"
         "assert tempfile.gettempdir() == sys.argv[1]\n"

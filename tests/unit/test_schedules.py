@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from kits import schedules
 from kits.config import choices_of
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.optimizer import Scheduler
-from kits.errors import KitsError
-from kits.schedules import SCHEDULERS
+from kits.core.errors import KitsError
+from kits.training import schedules
+from kits.training.schedules import SCHEDULERS
 
 
 def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:

@@ -12,15 +12,15 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.inference import Fallback
 from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
 from kits.inference.options import merged
 from kits.inference.parts import parts_of
+from kits.inference.segmenter import Options, Segmenter
 from kits.io import read_labels, read_volume, write_labels
-from kits.roi import coverage
-from kits.segmenter import Options, Segmenter
 from kits.volume import Volume, from_image, grid_of, to_image
+from kits.volume.rois import coverage
 from tests.conftest import kidney_pair
 from tests.unit.test_models import finenet
 

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_series, read_volume
 from kits.io.series import NOT_DICOM, find_series
 from tests.conftest import SHARED, kidney_pair

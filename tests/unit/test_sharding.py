@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kits.errors import KitsError
-from kits.sharding import choose_shard, local_rank, shard_from_environment, share, started_by_srun
+from kits.core.errors import KitsError
+from kits.core.sharding import choose_shard, local_rank, shard_from_environment, share, started_by_srun
 
 SIZES = st.lists(st.integers(1, 1000), max_size=40)
 

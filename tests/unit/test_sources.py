@@ -8,11 +8,11 @@ from torch import nn
 
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
-from kits.errors import KitsError
-from kits.losses import build_loss, deep_supervision, parallel_loss
+from kits.core.errors import KitsError
 from kits.models.adaptation import OPERATORS
 from kits.models.finenet import common_size, phase_at
-from kits.models.groups import parameter_groups
+from kits.training.losses import build_loss, deep_supervision, parallel_loss
+from kits.training.optimizers import parameter_groups
 from tests.unit.test_models import LOSS, TINY, finenet, unet, volume
 
 LABEL = torch.randint(0, 3, (1, 3, 32, 32), generator=torch.Generator().manual_seed(2))

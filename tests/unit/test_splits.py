@@ -8,10 +8,10 @@ from statistics import median
 import pytest
 
 from kits.config.composing import compose
-from kits.data.datamodule import KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
 from kits.data.splits import draw, draw_folds, draw_paper, read_split, settle_split, some_of
-from kits.errors import KitsError
+from kits.training.datamodule import KitsDataModule
 from tests.conftest import kidney_pair, write_case
 
 

@@ -13,11 +13,11 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
 from kits.config.composing import compose
-from kits.data.datamodule import KitsDataModule
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.errors import KitsError
-from kits.stages import CoarseModule, FineModule
 from kits.train import quieten
+from kits.training.datamodule import KitsDataModule
+from kits.training.modules import CoarseModule, FineModule
 
 COARSE = ["stage=coarse", "model.width=4", "model.depth=2", "data.coarse_size=32", "sampling.patch=[4,32,32]"]
 FINE = [

@@ -16,19 +16,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from kits.config import choices_of
 from kits.config.composing import checked, compose
+from kits.core.errors import KitsError
 from kits.crossval import OWN as CROSSVAL_KEYS
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
-from kits.errors import KitsError
 from kits.pipeline import OWN, STEPS
-from kits.steps.building import Builder
-from kits.steps.command_line import gathered, later_wins, quoted, spelled
-from kits.steps.coverage import write_coverage
-from kits.steps.folds import Folds
-from kits.steps.running import Runner, arguments_of
-from kits.steps.stamps import AGAIN, BEGIN, GO_ON, MISSING, SKIP, Stamp, fingerprint, judge, read_stamp, settings_of
-from kits.steps.step import Step, run_process
-from kits.steps.two_stages import TwoStages
+from kits.workflows.building import Builder
+from kits.workflows.command_line import gathered, later_wins, quoted, spelled
+from kits.workflows.coverage import write_coverage
+from kits.workflows.folds import Folds
+from kits.workflows.running import Runner, arguments_of
+from kits.workflows.stamps import AGAIN, BEGIN, GO_ON, MISSING, SKIP, Stamp, fingerprint, judge, read_stamp, settings_of
+from kits.workflows.step import Step, run_process
+from kits.workflows.two_stages import TwoStages
 
 
 @pytest.fixture(autouse=True)

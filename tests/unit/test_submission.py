@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.io import read_labels, write_labels, write_volume
-from kits.prediction.submission import TEST_CASES, check_submission, refuse_other_classes, write_submission
+from kits.prediction.leaderboard import TEST_CASES, check_submission, refuse_other_classes, write_submission
 from kits.volume import Grid
 
 GRID = Grid((4, 3, 5), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))

@@ -16,8 +16,8 @@ from scipy.spatial.distance import cdist
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.evaluation import Measures
+from kits.core.labels import CLASSES, HIERARCHICAL_REGIONS, evaluated_regions
 from kits.io import read_labels
-from kits.labels import CLASSES, HIERARCHICAL_REGIONS, evaluated_regions
 from kits.metrics.case import measure_case
 from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
 from kits.metrics.surfels import neighbor_codes, surfel_areas

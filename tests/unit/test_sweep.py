@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from kits.config.composing import compose
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.sweep import build_search, refuse_ranks, sort_overrides, space_of, sweep, values_of
 from kits.sweeps.adaptive import Adaptive, Interval
 from kits.sweeps.gpus import deal
 from kits.sweeps.grid import names_of
 from kits.sweeps.picture import draw, positions_of
-from kits.sweeps.running import Processes, run_all
+from kits.sweeps.pool import Processes, run_all
 from kits.sweeps.scores import best_row, read_metrics
 from kits.sweeps.study import same_sweep
 from kits.sweeps.table import read_trials, write_table

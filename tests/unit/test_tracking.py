@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from kits.config.composing import compose
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES
 from kits.data.preparation import prepare
-from kits.errors import KitsError
-from kits.labels import KITS19_CLASSES
-from kits.logged import (
+from kits.tracking import build_loggers
+from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
     CONFUSION,
@@ -37,7 +38,6 @@ from kits.logged import (
     loss_names,
     score_name,
 )
-from kits.tracking import build_loggers
 from kits.train import train
 
 COMMON = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kits.config.composing import checked, compose
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.errors import KitsError
 from kits.train import train
 
 TINY = [

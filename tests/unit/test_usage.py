@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kits.benches.startup import measure
+from kits.bench.startup import measure
 from kits.config import conf_dir
 from kits.config.command import ask, commands
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 from kits.train import main
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from kits.data.plausible import check_hu, check_order, misplaced_share
+from kits.core.errors import KitsError
 from kits.data.preparation import prepare
+from kits.data.soundness import check_hu, check_order, misplaced_share
 from kits.data.validate import check_listed
-from kits.errors import KitsError
 from kits.io import read_volume
-from kits.plausible import histogram
 from kits.volume import plane_grid, to_coarse
+from kits.volume.plausible import histogram
 from tests.conftest import ellipsoid, kidney_pair, write_case
 from tests.unit.test_preparation import data_config
 

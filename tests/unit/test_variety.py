@@ -11,18 +11,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kits.benches.threshold import Way, bench_threshold, measure
+from kits.bench.threshold import Way, bench_threshold, measure
 from kits.config.composing import compose
 from kits.config.schema import parse
-from kits.config.schema.phantom import Phantom
-from kits.data import variety
-from kits.data.anatomy import paint_surroundings
-from kits.data.canvas import Canvas
-from kits.data.fields import Field, Lattice, signed_distance
-from kits.data.frame import Body, find_body, shifted
-from kits.data.phantom import write_dataset
-from kits.data.phases import PHASES, Contrast, draw_contrast
-from kits.errors import KitsError
+from kits.config.schema.phantoms import Phantom
+from kits.core.errors import KitsError
+from kits.painter import variety
+from kits.painter.anatomy import paint_surroundings
+from kits.painter.canvas import Canvas
+from kits.painter.fields import Field, Lattice, signed_distance
+from kits.painter.frame import Body, find_body, shifted
+from kits.painter.phases import PHASES, Contrast, draw_contrast
+from kits.painter.trees import write_dataset
 from tests.conftest import kidney_pair, write_case
 
 EVEN = dict.fromkeys(PHASES, 1.0)

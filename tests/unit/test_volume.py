@@ -11,7 +11,6 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kits.roi import Box, coverage, rois_of
 from kits.volume import (
     area_resize,
     bounding_slices,
@@ -25,6 +24,7 @@ from kits.volume import (
     to_coarse,
     to_image,
 )
+from kits.volume.rois import Box, coverage, rois_of
 
 ORIENTATIONS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)]
 

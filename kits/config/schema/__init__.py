@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
-from kits.config.reading import choices_of, conf_dir
+from kits.config.conf_files import choices_of, conf_dir
 from kits.config.schema.base import Number, Switch, Text, text
 from kits.config.schema.telling import told
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 def parse(schema: Any, config: Any, group: str = "") -> Any:
@@ -52,7 +52,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None
         check_network(config)
     parsed = parse(schema_of(name), config)
     if name == "train":
-        from kits.config.schema.train import check_files
+        from kits.config.schema.training import check_files
 
         check_files(parsed)
 
@@ -60,7 +60,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None
 def schema_of(name: str) -> Any:
     """The schema of a command's configuration; measurements and what else is not for everyone have one like their defaults."""
     if name == "train":
-        from kits.config.schema.train import Train
+        from kits.config.schema.training import Train
 
         return Train
     from kits.config.schema.commands import COMMANDS

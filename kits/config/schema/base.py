@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 class Options(BaseModel):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from kits.config.schema.base import Count, Index, Length, Number, Options, Positive, Switch, Text
-from kits.config.schema.data import Data, Split
+from kits.config.schema.dataset import Data, Split
 from kits.config.schema.evaluation import Bootstrap, Measures
-from kits.config.schema.phantom import Phantom
-from kits.errors import KitsError
+from kits.config.schema.phantoms import Phantom
+from kits.core.errors import KitsError
 
 CaseIds = Index | Text | list[Index | Text]
 Subset = Literal["train", "validation", "all"]

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import model_validator
 
 from kits.config.schema.base import Count, Index, Inside, Length, Options, Positive, Share, refuse
-from kits.errors import KitsError
-from kits.labels import CYST_REGION, HIERARCHICAL_REGIONS
+from kits.core.errors import KitsError
+from kits.core.labels import CYST_REGION, HIERARCHICAL_REGIONS
 
 
 class Measures(Options):

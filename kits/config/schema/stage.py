@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Share, Switch, Triple, refuse
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 
 class SamplingOptions(Options):
@@ -64,7 +64,7 @@ class CoarseInference(FineInference):
 
 
 class CoarseRoi(Options):
-    """From a coarse mask to ROIs, see `kits.roi.find_rois`."""
+    """From a coarse mask to ROIs, see `kits.volume.rois.find_rois`."""
 
     count: Count
     min_voxels: Index
@@ -81,7 +81,7 @@ class FineRoi(Options):
 
 
 class Postprocess(Options):
-    """What is removed or filled after the fine stage, see `kits.postprocess`."""
+    """What is removed or filled after the fine stage, see `kits.volume.postprocess`."""
 
     components: Count | None
     tumor_distance_mm: Length | None

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from kits.config.reading import choices_of, groups, nearest
+from kits.config.conf_files import choices_of, groups, nearest
 from kits.config.schema.base import Meaning, text
-from kits.errors import KitsError
+from kits.core.errors import KitsError
 
 # Keys whose value says which model the others belong to.
 TAGS = ("name", "kind", "stage", "transform")

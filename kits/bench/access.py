@@ -1,0 +1,63 @@
+"""How long a random patch from the cache takes once the system has its pages."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from kits.core.labels import BACKGROUND
+from kits.data import arrays
+from kits.data.datasets import CachedCase
+from kits.volume import Grid, Volume, crop
+from kits.volume.intensity import PAD_HU
+
+SHAPE, PATCH, SPACING = (600, 512, 512), (96, 160, 160), (0.5, 0.8, 0.8)
+DRAWS = 60
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """`patch_ms`: the median of a 96 x 160 x 160 patch of image and label, warm."""
+    scratch = Path(config["scratch"])
+    scratch.mkdir(parents=True, exist_ok=True)
+    cache = Path(mkdtemp(prefix="access-", dir=scratch))
+    try:
+        case = CachedCase(cache, write(cache, config["data"]))
+        case.image.max(), case.label.max()  # warm: every page has been read
+        return {"patch_ms": median(timed(case, start) for start in starts()) * 1000}
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """A case of noise with two kidneys' worth of labels, through the cache's own writers; its record."""
+    direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    grid = Grid(SHAPE[::-1], SPACING[::-1], (0.0, 0.0, 0.0), direction)
+    hu = np.random.default_rng(0).integers(-1024, 400, SHAPE, dtype=np.int16)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[200:400, 200:300, 100:200] = labels[200:400, 200:300, 300:400] = 1
+    folder = cache / "case"
+    folder.mkdir()
+    kept = arrays.write_labels(Volume(labels, SPACING, grid), data["coarse_size"], folder)
+    arrays.write_image(Volume(hu, SPACING, grid), kept, len(data["classes"]), data["coarse_size"], folder)
+    slices = arrays.kidney_slices(kept.coarse)
+    return {"id": "case", "folder": "case", "spacing": SPACING, "shape": SHAPE, "boxes": [], "kidney_slices": slices}
+
+
+def starts() -> np.ndarray:
+    """Corners (n, 3) of patches within the volume."""
+    return np.random.default_rng(1).integers(0, np.subtract(SHAPE, PATCH), (DRAWS, 3))
+
+
+def timed(case: CachedCase, start: np.ndarray) -> float:
+    """Seconds of one patch."""
+    corner = (int(start[0]), int(start[1]), int(start[2]))
+    begin = time.perf_counter()
+    crop(case.image, corner, PATCH, PAD_HU)
+    crop(case.label, corner, PATCH, BACKGROUND)
+    return time.perf_counter() - begin

@@ -1,0 +1,122 @@
+"""Training steps a second of two processes on a core each, against one process alone on one core."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import warnings
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kits.bench.bars import judge
+from kits.core.errors import KitsError
+from kits.core.parallel import end_with_parent
+from kits.training.modules import MODULES
+from kits.training.trainer import build_trainer
+
+
+def bench_ddp(config: dict[str, Any]) -> None:
+    """Judge the figure of `measure` against the bar of `conf/bench_ddp.yaml`."""
+    judge(measure(config), config["bars"])
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """Steps a second of each of two processes over those of one alone, in rounds, so that a busy moment meets both.
+
+    Raises:
+        KitsError: there are no two cores that processes can be bound to, or a process fails.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        raise KitsError("ddp: needs two cores and a system that binds processes to them; run it on Linux with two free cores")
+    ratios = []
+    for number in range(config["rounds"]):
+        alone, pair = step_seconds(config, cores[:1]), step_seconds(config, cores[:2])
+        ratios.append(alone / pair)
+        times = f"a step takes {alone:.2f} s alone, {pair:.2f} s in each of two"
+        print(f"round {number + 1}: {times}, ratio {ratios[-1]:.3f}, load {os.getloadavg()[0]:.1f}", flush=True)
+    return {"steps_per_second": median(ratios)}
+
+
+def step_seconds(config: dict[str, Any], cores: list[int]) -> float:
+    """Median seconds of a step of as many processes as cores; of several, the slowest process's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Spawned: an environment and threads of their own.
+    context = get_context("spawn")
+    ends = [context.Pipe(duplex=False) for _ in cores]
+    processes = [
+        context.Process(target=train_on_core, args=(config, cores, rank, port, sender)) for rank, (_, sender) in enumerate(ends)
+    ]
+    for process, (_, sender) in zip(processes, ends, strict=True):
+        process.start()
+        sender.close()
+    try:
+        return max(median(receiver.recv()) for receiver, _ in ends)
+    except EOFError as error:
+        for process in processes:
+            process.kill()  # the other one would wait for it
+        raise KitsError("ddp: a process failed; what it said stands above") from error
+    finally:
+        for process in processes:
+            process.join()
+
+
+def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int, sender: Connection) -> None:
+    """One process of a training on random patches, started as torchrun starts it; it sends the seconds of each timed step."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # advice on loaders and logging, which nothing here depends on
+    end_with_parent()
+    os.sched_setaffinity(0, {cores[rank]})
+    torch.set_num_threads(1)
+    ranks, strategy = len(cores), "ddp" if len(cores) > 1 else "auto"
+    if ranks > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "GROUP_RANK": 0, "MASTER_PORT": port}
+        os.environ.update({name: str(number) for name, number in numbers.items()})
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "bench"})
+    pl.seed_everything(config["seed"], verbose=False)
+    module = MODULES[config["stage"]](config, pretrained=False)
+    clock = Clock()
+    options = {**config["trainer"], "devices": ranks, "strategy": strategy}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = build_trainer({**config, "trainer": options}, [], callbacks=[clock], **quiet)
+    batches = [random_batch(config, rank)] * (config["warm_up"] + config["steps"])
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    sender.send(clock.seconds[config["warm_up"] :])
+
+
+class Clock(pl.Callback):
+    """Seconds from the begin of each step to its end, its share of the gradients' exchange included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.began = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock."""
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop it."""
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+def random_batch(config: dict[str, Any], rank: int) -> dict[str, Tensor]:
+    """A batch of the stage's size, another for each process."""
+    generator = torch.Generator().manual_seed(rank)
+    shape = [config["sampling"]["batch_size"], *config["sampling"]["patch"]]
+    image = torch.rand(shape, generator=generator).unsqueeze(1) * 2 - 1
+    return {"image": image, "label": torch.randint(0, len(config["data"]["classes"]), shape, generator=generator)}

@@ -1,0 +1,234 @@
+"""The clinical read-out against closed forms, a ball in an ellipsoid or a box in many poses, and against the records."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from kits.bench.bars import judge
+from kits.bench.footprint import highest_gb
+from kits.core.errors import KitsError
+from kits.core.parallel import map_cases
+from kits.io import read_labels
+from kits.readout import CaseReading, read_out
+from kits.readout.cohort import measure_map
+from kits.readout.maps import LabelMap, find_maps
+from kits.volume import Spacing
+
+# Half axes in mm (z, y, x) of a kidney, and how far its center lies from the patient's middle.
+ELLIPSOID, BOX, FROM_MIDDLE = (52.0, 26.0, 29.0), (48.0, 23.0, 26.0), 65.0
+# The notch that stands for the sinus: half its height and width, and where it ends, mm.
+NOTCH = (16.0, 8.0, -10.0)
+CALL = "import sys; from kits.bench.known_bodies import child; child(sys.argv[1])"
+Inside = Callable[[np.ndarray], np.ndarray]
+
+
+def bench_readout(config: dict[str, Any]) -> None:
+    """Measure and judge.
+
+    Raises:
+        KitsError: a bar falls short.
+    """
+    rng = np.random.default_rng(config["seed"])
+    measured = large_case(config["large"])  # first, while memory is what the libraries take
+    for name, worst in known_bodies(config, rng).items():
+        measured[name] = worst
+    measured["wrong_sides_faces_poles"] = wrong_places(config, rng)
+    measured["rotated_percent"] = turned(config)
+    if config["root"] is not None:
+        measured |= records(Path(config["root"]), config)
+    judge(measured, {name: bar for name, bar in config["bars"].items() if name in measured})
+
+
+def known_bodies(config: dict[str, Any], rng: np.random.Generator) -> dict[str, float]:
+    """The largest error of each quantity; those of each spacing are printed with their means."""
+    worst: dict[str, float] = {}
+    for spacing in config["spacings"]:
+        errors: dict[str, list[float]] = {}
+        for half, inside in ((ELLIPSOID, in_ellipsoid), (BOX, in_box)):
+            for _ in range(config["poses"]):
+                for name, error in one_body(half, inside, tuple(spacing), config["radii_mm"], rng).items():
+                    errors.setdefault(name, []).append(abs(error))
+        told = ", ".join(f"{name} {np.mean(found):.3f} to {max(found):.3f}" for name, found in errors.items())
+        print(f"{spacing}: errors, mean to largest: {told}", flush=True)
+        worst = {name: max(worst.get(name, 0.0), *found) for name, found in errors.items()}
+    return worst
+
+
+def one_body(
+    half: Spacing, inside: Inside, spacing: Spacing, radii: tuple[float, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """The errors of one ball at a random place on or in a body in a random pose."""
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    radius = rng.uniform(*radii)
+    toward = rng.normal(size=3)
+    surface = toward / (np.linalg.norm(toward / half) if inside is in_ellipsoid else np.abs(toward / half).max())
+    center = surface * (1 - rng.uniform(-0.2, 0.8) * radius / np.linalg.norm(surface))
+    axes = [np.arange(-95, 95 + step, step) + rng.uniform(-0.5, 0.5) * step for step in spacing]
+    body = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) @ rotation
+    labels = inside(body / half).astype(np.uint8)
+    labels[((body - center) ** 2).sum(axis=-1) <= radius**2] = 2
+    (tumor,) = read_out(labels, spacing).tumors
+    directions = rng.normal(size=(200_000, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    ball = directions * radius * rng.uniform(size=(len(directions), 1)) ** (1 / 3)
+    touching = 4 * np.pi * radius**2 * inside((center + directions * radius) / half).mean()
+    off = np.abs(axes[0] - (rotation @ center)[0]).min()  # of the slice that is nearest to the ball's center
+    assert tumor.exophytic_share is not None
+    assert tumor.contact_mm2 is not None
+    return {
+        "volume_percent": 100 * (tumor.volume_ml * 1000 / (4 / 3 * np.pi * radius**3) - 1),
+        "diameter_pixels": (tumor.axial_mm - 2 * (radius**2 - off**2) ** 0.5) / spacing[1],
+        "contact_percent": 100 * (tumor.contact_mm2 / touching - 1),
+        "exophytic": tumor.exophytic_share - (1 - inside((center + ball) / half).mean()),
+    }
+
+
+def wrong_places(config: dict[str, Any], rng: np.random.Generator) -> float:
+    """How many sides, faces and polar positions are wrong, of tumors at known places."""
+    wrong = 0
+    for spacing in config["spacings"]:
+        for left in (False, True):
+            for ahead, face in ((-24.0, "anterior"), (24.0, "posterior")):
+                for height, points in ((42.0, 1), (17.0, 2), (3.0, 3)):
+                    reading = read_out(
+                        placed(left, (height, ahead, 8.0), 8.0, tuple(spacing), rng.uniform(-20, 20)), tuple(spacing)
+                    )
+                    (tumor,) = reading.tumors
+                    found = (tumor.side, tumor.face, tumor.renal["L"]["points"])
+                    if found != ("left" if left else "right", face, points):
+                        print(f"  {spacing}: found {found}, placed {'left' if left else 'right'}, {face}, {points}")
+                        wrong += 1
+    return float(wrong)
+
+
+def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees: float) -> np.ndarray:
+    """Two kidneys with notches, one of them with a ball at `offset` mm (z, y, outward), both turned about the long axis."""
+    axes = [np.arange(-h, h + step, step) for h, step in zip((75, 60, 125), spacing, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    labels = np.zeros(z.shape, np.uint8)
+    for side in (-1, 1):
+        angle = np.deg2rad(degrees) * side
+        out = side * (x - FROM_MIDDLE * side)
+        u, v = np.cos(angle) * out - np.sin(angle) * y, np.sin(angle) * out + np.cos(angle) * y
+        hollow = (np.abs(z) < NOTCH[0]) & (np.abs(v) < NOTCH[1]) & (u < NOTCH[2])
+        labels[(in_ellipsoid(np.stack([z, v, u], axis=-1) / ELLIPSOID)) & ~hollow] = 1
+        if (side == 1) == left:
+            labels[(z - offset[0]) ** 2 + (v - offset[1]) ** 2 + (u - offset[2]) ** 2 <= radius**2] = 2
+    return labels
+
+
+def turned(config: dict[str, Any]) -> float:
+    """The largest change in percent of a number when a label map is turned by 30 degrees about the patient's long axis."""
+    spacing = (1.0, 0.8, 0.8)
+    labels = placed(True, (10.0, -18.0, 12.0), 14.0, spacing, 10.0)
+    angle = np.deg2rad(30)
+    matrix = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    middle = (np.array(labels.shape) - 1) / 2
+    wide = np.pad(labels, ((0, 0), (60, 60), (0, 0)))
+    shift = np.array([0, 60, 0])
+    other = ndimage.affine_transform(wide, matrix, middle + shift - matrix @ (middle + shift), order=0)
+    before, after = (dict(numbers(read_out(array, spacing))) for array in (labels, other))
+    # A share is a percentage itself; all else is taken relative to its value.
+    scale = {name: 1.0 if name.endswith("_share") else max(abs(value), 1e-9) for name, value in before.items()}
+    changes = {name: 100 * abs(after[name] - value) / scale[name] for name, value in before.items()}
+    name = max(changes, key=lambda key: changes[key])
+    print(f"turned by 30 degrees: {name} changes most, {before[name]:.3f} to {after[name]:.3f}")
+    return changes[name]
+
+
+def numbers(reading: CaseReading) -> list[tuple[str, float]]:
+    """The continuous values of a case with one tumor."""
+    tumor, left = reading.tumors[0], reading.kidneys[1]
+    names = ("volume_ml", "axial_mm", "short_mm", "diameter_3d_mm", "sphericity", "exophytic_share", "contact_mm2", "c_index")
+    found = [(name, getattr(tumor, name)) for name in (*names, "depth_mm", "parenchyma_5mm_ml", "parenchyma_10mm_ml")]
+    return [*found, ("parenchyma_ml", left.parenchyma_ml), ("length_mm", left.length_mm)]
+
+
+def large_case(shape: list[int]) -> dict[str, float]:
+    """Seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
+    from kits.io import write_labels
+    from kits.volume import Grid
+
+    spacing = (0.5, 0.8, 0.8)
+    small = placed(True, (10.0, -18.0, 12.0), 20.0, spacing, 10.0)
+    labels = np.zeros(shape, np.uint8)
+    start = [(n - m) // 2 for n, m in zip(shape, small.shape, strict=True)]
+    labels[tuple(slice(s, s + m) for s, m in zip(start, small.shape, strict=True))] = small
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "large.nii.gz"
+        identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        write_labels(path, labels, Grid((shape[2], shape[1], shape[0]), spacing[::-1], (0.0, 0.0, 0.0), identity))
+        ended = subprocess.run([sys.executable, "-c", CALL, str(path)], capture_output=True, text=True)
+    if ended.returncode:
+        raise KitsError(f"the measured process failed: {ended.stderr.strip().splitlines()[-1]}")
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    print(f"{shape}: {found['large_seconds']:.2f} s, {found['large_gb']:.2f} GB above the libraries", flush=True)
+    return found
+
+
+def child(path: str) -> None:
+    """Read and measure one label map; print seconds, and GB above what the libraries take."""
+    read_out(placed(True, (0.0, -20.0, 10.0), 10.0, (3.0, 2.0, 2.0), 0.0), (3.0, 2.0, 2.0))  # loads them
+    before, began = highest_gb(), time.perf_counter()
+    volume = read_labels(path, allowed=range(4))
+    read_out(volume.array, volume.spacing)
+    print(json.dumps({"large_seconds": time.perf_counter() - began, "large_gb": highest_gb() - before}))
+
+
+def recorded_sizes(root: Path) -> dict[str, float]:
+    """`radiographic_size` by case, cm.
+
+    Raises:
+        KitsError: `root` has no kits.json.
+    """
+    file = root / "kits.json"
+    if not file.is_file():
+        raise KitsError(f"root={root}: no kits.json in it; give KiTS19's label maps with its records")
+    return {case["case_id"]: case["radiographic_size"] for case in json.loads(file.read_text(encoding="utf-8"))}
+
+
+def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
+    """Agreement of the largest tumor's axial diameter with `radiographic_size` (cm), and seconds for 210 maps at this pace.
+
+    Raises:
+        KitsError: `root` has no kits.json.
+    """
+    recorded = recorded_sizes(root)
+    maps = find_maps(root, None, None, label_name=config["data"]["label_name"])
+    began = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        calls: list[tuple[LabelMap, Path]] = [(job, Path(folder)) for job in maps]
+        cases = map_cases(measure_map, calls, workers=config["workers"], desc="readout")
+    seconds = time.perf_counter() - began
+    pairs = []
+    for case in cases:
+        assert isinstance(case, dict)
+        if case["tumors"]:
+            largest = max(case["tumors"], key=lambda tumor: tumor["volume_ml"])
+            pairs.append((recorded[case["case"]], largest["axial_mm"] / 10))
+    true, found = np.array(pairs).T
+    off = np.abs(found - true)
+    r = float(np.corrcoef(true, found)[0, 1])
+    told = f"mean error {off.mean():.2f} cm, median {np.median(off):.2f}, bias {(found - true).mean():+.2f}"
+    print(f"{len(pairs)} maps: r {r:.3f}, {told}")
+    return {"record_r": r, "record_mean_cm": float(off.mean()), "seconds_of_210": seconds * 210 / len(maps)}
+
+
+def in_ellipsoid(points: np.ndarray) -> np.ndarray:
+    """Whether points (..., 3), over the half axes, lie in the unit ball."""
+    return np.asarray((points**2).sum(axis=-1) <= 1)
+
+
+def in_box(points: np.ndarray) -> np.ndarray:
+    """Whether points (..., 3), over the half axes, lie in the cube of edge 2."""
+    return np.asarray(np.abs(points).max(axis=-1) <= 1)

@@ -1,0 +1,131 @@
+"""Patches a second from our loader and from MONAI's and TorchIO's, on the same cases, with and without augmentation.
+
+What is timed is a loader in its steady state: its processes run, its cache is written, every case has been read once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kits.bench.rivals import QUEUE, monai_batches, torchio_batches
+from kits.core.errors import KitsError
+from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
+from kits.data.index import Case, find_cases
+from kits.data.preparation import prepare
+from kits.training.datamodule import EpochSampler
+
+# Rounds in which the loaders take turns, so that a busy moment of the machine meets all of them.
+ROUNDS = 2
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """Our patches a second as multiples of the faster rival's: `plain`, and `augmented` with the set of the group `augmentation`.
+
+    Args:
+        config: `root`, `scratch`, `data` and `loading` of conf/bench_data.yaml.
+
+    Raises:
+        KitsError: TorchIO is not installed.
+    """
+    if find_spec("torchio") is None:
+        raise KitsError("parts=[loading]: TorchIO is not installed; pip install 'kits[bench]'")
+    scratch = Path(config["scratch"]) / "loading"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        data = config["data"]
+        found = find_cases(Path(config["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
+        cases = chosen(found, config["loading"]["cases"])
+        print(f"cases: {', '.join(case.id for case in cases)}")
+        link_tree(cases, scratch / "tree")
+        data = {**data, "root": str(scratch / "tree"), "cache": str(scratch / "cache")}
+        index = prepare(data)
+        ours = [CachedCase(scratch / "cache", record) for record in index["cases"].values()]
+        result = {}
+        for name, augmentation in (("plain", {}), ("augmented", data["augmentation"])):
+            rates = compare({**data, "augmentation": augmentation}, config["loading"], ours, cases, scratch)
+            result[name] = rates["kits"] / max(rates["monai"], rates["torchio"])
+        return result
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def chosen(cases: list[Case], count: int) -> list[Case]:
+    """The `count` cases whose compressed scans are nearest to the median size."""
+    by_size = sorted(cases, key=lambda case: case.image.stat().st_size)
+    first = max(0, (len(by_size) - count) // 2)
+    return sorted(by_size[first : first + count], key=lambda case: case.id)
+
+
+def link_tree(cases: list[Case], root: Path) -> None:
+    """A tree of these cases alone, by links."""
+    root.mkdir(parents=True)
+    for case in cases:
+        (root / case.id).symlink_to(case.image.parent.resolve())
+    records = cases[0].image.parents[1] / "kits.json"
+    if records.is_file():
+        (root / "kits.json").symlink_to(records.resolve())
+
+
+def compare(
+    data: dict[str, Any], options: dict[str, Any], ours: list[CachedCase], cases: list[Case], scratch: Path
+) -> dict[str, float]:
+    """Patches a second of each loader, printed."""
+    batches = {
+        "kits": our_batches(ours, data, options),
+        "monai": monai_batches(cases, data, options, scratch / "monai"),
+        "torchio": torchio_batches(cases, data, options, scratch / "torchio"),
+    }
+    # Batches until each has read every case, and as many to time as take seconds. TorchIO's queue runs empty before it is filled
+    # again, so it is timed over whole fillings.
+    filling = QUEUE // options["batch_size"]
+    warm = {"kits": 20, "monai": 2 * options["cases"], "torchio": filling}
+    timed = {"kits": 60, "monai": 4 * options["cases"], "torchio": filling}
+    seconds = dict.fromkeys(batches, 0.0)
+    for name, stream in batches.items():
+        for _ in islice(stream, warm[name]):
+            pass
+    for _ in range(ROUNDS):
+        for name, stream in batches.items():
+            # What was made while others were timed is not counted.
+            for _ in islice(stream, 2 * options["workers"] if name != "torchio" else 0):
+                pass
+            seconds[name] += elapsed(stream, timed[name])
+            print(f"  {name} {timed[name] * options['batch_size']} patches, {seconds[name]:.1f} s so far", flush=True)
+    rates = {name: ROUNDS * timed[name] * options["batch_size"] / seconds[name] for name in batches}
+    kind = "augmented" if data["augmentation"] else "plain"
+    for name, rate in rates.items():
+        print(f"  {kind:>9} {name:>8} {rate:8.1f} patches/s")
+    for stream in batches.values():
+        stream.close()  # type: ignore[attr-defined]
+    return rates
+
+
+def elapsed(stream: Iterator[Any], count: int) -> float:
+    """Seconds for `count` batches."""
+    begin = time.perf_counter()
+    for _ in islice(stream, count):
+        pass
+    return time.perf_counter() - begin
+
+
+def our_batches(cases: list[CachedCase], data: dict[str, Any], options: dict[str, Any]) -> Iterator[Any]:
+    """Endless batches as the data module makes them."""
+    patches = RoiPatches(cases, data, {**options["sampling"], "patches_per_epoch": 400}, seed=0)
+    sampler = EpochSampler(len(patches))
+    loader = PatchLoader(
+        patches,
+        batch_size=options["batch_size"],
+        sampler=sampler,
+        num_workers=options["workers"],
+        persistent_workers=True,
+        multiprocessing_context=worker_context(patches),
+    )
+    for epoch in range(10**6):
+        sampler.set_epoch(epoch)
+        yield from loader

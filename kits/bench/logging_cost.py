@@ -1,0 +1,167 @@
+"""What logging and callbacks cost of a training's time, at the default settings of its callbacks and loggers."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from kits.bench.bars import judge
+from kits.data.datasets import PatchLoader
+from kits.reporting import Scene
+from kits.runs.resuming import Start
+from kits.tracking import build_loggers, build_monitors
+from kits.tracking.cloud import surface_cloud
+from kits.tracking.validation_cases import overlay
+from kits.training.callbacks import build_callbacks
+from kits.training.modules import FineModule
+from kits.training.trainer import build_trainer
+
+
+def bench_logging(config: dict[str, Any]) -> None:
+    """Measure, and hold the share against its bar.
+
+    Raises:
+        KitsError: the bar falls short.
+    """
+    judge(measure(config), config["bars"])
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """`logging`: the share of the time without logging that it adds, with the pictures' part spread over the steps between them.
+
+    One training's log, loggers and callbacks are switched off and on again every few steps, so that both halves of a pair see the
+    same machine.
+    """
+    torch.set_num_threads(config["threads"])
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*treespec", "You defined a `validation_step`", "Found .* eval mode"):
+        warnings.filterwarnings("ignore", message)
+    with TemporaryDirectory() as folder:
+        config = {**config, "run_dir": folder}
+        steps, seconds = measure_steps(config)
+    options, sampling = config["logger"], config["sampling"]
+    between = options["images_every"] * (sampling["patches_per_epoch"] // sampling["batch_size"]) * seconds
+    drawn = options["image_cases"] * measure_pictures(config["scan"])
+    print(
+        f"steps {100 * steps:.2f} %; pictures {drawn:.1f} s after every {between:.0f} s of steps, {100 * drawn / between:.2f} %"
+    )
+    return {"logging": steps + drawn / between}
+
+
+def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
+    """The median over the pairs of blocks of what logging adds, as a share; and the seconds of a step without it."""
+    generator = torch.Generator().manual_seed(config["seed"])
+    patch = config["sampling"]["patch"]
+    image = torch.rand([1, *patch], generator=generator) * 2 - 1
+    label = torch.randint(0, len(config["data"]["classes"]), patch, generator=generator, dtype=torch.uint8)
+    block, pairs = config["trainer"]["log_every_n_steps"], config["pairs"]
+    batches = (2 * pairs + 1) * block * config["sampling"]["batch_size"]
+    loader = PatchLoader([{"image": image, "label": label}] * batches, batch_size=config["sampling"]["batch_size"])  # type: ignore[arg-type]
+    module = FineModule(config, pretrained=False)
+    split = {"train": ["case_00000"], "validation": ["case_00001"]}
+    switch = Switch(block)
+    shortened = {**config, "trainer": {**config["trainer"], "max_epochs": 1, "limit_val_batches": 0}}
+    start = Start(Path(config["run_dir"]))
+    callbacks = [switch, *quiet(build_callbacks(config, "", split, start)), *build_monitors(config, split)]
+    trainer = build_trainer(shortened, [], callbacks=callbacks, logger=build_loggers(config))
+    trainer.fit(module, loader)
+    without, with_logging = switch.seconds[1:-1:2], switch.seconds[2::2]
+    added = [on / off - 1 for off, on in zip(without, with_logging, strict=False)]
+    for number, (off, on) in enumerate(zip(without, with_logging, strict=False), 1):
+        print(
+            f"pair {number}: step {off / block:.4f} s, with logging {on / block:.4f} s, {100 * (on / off - 1):+.2f} %", flush=True
+        )
+    return median(added), median(without) / block
+
+
+def quiet(callbacks: list[Callback]) -> list[Callback]:
+    """Those that act in steps; there are no scores here to choose a checkpoint by."""
+    return [one for one in callbacks if not isinstance(one, pl.callbacks.EarlyStopping | pl.callbacks.Checkpoint)]
+
+
+class Switch(Callback):
+    """Turn logging off and on in turn, every `block` steps, and note how long each block took. The first, on, warms up."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.seconds: list[float] = []
+        self.on = True
+        self._all: tuple[list[Callback], list[Any]] | None = None
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """End a block and begin the next."""
+        if index == 0:
+            self._all = (list(trainer.callbacks), list(trainer.loggers))  # type: ignore[attr-defined]
+        elif index % self.block == 0:
+            self.seconds.append(clock(pl_module.device) - self._began)
+            self.turn(trainer, pl_module)
+        else:
+            return
+        self._began = clock(pl_module.device)
+
+    def turn(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Off where it was on, and the other way round."""
+        assert self._all is not None
+        self.on = not self.on
+        callbacks, loggers = self._all
+        trainer.callbacks = callbacks if self.on else [self]  # type: ignore[attr-defined]
+        trainer.loggers = loggers if self.on else []
+        if self.on:
+            del module.log
+        else:
+            module.log = lambda *arguments, **options: None  # type: ignore[method-assign]
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last block, on: all callbacks hear of the end."""
+        self.seconds.append(clock(pl_module.device) - self._began)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds. On a CPU those that this process computed, which other work on the machine does not lengthen."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure_pictures(scan: dict[str, Any]) -> float:
+    """Seconds of the pictures and the surfaces of one scan of two kidneys with a tumor, found with an error of one slice."""
+    shape = tuple(scan["shape"])
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+
+    def ball(center: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
+        terms = (((axis - c * n) / (r * n)) ** 2 for axis, c, r, n in zip((z, y, x), center, radii, shape, strict=True))
+        return np.asarray(sum(terms) <= 1)
+
+    truth = np.zeros(shape, np.uint8)
+    for side in (0.35, 0.65):
+        truth[ball((0.5, 0.6, side), (0.25, 0.08, 0.06))] = 1
+    truth[ball((0.5, 0.65, 0.65), (0.08, 0.05, 0.05))] = 2
+    hu = np.where(ball((0.5, 0.5, 0.5), (5.0, 0.35, 0.45)), np.where(truth > 0, 150, -50), -1000).astype(np.int16)
+    scene = Scene("case_00000", hu, np.roll(truth, 1, axis=0), truth, tuple(scan["spacing"]), {"score": 0.9})
+
+    def draw() -> None:
+        overlay(scene)
+        surface_cloud(scene)
+
+    draw()  # matplotlib reads its fonts
+    return timed(draw)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Processor seconds of one call."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began

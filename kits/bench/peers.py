@@ -1,0 +1,236 @@
+"""The two stages against one-stage peers: the same cases, the same CPU time of training, scored alike.
+
+Peers are nnU-Net's PlainConvUNet (Isensee et al. 2021; package dynamic-network-architectures) and MONAI's SegResNet (Myronenko,
+arXiv 1810.11654), each read by a sliding window over the whole scan. Time is CPU time on one thread, so that a busy machine
+shortens nobody's training.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
+from kits.core.errors import KitsError
+from kits.data.datasets import CachedCase
+from kits.io import read_volume, write_json, write_labels
+from kits.models.memory import keep_freed_memory
+from kits.training.datamodule import KitsDataModule
+from kits.training.losses import build_loss, deep_supervision
+from kits.volume import Triple, crop
+from kits.volume.intensity import PAD_HU, normalise
+
+
+def bench_peers(config: dict[str, Any]) -> None:
+    """For each seed train the two stages, then every peer for as long; predictions, scores and `peers.json` go to `output`.
+
+    With `budget`, so many CPU seconds, only the peers are trained, and what `peers.json` says of the others stays.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    output = Path(config["output"])
+    kept = output / "peers.json"
+    record: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    for seed in config["seeds"]:
+        budget = config["budget"] or two_stages(config, output / f"two_stage{seed}", seed, record)
+        for name in config["peers"]:
+            one_stage(config, name, output / f"{name}{seed}", seed, budget, record)
+        write_json(kept, record)
+    print(f"measured: {kept}; scores of each: {output}/*/scores")
+
+
+def run(command: str) -> float:
+    """Run `python -m kits.COMMAND`; its CPU seconds.
+
+    Raises:
+        KitsError: it failed.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if subprocess.run([sys.executable, "-m", *shlex.split(f"kits.{command}")], check=False).returncode:
+        raise KitsError(f"peers: kits.{command} failed; its message stands above")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def two_stages(config: dict[str, Any], folder: Path, seed: int, record: dict[str, Any]) -> float:
+    """Train, predict and score both stages as anyone would; the CPU seconds that both trainings took."""
+    cache, root = config["data"]["cache"], config["data"]["root"]
+    training = 0.0
+    for stage in ("coarse", "fine"):
+        options = f"experiment={config['recipes'][stage]} data.cache={cache} seed={seed} run_dir={folder}/{stage} overwrite=true"
+        training += run(f"train {options}")
+    checkpoints = f"coarse={folder}/coarse/best.ckpt fine={folder}/fine/best.ckpt"
+    split = f"{cache}/splits.json"
+    took = run(f"predict {checkpoints} input={root} split={split} output={folder}/predictions device=cpu")
+    cases = score(config, folder)
+    record[folder.name] = {"training": training, "predicting_a_case": took / cases}
+    return training
+
+
+def score(config: dict[str, Any], folder: Path) -> int:
+    """Score the predictions of a folder; how many validation cases there are."""
+    split = Path(config["data"]["cache"]) / "splits.json"
+    run(f"evaluate prediction={folder}/predictions truth={config['data']['root']} output={folder}/scores split={split}")
+    return len((folder / "scores" / "cases.csv").read_text(encoding="utf-8").splitlines()) - 1
+
+
+def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:
+    """Train a peer for so many CPU seconds, predict the validation cases with it and score them."""
+    torch.manual_seed(seed)
+    data = KitsDataModule({**config, "seed": seed})
+    network, logits_of = PEERS[name](len(config["data"]["classes"]))
+    optimizer = build_optimizer(network, config["optimizers"][name])
+    steps = train(network, logits_of, Patches(data.cases["train"], config, seed), config, optimizer, budget)
+    network.eval()
+    began, cases = time.process_time(), data.cases["validation"]
+    for case in cases:
+        volume = read_volume(Path(config["data"]["root"]) / case.id / "imaging.nii.gz")
+        labels = predict(network, logits_of, volume.array, config)
+        write_labels(folder / "predictions" / f"{case.id}.nii.gz", labels, volume.grid)
+    took = (time.process_time() - began) / len(cases)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    record[folder.name] = {"training": budget, "steps": steps, "predicting_a_case": took, "parameters": parameters}
+    score(config, folder)
+
+
+class Patches:
+    """Random patches of whole scans, a third of them around a voxel of kidney or tumor (as nnU-Net oversamples foreground)."""
+
+    def __init__(self, cases: Sequence[CachedCase], config: dict[str, Any], seed: int) -> None:
+        self.cases, self.window = cases, config["data"]["window_hu"]
+        depth, height, width = config["patch"]
+        self.patch: Triple = (depth, height, width)
+        self.foreground: float = config["foreground"]
+        self.rng = np.random.default_rng(seed)
+        self.points = [np.argwhere(np.asarray(case.label) > 0) for case in cases]
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Image (1, 1, D, H, W) in [-1, 1], flipped left to right half of the time, and label (1, D, H, W)."""
+        number = int(self.rng.integers(len(self.cases)))
+        case, points = self.cases[number], self.points[number]
+        if self.rng.random() < self.foreground:
+            label = np.asarray(case.label)
+            wanted = self.rng.integers(1, 3)  # kidney and tumor alike
+            chosen = points[label[tuple(points.T)] == wanted]
+            middle = self.rng.choice(chosen if len(chosen) else points)
+        else:
+            middle = self.rng.integers(case.shape)
+        (z, y, x), shape = (int(centre) for centre in middle), self.patch
+        start = (z - shape[0] // 2, y - shape[1] // 2, x - shape[2] // 2)
+        image = normalise(crop(case.image, start, shape, PAD_HU), self.window)
+        label = crop(case.label, start, shape, 0)
+        flip = slice(None, None, -1 if self.rng.random() < 0.5 else 1)
+        return (
+            torch.from_numpy(image[..., flip].copy())[None, None],
+            torch.from_numpy(label[..., flip].copy())[None],
+        )
+
+
+def train(
+    network: nn.Module,
+    pyramid_of: Callable[[Tensor], list[Tensor]],
+    patches: Patches,
+    config: dict[str, Any],
+    optimizer: torch.optim.Optimizer,
+    budget: float,
+) -> int:
+    """Train until so many CPU seconds are spent, the rate falling to zero along a polynomial of time; the steps taken."""
+    loss = build_loss(parse(Loss, config["loss"]))
+    highest = optimizer.param_groups[0]["lr"]
+    began, steps = time.process_time(), 0
+    while (spent := (time.process_time() - began) / budget) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = highest * (1 - spent) ** 0.9
+        image, label = patches.draw()
+        optimizer.zero_grad()
+        deep_supervision(loss, pyramid_of(image), label).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config["clip"])
+        optimizer.step()
+        steps += 1
+    return steps
+
+
+def build_optimizer(network: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """torch's optimizer `name` with the other options."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return kinds[options["name"]](network.parameters(), **{key: value for key, value in options.items() if key != "name"})
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, pyramid_of: Callable[[Tensor], list[Tensor]], hu: np.ndarray, config: dict[str, Any]
+) -> np.ndarray:
+    """uint8 labels (z, y, x) by a sliding window that repeats half of itself, weighted by a Gaussian."""
+    from monai.inferers import sliding_window_inference
+
+    image = torch.from_numpy(normalise(hu, config["data"]["window_hu"]))[None, None]
+    logits = sliding_window_inference(
+        image, config["patch"], 1, lambda part: pyramid_of(part)[0], overlap=0.5, mode="gaussian", padding_mode="replicate"
+    )
+    assert isinstance(logits, Tensor)
+    return logits[0].argmax(0).to(torch.uint8).numpy()
+
+
+def plain_conv_unet(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
+    """nnU-Net's network with its deep supervision, five levels of 16 to 256 channels; slices are pooled last."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    kernels = [(1, 3, 3), *[(3, 3, 3)] * 4]
+    strides = [(1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
+    network = PlainConvUNet(
+        1,
+        5,
+        (16, 32, 64, 128, 256),
+        nn.Conv3d,
+        kernels,
+        strides,
+        2,
+        classes,
+        2,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )
+
+    def pyramid(image: Tensor) -> list[Tensor]:
+        found = network(image)
+        return list(found[:-1])  # the coarsest has no weight in nnU-Net
+
+    return network, pyramid
+
+
+def seg_res_net(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
+    """MONAI's SegResNet as its documentation builds it, 16 channels at first."""
+    from monai.networks.nets import SegResNet
+
+    network = SegResNet(spatial_dims=3, init_filters=16, in_channels=1, out_channels=classes, dropout_prob=None)
+
+    def pyramid(image: Tensor) -> list[Tensor]:
+        # Three halvings in every direction: thin stacks of slices are padded to a multiple of eight.
+        lacking = -image.shape[2] % 8
+        logits = network(functional.pad(image, (0, 0, 0, 0, 0, lacking), mode="replicate") if lacking else image)
+        return [logits[:, :, : image.shape[2]]]
+
+    return network, pyramid
+
+
+PEERS: dict[str, Callable[[int], tuple[nn.Module, Callable[[Tensor], list[Tensor]]]]] = {
+    "plain_conv_unet": plain_conv_unet,
+    "seg_res_net": seg_res_net,
+}

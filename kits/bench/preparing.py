@@ -1,0 +1,71 @@
+"""What `kits.prepare` costs beside merely decompressing the tree, and how much memory a worker takes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import resource
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from kits.core.parallel import end_with_parent
+from kits.data.index import find_cases
+from kits.data.preparation import prepare
+from kits.io import read_geometry
+
+WORKERS = 2
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """`prepare`: its seconds over those of reading every file; `worker_memory`: a worker's peak over the largest int16 volume."""
+    root, scratch = Path(config["root"]), Path(config["scratch"])
+    data = {**config["data"], "root": str(root), "workers": WORKERS}
+    cases = find_cases(root, data["exclude"], data["label_name"], data["unlabeled_from"])
+    largest = max(math.prod(read_geometry(case.image).size) * 2 for case in cases)
+    files = sorted((path for case in cases for path in (case.image, case.label)), key=lambda path: -path.stat().st_size)
+    scratch.mkdir(parents=True, exist_ok=True)
+    cache = Path(mkdtemp(prefix="prepare-", dir=scratch))
+    data["cache"] = str(cache)
+    for path in files:  # once for all: nobody waits for the disk
+        path.read_bytes()
+    try:
+        before = read_all(files)
+        # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+            seconds, peak = pool.submit(timed_prepare, data).result()
+        after = read_all(files)
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+    print(
+        f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {seconds:.1f} s;"
+        f" largest volume {largest / 1e6:.0f} MB, worker {peak / 1e6:.0f} MB"
+    )
+    return {"prepare": seconds / ((before + after) / 2), "worker_memory": peak / largest}
+
+
+def read_all(files: list[Path]) -> float:
+    """Seconds to decompress every file in two processes, the largest first."""
+    start = time.perf_counter()
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        list(pool.map(read_to_end, files))
+    return time.perf_counter() - start
+
+
+def read_to_end(path: Path) -> None:
+    """Decompress a file and forget it."""
+    with gzip.open(path) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def timed_prepare(data: dict[str, Any]) -> tuple[float, int]:
+    """Seconds of a prepare, and the peak resident bytes of the largest of its workers."""
+    start = time.perf_counter()
+    prepare(data)
+    seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # Linux counts in KiB

@@ -1,0 +1,89 @@
+"""How much the networks of a scan compute, how fast, and how fast the cores can convolve at all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kits.inference.segmenter import Segmenter
+from kits.volume import Volume
+
+# The peak is that of a 3 x 3 convolution of so many channels, of slices that stay in the cores' caches, the fastest of so many.
+CHANNELS, SLICES, SIDE, REPEATS = 128, 8, 32, 20
+
+
+def measure_rates(segmenter: Segmenter, volume: Volume, repeats: int) -> dict[str, float]:
+    """GFLOP/s of both stages' networks, whatever is around them left out, as shares of the cores' peak; prints them and FLOP.
+
+    A multiplication and an addition are two FLOP. Slices that windows repeat count as often as they are computed.
+    """
+    networks = {"coarse": segmenter.coarse.networks, "fine": segmenter.fine.networks}
+    counted = {stage: Passes(FlopCounterMode(display=False)) for stage in networks}
+    passes(segmenter, volume, networks, counted)
+    seconds: dict[str, list[float]] = {stage: [] for stage in networks}
+    for _ in range(repeats):
+        timed = {stage: Passes(None) for stage in networks}
+        passes(segmenter, volume, networks, timed)
+        for stage, one in timed.items():
+            seconds[stage].append(one.seconds)
+    peak = convolution_peak()
+    shares = {}
+    for stage, one in counted.items():
+        gflop, least = one.gflop, min(seconds[stage])
+        shares[f"{stage}_of_peak"] = gflop / least / peak
+        print(
+            f"{stage} networks: {gflop:.1f} GFLOP a scan in {least:.2f} s, {gflop / least:.0f} GFLOP/s,"
+            f" {gflop / least / peak:.2f} of the cores' convolution peak of {peak:.0f} GFLOP/s",
+            flush=True,
+        )
+    return shares
+
+
+class Passes:
+    """Hooks that add up FLOP, or the time, of a network's passes."""
+
+    def __init__(self, counter: FlopCounterMode | None) -> None:
+        self.counter, self.gflop, self.seconds, self._began = counter, 0.0, 0.0, 0.0
+
+    def before(self, network: nn.Module, given: Any) -> None:
+        """A pass begins."""
+        if self.counter is not None:
+            self.counter.__enter__()
+        self._began = time.perf_counter()
+
+    def after(self, network: nn.Module, given: Any, output: Any) -> None:
+        """A pass ends."""
+        self.seconds += time.perf_counter() - self._began
+        if self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            self.gflop += self.counter.get_total_flops() / 1e9
+
+
+def passes(segmenter: Segmenter, volume: Volume, networks: dict[str, Any], hooks: dict[str, Passes]) -> None:
+    """Segment the volume once with these hooks on the networks."""
+    handles = []
+    for stage, hook in hooks.items():
+        for network in networks[stage]:
+            handles += [network.register_forward_pre_hook(hook.before), network.register_forward_hook(hook.after)]
+    try:
+        segmenter.segment(volume)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def convolution_peak() -> float:
+    """GFLOP/s of a large plain convolution in float32, the fastest of some."""
+    convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).to(memory_format=torch.channels_last)
+    image = torch.rand(SLICES, CHANNELS, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        convolution(image)
+        times.append(time.perf_counter() - began)
+    return 2 * image.numel() * CHANNELS * 9 / min(times) / 1e9

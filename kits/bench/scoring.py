@@ -1,0 +1,173 @@
+"""All figures of one large case: `kits.metrics` against MONAI's functions on the full arrays, in time and in numbers."""
+
+from __future__ import annotations
+
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+
+from kits.bench.bars import judge
+from kits.config.schema import parse
+from kits.config.schema.evaluation import Measures
+from kits.core.errors import KitsError
+from kits.core.labels import KIDNEY, TUMOR, Regions, evaluated_regions
+from kits.data.index import LABEL_NAME
+from kits.io import read_labels
+from kits.metrics.case import Case, measure_case
+from kits.volume import Spacing, Triple, bounding_slices
+
+T = TypeVar("T")
+# Ellipsoids in the place of a real label map: label, center and radii (z, y, x) as shares of the volume and in mm.
+BODIES = (
+    (KIDNEY, (0.5, 0.55, 0.32), (58, 28, 26)),
+    (KIDNEY, (0.55, 0.55, 0.68), (60, 27, 27)),
+    (TUMOR, (0.6, 0.5, 0.72), (22, 24, 20)),
+)
+BODY_SPACING = (0.5, 0.8, 0.8)
+MARGIN = 16  # voxels around the labels that the bending may reach
+STEP, SMOOTH = 8, 2.0  # the bending is drawn at every eighth voxel and smoothed over two such steps
+
+
+def bench_evaluate(config: dict[str, Any]) -> None:
+    """Measure and judge.
+
+    Raises:
+        KitsError: a bar falls short.
+    """
+    judge(measure(config), config["bars"])
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """MONAI's seconds over ours (the slower of one run before and one after MONAI's), and the largest difference of a figure.
+
+    Raises:
+        KitsError: `root` has no such case, or MONAI wants more memory than it may have.
+    """
+    torch.set_num_threads(1)
+    truth, spacing = make_truth(config["root"], config["case"], config["shape"])
+    prediction = bent(truth, spacing, config["displacement_mm"], config["seed"])
+    regions, measures = evaluated_regions(config["data"]["classes"]), parse(Measures, config["measures"])
+    print(f"{truth.shape} voxels of {', '.join(f'{step:.3f}' for step in spacing)} mm; {', '.join(regions)}", flush=True)
+
+    def own() -> Case:
+        return measure_case(prediction, truth, spacing, regions, measures)
+
+    with at_most(config["memory_gib"]):
+        before, case = timed("kits, all figures", own)
+        theirs, oracle = monai_figures(prediction, truth, spacing, regions, measures)
+        after, _ = timed("kits, again", own)
+    difference = 0.0
+    for name, value in oracle.items():
+        off = abs(case.values[name] - value) / max(1.0, abs(value))
+        print(f"{name:>24}  kits {case.values[name]:.6f}  MONAI {value:.6f}  difference {off:.1e}")
+        difference = max(difference, off)
+    return {"difference": difference, "speed": theirs / max(before, after)}
+
+
+def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, Spacing]:
+    """A label map of this shape (z, y, x): a real one, resampled by nearest neighbor, or ellipsoids; and its spacing in mm."""
+    if root is None:
+        return ellipsoids(shape), BODY_SPACING
+    path = Path(root) / case / LABEL_NAME
+    volume = read_labels(path, allowed=range(TUMOR + 1))
+    places = [np.linspace(0, old - 1, new).round().astype(int) for old, new in zip(volume.array.shape, shape, strict=True)]
+    z, y, x = (step * old / new for step, old, new in zip(volume.spacing, volume.array.shape, shape, strict=True))
+    return np.ascontiguousarray(volume.array[np.ix_(*places)]), (z, y, x)
+
+
+def ellipsoids(shape: Triple) -> np.ndarray:
+    """Two kidneys and a tumor."""
+    labels = np.zeros(shape, np.uint8)
+    for label, center, radii in BODIES:
+        axes = [
+            (np.arange(count) - share * count) * step / radius
+            for count, share, step, radius in zip(shape, center, BODY_SPACING, radii, strict=True)
+        ]
+        near = [np.flatnonzero(np.abs(axis) <= 1) for axis in axes]
+        z, y, x = np.ix_(*(axis[places] for axis, places in zip(axes, near, strict=True)))
+        window = tuple(slice(int(places[0]), int(places[-1]) + 1) for places in near)
+        labels[window][z**2 + y**2 + x**2 <= 1] = label
+    return labels
+
+
+def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int) -> np.ndarray:
+    """The labels at smoothly displaced places: a prediction whose every surface is a little off."""
+    rng = np.random.default_rng(seed)
+    box = bounding_slices(labels)
+    assert box is not None
+    window = tuple(slice(max(part.start - MARGIN, 0), part.stop + MARGIN) for part in box)
+    inside = labels[window]
+    places = np.indices(inside.shape, dtype=np.float32)
+    for place, step in zip(places, spacing, strict=True):
+        coarse = gaussian_filter(rng.normal(size=[count // STEP + 2 for count in inside.shape]), SMOOTH)
+        shift = zoom(coarse, [count / few for count, few in zip(inside.shape, coarse.shape, strict=True)], order=1)
+        place += shift / shift.std() * displacement_mm / step
+    result = np.zeros_like(labels)
+    result[window] = map_coordinates(inside, places, order=0, mode="nearest")
+    return result
+
+
+def monai_figures(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
+) -> tuple[float, dict[str, float]]:
+    """Seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
+
+    What it is given, one mask a region, is made before the clock starts, and of the types that its functions are fastest with.
+
+    Raises:
+        KitsError: it wants more memory than it may have.
+    """
+    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+    found, true = (
+        torch.from_numpy(np.stack([np.isin(array, labels) for labels in regions.values()]))[None] for array in (prediction, truth)
+    )
+    options: dict[str, Any] = {"include_background": True, "spacing": [float(step) for step in spacing]}
+    tolerances = [measures.tolerances_mm[region] for region in regions]
+    bytes_ = found.view(torch.uint8), true.view(torch.uint8)
+    calls: dict[str, Callable[[], torch.Tensor]] = {
+        "": lambda: compute_dice(*bytes_, include_background=True),
+        "_surface_dice": lambda: compute_surface_dice(found, true, tolerances, use_subvoxels=True, **options),
+        "_hd95_mm": lambda: compute_hausdorff_distance(found, true, percentile=95, **options),
+    }
+    total = 0.0
+    figures: dict[str, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's about its own deprecated arguments
+        for suffix, call in calls.items():
+            try:
+                seconds, values = timed(f"MONAI, {suffix.strip('_') or 'dice'}", call)
+            except (MemoryError, RuntimeError) as error:
+                raise KitsError(f"memory_gib: too little for MONAI ({error}); allow it more, or take a smaller shape") from error
+            total += seconds
+            figures |= {f"{region}{suffix}": float(value) for region, value in zip(regions, values[0], strict=True)}
+    return total, figures
+
+
+def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
+    """Wall seconds of one call, printed beside those of the processor, and its result."""
+    began, worked = time.perf_counter(), time.process_time()
+    result = call()
+    seconds, busy = time.perf_counter() - began, time.process_time() - worked
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{name:>24}  {seconds:8.3f} s ({busy:.3f} s of processor)  peak memory so far {peak:.1f} GiB", flush=True)
+    return seconds, result
+
+
+@contextmanager
+def at_most(gib: float) -> Iterator[None]:
+    """This process may map so much memory: what wants more fails, and does not take it from whoever else is on the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(gib * 2**30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

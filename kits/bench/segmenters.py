@@ -1,0 +1,86 @@
+"""The segmenter that is measured: of given checkpoints, or of random weights and ROIs of the usual sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kits.core.errors import KitsError
+from kits.inference.find_rois import Rois
+from kits.inference.segmenter import Segmenter
+from kits.models import build_network
+from kits.volume import Volume
+from kits.volume.rois import Box
+
+
+def segmenter_of(config: dict[str, Any]) -> Segmenter:
+    """On the CPU.
+
+    Raises:
+        KitsError: one of `coarse` and `fine` is given without the other.
+    """
+    if (config["coarse"] is None) != (config["fine"] is None):
+        raise KitsError("coarse, fine: give both checkpoints or neither")
+    if config["coarse"] is not None:
+        return Segmenter.load(config["coarse"], config["fine"], "cpu")
+    torch.manual_seed(config["seed"])
+    coarse, fine = ({**config[f"{stage}_stage"], "data": config["data"]} for stage in ("coarse", "fine"))
+    # What random networks say reaches every border, where a trained one's result seldom does.
+    fine["roi"] = {**fine["roi"], "grow_rounds": 0}
+    networks = [build_network(stage["model"], pretrained=False).eval() for stage in (coarse, fine)]
+    return UsualRois(networks, (coarse, fine), config["rois"])
+
+
+class Instant(nn.Module):
+    """Stands in for a network at no cost worth speaking of: what is brighter than 120 HU in the usual window is class 1."""
+
+    def __init__(self, classes: int, multiple: int) -> None:
+        super().__init__()
+        self.classes, self.in_plane_multiple = classes, multiple
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(1, 1, D, H, W) -> (1, classes, D, H, W)."""
+        logits = volume.new_zeros(1, self.classes, *volume.shape[2:])
+        logits[:, min(1, self.classes - 1)] = volume[:, 0] - 0.1
+        return logits
+
+
+def without_networks(segmenter: Segmenter) -> Segmenter:
+    """The same segmenter, its networks replaced by `Instant`."""
+    fine = Instant(len(segmenter.classes), int(segmenter.fine.networks[0].in_plane_multiple))  # type: ignore[attr-defined]
+    segmenter.coarse = replace(segmenter.coarse, networks=[Instant(1, 1)])
+    segmenter.fine = replace(segmenter.fine, networks=[fine])
+    return segmenter
+
+
+class UsualRois(Segmenter):
+    """Its coarse stage runs, but nothing depends on what its random weights say: the ROIs have sizes of our choice."""
+
+    def __init__(self, networks: Sequence[Any], configs: Sequence[dict[str, Any]], rois_mm: Sequence[Sequence[float]]) -> None:
+        super().__init__([networks[0]], [configs[0]], [networks[1]], [configs[1]], torch.device("cpu"))
+        self.rois_mm = rois_mm
+
+    def _find_rois(self, volume: Volume) -> Rois:
+        found = super()._find_rois(volume)
+        margin = self.coarse_config["roi"]["margin_mm"]
+        boxes = [
+            box_about((0.5, 0.5, (k + 1) / (len(self.rois_mm) + 1)), size, volume).grow_mm(
+                margin, volume.spacing, volume.array.shape
+            )
+            for k, size in enumerate(self.rois_mm)
+        ]
+        return replace(found, boxes=boxes, whole_body=False)
+
+
+def box_about(place: Sequence[float], size_mm: Sequence[float], volume: Volume) -> Box:
+    """A box of this size (z, y, x) in mm about a place given as shares of the volume, cut at its faces."""
+    corners = []
+    for share, size, step, n in zip(place, size_mm, volume.spacing, volume.array.shape, strict=True):
+        half = min(size / step, n) / 2
+        corners.append((max(0, round(share * n - half)), min(n, round(share * n + half))))
+    (z0, z1), (y0, y1), (x0, x1) = corners
+    return Box((z0, y0, x0), (z1, y1, x1))

@@ -1,0 +1,82 @@
+"""One real scan file to file: ours by phases, nnU-Net's own predictor, and SimpleITK's reading and writing alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+import torch
+
+from kits.bench.peer import Peer
+from kits.bench.rates import measure_rates
+from kits.bench.segmenters import segmenter_of, without_networks
+from kits.inference.segmenter import Segmenter
+from kits.io import make_folder, read_volume, write_labels
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """What is not our networks over plain reading and writing, the networks' rates, and how many times nnU-Net's time ours is
+    faster, where it is installed.
+
+    Args:
+        config: conf/bench_predict.yaml.
+    """
+    torch.set_num_threads(config["threads"])
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config["threads"])
+    scan, scratch = Path(config["scan"]), Path(config["scratch"])
+    make_folder(scratch, "scratch")
+    ours, theirs = scratch / "ours.nii.gz", scratch / "theirs.nii.gz"
+    try:
+        overheads, plains = [], []
+        instant = without_networks(segmenter_of(config))
+        for _ in range(config["instant_repeats"]):  # in turn, so that a busy machine slows both
+            overheads.append(run_ours(instant, scan, ours, "without networks"))
+            plains.append(read_and_write(scan, ours, theirs))
+        overhead, plain = min(overheads), min(plains)
+        print(f"SimpleITK reads the scan and writes the labels in {plain:.2f} s, all but our networks takes {overhead:.2f} s")
+        segmenter = segmenter_of(config)
+        total = min(run_ours(segmenter, scan, ours, "ours") for _ in range(config["repeats"]))
+        found = {"overhead": overhead / plain, **measure_rates(segmenter, read_volume(scan), config["repeats"])}
+        if find_spec("nnunetv2") is None:
+            print('nnU-Net is not installed, nothing is compared with it; pip install "kits[bench]"')
+        else:
+            found["times_nnunet"] = Peer(config, scan).measure(theirs, full=config["full"]) / total
+    finally:
+        ours.unlink(missing_ok=True)
+        theirs.unlink(missing_ok=True)
+    return found
+
+
+def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> float:
+    """Seconds from file to file."""
+    began = time.perf_counter()
+    volume = read_volume(scan)
+    read = time.perf_counter() - began
+    result = segmenter.segment(volume)
+    written = time.perf_counter()
+    write_labels(target, result.labels, volume.grid)
+    ended = time.perf_counter()
+    phases = {"read": read, **result.seconds, "write": ended - written}
+    print(
+        f"{name}: {ended - began:.2f} s ({', '.join(f'{phase} {value:.2f}' for phase, value in phases.items())}),"
+        f" ROIs {[list(box.shape) for box in result.boxes]}",
+        flush=True,
+    )
+    return ended - began
+
+
+def read_and_write(scan: Path, labels: Path, target: Path) -> float:
+    """Seconds that SimpleITK takes to read the scan and to write labels that it has in memory."""
+    image = sitk.ReadImage(str(labels))
+    return seconds(lambda: sitk.ReadImage(str(scan))) + seconds(lambda: sitk.WriteImage(image, str(target), useCompression=True))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of one call, its result dropped again."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

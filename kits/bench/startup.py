@@ -1,0 +1,62 @@
+"""How long a command takes to answer before it does any work: its help, and mistakes of configuration."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+from kits.bench.bars import judge
+from kits.config import check_whole
+from kits.core.errors import KitsError
+
+
+def bench_startup(config: dict[str, Any]) -> None:
+    """Measure and hold against the bars of `conf/bench_startup.yaml`.
+
+    Raises:
+        KitsError: a call does something else than answer, or a bar falls short.
+    """
+    judge(measure(config), config["bars"])
+
+
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """Seconds of wall time of each of `calls`, the best of `rounds`; printed with their ratio to the bare interpreter.
+
+    Beside it stands the processor time, which tells on a busy machine what an idle one would need.
+    The rounds go around all calls, so that what else the machine does falls on all of them alike.
+    """
+    check_whole("rounds", config["rounds"], 1)
+    calls = {name: ["-m", *shlex.split(f"kits.{call}")] for name, call in config["calls"].items()}
+    everything = {"bare": ["-c", ""], **calls}
+    best = dict.fromkeys(everything, float("inf"))
+    processor = dict(best)
+    for turn in range(config["rounds"] + 1):
+        for name, call in everything.items():
+            seconds, busy = time_call(name, call)
+            if turn:
+                best[name], processor[name] = min(best[name], seconds), min(processor[name], busy)
+    bare = best.pop("bare")
+    print(f"{'bare interpreter':>28} {bare:9.4f} s")
+    for name, seconds in best.items():
+        spent = f"{seconds:9.4f} s = {seconds / bare:5.1f} bare starts, {processor[name]:.3f} s of a processor"
+        print(f"{name:>28} {spent}: python {' '.join(calls[name])}")
+    return best
+
+
+def time_call(name: str, call: list[str]) -> tuple[float, float]:
+    """Seconds of wall and of processor time of one call in a process of its own, which must not get as far as its work.
+
+    Raises:
+        KitsError: it ends in another way than with an answer or a message of one line.
+    """
+    before, began = os.times(), time.perf_counter()
+    done = subprocess.run([sys.executable, *call], capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    seconds, after = time.perf_counter() - began, os.times()
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
+    if done.returncode not in (0, 1) or len(done.stderr.splitlines()) > 1:
+        raise KitsError(f"calls.{name}: ended with exit code {done.returncode} and said {done.stderr.strip()[-200:]}")
+    return seconds, busy

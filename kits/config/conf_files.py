@@ -1,0 +1,127 @@
+"""The files of conf/, and a composed configuration as plain dicts and lists."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, KITS19_CLASSES
+
+# ${length:${data.classes}} in YAML: as many as the list has entries.
+OmegaConf.register_new_resolver("length", len, replace=True)
+
+# ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
+OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def choices_of(group: str) -> list[str]:
+    """The names that a configuration group offers."""
+    folder = conf_dir() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The configuration groups: the folders of conf/."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+
+
+def defaults_of(path: Path) -> dict[str, Any]:
+    """Group and choice of every entry of a file's defaults list, and of the files that it begins with, overridden as it says."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(config, dict)
+    found: dict[str, Any] = {}
+    for entry in config.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else defaults_of(path.with_name(f"{entry}.yaml"))
+            continue
+        for key, choice in entry.items():
+            group = str(key).removeprefix("override ").lstrip("/")
+            if group == key.lstrip("/") or group in found:
+                found[group] = choice
+    return found
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dicts, lists and scalars with every interpolation resolved.
+
+    Raises:
+        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        container = None if missing else OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        raise KitsError(f"configuration: {one_line(error)}") from error
+    if missing:
+        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def all_keys(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a plain configuration."""
+    if not isinstance(node, dict):
+        return []
+    keys = []
+    for name, child in node.items():
+        key = f"{prefix}{name}"
+        keys += [key, *all_keys(child, f"{key}.")]
+    return keys
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean X?` for the closest known name, or the empty string."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:  # a right leaf under the wrong parent is the commonest slip
+        close = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_line(error: object) -> str:
+    """An exception's text with its line breaks folded."""
+    return " ".join(str(error).split())
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise KitsError unless an option is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise KitsError(f"{name}={value}: give a whole number of {least} or more")
+
+
+def require(value: Any, key: str, remedy: str) -> Any:
+    """`value`, or a KitsError that names the key where it is null or empty."""
+    if value is None or value == "":
+        raise KitsError(f"{key}: no value given; {remedy}")
+    return value
+
+
+def check_classes(classes: Sequence[str], outputs: int) -> None:
+    """Hold a data set's classes against the label ids, whose meaning is fixed, and against the network.
+
+    Args:
+        classes: `data.classes`.
+        outputs: classes of the fine network, `model.classes`.
+
+    Raises:
+        KitsError: the classes are neither KiTS19's nor all of KiTS21 and KiTS23, or the network has another number of them.
+    """
+    if tuple(classes) not in (KITS19_CLASSES, CLASSES):
+        allowed = " or ".join(f"[{', '.join(names)}]" for names in (KITS19_CLASSES, CLASSES))
+        raise KitsError(f"data.classes=[{', '.join(classes)}]: label ids have a fixed meaning; take {allowed}")
+    if outputs != len(classes):
+        raise KitsError(
+            f"model.classes={outputs}: the data set has {len(classes)} classes; leave the key out, it follows data.classes"
+        )

@@ -1,0 +1,70 @@
+"""conf/phantom.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kits.config.schema.base import Count, Index, Length, Meaning, Options, Share, Text, not_descending, refuse
+from kits.core.errors import KitsError
+
+AtMost20 = Annotated[float, Field(strict=True, ge=0.1, le=20)]
+
+
+class Variety(Options):
+    """How often a painted case is hard: drawn ones, and those on given label maps."""
+
+    drawn: Share
+    labels: Share
+
+
+class Phases(Options):
+    """How often each contrast phase comes."""
+
+    none: Length
+    corticomedullary: Length
+    portal: Length
+    nephrographic: Length
+    excretory: Length
+
+    @model_validator(mode="after")
+    def _any(self) -> Phases:
+        """Refuse weights that are all 0."""
+        if not any(self.model_dump().values()):
+            raise KitsError(f"phases: all weights are 0; give one of {', '.join(Phases.model_fields)} more")
+        return self
+
+
+Spacings = Annotated[
+    tuple[AtMost20, AtMost20], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 20 mm")
+]
+Radius = Annotated[float, Field(strict=True, ge=0.1, le=100)]
+Radii = Annotated[tuple[Radius, Radius], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 100 mm")]
+Thin = Annotated[float, Field(strict=True, gt=0, le=50)]
+
+
+class Phantom(Options):
+    """conf/phantom.yaml."""
+
+    output: Text
+    cases: Count | None
+    seed: Index
+    labels: Text | None
+    thin_mm: Annotated[tuple[Thin, Thin], Meaning("mm between slices and between pixels, as in thin_mm=[4,1.6]")] | None
+    workers: Count
+    spacing_z: Spacings
+    spacing_xy: Spacings
+    matrix: Annotated[int, Field(strict=True, ge=32)]
+    tumor_radius: Radii
+    variety: Variety
+    phases: Phases
+
+    @model_validator(mode="after")
+    def _cases_come_from_somewhere(self) -> Phantom:
+        """Refuse drawn cases without a number, and a thinning of what is drawn."""
+        if self.labels is None and self.cases is None:
+            raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
+        if self.labels is None and self.thin_mm is not None:
+            raise refuse("thin_mm", self.thin_mm, "is for labels=DIR; drawn cases have spacing_z and spacing_xy")
+        return self

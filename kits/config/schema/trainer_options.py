@@ -1,0 +1,129 @@
+"""The groups `trainer`, `callbacks` and `logger`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kits.config.schema.base import Count, Index, Length, Meaning, Options, Positive, Share, Switch, Text, Whole, refuse, text
+from kits.core.errors import KitsError
+
+# Lightning's: a whole number of batches, or a share of them.
+Batches = Index | Share
+# Lightning knows more; networks, losses and windows here compute in float32 or in autocast.
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+OnceOrMore = Annotated[int, Field(strict=True, ge=-1)]
+
+
+class Trainer(Options):
+    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`; see conf/trainer/*.yaml."""
+
+    max_epochs: Count
+    max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1")]
+    max_time: Annotated[str, Field(strict=True, pattern=r"^\d\d:\d\d:\d\d:\d\d$"), Meaning("a text DD:HH:MM:SS in quotes")] | None
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
+    num_nodes: Count
+    strategy: Literal["auto", "ddp"]
+    launcher: Literal["srun"] | None
+    sync_batchnorm: Switch
+    precision: Precision
+    accumulate_grad_batches: Count
+    gradient_clip_val: Length | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    log_every_n_steps: Count
+    num_sanity_val_steps: OnceOrMore
+    limit_train_batches: Batches
+    limit_val_batches: Batches
+    val_check_interval: Annotated[
+        Count | Share, Meaning("a whole number of batches of 1 or more, or a share of an epoch up to 1.0")
+    ]
+    check_val_every_n_epoch: Count
+    deterministic: Switch | Literal["warn"]
+    benchmark: Switch | None
+    compile: Switch
+    detect_anomaly: Switch
+    profiler: Literal["simple", "advanced", "pytorch"] | None
+    enable_progress_bar: Switch
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Trainer:
+        """Refuse a length that is none, several devices in one process, and statistics that torch cannot synchronize."""
+        if self.max_steps == 0:
+            raise refuse("trainer.max_steps", 0, "give a whole number of 1 or more, or -1: trainer.max_epochs decides")
+        if self.val_check_interval == 0:
+            raise refuse("trainer.val_check_interval", 0, "give a share of an epoch up to 1.0, or a whole number of batches")
+        if self.check_val_every_n_epoch > self.max_epochs:
+            raise refuse(
+                "trainer.check_val_every_n_epoch",
+                self.check_val_every_n_epoch,
+                f"no epoch would be validated, trainer.max_epochs={self.max_epochs}; give a smaller one",
+            )
+        count = len(self.devices) if isinstance(self.devices, list) else self.devices
+        if self.strategy == "auto" and (self.num_nodes > 1 or count not in (1, "auto")):
+            nodes, devices = f"trainer.num_nodes={self.num_nodes}", f"trainer.devices={text(self.devices)}"
+            where = nodes if self.num_nodes > 1 else devices
+            raise KitsError(
+                f"{where}: several devices need a process each; add trainer=ddp (one machine) or trainer=slurm (several)"
+            )
+        if self.compile and self.accelerator == "mps":
+            raise KitsError("trainer.compile=true: torch.compile is not tried on Apple's GPUs; leave it out")
+        if self.sync_batchnorm and self.accelerator == "cpu":
+            raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
+        return self
+
+
+class EarlyStopping(Options):
+    """Epochs without a better score before the end."""
+
+    patience: Index
+
+
+class Checkpoint(Options):
+    """When `last.ckpt` is written between epochs; whichever comes first."""
+
+    every_steps: Count | None
+    every_minutes: Positive | None
+
+
+class Callbacks(Options):
+    """conf/callbacks/default.yaml."""
+
+    early_stopping: EarlyStopping
+    checkpoint: Checkpoint
+
+
+class LoggerOptions(Options):
+    """What every logger has."""
+
+    group: Text | None
+    run_name: Text | None
+    images_every: Count | None
+    image_cases: Whole
+    artifacts: Switch
+
+
+class Csv(LoggerOptions):
+    """metrics.csv alone."""
+
+    name: Literal["csv"]
+
+
+class TensorBoard(LoggerOptions):
+    """And TensorBoard's event files."""
+
+    name: Literal["tensorboard"]
+
+
+class WandB(LoggerOptions):
+    """And Weights & Biases."""
+
+    name: Literal["wandb"]
+    project: Text
+    entity: Text | None
+    mode: Literal["online", "offline", "disabled"] | None
+    timeout_s: Positive
+
+
+Logger = Annotated[Csv | TensorBoard | WandB, Field(discriminator="name")]

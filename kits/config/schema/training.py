@@ -1,0 +1,188 @@
+"""A whole configuration of kits.train: what its groups must have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kits.config.conf_files import check_classes
+from kits.config.schema.augmentation import Augmentation
+from kits.config.schema.base import Fraction, Index, Length, Options, Seed, Switch, Text, refuse, text
+from kits.config.schema.dataset import Data, Folds, Split
+from kits.config.schema.loss import Loss
+from kits.config.schema.model import FineNet, Unet3d
+from kits.config.schema.optimizer import Optimizer, Plateau, Scheduler
+from kits.config.schema.stage import (
+    CoarseInference,
+    CoarseRoi,
+    CoarseSampling,
+    FineInference,
+    FineRoi,
+    FineSampling,
+    Postprocess,
+)
+from kits.config.schema.trainer_options import Callbacks, Logger, Trainer
+from kits.core.errors import KitsError
+
+# Where a source's weights come from but files.
+WEIGHTS = (None, "imagenet", "hub")
+
+
+class TrainOptions(Options):
+    """What both stages have."""
+
+    data: Data
+    split: Split | None = None
+    augmentation: Augmentation
+    loss: Loss
+    optimizer: Optimizer
+    scheduler: Scheduler
+    trainer: Trainer
+    callbacks: Callbacks
+    logger: Logger
+    debug: Text
+    fold: Index | None
+    run_dir: Text
+    seed: Seed
+    overwrite: Switch
+    resume: Text | None
+
+    @model_validator(mode="after")
+    def _groups_go_together(self) -> TrainOptions:
+        """Refuse a fold without folds, boxes that nothing reads, and a plateau that the training never waits for."""
+        self._check_fold()
+        if self.data.roi != "oof" and self.data.boxes is not None:
+            raise refuse("data.boxes", self.data.boxes, "is read with data.roi=oof only; add that, or leave it out")
+        stopping = self.callbacks.early_stopping.patience
+        if isinstance(self.scheduler, Plateau) and self.scheduler.patience >= stopping:
+            what = f"the training stops first, callbacks.early_stopping.patience={stopping}"
+            more = "give a smaller one, or a larger callbacks.early_stopping.patience"
+            raise refuse("scheduler.patience", self.scheduler.patience, f"{what}; {more}")
+        return self
+
+    def _check_fold(self) -> None:
+        """A fold exactly where the split that was asked for has some; without the group `split` the cache decides later."""
+        split, fold = self.data.split, self.fold
+        if isinstance(split, Folds):
+            if fold is None:
+                raise KitsError(f"fold: no value given; split=folds needs one of 0 to {split.k - 1}")
+            if fold >= split.k:
+                raise refuse("fold", fold, f"split.k={split.k} folds are 0 to {split.k - 1}")
+        elif split is not None and fold is not None:
+            raise refuse("fold", fold, f"split={split.kind} has no folds; leave fold out, or take split=folds")
+
+    def check_weights_of_regions(self, regions: int, names: str) -> None:
+        """Refuse `loss.class_weights` that are not one for each region that the loss scores."""
+        weights = self.loss.class_weights
+        if weights is not None and (len(weights) != regions or not sum(weights)):
+            raise refuse("loss.class_weights", [f"{one:g}" for one in weights], f"give {regions} ({names}), not all of them 0")
+
+
+class Coarse(TrainOptions):
+    """conf/stage/coarse.yaml with its groups."""
+
+    stage: Literal["coarse"]
+    model: Unet3d
+    sampling: CoarseSampling
+    inference: CoarseInference
+    roi: CoarseRoi
+
+    @model_validator(mode="after")
+    def _stage_is_whole(self) -> Coarse:
+        """Refuse what the coarse stage cannot train on: it reads whole slices, and has one class."""
+        check_classes(self.data.classes, len(self.data.classes))
+        if self.model.classes != 1:
+            raise refuse("model.classes", self.model.classes, "the coarse network has one, kidney and tumor together; give 1")
+        if self.data.roi == "oof":
+            raise KitsError("data.roi=oof: the coarse stage reads no ROIs; leave it out")
+        self.check_weights_of_regions(1, "kidney and tumor together")
+        size, (depth, *plane), multiple = self.data.coarse_size, self.sampling.patch, self.model.in_plane_multiple
+        if size % multiple:
+            near = " and ".join(map(str, nearest_multiples(size, multiple)))
+            what = f"the coarse network's strides need a multiple of {multiple}; the nearest are {near}"
+            raise refuse("data.coarse_size", size, f"{what} (then run kits.prepare again)")
+        if plane != [size, size]:
+            what = f"the coarse stage reads whole slices, and data.coarse_size={size}"
+            raise refuse("sampling.patch", self.sampling.patch, f"{what}; give sampling.patch={text([depth, size, size])}")
+        return self
+
+
+class Fine(TrainOptions):
+    """conf/stage/fine.yaml with its groups."""
+
+    stage: Literal["fine"]
+    model: FineNet
+    sampling: FineSampling
+    inference: FineInference
+    roi: FineRoi
+    training: Literal["parallel", "staged"]
+    parallel_weight: Length
+    staged_shares: tuple[Fraction, Fraction]
+    postprocess: Postprocess
+
+    @model_validator(mode="after")
+    def _stage_is_whole(self) -> Fine:
+        """Refuse a patch that an encoder does not take, as far as that is known without building it, and empty phases."""
+        check_classes(self.data.classes, self.model.classes)
+        if self.data.roi == "oof" and self.data.boxes is None:
+            raise KitsError(
+                "data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.predict split=oof"
+            )
+        over, foreground = self.loss.over, max(1, self.model.classes - 1)
+        regions = {"classes": foreground, "foreground": 1, "both": foreground + 1}[over]
+        self.check_weights_of_regions(regions, "kidney and tumor together" if regions == 1 else f"loss.over={over}")
+        (depth, *plane), multiple = self.sampling.patch, self.model.in_plane_multiple
+        if any(size % multiple for size in plane):
+            near = [nearest_multiples(size, multiple) for size in plane]
+            smaller, larger = ([depth, *(pair[end] for pair in near)] for end in (0, -1))
+            what = f"the encoders' scales (model.out_indices) need multiples of {multiple} in-plane"
+            raise refuse("sampling.patch", self.sampling.patch, f"{what}; the nearest are {text(smaller)} and {text(larger)}")
+        if self.training == "staged" and self.trainer.compile:
+            raise KitsError("trainer.compile=true: not with training=staged, whose phases are three networks; leave it out")
+        if self.training == "staged":
+            self._check_phases()
+        return self
+
+    def _check_phases(self) -> None:
+        """Each phase of a staged training has something to learn and an epoch to do it in."""
+        shares, epochs = self.staged_shares, self.trainer.max_epochs
+        if sum(shares) >= 1:
+            raise refuse("staged_shares", shares, "give the shares of the sources and of the fusion, together less than 1")
+        if not every_phase(epochs, shares):
+            enough = next(more for more in range(epochs, 10_000) if every_phase(more, shares))
+            what = f"too few for the phases of training=staged with staged_shares={text(shares)}"
+            raise refuse("trainer.max_epochs", epochs, f"{what}; give at least {enough}")
+
+
+Train = Annotated[Coarse | Fine, Field(discriminator="stage")]
+
+
+def check_files(train: Coarse | Fine) -> None:
+    """Refuse files and folders that a training reads and that are not there; a checkpoint is used without them."""
+    data = train.data
+    if data.boxes is not None and not Path(data.boxes).is_file():
+        raise refuse("data.boxes", data.boxes, "no such file; kits.predict split=oof writes boxes.json")
+    if isinstance(train, Fine):
+        for position, source in enumerate(train.model.sources):
+            if source.weights not in WEIGHTS and not Path(source.weights).is_file():
+                what = "no such file; give imagenet, hub, null or a .safetensors or .pth file"
+                raise refuse(f"model.sources[{position}].weights", source.weights, what)
+    # Last: what is wrong with the configuration itself is told on a machine without the data too.
+    if not (Path(data.cache) / "index.json").is_file():
+        raise refuse("data.cache", data.cache, "not prepared; run python -m kits.prepare with the same data.cache")
+
+
+def nearest_multiples(size: int, multiple: int) -> list[int]:
+    """The next smaller and the next larger multiple, or the size itself."""
+    return sorted({max(multiple, size // multiple * multiple), math.ceil(size / multiple) * multiple})
+
+
+def every_phase(epochs: int, shares: Sequence[float]) -> bool:
+    """Whether each phase that has a share has an epoch; rounded as `kits.models.finenet.phase_at` does."""
+    ends = [0, round(epochs * shares[0]), round(epochs * sum(shares)), epochs]
+    wanted = [shares[0] > 0, shares[1] > 0, True]
+    return all(later > earlier or not want for earlier, later, want in zip(ends, ends[1:], wanted, strict=False))

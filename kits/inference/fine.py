@@ -1,0 +1,237 @@
+"""The fine stage: what is in the boxes of a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kits.core.labels import BACKGROUND, PRECEDENCE
+from kits.inference.fallback import Fallback
+from kits.inference.members import Members, Network, disagreement_of
+from kits.inference.sliding import Maps, sliding, to_input
+from kits.volume import Spacing, Triple, crop
+from kits.volume.intensity import PAD_HU
+from kits.volume.postprocess import largest_regions
+from kits.volume.rois import Box
+
+# By label id: its place in PRECEDENCE.
+RANK = np.argsort(PRECEDENCE).astype(np.uint8)
+# What 1 is in a map of bytes.
+FULL = 255
+
+
+@dataclass(frozen=True)
+class BoxReading:
+    """What a fine network says of one box.
+
+    Attributes:
+        labels: uint8 (z, y, x) of the box.
+        maps: uint8 (channels, z, y, x) by output: `probabilities` of every class but the background and `uncertainty` (entropy of
+            the mean, mutual information) with 255 for 1; `sources`, the labels of each source.
+    """
+
+    box: Box
+    labels: np.ndarray
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def touched(self) -> np.ndarray:
+        """Bool (2, 3): whether the largest region of foreground reaches the first and the last layer along (z, y, x).
+
+        Not any region: a false one at the border would draw the box to where there is still more of it.
+        """
+        touched = faces(self.labels)
+        return faces(largest_regions(self.labels != BACKGROUND, 1)) if touched.any() else touched
+
+
+@dataclass(frozen=True)
+class BoxMap:
+    """A map of a volume that is 0 outside its boxes, kept as the boxes alone.
+
+    Attributes:
+        shape: (z, y, x) of the volume.
+        blocks: uint8 (z, y, x), one for each of `boxes`.
+        unit: a stored number times this is the value; 1 for labels.
+    """
+
+    shape: Triple
+    boxes: Sequence[Box]
+    blocks: Sequence[np.ndarray]
+    unit: float
+
+    def whole(self) -> np.ndarray:
+        """uint8 (z, y, x) of the volume; where boxes overlap the larger number, or the label of higher precedence."""
+        values = np.zeros(self.shape, np.uint8)
+        for box, block in zip(self.boxes, self.blocks, strict=True):
+            part = values[box.slices]
+            if self.unit == 1:
+                paste(part, block)
+            else:
+                np.maximum(part, block, out=part)
+        return values
+
+
+def paste(target: np.ndarray, found: np.ndarray) -> None:
+    """Lay labels (z, y, x) over others: the one of higher precedence stays."""
+    for below, above in zip(target, found, strict=True):
+        np.copyto(below, above, where=RANK[above] > RANK[below])
+
+
+def fit_to_multiple(box: Box, multiple: int) -> Box:
+    """The box widened in-plane, about its middle, to the next size that the network takes; it may leave the volume."""
+    start, stop = list(box.start), list(box.stop)
+    for axis in (1, 2):
+        lacking = -(stop[axis] - start[axis]) % multiple
+        start[axis] -= lacking // 2
+        stop[axis] += lacking - lacking // 2
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+@dataclass(frozen=True)
+class BoxReader:
+    """How the fine networks read a box of a volume.
+
+    Attributes:
+        window_hu: HU window that is scaled to [-1, 1].
+        inference: `window` (slices at once) and `overlap` (of windows whose networks do not tell how far along z they see).
+        multiple: in-plane size that the networks take, and its multiples.
+        fallback: what to do without memory.
+    """
+
+    members: Members
+    window_hu: Sequence[float]
+    inference: Mapping[str, Any]
+    multiple: int
+    fallback: Fallback
+
+    @classmethod
+    def of(
+        cls, network: Network | Members, config: Mapping[str, Any], device: torch.device | str, fallback: Fallback | None = None
+    ) -> BoxReader:
+        """As a fine checkpoint's configuration says."""
+        members = network if isinstance(network, Members) else Members([network])
+        multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
+        inference = config["inference"]
+        fallback = fallback or Fallback(members.networks, device, inference["window"], "fine")
+        return cls(members, config["data"]["window_hu"], inference, multiple, fallback)
+
+    def read(self, hu: np.ndarray, box: Box) -> BoxReading:
+        """What is in a box; it is read with its real surroundings up to the network's next input size.
+
+        Classes are chosen as soon as a slice is finished, so that no probability is held of more than a window.
+
+        Args:
+            hu: (z, y, x) HU of the whole volume.
+
+        Raises:
+            KitsError: memory does not suffice on any device.
+        """
+        return self.fallback.run(lambda device, window: self._read(hu, box, device, window))
+
+    @torch.inference_mode()
+    def _read(self, hu: np.ndarray, box: Box, device: torch.device, window: int) -> BoxReading:
+        outer = fit_to_multiple(box, self.multiple)
+        rows, columns = (slice(a - b, a - b + n) for a, b, n in zip(box.start[1:], outer.start[1:], box.shape[1:], strict=True))
+
+        def predict(start: int, stop: int) -> Maps:
+            corner = (outer.start[0] + start, *outer.start[1:])
+            part = crop(hu, corner, (stop - start, *outer.shape[1:]), PAD_HU)
+            return self.members(to_input(part, self.window_hu, device))
+
+        reading = BoxReading(box, np.empty(box.shape, np.uint8))
+        for start, maps in sliding(predict, box.shape[0], window, self.inference["overlap"], self.members.reach):
+            for name, values in self._finish({name: values[:, :, rows, columns] for name, values in maps.items()}).items():
+                target = reading.labels[None] if name == "labels" else reading.maps.get(name)
+                if target is None:
+                    target = reading.maps[name] = np.empty((len(values), *box.shape), np.uint8)
+                target[:, start : start + values.shape[1]] = values.cpu().numpy()
+        return reading
+
+    def _finish(self, maps: Maps) -> Maps:
+        """Finished slices as bytes."""
+        classes = maps["classes"]
+        finished = {"labels": most_probable(classes)[None]}
+        if "probabilities" in self.members.outputs:
+            finished["probabilities"] = to_bytes(classes[1:])
+        if "unsure" in maps:
+            finished["uncertainty"] = to_bytes(disagreement_of(maps))
+        if "sources" in maps:
+            finished["sources"] = torch.stack([most_probable(one) for one in maps["sources"].split(len(classes))])
+        return finished
+
+
+def most_probable(classes: Tensor) -> Tensor:
+    """uint8 (D, H, W): the class of the largest value of (C, D, H, W), the first of equals.
+
+    As `argmax` over the classes, which on a CPU takes ten times as long and counts in int64.
+    """
+    best, labels = classes[0], torch.zeros(classes.shape[1:], dtype=torch.uint8, device=classes.device)
+    for label in range(1, len(classes)):
+        labels.masked_fill_(classes[label] > best, label)
+        best = torch.maximum(best, classes[label])
+    return labels
+
+
+def to_bytes(values: Tensor) -> Tensor:
+    """0 to 1 as 0 to 255."""
+    return (values * FULL).round().clamp(0, FULL).to(torch.uint8)
+
+
+def faces(labels: np.ndarray) -> np.ndarray:
+    """Bool (2, 3): whether there is anything in the first and the last layer along (z, y, x)."""
+    return np.array([[labels.take(layer, axis).any() for axis in range(3)] for layer in (0, -1)])
+
+
+def grow_touched(box: Box, touched: np.ndarray, grow_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
+    """The box with its touched faces moved outwards by `grow_mm`, cut at the volume's `bounds`."""
+    grown = box.grow_mm(grow_mm, spacing, bounds)
+    start = [g if t else s for s, g, t in zip(box.start, grown.start, touched[0], strict=True)]
+    stop = [g if t else s for s, g, t in zip(box.stop, grown.stop, touched[1], strict=True)]
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def read_boxes(
+    reader: BoxReader, hu: np.ndarray, boxes: Sequence[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
+) -> list[BoxReading]:
+    """Read every box; one whose result is cut by a face grows there and is read again.
+
+    Args:
+        hu: (z, y, x) HU of the whole volume.
+        grow_mm: how far a touched face moves.
+        grow_rounds: how often a box may grow.
+    """
+    readings = []
+    for box in boxes:
+        reading = reader.read(hu, box)
+        for _ in range(grow_rounds):
+            grown = grow_touched(reading.box, reading.touched, grow_mm, spacing, hu.shape)
+            if grown == reading.box:
+                break
+            reading = reader.read(hu, grown)
+        readings.append(reading)
+    return readings
+
+
+def paste_labels(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> np.ndarray:
+    """Labels of the whole volume, uint8 (z, y, x), background outside the boxes.
+
+    Where boxes overlap the label of higher precedence stays: a tumor that one saw whole is not cut by the other's border.
+    """
+    labels = np.zeros(shape, dtype=np.uint8)  # pages that are never written take no memory
+    for reading in readings:
+        paste(labels[reading.box.slices], reading.labels)
+    return labels
+
+
+def segment_boxes(
+    reader: BoxReader, hu: np.ndarray, boxes: Sequence[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
+) -> tuple[np.ndarray, list[Box]]:
+    """`read_boxes` and `paste_labels`: the labels of the whole volume, and the boxes that were read in the end."""
+    readings = read_boxes(reader, hu, boxes, spacing, grow_mm=grow_mm, grow_rounds=grow_rounds)
+    return paste_labels(readings, hu.shape), [reading.box for reading in readings]

@@ -1,0 +1,205 @@
+"""The whole two-stage method as one plain object: load checkpoints, segment volumes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES, regions_of
+from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
+from kits.inference.devices import pick_device, pick_precision
+from kits.inference.ensembles import agreed, limit_slices
+from kits.inference.find_rois import BODY_THRESHOLD_HU, Rois, find_boxes, find_rois_in
+from kits.inference.fine import FULL, paste_labels, read_boxes
+from kits.inference.onnx_network import load_member, own_way, refuse_options
+from kits.inference.options import Options
+from kits.inference.parts import Part, middle_of, parts_of
+from kits.metrics import volumes_ml
+from kits.models.folding import fold_norms
+from kits.models.memory import keep_freed_memory
+from kits.volume import Triple, Volume, bounding_slices
+from kits.volume.plausible import Oddity, counts_of, oddities
+from kits.volume.postprocess import clean
+from kits.volume.rois import Box
+
+__all__ = ["Options", "Segmentation", "Segmenter", "find_boxes", "pick_device"]
+UNCERTAINTIES = ("entropy", "mutual_information")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one volume.
+
+    Attributes:
+        labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor and, from a checkpoint that knows it, 3 cyst.
+        boxes: the ROIs in voxels of the volume, largest first, as the fine stage read them in the end.
+        warnings: what a reader of the result should know.
+        seconds: wall time of each step.
+        volumes_ml: of each region in mL: kidney (its tumors and cysts included), tumor and, from such a checkpoint, cyst.
+        parts: every kidney and every tumor with its side and volume.
+        probabilities: by class, where asked for (`Options.outputs`); before the clean-up of the labels, as the next two are.
+        uncertainty: `entropy` of the members' mean and their `mutual_information`, in units of ln(classes), where asked for. The
+            members are the checkpoints of an ensemble, or the sources of one.
+        sources: labels by each source alone, where asked for.
+    """
+
+    labels: np.ndarray
+    boxes: list[Box]
+    warnings: list[str]
+    seconds: dict[str, float]
+    volumes_ml: dict[str, float]
+    parts: list[Part] = field(default_factory=list)
+    probabilities: dict[str, BoxMap] = field(default_factory=dict)
+    uncertainty: dict[str, BoxMap] = field(default_factory=dict)
+    sources: list[BoxMap] = field(default_factory=list)
+
+
+class Segmenter:
+    """Coarse and fine networks with the settings that they were trained with; `classes` names the labels that it writes.
+
+    The networks are its own from then on: it changes them for speed, their results by rounding alone.
+
+    Attributes:
+        coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
+        device, precision: what the networks are computed on and in: 32, bf16 or 16.
+    """
+
+    def __init__(
+        self,
+        coarse: Sequence[nn.Module],
+        coarse_configs: Sequence[dict[str, Any]],
+        fine: Sequence[nn.Module],
+        fine_configs: Sequence[dict[str, Any]],
+        device: torch.device,
+        options: Options | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
+        self.coarse_config = self.options.of_coarse(agreed(coarse_configs, "coarse"))
+        self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
+        exported = refuse_options([*coarse, *fine], self.options)
+        for network in fine:
+            fold_norms(network)
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.device = device
+        self.precision = "32" if exported else pick_precision(self.options.precision, device)
+        self.coarse = Members(coarse, self.precision, device.type, self.options.mirror)
+        self.fine = Members(fine, self.precision, device.type, self.options.mirror, self.options.outputs)
+        if self.options.slices_at_once is not None:
+            limit_slices(fine, self.options.slices_at_once)
+        # Checkpoints that are older than KiTS21 and KiTS23 in this project name no classes.
+        self.classes: list[str] = list(self.fine_config["data"].get("classes", KITS19_CLASSES))
+
+    @classmethod
+    def load(
+        cls,
+        coarse: Path | str | Sequence[Path | str],
+        fine: Path | str | Sequence[Path | str],
+        device: str = "auto",
+        options: Options | None = None,
+    ) -> Segmenter:
+        """Load the checkpoints of both stages, one or several that are averaged, onto a device (`auto`: a GPU if there is one).
+
+        Files that end in .onnx are networks that kits.export wrote: they compute on the CPU, by onnxruntime.
+
+        Raises:
+            KitsError: a file is no checkpoint of that stage, those of a stage differ in their settings, or the device cannot be
+                used.
+        """
+        given = {"coarse": paths_of(coarse), "fine": paths_of(fine)}
+        target = pick_device(own_way([*given["coarse"], *given["fine"]], device))
+        loaded: dict[str, tuple[list[nn.Module], list[dict[str, Any]]]] = {}
+        for stage, paths in given.items():
+            pairs = [load_member(path, stage, target) for path in paths]
+            loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
+        return cls(*loaded["coarse"], *loaded["fine"], target, options)
+
+    def segment(self, volume: Volume, scale: Sequence[Oddity] | None = None) -> Segmentation:
+        """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
+
+        Beside the volume and its labels there is never more in memory than the coarse volume, or a window of the fine stage.
+
+        Args:
+            volume: array (z, y, x) in HU.
+            scale: what is odd about its HU, where that has been judged already.
+
+        Raises:
+            KitsError: memory does not suffice on any device, or `options.refuse_implausible` and the numbers are no HU.
+        """
+        began = time.perf_counter()
+        warnings = self.judge_scale(oddities(counts_of(volume.array)) if scale is None else scale)
+        rois = self._find_rois(volume)
+        found = time.perf_counter()
+        readings, reading_warnings = self._read(volume, rois)
+        labels = paste_labels(readings, volume.array.shape)
+        outlined = time.perf_counter()
+        window = bounding_slices(labels)
+        if window is not None:  # clean-up takes several times the memory of what it is given
+            labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
+        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0], BODY_THRESHOLD_HU)) if window else []
+        warnings += rois.warnings + reading_warnings + doubts.of_parts(parts, labels.shape)
+        volumes = volumes_ml(labels, volume.spacing, regions_of(self.classes))
+        cleaned = time.perf_counter()
+        seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
+        boxes = [reading.box for reading in readings]
+        return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
+
+    def judge_scale(self, found: Sequence[Oddity]) -> list[str]:
+        """Warnings where the numbers of a volume are hardly HU.
+
+        Raises:
+            KitsError: they cannot be, and `options.refuse_implausible`.
+        """
+        if self.options.refuse_implausible and any(oddity.serious for oddity in found):
+            raise KitsError(str(next(oddity for oddity in found if oddity.serious)))
+        return doubts.of_scale(found)
+
+    def find_boxes(self, volume: Volume) -> tuple[list[Box], list[str]]:
+        """The ROIs of the coarse mask in voxels of the volume, with margin, and warnings.
+
+        Where no component is large enough the whole body is taken, with a warning that says so.
+        """
+        found = self._find_rois(volume)
+        return found.boxes, found.warnings
+
+    def _find_rois(self, volume: Volume) -> Rois:
+        return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
+
+    def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:
+        """What the fine stage says of the boxes, and warnings."""
+        for network in self.fine.networks:
+            network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
+        reader = BoxReader.of(self.fine, self.fine_config, self.device)
+        rule, array = self.fine_config["roi"], volume.array
+        rounds = 0 if rois.whole_body else rule["grow_rounds"]
+        readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)
+        touching = [] if rois.whole_body else doubts.of_readings(readings, array.shape)
+        return readings, reader.fallback.warnings + touching
+
+    def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:
+        """What was asked for beside the labels, by the name of its field."""
+        boxes = [reading.box for reading in readings]
+
+        def maps(output: str, unit: float) -> list[BoxMap]:
+            stacks = [reading.maps[output] for reading in readings if output in reading.maps]
+            return [BoxMap(shape, boxes, list(blocks), unit) for blocks in zip(*stacks, strict=True)]
+
+        return {
+            "probabilities": dict(zip(self.classes[1:], maps("probabilities", 1 / FULL), strict=False)),
+            "uncertainty": dict(zip(UNCERTAINTIES, maps("uncertainty", 1 / FULL), strict=False)),
+            "sources": maps("sources", 1),
+        }
+
+
+def paths_of(given: Path | str | Sequence[Path | str]) -> list[Path]:
+    """One path or several as a list."""
+    return [Path(path) for path in ([given] if isinstance(given, Path | str) else given)]

@@ -1,0 +1,221 @@
+"""Checkpoints: weights plus a plain configuration, and nothing that runs when it is opened."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kits.config import check_classes, one_line
+from kits.core.errors import KitsError
+from kits.core.labels import KITS19_CLASSES
+from kits.core.plain_files import misfit
+from kits.io import whole_file
+from kits.models import build_network
+
+# Raised when a configuration changes its meaning, so that an older file is refused and not misread.
+FORMAT = 2
+# The network as an attribute of its LightningModule.
+PREFIX = "network."
+CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict": {str: Tensor}}
+
+
+def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 named the schedule of the learning rate within the optimizer; since then it is a group, `scheduler`."""
+    if "schedule" not in config["optimizer"]:  # a config.yaml that was converted with another checkpoint of its run
+        return config
+    optimizer = dict(config["optimizer"])
+    name = optimizer.pop("schedule")
+    scheduler = {"name": name, "warmup": 0.0, **({"final": 0.0} if name == "cosine" else {})}
+    return {**config, "optimizer": optimizer, "scheduler": scheduler}
+
+
+# What makes a configuration of one format one of the next.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: schedule_as_group}
+
+
+def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
+    """The content of a checkpoint that kits.train wrote, opened with `weights_only=True`.
+
+    Args:
+        stage: the one that it must be of; None takes either.
+
+    Raises:
+        KitsError: no such file, not a checkpoint of this project, of the other stage, or of another format.
+    """
+    content = read_project(path)
+    config = content["hyper_parameters"]
+    written = config["kits_format"]
+    if written in UPGRADES:
+        raise KitsError(
+            f"{path}: written in format {written}, this version reads {FORMAT}; convert it: python -m kits.convert {path}"
+        )
+    check_config(path, config, stage)
+    return content
+
+
+def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
+    """Raise KitsError unless a file's configuration is of this version's format and, where one is given, of that stage."""
+    if config["kits_format"] != FORMAT:
+        raise KitsError(
+            f"{path}: written in format {config['kits_format']}, this version reads {FORMAT};"
+            " it needs another version of this project"
+        )
+    if stage is not None and config["stage"] != stage:
+        raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
+
+
+def convert(path: Path) -> tuple[int, int]:
+    """Bring a checkpoint of an older format to this version's, in place; the format it had and the one it has.
+
+    Raises:
+        KitsError: not a checkpoint of this project, or of a format that nothing is known of.
+    """
+    content = read_project(path)
+    written = content["hyper_parameters"]["kits_format"]
+    config = upgraded(path, content["hyper_parameters"])
+    if written != FORMAT:
+        with whole_file(path, ".ckpt") as temporary:
+            torch.save({**content, "hyper_parameters": config}, temporary)
+    return written, FORMAT
+
+
+def upgraded(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a file in this version's format.
+
+    Raises:
+        KitsError: nothing is known of the format that `kits_format` names.
+    """
+    while (number := config["kits_format"]) != FORMAT:
+        if number not in UPGRADES:
+            known = f"{min(UPGRADES)} to {FORMAT}"
+            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
+        config = {**UPGRADES[number](config), "kits_format": number + 1}
+    return config
+
+
+def read_project(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project, of any format and stage.
+
+    Raises:
+        KitsError: no such file, or not one of this project's.
+    """
+    content: dict[str, Any] = read_containers(path)
+    if wrong := misfit(content, CONTENT):
+        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
+    return content
+
+
+def read_containers(path: Path) -> Any:
+    """A file of torch.save that holds tensors and plain containers only.
+
+    Raises:
+        KitsError: no such file, or it holds anything else.
+    """
+    if not path.is_file():
+        raise KitsError(f"{path}: no such checkpoint; kits.train writes best.ckpt into its run folder")
+    try:
+        check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of readers of pickles and zips, which raise whatever a damaged byte leads them to
+        raise KitsError(
+            f"{path}: not a checkpoint that can be opened safely ({reason_of(error)}); give one that kits.train wrote"
+        ) from error
+
+
+def check_sums(path: Path) -> None:
+    """Hold every part of a file of torch.save against its checksum, which torch writes and does not look at.
+
+    Raises:
+        Exception: one is damaged, or the directory of the parts is.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch says what it is
+    with zipfile.ZipFile(path) as archive:
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+        if packed or archive.testzip() is not None:
+            raise ValueError("it is damaged")
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file was not opened; torch's own text goes on to say how to open it all the same, which is not what to do here."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it holds {foreign[1]}, and only tensors and plain values are read"
+    if isinstance(error, pickle.UnpicklingError):
+        return "no file of torch.save"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network of a stage, in evaluation mode, and the configuration that it was trained with.
+
+    Its configuration may only name the project's own networks.
+
+    Raises:
+        KitsError: `open_checkpoint` refuses the file, or its weights are not those of its network.
+    """
+    content = open_checkpoint(path, stage)
+    config = content["hyper_parameters"]
+    network = described_network(path, config)
+    check_settings(path, config, network)
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise KitsError(f"{path}: its weights are no numbers; give a checkpoint of a training that did not diverge")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise KitsError(f"{path}: its weights do not fit its own configuration; the file is damaged or edited") from error
+    return network.to(device).eval(), config
+
+
+def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
+    """The network that a file's configuration describes, untrained.
+
+    Raises:
+        KitsError: it describes none.
+    """
+    try:
+        return build_network(config["model"], pretrained=False)
+    except KitsError as error:
+        raise KitsError(f"{path}: {error}") from error
+    except Exception as error:  # of options that no training has taken: it depends on the network what they raise
+        raise KitsError(f"{path}: damaged or edited (no network has its options: {one_line(error)[:100]})") from error
+
+
+def network_facts(network: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
+    """What prediction must know of a network beside its configuration."""
+    return {
+        "classes": config["model"]["classes"],
+        "in_plane_multiple": network.in_plane_multiple,
+        "fixed_size": bool(getattr(network, "fixed_size", False)),
+        "sources": len(getattr(network, "sources", ())),
+        "reach": getattr(network, "reach", None),
+    }
+
+
+def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> None:
+    """Hold what prediction reads of a configuration against the rules that an exported file's has to keep.
+
+    Raises:
+        KitsError: a key lacks, or has a value that it may not have.
+    """
+    from kits.models.onnx_files import check_values, edited, needed
+
+    fine = config["stage"] == "fine"
+    groups = {"data": dict, "inference": dict, "roi": dict, **({"postprocess": dict} if fine else {})}
+    if wrong := misfit(config, groups, "its configuration"):
+        raise edited(path, wrong)
+    try:
+        if fine:
+            check_classes(config["data"].get("classes", KITS19_CLASSES), config["model"]["classes"])
+        kept = needed(config, network_facts(network, config))
+    except (KitsError, TypeError, ValueError) as error:
+        raise edited(path, one_line(error)) from error
+    check_values(path, kept)

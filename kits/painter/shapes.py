@@ -1,0 +1,132 @@
+"""Drawing label maps: kidneys with a carved sinus, tumors from buried to hanging off, and cysts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits.painter.fields import Field, Lattice, Triple, ellipsoid, smooth_noise
+from kits.painter.kidney import Cyst
+
+
+def draw_labels(
+    rng: np.random.Generator, spacing_z: float, spacing_xy: float, matrix: int, tumor_radius: tuple[float, float]
+) -> tuple[NDArray[np.uint8], list[Cyst]]:
+    """A label map (z, y, x) in LPS for two kidneys (seldom one), tall enough for 40 to 60 mm above and below them.
+
+    Args:
+        spacing_z, spacing_xy: voxel spacing in mm.
+        matrix: rows and columns.
+        tumor_radius: smallest and largest in mm; the logarithm is normal about the geometric middle.
+
+    Returns:
+        uint8 labels 0, 1, 2 and the cysts, which have label 1 as in KiTS19.
+    """
+    extent = matrix * spacing_xy
+    size = float(np.clip(extent / 400, 0.75, 1.08) * rng.uniform(0.92, 1.08))
+    sides = [-1, 1] if rng.random() > 0.06 else [int(rng.choice([-1, 1]))]
+    below, above = rng.uniform(40, 60, size=2)
+    length = {side: float(rng.uniform(92, 125) * min(size, 1.05)) for side in sides}
+    heights = {-1: -rng.uniform(0, 18), 1: rng.uniform(-4, 12)}
+    low = min(heights[side] - length[side] / 2 for side in sides) - below
+    high = max(heights[side] + length[side] / 2 for side in sides) + above
+    slices = max(8, round((high - low) / spacing_z))
+    labels = np.zeros((slices, matrix, matrix), np.uint8)
+    spine = (-low, extent * rng.uniform(0.54, 0.62), extent / 2 + rng.normal(0, 6))
+    ill = int(rng.choice(sides))
+    cysts: list[Cyst] = []
+    for side in sides:
+        lateral = side * size * rng.uniform(60, 76)
+        center = (spine[0] + heights[side], spine[1] + rng.normal(0, 6), spine[2] + lateral)
+        count = 1 + int(rng.random() < 0.12) if side == ill else int(rng.random() < 0.06)
+        radii = [draw_radius(rng, tumor_radius) for _ in range(count)]
+        cysts += draw_kidney(rng, labels, (spacing_z, spacing_xy, spacing_xy), center, length[side], side, radii)
+    return labels, cysts
+
+
+def draw_kidney(
+    rng: np.random.Generator,
+    labels: NDArray[np.uint8],
+    spacing: Triple,
+    center: Triple,
+    length: float,
+    side: int,
+    tumors: list[float],
+) -> list[Cyst]:
+    """Draw one kidney at `center` (z, y, x mm) into `labels`, with its tumors (2) and cysts (1); returns the cysts."""
+    half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
+    growth = [(radius, rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random()) for radius in tumors]
+    reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
+    whole = Lattice(*(np.arange(n, dtype=np.float32) * np.float32(size) for n, size in zip(labels.shape, spacing, strict=True)))
+    where = whole.box(center, (reach, 0.75 * reach, 0.75 * reach))
+    lattice = Lattice(whole.z[where[0]], whole.y[where[1]], whole.x[where[2]])
+    if min(lattice.shape) < 2:
+        return []
+    a, b, c = local_axes(rng, lattice, center, half[0], side)
+    rough = smooth_noise(rng, lattice, (18, 15, 15))
+    kidney = ellipsoid(a, b, c, half) + rng.uniform(0.5, 1.6) * rough
+    sinus = ellipsoid(a, b, c + 0.75 * half[2], (0.5 * half[0], 0.55 * half[1], rng.uniform(0.7, 1.15) * half[2]))
+    # Only the fat of the sinus is background; its vessels and calyces keep the kidney's label.
+    branches = smooth_noise(rng, lattice, (9, 7, 7))
+    fat = (sinus + 4 * rough < 0) & (branches > rng.uniform(-0.8, 0.2))
+    inside = (kidney < 0) & ~fat
+    cysts, shapes = draw_cysts(rng, lattice, center, half, side)
+    for shape in shapes:
+        inside |= shape < 0
+    view = labels[where]
+    view[inside] = 1
+    for radius, out in growth:
+        view[draw_tumor(rng, lattice, center, half, side, radius, out) < 0] = 2
+    return cysts
+
+
+def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half: float, side: int) -> tuple[Field, Field, Field]:
+    """Coordinates (mm) along the kidney's length, front to back and medial to lateral, tilted and bent like a bean."""
+    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    z, y, x = z - center[0], y - center[1], side * (x - center[2])
+    lean, nod, turn = rng.uniform(0.05, 0.4), rng.uniform(-0.05, 0.35), rng.uniform(0.1, 0.8)
+    # The upper pole lies medial and behind; the hilum looks forward by `turn`.
+    x = x + lean * z
+    y = y - nod * z
+    b = np.cos(turn) * y - np.sin(turn) * x
+    c = np.cos(turn) * x + np.sin(turn) * y
+    c = c - rng.uniform(2, 8) * (1 - 2 * (z / half) ** 2)
+    return np.broadcast_to(z, lattice.shape), b.astype(np.float32), c.astype(np.float32)
+
+
+def draw_radius(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Radius of a tumor in mm: small ones are common, large ones are not."""
+    low, high = np.log(limits)
+    return float(np.exp(np.clip(rng.normal((low + high) / 2, (high - low) / 4), low, high)))
+
+
+def draw_tumor(
+    rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int, radius: float, out: float
+) -> Field:
+    """Signed distance (mm) of a lumpy ball; it grows to the side, the front or a pole rather than into the spine."""
+    direction = rng.normal(size=3)
+    direction[2] = side * (abs(direction[2]) if rng.random() < 0.8 else direction[2])
+    direction /= np.linalg.norm(direction)
+    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    mid = [m + out * h * d for m, h, d in zip(center, half, direction, strict=True)]
+    radii = (radius * rng.uniform(0.85, 1.2), radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.85, 1.1))
+    cell = float(np.clip(0.8 * radius, 6, 25))
+    return ellipsoid(z - mid[0], y - mid[1], x - mid[2], radii) + 0.1 * radius * smooth_noise(rng, lattice, (cell, cell, cell))
+
+
+def draw_cysts(
+    rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int
+) -> tuple[list[Cyst], list[Field]]:
+    """Cysts at or under the surface: where they are, and their signed distances (mm) on the lattice."""
+    cysts, shapes = [], []
+    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    for _ in range(int(rng.poisson(0.9))):
+        direction = rng.normal(size=3)
+        direction[2] = side * abs(direction[2])
+        direction /= np.linalg.norm(direction)
+        radius = float(np.clip(np.exp(rng.normal(np.log(7), 0.6)), 2.5, 30))
+        out = rng.uniform(0.6, 1.0)
+        mid = [float(m + out * h * d) for m, h, d in zip(center, half, direction, strict=True)]
+        cysts.append(Cyst((mid[0], mid[1], mid[2]), radius))
+        shapes.append(np.sqrt((z - mid[0]) ** 2 + (y - mid[1]) ** 2 + (x - mid[2]) ** 2) - radius)
+    return cysts, shapes

@@ -1,0 +1,23 @@
+"""Pictures of cases: a page of many, and as Figures slices of the CT with the outlines on it and the surfaces of what was found.
+
+Orientation is the radiologist's: axial planes from below, the patient's right on the left of the picture; all to scale in mm.
+"""
+
+from kits.reporting.page import Entry, entry_of, missing_entry, write_page
+from kits.reporting.rendering import surface_figure
+from kits.reporting.run_notes import Run, run_of
+from kits.reporting.scene import Scene, save
+from kits.reporting.slices import slices_figure
+
+__all__ = [
+    "Entry",
+    "Run",
+    "Scene",
+    "entry_of",
+    "missing_entry",
+    "run_of",
+    "save",
+    "slices_figure",
+    "surface_figure",
+    "write_page",
+]

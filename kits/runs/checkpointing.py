@@ -1,0 +1,237 @@
+"""Checkpoints of a run: complete under their name at any moment, exact to go on from, written when a signal asks to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+
+from kits.io import whole_file
+from kits.models.checkpoint import open_checkpoint
+from kits.runs.folder import LAST
+from kits.runs.last_checkpoint import BATCHES, STATE
+from kits.runs.metrics_file import MetricsFile
+from kits.runs.random_state import random_state, set_random_state
+from kits.runs.resuming import Start, batches_done
+
+# A cluster's notice that time is up, a terminal's Ctrl-C, and the signal that `sbatch --signal=USR1@120` sends ahead of the end.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Processes that train together ask one another whether to save or stop after so many steps or seconds, whichever is sooner.
+ASK_STEPS, ASK_SECONDS = 10, 5.0
+
+
+class Stopped(SystemExit):
+    """Training ended because a signal asked for it, with its checkpoint written; the exit code is the shell's, 128 + signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints are written beside their name, forced to the disk, and renamed; they are read as plain containers only.
+
+    Lightning's own writer goes through the system's temporary folder, and a move from there to another disk is a copy, which a
+    kill cuts short.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        with whole_file(Path(path), ".ckpt") as temporary, temporary.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # The new name is safe from a loss of power only when its folder has been written too.
+        folder = os.open(Path(path).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint of ours."""
+        return open_checkpoint(Path(path))
+
+
+class Best(ModelCheckpoint):
+    """`best.ckpt`: the weights of the epoch with the best score. Its memory of them follows a run folder that was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores over, and give the files the names that they have here."""
+        state = dict(state_dict)
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = self._here(state[key])
+        state["best_k_models"] = {self._here(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict({**state, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+
+class Last(Checkpoint):
+    """`last.ckpt`: everything that the rest of the training depends on.
+
+    It is written only where nothing is half done: before an epoch, before a step, before a validation, and at the end. Lightning
+    counts what it is about to begin as begun already there, so its counters are set back to what is done.
+
+    Args:
+        start: where this training begins.
+        data_hash: of the cache.
+        every_steps: write after so many steps; None leaves it to the time.
+        every_minutes: write after so many minutes; None leaves it to the steps.
+    """
+
+    def __init__(self, start: Start, data_hash: str, every_steps: int | None, every_minutes: float | None) -> None:
+        self.path = start.folder / LAST
+        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.seconds = start.seconds
+        self._data_hash = data_hash
+        self._start = start
+        self._random = start.random
+        self._signal = 0
+        self._began = self._saved_at = time.monotonic()
+        self._saved_step = self._asked_step = self._next_question = 0
+        self._asked_at = self._began
+        self._place: str | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on signals ask to stop; Lightning, which gives them their former meaning back at the end, has set its own."""
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._asked_step, self._asked_at = self._saved_step, self._saved_at
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait
+        self._signal = number
+        os.write(2, f"\n{signal.Signals(number).name}: stops after this step\n".encode())
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Every finished epoch is saved, with all that follows its last step."""
+        self._pause(trainer, "epoch", due=trainer.global_step > 0)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Within an epoch by steps or by time, never with gradients that wait to be accumulated or right after a validation."""
+        validated = trainer.val_check_batch and batch_idx % trainer.val_check_batch == 0
+        if batch_idx == 0 or validated or batch_idx % trainer.accumulate_grad_batches:
+            self._random_again()
+            return
+        steps = self.every_steps is not None and trainer.global_step - self._saved_step >= self.every_steps
+        minutes = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        if trainer.world_size > 1 and not steps and trainer.global_step < self._next_question:
+            return
+        self._pause(trainer, "batch", due=steps or minutes)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A validation can take longer than the steps before it."""
+        if not trainer.sanity_checking:
+            self._pause(trainer, "validation", due=trainer.global_step > self._saved_step)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        """Do not wait for the other cases. Of several processes each has its own number of them and could not ask the others."""
+        if self._signal and not trainer.sanity_checking and trainer.world_size == 1:
+            raise Stopped(self._signal)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning leaves a scheduler that watches the score out of the epoch that was resumed; its score is at hand here."""
+        trainer.fit_loop._restarting = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The state at the end, from which more epochs can follow."""
+        self.save(trainer, "end")
+
+    def _pause(self, trainer: pl.Trainer, place: str, due: bool) -> None:
+        """Save where it is due, and end where a signal asked for it."""
+        self._random_again()
+        if self._agreed(trainer, due or bool(self._signal)):
+            self.save(trainer, place)
+            if self._agreed(trainer, bool(self._signal)):
+                raise Stopped(self._signal or signal.SIGTERM)
+        # Until the next question, which all set alike by the slowest one's step, no process asks: each makes their GPUs wait.
+        if trainer.world_size > 1:
+            now, steps = time.monotonic(), max(1, trainer.global_step - self._asked_step)
+            seconds = torch.tensor((now - self._asked_at) / steps, device=trainer.strategy.root_device)
+            slowest = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+            self._asked_step, self._asked_at = trainer.global_step, now
+            self._next_question = trainer.global_step + int(min(ASK_STEPS, max(1, ASK_SECONDS / max(slowest, 1e-6))))
+
+    def _random_again(self) -> None:
+        """Go on with the random numbers of the interrupted run, at the place where they were noted."""
+        if self._random is not None:
+            set_random_state(self._random)
+            self._random = None
+
+    def _agreed(self, trainer: pl.Trainer, decision: bool) -> bool:
+        """What any process wants, all do; a signal or a minute reaches them at different steps."""
+        return bool(trainer.strategy.reduce_boolean_decision(decision, all=False)) if trainer.world_size > 1 else decision
+
+    def save(self, trainer: pl.Trainer, place: str) -> None:
+        """Write `last.ckpt`."""
+        self._place = place
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning's counters as of what is done, and the state that Lightning does not know of."""
+        assert self._place is not None
+        fit = checkpoint["loops"]["fit_loop"]
+        set_back(fit, self._place)
+        epochs, batches = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]["current"]
+        rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+        checkpoint[STATE] = {
+            "epoch": epochs["processed"],
+            "batches": batches["completed"] if self._place in ("batch", "validation") else 0,
+            "rows": rows[0] if rows else 0,
+            "seconds": self.elapsed(),
+            "finished": self._place == "end",
+            "ranks": trainer.world_size,
+            "random": random_state(),
+            "data_hash": self._data_hash,
+        }
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The counters as the processes of now count, and the patience of now, which Lightning would replace by the former."""
+        state, counts = checkpoint[STATE], checkpoint["loops"]["fit_loop"][BATCHES]
+        more = batches_done(self._start, trainer.world_size, pl_module.hparams) - state["batches"]  # type: ignore[arg-type]
+        for part in ("total", "current") if state["batches"] else ():
+            counts[part] = {name: count + more for name, count in counts[part].items()}
+        for stopping in trainer.early_stopping_callbacks:
+            memory = {"patience": stopping.patience, "stopping_reason": 0, "stopping_reason_message": None}
+            checkpoint["callbacks"][stopping.state_key] |= memory
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before interruptions included."""
+        return self.seconds + time.monotonic() - self._began
+
+
+def set_back(fit: dict[str, Any], place: str) -> None:
+    """Lightning's counters of loops where what is about to begin counts as not begun.
+
+    An epoch that ends with all its counters equal is followed by the next, and a step likewise. A validation must look begun and
+    not finished, or Lightning would take it for done.
+    """
+    for part in ("total", "current"):
+        if place == "epoch":
+            fit["epoch_progress"][part]["ready"] -= 1
+        elif place == "batch":
+            fit["epoch_loop.batch_progress"][part]["ready"] -= 1
+    if place == "batch":
+        fit["epoch_loop.batch_progress"]["is_last_batch"] = False
+    if place == "validation":
+        progress = fit["epoch_loop.val_loop.batch_progress"]
+        progress["current"] = dict.fromkeys(progress["current"], 0)
+        done = progress["total"]["completed"]
+        progress["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+        progress["is_last_batch"] = False

@@ -1,0 +1,132 @@
+"""What the validation cases look like and how each scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from kits.core.labels import CLASSES
+from kits.core.ranks import gather
+from kits.reporting import Scene, slices_figure
+from kits.runs.folder import BEST, MANIFEST
+from kits.tracking.cloud import Cloud, surface_cloud
+from kits.tracking.names import CASES, CONFUSION, CONFUSION_COLUMNS, OVERLAYS, SCORE, SURFACES
+from kits.tracking.protocol import RunLog
+
+# A stage's scores that are Dice, and what a picture calls them.
+DICE = {"dice": "kidney with tumor", "kidney": "kidney", "tumor": "tumor", "cyst": "cyst", "composite": "composite"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a validated case until all are: its scores, its confusion (4 x 4 voxels), and its pictures where due."""
+
+    scores: dict[str, float]
+    confusion: list[list[int]]
+    image: np.ndarray | None = None
+    cloud: Cloud | None = None
+
+
+class CaseMonitor(Callback):
+    """Pictures and surfaces of the same few cases every n epochs; at the end the scores and the confusion of the best epoch."""
+
+    def __init__(self, config: dict[str, Any], validation: Sequence[str]) -> None:
+        options = config["logger"]
+        self.run_dir = Path(config["run_dir"])
+        self.every: int | None = options["images_every"]
+        self.shown = frozenset(validation[: options["image_cases"]])
+        self.artifacts: bool = options["artifacts"]
+        self.seen: dict[str, Seen] = {}
+        self.best: dict[str, Any] = {"score": None, "step": 0, "scores": {}, "confusion": []}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers: what a resumed run needs for the tables at its end."""
+        return self.best
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best epoch so far."""
+        self.best = state_dict
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether this epoch is drawn: every n-th, and the last that is planned."""
+        epoch = trainer.current_epoch + 1
+        return bool(self.every) and (epoch % int(self.every or 1) == 0 or epoch == trainer.max_epochs)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take from one case what is logged of it; the volumes are let go."""
+        if trainer.sanity_checking or outputs is None:
+            return
+        scene: Scene = outputs.scene
+        seen = Seen(scene.scores, outputs.confusion.tolist())
+        if scene.name in self.shown and self.due(trainer) and any(draws(log) for log in trainer.loggers):
+            seen = replace(seen, image=overlay(scene), cloud=surface_cloud(scene))
+        self.seen[scene.name] = seen
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the pictures, and keep the tables where this epoch is the best so far."""
+        if trainer.sanity_checking:
+            return
+        seen, self.seen = gather(self.seen), {}
+        score = float(trainer.callback_metrics[SCORE])
+        if self.best["score"] is None or score > self.best["score"]:
+            table = np.sum([case.confusion for case in seen.values()], axis=0).tolist()
+            scores = {name: case.scores for name, case in seen.items()}
+            self.best = {"score": score, "step": trainer.global_step, "scores": scores, "confusion": table}
+        images = {name: case.image for name, case in seen.items() if case.image is not None}
+        clouds = {name: case.cloud for name, case in seen.items() if case.cloud is not None and len(case.cloud.points)}
+        for log in run_logs(trainer):
+            if images:
+                log.log_images(OVERLAYS, images, trainer.global_step)
+            if clouds:
+                log.log_clouds(SURFACES, clouds, trainer.global_step)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The tables of the best epoch, the worst case first; the checkpoint and the manifest where they are asked for."""
+        scores: dict[str, dict[str, float]] = self.best["scores"]
+        if not scores:
+            return
+        columns = ["case", *next(iter(scores.values()))]
+        rows = [[name, *of_case.values()] for name, of_case in sorted(scores.items(), key=lambda item: item[1]["score"])]
+        for log in run_logs(trainer):
+            log.log_table(CASES, columns, rows, self.best["step"])
+            log.log_confusion(CONFUSION, CONFUSION_COLUMNS, confusion_rows(self.best["confusion"]), self.best["step"])
+            if self.artifacts:
+                log.log_files("model", [self.run_dir / BEST])
+                log.log_files("split", [self.run_dir / MANIFEST])
+
+
+def draws(log: Any) -> bool:
+    """Whether a logger holds pictures."""
+    return isinstance(log, RunLog) and type(log).log_images is not RunLog.log_images
+
+
+def run_logs(trainer: pl.Trainer) -> list[RunLog]:
+    """The run's loggers in the first process, none in the others."""
+    return [log for log in trainer.loggers if isinstance(log, RunLog)] if trainer.is_global_zero else []
+
+
+def overlay(scene: Scene) -> np.ndarray:
+    """The planes of a case with prediction and truth on them, (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from kits.reporting.scene import PAPER
+
+    figure = slices_figure(replace(scene, scores={DICE[name]: value for name, value in scene.scores.items() if name in DICE}))
+    figure.set_facecolor(PAPER)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def confusion_rows(table: Sequence[Sequence[int]]) -> list[list[Any]]:
+    """True label, predicted label and voxels, without true background that was found to be such."""
+    used = [label for label in range(len(CLASSES)) if label == 0 or any(table[label]) or any(row[label] for row in table)]
+    return [[CLASSES[true], CLASSES[found], table[true][found]] for true in used for found in used if true or found]

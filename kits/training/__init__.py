@@ -1,0 +1,1 @@
+"""Trainings: the LightningModules of both stages, their data module, losses, optimizers, callbacks and the trainer."""

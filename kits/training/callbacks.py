@@ -1,0 +1,81 @@
+"""What happens around a training: checkpoints, early stopping, progress, and the run's manifest."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
+
+from kits.core.parallel import REDRAW_SECONDS, ticking
+from kits.runs.checkpointing import Best, Last
+from kits.runs.manifest import Manifest
+from kits.runs.resuming import Start
+from kits.tracking.names import SCORE
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bars by time: a step takes milliseconds on a GPU, which each drawing waits for, or a minute on a CPU.
+
+    They say what they wait for where that is no step like all others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1)
+        self._drawn = 0.0
+        self._clock = ExitStack()
+
+    def _should_update(self, current: int, total: int) -> bool:
+        now = time.monotonic()
+        if not self.is_enabled or (now - self._drawn < REDRAW_SECONDS and current != total):
+            return False
+        self._drawn = now
+        return True
+
+    def on_train_start(self, *of_training: Any) -> None:
+        """Let the clock run."""
+        super().on_train_start(*of_training)
+        self._clock.enter_context(ticking(self.train_progress_bar))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *of_training: Any) -> None:
+        """Before the first patches of an epoch."""
+        super().on_train_epoch_start(trainer, *of_training)
+        self.train_progress_bar.set_postfix_str("waits for patches")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Before the first step, in which libraries set themselves up."""
+        if trainer.global_step == 0 or batch_idx == 0:
+            self.train_progress_bar.set_postfix_str("computes the first step")
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Before a validation case, which takes longer than a step."""
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if batch is not None:
+            self.val_progress_bar.set_postfix_str(batch.id)
+
+    def on_train_end(self, *of_training: Any) -> None:
+        """Stop the clock."""
+        self._clock.close()
+        super().on_train_end(*of_training)
+
+    def on_exception(self, *of_training: Any) -> None:
+        """Stop the clock."""
+        self._clock.close()
+
+
+def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, list[str]], start: Start) -> list[Callback]:
+    """The callbacks of a run, from the group `callbacks`."""
+    options = config["callbacks"]
+    best = Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False)
+    return [
+        best,
+        # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
+        EarlyStopping(SCORE, mode="max", patience=options["early_stopping"]["patience"], strict=False),
+        *([ProgressBar()] if config["trainer"]["enable_progress_bar"] else []),
+        Manifest(start, config, data_hash, split),
+        Last(start, data_hash, **options["checkpoint"]),
+    ]

@@ -1,0 +1,201 @@
+"""Segmentation losses on logits (B, C, D, H, W) and labels (B, D, H, W), by name.
+
+C == 1: the foreground (label > 0) by a sigmoid. C > 1: every class by a softmax; overlap losses leave the background class out
+and, by their option `over`, score each class, all of the foreground as one, or both.
+Everything is computed in float32, under autocast too: counts of a million voxels do not fit bfloat16's 8 bits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kits.config.schema import loss as options_of
+from kits.core.ranks import global_sum
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """`logits` in float32, or in float64 if they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple[Tensor, Tensor]:
+    """Foreground probabilities and one-hot targets, both (B, K, D, H, W).
+
+    K = 1 for C == 1. Else K = C - 1 classes (`over` classes), 1 (foreground: kidney and tumor together, KiTS19's "kidney"), or
+    the C - 1 classes and then the foreground (both).
+    """
+    logits = at_least_float32(logits)
+    if logits.shape[1] == 1:
+        return logits.sigmoid(), (label > 0).unsqueeze(1).to(logits.dtype)
+    probability = logits.softmax(dim=1)
+    foreground = 1 - probability[:, :1]
+    if over == "foreground":
+        return foreground, (label > 0).unsqueeze(1).to(logits.dtype)
+    classes = torch.arange(1, logits.shape[1], device=label.device).view(1, -1, 1, 1, 1)
+    target = label.unsqueeze(1) == classes
+    if over == "classes":
+        return probability[:, 1:], target.to(logits.dtype)
+    both = torch.cat([target, (label > 0).unsqueeze(1)], dim=1)
+    return torch.cat([probability[:, 1:], foreground], dim=1), both.to(logits.dtype)
+
+
+class Tversky(nn.Module):
+    """1 - (TP + e) / (TP + alpha FP + beta FN + e) per region of `over`, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
+
+    Soft counts are over the whole batch, of all processes where several train together, or over each sample with `per_sample`.
+    `class_weights` weights the mean over the regions; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and
+    Khan (arXiv 1810.07842, eq. 4).
+    """
+
+    def __init__(self, options: options_of.LossOptions, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.over, self.per_sample = options.over, options.per_sample
+        self.alpha, self.beta, self.smooth, self.gamma = alpha, beta, smooth, gamma
+        self.class_weights = options.class_weights
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            probability, target = probabilities_and_targets(logits, label, self.over)
+            axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
+            counts = torch.stack([(probability * target).sum(axes), probability.sum(axes), target.sum(axes)])
+            if not self.per_sample:
+                counts = global_sum(counts)
+            true_positive, predicted, true = counts
+            # Two passes over the volume fewer than the products.
+            false_positive, false_negative = predicted - true_positive, true - true_positive
+            denominator = true_positive + self.alpha * false_positive + self.beta * false_negative + self.smooth
+            loss = 1 - (true_positive + self.smooth) / denominator
+            if self.gamma != 1:
+                loss = loss.clamp_min(1e-6) ** (1 / self.gamma)
+            return weighted_mean(loss, self.class_weights)
+
+
+def weighted_mean(loss: Tensor, class_weights: Sequence[float] | None) -> Tensor:
+    """Mean over (..., K), the K regions weighted."""
+    if class_weights is None:
+        return loss.mean()
+    weights = loss.new_tensor(class_weights)
+    return ((loss * weights).sum(-1) / weights.sum()).mean()
+
+
+def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
+    """The paper's bias-dice as we read it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
+
+    Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
+    """
+    return Tversky(options, alpha=0.5, beta=bias / 2, smooth=options.smooth / 2)
+
+
+class DiceCe(nn.Module):
+    """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
+
+    def __init__(self, options: options_of.DiceCe) -> None:
+        super().__init__()
+        self.dice = bias_dice(options, options.bias)
+        self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self.total(self.terms(logits, label))
+
+    def terms(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The two losses that are added, without their weights."""
+        return {"dice": self.dice(logits, label), "ce": cross_entropy(logits, label)}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of `terms`."""
+        return self.dice_weight * terms["dice"] + self.ce_weight * terms["ce"]
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean cross entropy over all voxels; binary for C == 1."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        if logits.shape[1] == 1:
+            return functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).to(logits.dtype))
+        return functional.cross_entropy(logits, label.long())
+
+
+# Each from its options of conf/loss/. Soft Dice: Milletari et al., arXiv 1606.04797.
+LOSSES: dict[str, Callable[[Any], nn.Module]] = {
+    "bias_dice": lambda options: bias_dice(options, options.bias),
+    "dice": lambda options: bias_dice(options, bias=1.0),
+    "dice_ce": DiceCe,
+    "tversky": lambda options: Tversky(options, alpha=options.alpha, beta=options.beta, smooth=options.smooth),
+    "focal_tversky": lambda options: Tversky(
+        options, alpha=options.alpha, beta=options.beta, smooth=options.smooth, gamma=options.gamma
+    ),
+}
+
+
+def build_loss(options: options_of.Loss) -> nn.Module:
+    """The loss that `options` name."""
+    return LOSSES[options.name](options)
+
+
+def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B, D, H, W) on a coarser grid `size` (d, h, w) over the same extent: each takes the voxel nearest its center.
+
+    Of two equally near the later one, as `nearest-exact` of torch does; integers throughout, so that no label is invented.
+    """
+    for axis, new in enumerate(size, start=1):
+        old = label.shape[axis]
+        if new != old:
+            center = (2 * torch.arange(new, device=label.device) + 1) * old // (2 * new)
+            label = label.index_select(axis, center)
+    return label
+
+
+def with_terms(loss: nn.Module, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """`total`, and each term by its name where the loss is a sum of several."""
+    if not isinstance(loss, DiceCe):
+        return {"total": loss(logits, label)}
+    terms = loss.terms(logits, label)
+    return {"total": loss.total(terms), **terms}
+
+
+def deep_supervision(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> Tensor:
+    """Mean of the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
+
+    Coarse logits meet labels of the nearest voxel (Lee et al., arXiv 1409.5185; halving weights as in nnU-Net, 1904.08128).
+    """
+    return supervised_losses(loss, pyramid, label)["total"]
+
+
+def supervised_losses(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> dict[str, Tensor]:
+    """`deep_supervision` as `total`, and the terms of the finest prediction's loss."""
+    parts = with_terms(loss, pyramid[0], label)
+    weights = [0.5**k for k in range(len(pyramid))]
+    total = parts["total"]
+    for weight, logits in zip(weights[1:], pyramid[1:], strict=True):
+        total = total + weight * loss(logits, nearest_labels(label, logits.shape[2:]))
+    return {**parts, "total": total / sum(weights)}
+
+
+def parallel_loss(
+    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
+) -> Tensor:
+    """L_fused + weight * sum over sources of L_k: the parallel training's loss.
+
+    Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
+    of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.
+    """
+    return parallel_losses(loss, fused, sources, label, weight)["total"]
+
+
+def parallel_losses(
+    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
+) -> dict[str, Tensor]:
+    """`parallel_loss` as `total`; `fused` and its terms, and `source0`, `source1`, ... without their weight."""
+    own = [deep_supervision(loss, pyramid, label) for pyramid in sources]
+    named = {f"source{k}": part for k, part in enumerate(own)}
+    if fused is None:
+        return {"total": torch.stack(own).sum(), **named}
+    parts = with_terms(loss, fused, label)
+    total = parts.pop("total")
+    named = {"fused": total, **parts, **named}
+    for part in own:
+        total = total + weight * part
+    return {"total": total, **named}

@@ -1,0 +1,257 @@
+"""The two stages as LightningModules: what they learn from and how a validation case is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from kits.config import check_classes
+from kits.config.schema import parse
+from kits.config.schema.loss import Loss
+from kits.config.schema.optimizer import Optimizer, Scheduler
+from kits.core.errors import KitsError
+from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
+from kits.core.ranks import gather
+from kits.data.datasets import CachedCase
+from kits.inference import BoxReader, Fallback, Members, coarse_mask, segment_boxes
+from kits.inference.devices import TRAINED
+from kits.metrics import case_confusion, dice, scores_from_confusion
+from kits.models import build_network
+from kits.models.checkpoint import FORMAT
+from kits.models.finenet import phase_at
+from kits.models.memory import keep_freed_memory
+from kits.reporting import Scene
+from kits.tracking.names import LOSS, SCORE, loss_name, score_name
+from kits.training.losses import build_loss, parallel_losses, supervised_losses
+from kits.training.optimizers import build_optimizer
+from kits.training.schedules import build_scheduler
+from kits.volume import plane_grid
+from kits.volume.rois import coverage, rois_of
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One validation case, segmented and scored.
+
+    Attributes:
+        scene: its scores, and the volumes on the grid where it is scored.
+        confusion: voxels (4, 4) by true and predicted label, see `kits.metrics.case_confusion`.
+    """
+
+    scene: Scene
+    confusion: np.ndarray
+
+
+class StageModule(pl.LightningModule):
+    """What both stages share: the network, its optimiser, and case-level validation.
+
+    Args:
+        config: the plain training configuration. It travels in the checkpoint, which is enough to predict from.
+        pretrained: load the weights that the configuration names; false where a checkpoint brings its own.
+    """
+
+    stage: str
+
+    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
+        super().__init__()
+        self.save_hyperparameters({**config, "kits_format": FORMAT})
+        self.config = config
+        self.network = build_network(config["model"], pretrained=pretrained)
+        self.loss = build_loss(parse(Loss, config["loss"], "loss"))
+        self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
+        self._fallback: Fallback | None = None
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam in the paper (section 3); other choices by name."""
+        return build_optimizer(parse(Optimizer, self.config["optimizer"], "optimizer"), self.network)
+
+    def build_schedule(self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1) -> dict[str, Any]:
+        """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""
+        return build_scheduler(parse(Scheduler, self.config["scheduler"], "scheduler"), optimizer, steps, SCORE, epochs)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, a constant rate in the paper."""
+        optimizer = self.build_optimizer()
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs)}
+
+    def on_fit_start(self) -> None:
+        """On a CPU large blocks of memory are used again.
+
+        Raises:
+            KitsError: processes on unlike machines have chosen another precision each.
+        """
+        chosen = set(gather({str(self.global_rank): str(self.trainer.precision)}).values())
+        if len(chosen) > 1:
+            raise KitsError(f"trainer.precision=auto: unlike machines choose {' and '.join(sorted(chosen))}; give one of them")
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def log_losses(self, parts: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Log the total and its parts, means over all processes; return the total.
+
+        Only logged steps do anything: processes exchange the values, as one tensor, and the question makes a GPU wait.
+
+        Raises:
+            KitsError: the total is no number, on whichever process: all end, where the others would wait for the one.
+        """
+        total = parts["total"]
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            means = self.trainer.strategy.reduce(torch.stack([value.detach() for value in parts.values()]), reduce_op="mean")
+            logged = dict(zip(parts, means, strict=True))
+            if not torch.isfinite(logged["total"]):
+                self.refuse(logged["total"])
+            self.log(LOSS, logged.pop("total"), prog_bar=True, batch_size=batch_size)
+            self.log_dict({loss_name(part): value for part, value in logged.items()}, batch_size=batch_size)
+        return total
+
+    def refuse(self, total: Tensor) -> None:
+        """Raise KitsError for a loss that is no number, unless float16's gradient scaler mends that by leaving the step out.
+
+        It halves its scale each time, so one that has gone below 1 has left out nothing but steps for long.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() < 1:
+            raise KitsError(
+                f"train/loss: {total.item()} at step {self.global_step}, and no later step would mend it;"
+                " take trainer.precision=32-true, a lower optimizer.lr or model.norm=group"
+            )
+
+    def sparing(self) -> Fallback:
+        """What a validation does without memory: smaller windows to its end, on the device where the network is trained."""
+        if self._fallback is None:
+            self._fallback = Fallback([self.network], self.device, self.config["inference"]["window"], self.stage, stays=True)
+        return self._fallback
+
+    def members(self) -> Members:
+        """The network in the precision that it is trained in."""
+        trained = {name: precision for precision, name in TRAINED.items()}
+        return Members([self.network], trained.get(self.config["trainer"]["precision"], "32"), self.device.type)
+
+    def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
+        """Segment and score one whole case; callbacks get what was scored, to draw and to count it.
+
+        Of None, where there are more processes than cases, there is nothing. Lightning calls this through
+        DistributedDataParallel, which in the first call of a validation gives every process the running statistics of the first
+        one: a process without a case has to take part in that.
+        """
+        if case is None:
+            return None
+        examined = self.examine(case)
+        self._scores[case.id] = examined.scene.scores
+        return examined
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over the validation cases of every score; `val/score` chooses the best checkpoint.
+
+        Every process logs the same means, so that all agree on the best checkpoint and on when to stop.
+        """
+        scores = gather(self._scores)
+        for name in next(iter(scores.values())):
+            mean = fmean(of_case[name] for of_case in scores.values())
+            # Lightning multiplies by the batch size and divides by it again: by 1, without rounding.
+            self.log(score_name(name), mean, prog_bar=name == "score", batch_size=1)
+        self._scores.clear()
+        warnings = gather({str(self.global_rank): self._fallback.warnings if self._fallback else []})
+        for warning in [text for texts in warnings.values() for text in texts]:
+            self.print(f"validation: {warning}; this epoch's scores are those of smaller windows")
+        self._fallback = None
+
+    def examine(self, case: CachedCase) -> Examined:
+        """One case segmented and scored; the higher its `score`, the better."""
+        raise NotImplementedError
+
+
+class CoarseModule(StageModule):
+    """Stage one: kidney and tumor together against the rest, on the coarse grid."""
+
+    stage = "coarse"
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """The loss of a batch of windows."""
+        pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
+        return self.log_losses(supervised_losses(self.loss, pyramid, batch["label"]), len(batch["image"]))
+
+    def examine(self, case: CachedCase) -> Examined:
+        """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
+        mask = coarse_mask(
+            self.members(),
+            case.coarse_image,
+            window_hu=self.config["data"]["window_hu"],
+            inference=self.config["inference"],
+            device=self.device,
+            fallback=self.sparing(),
+        )
+        truth = np.asarray(case.coarse_label)
+        grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
+        boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
+        found = truth > BACKGROUND
+        overlap = dice(mask, found)
+        scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
+        for region, values in REGIONS.items():
+            inside = np.isin(truth, values)
+            scores[f"roi_{region}"] = coverage(boxes, inside) if inside.any() else 1.0
+        # Ours: Dice alone would take a mask whose ROIs miss a kidney, coverage alone one whose ROI is the whole body.
+        scores["score"] = (overlap + scores["roi_kidney"]) / 2
+        scores["roi_share"] = sum(float(np.prod(box.shape)) for box in boxes) / truth.size
+        # The mask takes kidney and tumor for one, and so counts as kidney.
+        labels = mask.astype(np.uint8) * KIDNEY
+        scene = Scene(case.id, case.coarse_image, labels, truth, grid.spacing(case.spacing), scores)
+        return Examined(scene, case_confusion(labels, truth))
+
+
+class FineModule(StageModule):
+    """Stage two: every class of the data set inside the ROIs, all sources trained in one pass."""
+
+    stage = "fine"
+
+    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
+        check_classes(config["data"]["classes"], config["model"]["classes"])
+        super().__init__(config, pretrained=pretrained)
+
+    def on_train_start(self) -> None:
+        """A run that goes on within an epoch does not begin the epoch again."""
+        self._choose_phase()
+
+    def on_train_epoch_start(self) -> None:
+        """Staged training: choose what learns now, and let early stopping count in the last phase only."""
+        self._choose_phase()
+
+    def _choose_phase(self) -> None:
+        if self.config["training"] == "staged":
+            phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
+            self.network.set_phase(phase)  # type: ignore[operator]
+            for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
+                stopping.wait_count = -1  # 0 after this epoch, however it is scored
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
+        fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
+        parts = parallel_losses(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        return self.log_losses(parts, len(batch["image"]))
+
+    def examine(self, case: CachedCase) -> Examined:
+        """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
+
+        With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
+        """
+        margin = 0 if self.config["data"]["roi"] == "oof" else self.config["roi"]["margin_mm"]
+        boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
+        reader = BoxReader.of(self.members(), self.config, self.device, self.sparing())
+        labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
+        regions = regions_of(self.config["data"]["classes"])
+        truth = np.asarray(case.label)
+        confusion = case_confusion(labels, truth)
+        scores = scores_from_confusion(confusion, regions)
+        mean = fmean(scores[region] for region in regions)  # without cysts this is the composite
+        scene = Scene(case.id, case.image, labels, truth, case.spacing, {"score": mean, "mean": mean, **scores})
+        return Examined(scene, confusion)
+
+
+MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}

@@ -1,0 +1,70 @@
+"""How the learning rate goes over a training, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from kits.config.schema import optimizer as schema
+from kits.core.errors import KitsError
+
+
+def constant(progress: float) -> float:
+    """The rate stays."""
+    return 1.0
+
+
+def cosine(progress: float, *, final: float) -> float:
+    """Half a cosine from 1 down to `final` (Loshchilov and Hutter, arXiv 1608.03983, without restarts)."""
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def poly(progress: float, *, power: float) -> float:
+    """nnU-Net's (1 - progress) ** power (Isensee et al., arXiv 1904.08128), by step instead of by epoch."""
+    return (1 - progress) ** power
+
+
+# Progress of the training, 0 to 1, and options -> share of optimizer.lr.
+DECAYS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "poly": poly}
+SCHEDULERS = (*DECAYS, "plateau")
+
+
+def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: float, score: str, epochs: int) -> dict[str, Any]:
+    """What Lightning takes as `lr_scheduler`.
+
+    Args:
+        options: of conf/scheduler/*.yaml.
+        steps: optimizer steps of the whole training.
+        score: what `plateau` watches; higher is better.
+        epochs: from one score to the next.
+
+    Raises:
+        KitsError: a training without an end under a schedule that needs one.
+    """
+    if isinstance(options, schema.Plateau):
+        factor, patience, min_lr = options.factor, options.patience, options.min_lr
+        plateau = ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)
+        return {"scheduler": plateau, "interval": "epoch", "frequency": epochs, "monitor": score}
+    if not isinstance(options, schema.Constant) and not math.isfinite(steps):
+        raise KitsError(
+            f"scheduler.name={options.name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant"
+        )
+    own = options.model_dump(exclude={"name", "warmup"})
+    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps if options.warmup else 0.0, steps)
+    return {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}
+
+
+def rate_by_step(decay: Callable[[float], float], rise: float, steps: float) -> Callable[[int], float]:
+    """Step from 0 -> share of the learning rate: a linear rise over `rise` of the `steps`, then `decay`."""
+
+    def rate(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return decay(min(1.0, (step - rise) / max(1.0, steps - rise)))
+
+    return rate

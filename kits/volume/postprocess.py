@@ -1,0 +1,160 @@
+"""Clean-up of label maps: what one segmentation alone shows to be wrong. Pure functions on uint8 labels (z, y, x).
+
+A cyst is treated as the kidney that it belongs to, so that a map with cysts scores by KiTS19's rule as it would without them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cc3d
+import numpy as np
+from scipy import ndimage
+
+from kits.core.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
+from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected, sizes
+
+
+def clean(
+    labels: np.ndarray,
+    spacing: Spacing,
+    *,
+    components: int | None,
+    tumor_distance_mm: float | None,
+    min_ml: float | None,
+    fill_holes: bool,
+) -> np.ndarray:
+    """All steps in their order; a step whose value is None or False is left out.
+
+    Args:
+        labels: uint8 (z, y, x).
+        spacing: (z, y, x) mm.
+        components: how many regions of foreground stay, the largest first.
+        tumor_distance_mm: see `drop_far_tumors`.
+        min_ml: see `drop_specks`.
+
+    Returns:
+        A new array, or `labels` itself where nothing changes.
+    """
+    if components is not None:
+        labels = np.where(largest_regions(labels != BACKGROUND, components), labels, BACKGROUND)
+    if tumor_distance_mm is not None:
+        labels = drop_far_tumors(labels, spacing, tumor_distance_mm)
+    if min_ml is not None:
+        labels = drop_specks(labels, spacing, min_ml)
+    return fill_enclosed(labels) if fill_holes else labels
+
+
+def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
+    """The `count` largest 26-connected regions of a mask (z, y, x), as a mask."""
+    window = bounding_slices(mask)
+    kept = np.zeros(mask.shape, dtype=bool)
+    if window is not None:
+        regions = connected(mask[window])
+        voxels = sizes(regions)
+        largest = np.argsort(-voxels, kind="stable")[:count]
+        chosen = np.zeros(len(voxels), dtype=bool)
+        chosen[largest[voxels[largest] > 0]] = True
+        kept[window] = chosen[regions]
+    return kept
+
+
+def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:
+    """Remove tumor components farther than `distance_mm` (between voxel centers) from every voxel of kidney or cyst.
+
+    Without any of these there is nothing to judge by, and all tumors stay: a tumor may have replaced the kidney.
+    """
+    window = bounding_slices(labels == TUMOR)
+    if window is None or not ((labels == KIDNEY).any() or (labels == CYST).any()):
+        return labels
+    reach = [int(np.ceil(distance_mm / step)) for step in spacing]
+    result = labels.copy(order="K")
+    regions, parts = _components(labels[window] == TUMOR)
+    for number, part in enumerate(parts, start=1):
+        component = regions[part] == number
+        # The window in which a kidney voxel could be near enough: small, so that the exact distance is cheap.
+        low = [max(p.start + w.start - r, 0) for p, w, r in zip(part, window, reach, strict=True)]
+        high = [p.stop + w.start + r for p, w, r in zip(part, window, reach, strict=True)]
+        around = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
+        kidney = _kidney(labels[around])
+        inner = tuple(slice(p.start + w.start - lo, p.stop + w.start - lo) for p, w, lo in zip(part, window, low, strict=True))
+        if not _near(component, kidney, inner, spacing, distance_mm):
+            result[around][inner][component] = BACKGROUND
+    return result
+
+
+def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spacing, distance_mm: float) -> bool:
+    """Whether a component, which lies at `inner` of the window of `kidney`, comes within `distance_mm` of it."""
+    if not kidney.any():
+        return False
+    grown = ndimage.binary_dilation(component, np.ones((3, 3, 3)))
+    if distance_mm >= np.linalg.norm(spacing) and (grown & kidney[inner]).any():
+        return True  # they touch, as most tumors do
+    distance = ndimage.distance_transform_edt(~kidney, sampling=spacing)
+    return bool(distance[inner][component].min() <= distance_mm)
+
+
+def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarray:
+    """Remove foreground components smaller than `min_ml`; smaller ones of tumor or cyst inside larger ones become kidney."""
+    window = bounding_slices(labels)
+    if window is None:
+        return labels
+    least = min_ml * 1000 / float(np.prod(spacing))
+    result = labels.copy(order="K")
+    inside = np.ascontiguousarray(labels[window])
+    inside = np.where(_small(inside != BACKGROUND, least), BACKGROUND, inside)
+    for label in (TUMOR, CYST):
+        if (inside == label).any():
+            inside = np.where(_small(inside == label, least), KIDNEY, inside)
+    result[window] = inside
+    return result
+
+
+def fill_enclosed(labels: np.ndarray) -> np.ndarray:
+    """Give background that foreground encloses on all six sides in 3D the label that borders it most."""
+    window = bounding_slices(labels)
+    if window is None:
+        return labels
+    inside = np.pad(labels[window], 1)
+    regions, parts = _components(inside == BACKGROUND, connectivity=6)
+    if len(parts) < 2:
+        return labels
+    outside = int(regions[0, 0, 0])
+    for number, part in enumerate(parts, start=1):
+        if number == outside:
+            continue
+        around = tuple(slice(p.start - 1, p.stop + 1) for p in part)  # the padding keeps this inside
+        hole = regions[around] == number
+        shell = inside[around][ndimage.binary_dilation(hole) & ~hole]
+        inside[around][hole] = _most_common(shell)
+    result = labels.copy(order="K")
+    result[window] = inside[1:-1, 1:-1, 1:-1]
+    return result
+
+
+def _kidney(labels: np.ndarray) -> np.ndarray:
+    """Where a kidney is that is no tumor: its parenchyma and its cysts."""
+    return (labels == KIDNEY) | (labels == CYST)
+
+
+def _most_common(shell: np.ndarray) -> int:
+    """The foreground label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
+    count = np.bincount(shell, minlength=len(CLASSES))
+    if count[TUMOR] > count[KIDNEY] + count[CYST]:
+        return TUMOR
+    return CYST if count[CYST] > count[KIDNEY] else KIDNEY
+
+
+def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
+    """Components numbered from 1, and the window of each in that order."""
+    regions = connected(mask, connectivity)
+    return regions, cc3d.statistics(regions)["bounding_boxes"][1:]
+
+
+def _small(mask: np.ndarray, least: float) -> np.ndarray:
+    """The voxels of components of fewer than `least` voxels."""
+    regions = connected(mask)
+    small = sizes(regions) < least
+    small[0] = False
+    return small[regions]

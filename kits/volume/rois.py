@@ -1,0 +1,161 @@
+"""From a mask to boxes: the paper's ROI rule, margins in millimeters, jitter, and what to take when nothing is found.
+
+Boxes may overlap and are not merged (the paper gives each region its own ROI); what looks at them takes their union.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
+from kits.volume.components import connected, sizes
+
+
+@dataclass(frozen=True)
+class Box:
+    """A window of a volume in voxels (z, y, x); `stop` is exclusive."""
+
+    start: Triple
+    stop: Triple
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along (z, y, x)."""
+        (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
+        return z1 - z0, y1 - y0, x1 - x0
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index of an array; only for a box inside it."""
+        (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
+        return slice(z0, z1), slice(y0, y1), slice(x0, x1)
+
+    def grow_mm(self, margin_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
+        """The box with at least this margin on every face, whole voxels, cut at `bounds` (the volume's shape)."""
+        steps = [int(np.ceil(margin_mm / step - 1e-6)) for step in spacing]  # 3.0 / 0.3 must stay 10
+        return _box(
+            (np.array(self.start) - steps).clip(0, bounds),
+            (np.array(self.stop) + steps).clip(0, bounds),
+        )
+
+    def to_list(self) -> list[list[int]]:
+        """[[z, y, x], [z, y, x]] for JSON."""
+        return [list(self.start), list(self.stop)]
+
+    @classmethod
+    def from_list(cls, corners: Sequence[Sequence[int]]) -> Box:
+        """The way back from `to_list`."""
+        return _box(*corners)
+
+
+def find_rois(
+    mask: np.ndarray,
+    *,
+    count: int,
+    min_voxels: int,
+    min_ml: float | None = None,
+    spacing: Spacing | None = None,
+) -> list[Box]:
+    """The paper's ROI rule (section 4): the `count` largest regions of a mask that have more than `min_voxels` voxels.
+
+    Args:
+        mask: bool (z, y, x) on the coarse grid; regions are 26-connected.
+        min_ml: where given, replaces `min_voxels` (4000 voxels are 3 to 87 mL, depending on the spacing).
+        spacing: (z, y, x) mm of the mask; needed with `min_ml`.
+
+    Returns:
+        Tight boxes, the one of the largest region first; empty where no region is large enough.
+    """
+    if min_ml is not None:
+        if spacing is None:
+            raise ValueError("min_ml needs the spacing of the mask")
+        min_voxels = int(np.floor(min_ml * 1000 / np.prod(spacing)))
+    window = bounding_slices(mask)
+    if window is None:
+        return []
+    regions = connected(mask[window])
+    voxels = sizes(regions)
+    largest = [region for region in np.argsort(-voxels, kind="stable")[:count] if voxels[region] > min_voxels]
+    tight = [bounding_slices(regions == region) for region in largest]
+    offset = np.array([part.start for part in window])
+    return [
+        _box(offset + [part.start for part in parts], offset + [part.stop for part in parts])
+        for parts in tight
+        if parts is not None
+    ]
+
+
+def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any]) -> list[Box]:
+    """Boxes on the coarse grid by a configuration's rule; what a network sees in the grid's padding is nowhere in the volume.
+
+    Args:
+        mask: bool on the grid.
+        native: (z, y, x) mm of the volume.
+        rule: `count`, `min_voxels` and `min_ml` (see `find_rois`).
+    """
+    inside = np.zeros_like(mask)
+    inside[grid.inside] = mask[grid.inside]
+    size = {"min_voxels": rule["min_voxels"], "min_ml": rule["min_ml"]}
+    return find_rois(inside, count=rule["count"], spacing=grid.spacing(native), **size)
+
+
+def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
+    """The box with each face moved on its own by up to `max_mm` in or out, cut at `bounds`; never empty.
+
+    Training on such boxes prepares the fine stage for those of a coarse network, which are not tight.
+    """
+    faces = np.array([box.start, box.stop], dtype=np.float64)
+    moved = np.rint(faces + rng.uniform(-max_mm, max_mm, size=(2, 3)) / np.array(spacing)).astype(int)
+    start = moved[0].clip(0, np.array(bounds) - 1)
+    stop = moved[1].clip(0, bounds)
+    crossed = stop <= start
+    middle = (np.array(box.start) + np.array(box.stop)) // 2
+    start = np.where(crossed, middle.clip(0, np.array(bounds) - 1), start)
+    return _box(start, np.where(crossed, start + 1, stop))
+
+
+def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
+    """The box of the largest 6-connected region above `threshold_hu` (the body, not the table); all where nothing is above.
+
+    Args:
+        volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.
+    """
+    step = 4
+    body = connected(volume[:, ::step, ::step] > threshold_hu, connectivity=6)
+    voxels = np.bincount(body.ravel())
+    voxels[0] = 0
+    window = bounding_slices(body == voxels.argmax()) if voxels.any() else None
+    if window is None:
+        return Box((0, 0, 0), _triple(volume.shape))
+    z, y, x = window
+    low = (z.start, (y.start - 1) * step + 1, (x.start - 1) * step + 1)
+    return _box(np.maximum(low, 0), np.minimum((z.stop, y.stop * step, x.stop * step), volume.shape))
+
+
+def coverage(boxes: Sequence[Box], mask: np.ndarray) -> float:
+    """The share of a mask's voxels (z, y, x) that lie in at least one box; 1.0 for an empty mask."""
+    window = bounding_slices(mask)
+    if window is None:
+        return 1.0
+    left = mask[window] != 0
+    total = int(left.sum())
+    offset = [part.start for part in window]
+    for box in boxes:
+        inside = tuple(
+            slice(max(low - start, 0), max(high - start, 0)) for low, high, start in zip(box.start, box.stop, offset, strict=True)
+        )
+        left[inside] = False
+    return 1.0 - int(left.sum()) / total
+
+
+def _triple(values: Sequence[int] | np.ndarray) -> Triple:
+    z, y, x = (int(value) for value in values)
+    return z, y, x
+
+
+def _box(start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Box:
+    return Box(_triple(start), _triple(stop))
