@@ -156,7 +156,7 @@ def train(
             group["lr"] = highest * (1 - spent) ** 0.9
         image, label = patches.draw()
         optimizer.zero_grad()
-        deep_supervision(loss, pyramid_of(image), label).backward()
+        deep_supervision(loss, pyramid_of(image), label)["total"].backward()
         nn.utils.clip_grad_norm_(network.parameters(), config["clip"])
         optimizer.step()
         steps += 1

@@ -53,7 +53,7 @@ class Step:
         """Forward, loss of the parallel training, backward, optimizer."""
         self.optimizer.zero_grad()
         fused, sources = self.logits_of(self.image)
-        parallel_loss(self.loss, fused, sources, self.label, self.weight).backward()
+        parallel_loss(self.loss, fused, sources, self.label, self.weight)["total"].backward()
         self.optimizer.step()
 
     def encoders(self) -> None:

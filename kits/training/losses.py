@@ -5,7 +5,7 @@ and, by their option `over`, score each class, all of the foreground as one, or 
 Everything is computed in float32, under autocast too: counts of a million voxels do not fit bfloat16's 8 bits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,18 @@ def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple
     return torch.cat([probability[:, 1:], foreground], dim=1), both.to(logits.dtype)
 
 
-class Tversky(nn.Module):
+class SegmentationLoss(nn.Module):
+    """A loss of logits (B, C, D, H, W) and labels (B, D, H, W); `parts` also names what a sum is made of, for the log."""
+
+    def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """`total`, and without its weight each term of a loss that is a sum."""
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        return self.parts(logits, label)["total"]
+
+
+class Tversky(SegmentationLoss):
     """1 - (TP + e) / (TP + alpha FP + beta FN + e) per region of `over`, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
 
     Soft counts are over the whole batch, of all processes where several train together, or over each sample with `per_sample`.
@@ -56,7 +67,8 @@ class Tversky(nn.Module):
         self.alpha, self.beta, self.smooth, self.gamma = alpha, beta, smooth, gamma
         self.class_weights = options.class_weights
 
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+    def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The loss alone."""
         with torch.autocast(logits.device.type, enabled=False):
             probability, target = probabilities_and_targets(logits, label, self.over)
             axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
@@ -69,16 +81,12 @@ class Tversky(nn.Module):
             denominator = true_positive + self.alpha * false_positive + self.beta * false_negative + self.smooth
             loss = 1 - (true_positive + self.smooth) / denominator
             if self.gamma != 1:
+                # At 0 the power's slope is infinite, and infinity times the 0 that the chain rule meets it with is no number.
                 loss = loss.clamp_min(1e-6) ** (1 / self.gamma)
-            return weighted_mean(loss, self.class_weights)
-
-
-def weighted_mean(loss: Tensor, class_weights: Sequence[float] | None) -> Tensor:
-    """Mean over (..., K), the K regions weighted."""
-    if class_weights is None:
-        return loss.mean()
-    weights = loss.new_tensor(class_weights)
-    return ((loss * weights).sum(-1) / weights.sum()).mean()
+            if self.class_weights is None:
+                return {"total": loss.mean()}
+            weights = loss.new_tensor(self.class_weights)
+            return {"total": ((loss * weights).sum(-1) / weights.sum()).mean()}
 
 
 def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
@@ -89,7 +97,7 @@ def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
     return Tversky(options, alpha=0.5, beta=bias / 2, smooth=options.smooth / 2)
 
 
-class DiceCe(nn.Module):
+class DiceCe(SegmentationLoss):
     """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
 
     def __init__(self, options: options_of.DiceCe) -> None:
@@ -97,29 +105,20 @@ class DiceCe(nn.Module):
         self.dice = bias_dice(options, options.bias)
         self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
 
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        return self.total(self.terms(logits, label))
-
-    def terms(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The two losses that are added, without their weights."""
-        return {"dice": self.dice(logits, label), "ce": cross_entropy(logits, label)}
-
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of `terms`."""
-        return self.dice_weight * terms["dice"] + self.ce_weight * terms["ce"]
-
-
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean cross entropy over all voxels; binary for C == 1."""
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = at_least_float32(logits)
-        if logits.shape[1] == 1:
-            return functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).to(logits.dtype))
-        return functional.cross_entropy(logits, label.long())
+    def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The weighted sum, and the two losses in it."""
+        dice = self.dice(logits, label)
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = at_least_float32(logits)
+            if logits.shape[1] == 1:
+                ce = functional.binary_cross_entropy_with_logits(logits[:, 0], (label > 0).to(logits.dtype))
+            else:
+                ce = functional.cross_entropy(logits, label.long())
+        return {"total": self.dice_weight * dice + self.ce_weight * ce, "dice": dice, "ce": ce}
 
 
 # Each from its options of conf/loss/. Soft Dice: Milletari et al., arXiv 1606.04797.
-LOSSES: dict[str, Callable[[Any], nn.Module]] = {
+LOSSES: dict[str, Callable[[Any], SegmentationLoss]] = {
     "bias_dice": lambda options: bias_dice(options, options.bias),
     "dice": lambda options: bias_dice(options, bias=1.0),
     "dice_ce": DiceCe,
@@ -130,8 +129,8 @@ LOSSES: dict[str, Callable[[Any], nn.Module]] = {
 }
 
 
-def build_loss(options: options_of.Loss) -> nn.Module:
-    """The loss that `options` name."""
+def build_loss(options: options_of.Loss) -> SegmentationLoss:
+    """Build the loss that `options` name."""
     return LOSSES[options.name](options)
 
 
@@ -148,25 +147,15 @@ def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:
     return label
 
 
-def with_terms(loss: nn.Module, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """`total`, and each term by its name where the loss is a sum of several."""
-    if not isinstance(loss, DiceCe):
-        return {"total": loss(logits, label)}
-    terms = loss.terms(logits, label)
-    return {"total": loss.total(terms), **terms}
-
-
-def deep_supervision(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> Tensor:
-    """Mean of the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
+def deep_supervision(loss: SegmentationLoss, pyramid: Sequence[Tensor], label: Tensor) -> dict[str, Tensor]:
+    """Average the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
 
     Coarse logits meet labels of the nearest voxel (Lee et al., arXiv 1409.5185; halving weights as in nnU-Net, 1904.08128).
+
+    Returns:
+        The mean as `total`, and the terms of the finest prediction's loss.
     """
-    return supervised_losses(loss, pyramid, label)["total"]
-
-
-def supervised_losses(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor) -> dict[str, Tensor]:
-    """`deep_supervision` as `total`, and the terms of the finest prediction's loss."""
-    parts = with_terms(loss, pyramid[0], label)
+    parts = loss.parts(pyramid[0], label)
     weights = [0.5**k for k in range(len(pyramid))]
     total = parts["total"]
     for weight, logits in zip(weights[1:], pyramid[1:], strict=True):
@@ -175,27 +164,20 @@ def supervised_losses(loss: nn.Module, pyramid: Sequence[Tensor], label: Tensor)
 
 
 def parallel_loss(
-    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
-) -> Tensor:
+    loss: SegmentationLoss, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
+) -> dict[str, Tensor]:
     """L_fused + weight * sum over sources of L_k: the parallel training's loss.
 
     Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
     of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.
+
+    Returns:
+        The sum as `total`; `fused` with its terms, and `source0`, `source1`, ... without their weight.
     """
-    return parallel_losses(loss, fused, sources, label, weight)["total"]
-
-
-def parallel_losses(
-    loss: nn.Module, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
-) -> dict[str, Tensor]:
-    """`parallel_loss` as `total`; `fused` and its terms, and `source0`, `source1`, ... without their weight."""
-    own = [deep_supervision(loss, pyramid, label) for pyramid in sources]
+    own = [deep_supervision(loss, pyramid, label)["total"] for pyramid in sources]
     named = {f"source{k}": part for k, part in enumerate(own)}
     if fused is None:
         return {"total": torch.stack(own).sum(), **named}
-    parts = with_terms(loss, fused, label)
-    total = parts.pop("total")
-    named = {"fused": total, **parts, **named}
-    for part in own:
-        total = total + weight * part
-    return {"total": total, **named}
+    parts = loss.parts(fused, label)
+    fused_loss = parts.pop("total")
+    return {"total": sum((weight * part for part in own), fused_loss), "fused": fused_loss, **parts, **named}

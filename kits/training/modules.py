@@ -28,7 +28,7 @@ from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
 from kits.reporting import Scene
 from kits.tracking.names import LOSS, SCORE, loss_name, score_name
-from kits.training.losses import build_loss, parallel_losses, supervised_losses
+from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import build_optimizer
 from kits.training.schedules import build_scheduler
 from kits.volume import plane_grid
@@ -176,7 +176,7 @@ class CoarseModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
         pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
-        return self.log_losses(supervised_losses(self.loss, pyramid, batch["label"]), len(batch["image"]))
+        return self.log_losses(deep_supervision(self.loss, pyramid, batch["label"]), len(batch["image"]))
 
     def examine(self, case: CachedCase) -> Examined:
         """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
@@ -233,7 +233,7 @@ class FineModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
-        parts = parallel_losses(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        parts = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
         return self.log_losses(parts, len(batch["image"]))
 
     def examine(self, case: CachedCase) -> Examined:

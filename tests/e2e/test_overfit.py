@@ -61,7 +61,7 @@ def test_one_real_label_map_is_learned_by_heart(operator: str, fusion: str, roi:
     for _ in range(STEPS):
         optimizer.zero_grad()
         fused, sources = network.training_logits(image)
-        parallel_loss(loss, fused, sources, label, config["parallel_weight"]).backward()
+        parallel_loss(loss, fused, sources, label, config["parallel_weight"])["total"].backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config["trainer"]["gradient_clip_val"])
         optimizer.step()
         schedule.step()

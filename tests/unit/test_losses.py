@@ -271,8 +271,8 @@ def test_deep_supervision_weights_each_resolution_half_of_the_finer_one():
     fine = example(3)[0]
     coarse = torch.randn(2, 3, 3, 2, 2)
     expected = (loss(fine, label) + 0.5 * loss(coarse, nearest_labels(label, (3, 2, 2)))) / 1.5
-    torch.testing.assert_close(deep_supervision(loss, [fine, coarse], label), expected)
-    torch.testing.assert_close(deep_supervision(loss, [fine], label), loss(fine, label))
+    torch.testing.assert_close(deep_supervision(loss, [fine, coarse], label)["total"], expected)
+    torch.testing.assert_close(deep_supervision(loss, [fine], label)["total"], loss(fine, label))
 
 
 def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
@@ -280,10 +280,10 @@ def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
     fused, label = example(3)
     sources = [[example(3, seed)[0]] for seed in (1, 2)]
     own = loss(sources[0][0], label) + loss(sources[1][0], label)
-    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.5), loss(fused, label) + 0.5 * own)
-    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.0), loss(fused, label))
-    torch.testing.assert_close(parallel_loss(loss, fused, [], label, 0.5), loss(fused, label))
-    torch.testing.assert_close(parallel_loss(loss, None, sources, label, 0.5), own)
+    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.5)["total"], loss(fused, label) + 0.5 * own)
+    torch.testing.assert_close(parallel_loss(loss, fused, sources, label, 0.0)["total"], loss(fused, label))
+    torch.testing.assert_close(parallel_loss(loss, fused, [], label, 0.5)["total"], loss(fused, label))
+    torch.testing.assert_close(parallel_loss(loss, None, sources, label, 0.5)["total"], own)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -111,9 +111,8 @@ def test_every_parameter_gets_a_gradient(fusion):
             for adaptation in source.adaptations:
                 adaptation.last.weight.normal_()
     fused, sources = network.training_logits(volume())
-    parallel_loss(
-        build_loss(parse(Loss, LOSS, "loss")), fused, sources, torch.ones(1, 3, 32, 32, dtype=torch.long), 0.5
-    ).backward()
+    label = torch.ones(1, 3, 32, 32, dtype=torch.long)
+    parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, label, 0.5)["total"].backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
@@ -406,7 +405,7 @@ def fit(network, logits_of, steps):
     for _ in range(steps):
         optimizer.zero_grad()
         fused, sources = logits_of(image)
-        parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, label, 0.5).backward()
+        parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, label, 0.5)["total"].backward()
         optimizer.step()
     with torch.no_grad():
         return network.eval()(image), label

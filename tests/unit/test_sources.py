@@ -166,7 +166,7 @@ def learning(network):
     """The parts that get a gradient from one step's loss."""
     network.zero_grad()
     fused, sources = network.training_logits(volume())
-    parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, LABEL, 0.5).backward()
+    parallel_loss(build_loss(parse(Loss, LOSS, "loss")), fused, sources, LABEL, 0.5)["total"].backward()
     return {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
@@ -233,7 +233,7 @@ def test_coarser_levels_of_the_coarse_network_learn_too():
     assert [tuple(logits.shape) for logits in pyramid] == [(1, 1, 5, 64, 64), (1, 1, 5, 16, 16), (1, 1, 5, 8, 8)]
     torch.testing.assert_close(pyramid[0], network(volume(5, 64)))
     label = torch.randint(0, 2, (1, 5, 64, 64))
-    deep_supervision(build_loss(parse(Loss, LOSS, "loss")), pyramid, label).backward()
+    deep_supervision(build_loss(parse(Loss, LOSS, "loss")), pyramid, label)["total"].backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
