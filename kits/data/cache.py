@@ -44,9 +44,7 @@ FORMAT = 2
 
 def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
     """Of the group `data` what cached arrays depend on: they are made with it, and training refuses another."""
-    settings = {key: data[key] for key in ("coarse_size", "roi_rule", "classes")}
-    # Where it is off nothing is said, so that caches older than the option keep their keys.
-    return settings if data.get("coarse_z_mm") is None else {**settings, "coarse_z_mm": data["coarse_z_mm"]}
+    return {key: data[key] for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes")}
 
 
 def file_digest(path: Path) -> str:
@@ -81,8 +79,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     """Validate a case and write its arrays, unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels), `roi_rule` (`count`, `min_voxels`), `classes` (their names in label order)
-            and perhaps `coarse_z_mm`.
+        settings: `coarse_size` (pixels), `coarse_z_mm`, `roi_rule` (`count`, `min_voxels`), `classes` (names in label order).
         listed: the case's record in `kits.json`.
 
     Returns:
@@ -142,7 +139,7 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
 
     The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
     """
-    size, z_mm, classes = settings["coarse_size"], settings.get("coarse_z_mm"), settings["classes"]
+    size, z_mm, classes = settings["coarse_size"], settings["coarse_z_mm"], settings["classes"]
     findings, unreadable = check_headers(case)
     labels = scan = None
     label = attempt(lambda: read_labels(case.label, allowed=range(len(classes))), case.id, case.label, unreadable, findings)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from kits.core.errors import KitsError
-from kits.core.labels import KITS19_CLASSES
 
 # Of a configuration, what the checkpoints of one stage must have in common to be averaged.
 SHARED = {
@@ -37,11 +36,10 @@ def agreed(configs: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """The value of `group.key`; what older checkpoints lack is what they meant."""
-    before = {"data.classes": list(KITS19_CLASSES), "data.coarse_z_mm": None}
+    """The value of `group.key`."""
     value: Any = config
     for part in key.split("."):
-        value = value.get(part, before.get(key))
+        value = value[part]
     return value
 
 

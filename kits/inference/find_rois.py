@@ -46,8 +46,7 @@ def find_rois_in(volume: Volume, members: Members, config: Mapping[str, Any], de
     """What the coarse networks find in a volume of HU; where no component is large enough, its whole body."""
     data, rule, inference = config["data"], config["roi"], config["inference"]
     shape = volume.array.shape
-    # Older checkpoints do not know coarse_z_mm: off.
-    planes = coarse_planes(len(volume.array), volume.spacing[0], data.get("coarse_z_mm"))
+    planes = coarse_planes(len(volume.array), volume.spacing[0], data["coarse_z_mm"])
     grid = plane_grid(shape, data["coarse_size"], planes)
     for network in members.networks:
         network.to(device)  # type: ignore[attr-defined]  # an earlier case may have moved it

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kits.core.errors import KitsError
-from kits.core.labels import KITS19_CLASSES, regions_of
+from kits.core.labels import regions_of
 from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
 from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
@@ -96,8 +96,7 @@ class Segmenter:
         self.fine = Members(fine, self.precision, device.type, self.options.mirror, self.options.outputs)
         if self.options.slices_at_once is not None:
             limit_slices(fine, self.options.slices_at_once)
-        # Checkpoints that are older than KiTS21 and KiTS23 in this project name no classes.
-        self.classes: list[str] = list(self.fine_config["data"].get("classes", KITS19_CLASSES))
+        self.classes: list[str] = list(self.fine_config["data"]["classes"])
 
     @classmethod
     def load(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,14 @@ from torch import Tensor, nn
 
 from kits.config import check_classes, one_line
 from kits.core.errors import KitsError
-from kits.core.labels import KITS19_CLASSES
 from kits.core.plain_files import misfit
-from kits.io import whole_file
 from kits.models import build_network
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
-FORMAT = 2
+FORMAT = 3
 # The network as an attribute of its LightningModule.
 PREFIX = "network."
 CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict": {str: Tensor}}
-
-
-def schedule_as_group(config: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 named the schedule of the learning rate within the optimizer; since then it is a group, `scheduler`."""
-    if "schedule" not in config["optimizer"]:  # a config.yaml that was converted with another checkpoint of its run
-        return config
-    optimizer = dict(config["optimizer"])
-    name = optimizer.pop("schedule")
-    scheduler = {"name": name, "warmup": 0.0, **({"final": 0.0} if name == "cosine" else {})}
-    return {**config, "optimizer": optimizer, "scheduler": scheduler}
-
-
-# What makes a configuration of one format one of the next.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: schedule_as_group}
 
 
 def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
@@ -49,14 +32,10 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
     Raises:
         KitsError: no such file, not a checkpoint of this project, of the other stage, or of another format.
     """
-    content = read_project(path)
-    config = content["hyper_parameters"]
-    written = config["kits_format"]
-    if written in UPGRADES:
-        raise KitsError(
-            f"{path}: written in format {written}, this version reads {FORMAT}; convert it: python -m kits.convert {path}"
-        )
-    check_config(path, config, stage)
+    content: dict[str, Any] = read_containers(path)
+    if wrong := misfit(content, CONTENT):
+        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
+    check_config(path, content["hyper_parameters"], stage)
     return content
 
 
@@ -65,51 +44,10 @@ def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
     if config["kits_format"] != FORMAT:
         raise KitsError(
             f"{path}: written in format {config['kits_format']}, this version reads {FORMAT};"
-            " it needs another version of this project"
+            " train it again, or take the version of this project that wrote it"
         )
     if stage is not None and config["stage"] != stage:
         raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
-
-
-def convert(path: Path) -> tuple[int, int]:
-    """Bring a checkpoint of an older format to this version's, in place; the format it had and the one it has.
-
-    Raises:
-        KitsError: not a checkpoint of this project, or of a format that nothing is known of.
-    """
-    content = read_project(path)
-    written = content["hyper_parameters"]["kits_format"]
-    config = upgraded(path, content["hyper_parameters"])
-    if written != FORMAT:
-        with whole_file(path, ".ckpt") as temporary:
-            torch.save({**content, "hyper_parameters": config}, temporary)
-    return written, FORMAT
-
-
-def upgraded(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a file in this version's format.
-
-    Raises:
-        KitsError: nothing is known of the format that `kits_format` names.
-    """
-    while (number := config["kits_format"]) != FORMAT:
-        if number not in UPGRADES:
-            known = f"{min(UPGRADES)} to {FORMAT}"
-            raise KitsError(f"{path}: written in format {number}, this version knows {known}; take the version that wrote it")
-        config = {**UPGRADES[number](config), "kits_format": number + 1}
-    return config
-
-
-def read_project(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this project, of any format and stage.
-
-    Raises:
-        KitsError: no such file, or not one of this project's.
-    """
-    content: dict[str, Any] = read_containers(path)
-    if wrong := misfit(content, CONTENT):
-        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
-    return content
 
 
 def read_containers(path: Path) -> Any:
@@ -214,7 +152,7 @@ def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> No
         raise edited(path, wrong)
     try:
         if fine:
-            check_classes(config["data"].get("classes", KITS19_CLASSES), config["model"]["classes"])
+            check_classes(config["data"]["classes"], config["model"]["classes"])
         kept = needed(config, network_facts(network, config))
     except (KitsError, TypeError, ValueError) as error:
         raise edited(path, one_line(error)) from error

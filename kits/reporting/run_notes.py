@@ -53,7 +53,7 @@ def run_of(folder: Path, name: str) -> Run:
         failed = content.get("failed")
         if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
             return Run(error=printable(str(failed[name].get("error"))))
-        cases = content.get("cases", content)  # older reports have the cases at the top
+        cases = content.get("cases")
         entry = cases.get(name) if isinstance(cases, Mapping) else None
         if isinstance(entry, Mapping) and "boxes" in entry:
             read = {"seconds": {}, "warnings": [], **entry}

@@ -33,7 +33,16 @@ PROGRESS = {"total": COUNTS, "current": COUNTS}
 OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress"
 BATCHES = "epoch_loop.batch_progress"
 SAVED = {
-    STATE: {"epoch": int, "batches": int, "rows": int, "seconds": float, "finished": bool, "data_hash": str, "random": dict},
+    STATE: {
+        "epoch": int,
+        "batches": int,
+        "rows": int,
+        "seconds": float,
+        "ranks": int,
+        "finished": bool,
+        "data_hash": str,
+        "random": dict,
+    },
     "epoch": int,
     "global_step": int,
     "pytorch-lightning_version": str,
@@ -87,7 +96,7 @@ def impossible(content: dict[str, Any]) -> str | None:
         values = [counts[key] for key in ("completed", "processed", "started", "ready") if key in counts]
         if not all(type(value) is int for value in values) or values != sorted(values) or values[0] < max(0, values[-1] - 1):
             return f"its loops.fit_loop.{name}"
-    if min(state["epoch"], state["batches"], state["rows"], state["seconds"]) < 0:
+    if state["ranks"] < 1 or min(state["epoch"], state["batches"], state["rows"], state["seconds"]) < 0:
         return "its progress is below 0"
     epochs, batches = (fit[name].get("current") for name in ("epoch_progress", BATCHES))
     whole = {"ready": int, "started": int, "processed": int, "completed": int}

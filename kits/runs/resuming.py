@@ -42,7 +42,7 @@ class Start:
     checkpoint: Path | None = None
     epoch: int = 0
     batches: int = 0
-    ranks: int | None = None
+    ranks: int = 1
     rows: int = 0
     seconds: float = 0.0
     random: dict[str, Any] | None = None
@@ -86,18 +86,8 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
     if config["trainer"]["max_steps"] != -1:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
     check_unfinished(config, content["hyper_parameters"], state)
-    progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random")}
-    progress["ranks"] = state.get("ranks", devices_of(content["hyper_parameters"]["trainer"]))
+    progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random", "ranks")}
     return Start(folder, path, **progress, **known)
-
-
-def devices_of(trainer: dict[str, Any]) -> int | None:
-    """How many processes trained a checkpoint that is too old to say so; None where its configuration does not say it either."""
-    devices = trainer["devices"]
-    if trainer["strategy"] == "auto":
-        return 1
-    count = len(devices) if isinstance(devices, list) else devices
-    return count * trainer["num_nodes"] if isinstance(count, int) else None
 
 
 def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:
@@ -111,9 +101,7 @@ def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:
     """
     if start.checkpoint is None or start.ranks == ranks:
         return start.batches
-    before = (
-        f"trainer.devices: {ranks} processes, and the run in {start.folder} was trained by {start.ranks or 'an unknown number'}"
-    )
+    before = f"trainer.devices: {ranks} processes, and the run in {start.folder} was trained by {start.ranks}"
     trainer, sampling, scheduler = config["trainer"], config["sampling"], config["scheduler"]
     if scheduler["name"] not in ("constant", "plateau") or scheduler.get("warmup"):
         raise KitsError(f"{before}, whose steps its schedule is laid out over; go on with as many")
@@ -122,7 +110,7 @@ def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:
     batch, patches = sampling["batch_size"], sampling["patches_per_epoch"]
     # The share 1.0 is the whole epoch; the number 1 is one batch.
     usual = all(isinstance(trainer[name], float) and trainer[name] == 1 for name in ("limit_train_batches", "val_check_interval"))
-    if start.ranks is not None and usual:
+    if usual:
         steps = patches // ranks // batch
         if start.batches == patches // start.ranks // batch:
             return steps  # what is left is the validation

@@ -206,7 +206,7 @@ def check_one_cache(coarse: Mapping[str, Any], fine: Mapping[str, Any]) -> None:
         KitsError: they ask for different data; the text names the key.
     """
     for key in SHARED:
-        one, other = coarse["data"].get(key), fine["data"].get(key)
+        one, other = coarse["data"][key], fine["data"][key]
         if one != other:
             raise KitsError(
                 f"data.{key}: the coarse stage asks for {spelled(one)}, the fine stage for {spelled(other)}; both read one cache,"

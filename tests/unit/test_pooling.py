@@ -35,15 +35,6 @@ def test_the_default_pools_thick_slices_late():
     assert layers(in_plane=None) == [first[0], ((1, 2, 2), cube, 16), *layers()[2:]]
 
 
-def test_an_older_checkpoint_has_the_levels_of_its_time():
-    model = compose("train", ["stage=coarse"])["model"] | {"width": 16, "depth": 4}
-    older = {key: value for key, value in model.items() if key not in ("widest", "in_plane")}
-    network = build_network(older, pretrained=False)
-    network.load_state_dict(build_network(older | {"widths": [16, 32, 64, 96], "in_plane": 1}, pretrained=False).state_dict())
-    strides = [level[0][0].stride for level in network.down]
-    assert strides == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
-
-
 def test_the_default_is_light():
     network = build_network(compose("train", ["stage=coarse"])["model"], pretrained=False)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -26,7 +26,6 @@ import pytest
 import torch
 
 from kits.config.composing import compose
-from kits.convert import main as convert_command
 from kits.core.errors import KitsError
 from kits.data.datasets import Patches
 from kits.data.preparation import prepare
@@ -35,7 +34,7 @@ from kits.runs.folder import check_unused, going_on, read_config, read_manifest,
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
-from kits.runs.resuming import Start, batches_done, where_to_start, write_config
+from kits.runs.resuming import Start, batches_done, where_to_start
 from kits.runs.resuming import begin as begin_folder
 from kits.tracking.names import DATA_WAIT, SAMPLE_RATE
 from kits.train import main, train
@@ -456,7 +455,6 @@ def test_a_run_on_other_devices_draws_each_patch_of_the_epoch_once(before: int, 
     ("before", "batches", "now", "overrides", "words"),
     [
         (2, 3, 4, [], "stopped within epoch 2, at no whole step of 4; go on with as many"),
-        (None, 3, 4, [], "trained by an unknown number"),
         (2, 2, 4, ["+trainer.limit_train_batches=0.5"], "at no whole step"),
         (2, 2, 4, ["+trainer.limit_train_batches=1"], "at no whole step"),
         (2, 0, 4, ["scheduler=cosine"], "2, whose steps its schedule is laid out over; go on with as many"),
@@ -604,43 +602,16 @@ def test_a_lock_that_is_no_file_is_refused_and_nothing_behind_it_touched(tmp_pat
     assert not (tmp_path / "new.txt").exists()
 
 
-def test_a_checkpoint_of_an_older_format_is_refused_until_it_is_converted(straight: Path, tmp_path: Path, capsys) -> None:
+def test_a_checkpoint_of_another_format_is_refused_in_one_line(straight: Path, tmp_path: Path) -> None:
     content = read(straight / "best.ckpt")
-    config = {**content["hyper_parameters"], "kits_format": 1}
-    config.pop("scheduler", None)
-    config["optimizer"] = {**config["optimizer"], "schedule": "cosine"}
-    path = tmp_path / "old.ckpt"
-    torch.save({**content, "hyper_parameters": config}, path)
-    with pytest.raises(KitsError, match=rf"written in format 1, .* convert it: python -m kits.convert {path}"):
-        load_network(path, "coarse", "cpu")
-    assert convert_command([str(path), str(straight / "best.ckpt")]) == 0
-    assert "format 1, converted to 2" in capsys.readouterr().out
-    network, now = load_network(path, "coarse", "cpu")
-    assert now["scheduler"] == {"name": "cosine", "warmup": 0.0, "final": 0.0}
-    assert "schedule" not in now["optimizer"]
-    weights, converted = content["state_dict"], network.state_dict()
-    assert all(torch.equal(tensor, converted[name.removeprefix("network.")]) for name, tensor in weights.items())
-    torch.save({**content, "hyper_parameters": {**config, "kits_format": 99}}, path)
-    assert convert_command([str(path)]) == 1
-    assert "written in format 99" in capsys.readouterr().err
-
-
-def test_a_run_of_an_older_format_goes_on_once_its_checkpoints_are_converted(straight: Path, tmp_path: Path) -> None:
-    def older(config: dict) -> dict:
-        kept = {key: value for key, value in config.items() if key != "scheduler"}
-        return {**kept, "optimizer": {**config["optimizer"], "schedule": "constant"}}
-
-    run = tmp_path / "run"
-    shutil.copytree(straight, run)
-    write_config(run, older(read_config(run)))
-    for name in ("last.ckpt", "best.ckpt"):
-        content = read(run / name)
-        torch.save({**content, "hyper_parameters": {**older(content["hyper_parameters"]), "kits_format": 1}}, run / name)
-    data_hash = read(run / "last.ckpt")["kits_run"]["data_hash"]
-    with pytest.raises(KitsError, match=rf"convert it: python -m kits.convert {run / 'last.ckpt'}"):
-        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
-    assert convert_command([str(run / "last.ckpt"), str(run / "best.ckpt")]) == 0
-    assert where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash).epoch == 3
+    for number in (1, 99):
+        path = tmp_path / f"{number}.ckpt"
+        torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], "kits_format": number}}, path)
+        with pytest.raises(
+            KitsError, match=rf"{number}\.ckpt: written in format {number}, this version reads \d+; train it"
+        ) as caught:
+            load_network(path, "coarse", "cpu")
+        assert "\n" not in str(caught.value)
 
 
 def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:

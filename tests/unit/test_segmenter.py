@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 SPACING = (4.0, 1.5, 1.5)
 COARSE: dict[str, Any] = {
     "stage": "coarse",
-    "data": {"window_hu": [-100, 300], "coarse_size": 32},
+    "data": {"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None},
     "inference": {"window": 8, "overlap": 0.25, "threshold": 0.5},
     "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6},
 }

@@ -21,19 +21,19 @@ class Graph(Options):
 
 
 class CoarseData(Options):
-    """How a scan becomes the coarse network's input; older checkpoints lack the last two."""
+    """How a scan becomes the coarse network's input."""
 
     window_hu: Window
     coarse_size: Count
-    coarse_z_mm: Positive | None = None
-    label_name: Text | None = None
+    coarse_z_mm: Positive | None
+    label_name: Text
 
 
 class FineData(Options):
-    """How a scan becomes the fine network's input; older checkpoints lack the classes."""
+    """How a scan becomes the fine network's input."""
 
     window_hu: Window
-    classes: list[Text] | None = None
+    classes: list[Text]
 
 
 class ExportedOptions(Options):

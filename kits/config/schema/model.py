@@ -40,8 +40,8 @@ class Unet3d(Options):
     depth: Count | None
     widths: Annotated[list[Count], Field(min_length=1)] | None
     spacing: tuple[Positive, Positive, Positive] | None
-    widest: Count = 6  # older checkpoints lack it,
-    in_plane: Index | None = None  # and it
+    widest: Count
+    in_plane: Index | None
     strides: PerLevel | None
     kernels: PerLevel | None
     norm: Norm
