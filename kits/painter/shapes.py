@@ -100,18 +100,29 @@ def draw_radius(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     return float(np.exp(np.clip(rng.normal((low + high) / 2, (high - low) / 4), low, high)))
 
 
+def draw_cyst_radius(rng: np.random.Generator) -> float:
+    """Radius of a cyst in mm."""
+    return float(np.clip(np.exp(rng.normal(np.log(7), 0.6)), 2.5, 30))
+
+
 def draw_tumor(
     rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int, radius: float, out: float
 ) -> Field:
-    """Signed distance (mm) of a lumpy ball; it grows to the side, the front or a pole rather than into the spine."""
+    """Signed distance (mm) of a lumpy ball on a kidney; it grows to the side, the front or a pole rather than into the spine."""
     direction = rng.normal(size=3)
     direction[2] = side * (abs(direction[2]) if rng.random() < 0.8 else direction[2])
     direction /= np.linalg.norm(direction)
+    z, y, x = (float(m + out * h * d) for m, h, d in zip(center, half, direction, strict=True))
+    return lumpy_ball(rng, lattice, (z, y, x), radius, 0.1)
+
+
+def lumpy_ball(rng: np.random.Generator, lattice: Lattice, center: Triple, radius: float, lumps: float) -> Field:
+    """Signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
-    mid = [m + out * h * d for m, h, d in zip(center, half, direction, strict=True)]
     radii = (radius * rng.uniform(0.85, 1.2), radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.85, 1.1))
     cell = float(np.clip(0.8 * radius, 6, 25))
-    return ellipsoid(z - mid[0], y - mid[1], x - mid[2], radii) + 0.1 * radius * smooth_noise(rng, lattice, (cell, cell, cell))
+    rough = smooth_noise(rng, lattice, (cell, cell, cell))
+    return ellipsoid(z - center[0], y - center[1], x - center[2], radii) + lumps * radius * rough
 
 
 def draw_cysts(
@@ -124,7 +135,7 @@ def draw_cysts(
         direction = rng.normal(size=3)
         direction[2] = side * abs(direction[2])
         direction /= np.linalg.norm(direction)
-        radius = float(np.clip(np.exp(rng.normal(np.log(7), 0.6)), 2.5, 30))
+        radius = draw_cyst_radius(rng)
         out = rng.uniform(0.6, 1.0)
         mid = [float(m + out * h * d) for m, h, d in zip(center, half, direction, strict=True)]
         cysts.append(Cyst((mid[0], mid[1], mid[2]), radius))

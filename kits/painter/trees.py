@@ -1,6 +1,7 @@
 """A stand-in for KiTS19's imaging: painted CT with its label maps, written in KiTS19's own layout.
 
-`labels=None` draws kidneys and tumors; `labels=DIR` paints around and inside the label maps of that folder.
+By itself it draws kidneys and tumors; `labels=DIR` paints around and inside the label maps of that folder, `images=DIR` sets
+tumors into the kidneys of its CT.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kits.data.findings import errors
 from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint
+from kits.painter.real_cases import RealPlan, real_plans, write_real_case
 from kits.painter.shapes import draw_labels
 from kits.volume import Grid, Volume
 
@@ -75,11 +77,18 @@ def write_dataset(options: Phantom) -> list[str]:
     phases = options.phases.model_dump()
     plans = [Plan(case_id, output, options.seed, source, *ranges, phases, amount, options.thin_mm) for case_id, source in sources]
     refuse_other_labels([path for _, path in sources if path is not None])
+    real = real_plans(options, first=len(plans)) if options.images is not None else []
     make_folder(output, "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
-    records: list[Any] = map_cases(write_case, [(plan,) for plan in plans], workers=options.workers, desc="phantom")
+    calls = [*((plan,) for plan in plans), *((plan,) for plan in real)]
+    records: list[Any] = map_cases(write_any, calls, workers=options.workers, desc="phantom")
     write_record(output, records)
     return [record["case_id"] for record in records]
+
+
+def write_any(plan: Plan | RealPlan) -> dict[str, Any]:
+    """Write the case of a plan, whatever it is made of; returns its entry in kits.json."""
+    return write_case(plan) if isinstance(plan, Plan) else write_real_case(plan)
 
 
 def find_label_maps(folder: Path) -> list[Path]:

@@ -8,8 +8,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Meaning, Options, Share, Text, not_descending, refuse
 from kits.core.errors import KitsError
+from kits.core.labels import CYST, KIDNEY
 
 AtMost20 = Annotated[float, Field(strict=True, ge=0.1, le=20)]
+
+
+def _kidney_or_cyst(label: int) -> int:
+    if label not in (KIDNEY, CYST):
+        raise ValueError("no label of cysts")
+    return label
 
 
 class Variety(Options):
@@ -44,6 +51,14 @@ Radii = Annotated[tuple[Radius, Radius], AfterValidator(not_descending), Meaning
 Thin = Annotated[float, Field(strict=True, gt=0, le=50)]
 
 
+class Real(Options):
+    """How the cases that are made of a real CT differ from it."""
+
+    tumors: Length
+    cysts: Length
+    cyst_label: Annotated[int, Field(strict=True), AfterValidator(_kidney_or_cyst), Meaning("1 or 3")]
+
+
 class Phantom(Options):
     """conf/phantom.yaml."""
 
@@ -51,6 +66,11 @@ class Phantom(Options):
     cases: Count | None
     seed: Index
     labels: Text | None
+    images: Text | None
+    only: list[Text] | None
+    exclude: list[Text]
+    variants: Count
+    real: Real
     thin_mm: Annotated[tuple[Thin, Thin], Meaning("mm between slices and between pixels, as in thin_mm=[4,1.6]")] | None
     workers: Count
     spacing_z: Spacings
@@ -63,8 +83,10 @@ class Phantom(Options):
     @model_validator(mode="after")
     def _cases_come_from_somewhere(self) -> Phantom:
         """Refuse drawn cases without a number, and a thinning of what is drawn."""
-        if self.labels is None and self.cases is None:
-            raise KitsError("cases: no number given; add cases=N (only with labels=DIR it may be left out)")
+        if self.labels is None and self.images is None and self.cases is None:
+            raise KitsError("cases: no number given; add cases=N (only with labels=DIR or images=DIR it may be left out)")
+        if self.labels is not None and self.images is not None:
+            raise refuse("images", self.images, f"paints into real CT, labels={self.labels} around label maps; give one of them")
         if self.labels is None and self.thin_mm is not None:
             raise refuse("thin_mm", self.thin_mm, "is for labels=DIR; drawn cases have spacing_z and spacing_xy")
         return self
