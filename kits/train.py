@@ -67,7 +67,7 @@ def train(config: dict[str, Any]) -> None:
     from kits.runs.folder import BEST
     from kits.runs.last_checkpoint import check_fits
     from kits.runs.resuming import batches_done, begin, where_to_start
-    from kits.tracking import build_loggers, build_monitors
+    from kits.tracking import CaseMonitor, StepMonitor, build_loggers
     from kits.tracking.names import SCORE
     from kits.training.callbacks import build_callbacks
     from kits.training.datamodule import KitsDataModule
@@ -90,8 +90,9 @@ def train(config: dict[str, Any]) -> None:
     # In the checkpoint, so that no model is ever asked for out-of-fold boxes of a case that it learned from.
     config = {**asked, "trained_on": data.split["train"]}
     module = MODULES[config["stage"]](config, pretrained=start.checkpoint is None)
-    callbacks = [*build_callbacks(config, data.data_hash, data.split, start), *build_monitors(config, data.split)]
-    loggers = build_loggers(config, kept=start.rows, wandb_id=start.wandb_id)
+    callbacks = build_callbacks(config, data.data_hash, data.split, start)
+    callbacks += [StepMonitor(), CaseMonitor(config, data.split["validation"])]
+    loggers = build_loggers(config, start)
     trainer = build_trainer(config, [WholeCheckpoints()], callbacks=callbacks, logger=loggers)
     synchronize_batchnorm(module, trainer, config)
     rank, ranks = trainer.global_rank, trainer.world_size

@@ -20,7 +20,7 @@ from kits.bench.bars import judge
 from kits.data.datasets import PatchLoader
 from kits.reporting import Scene
 from kits.runs.resuming import Start
-from kits.tracking import build_loggers, build_monitors
+from kits.tracking import CaseMonitor, StepMonitor, build_loggers
 from kits.tracking.cloud import surface_cloud
 from kits.tracking.validation_cases import overlay
 from kits.training.callbacks import build_callbacks
@@ -73,8 +73,9 @@ def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
     switch = Switch(block)
     shortened = {**config, "trainer": {**config["trainer"], "max_epochs": 1, "limit_val_batches": 0}}
     start = Start(Path(config["run_dir"]))
-    callbacks = [switch, *quiet(build_callbacks(config, "", split, start)), *build_monitors(config, split)]
-    trainer = build_trainer(shortened, [], callbacks=callbacks, logger=build_loggers(config))
+    monitors = [StepMonitor(), CaseMonitor(config, split["validation"])]
+    callbacks = [switch, *quiet(build_callbacks(config, "", split, start)), *monitors]
+    trainer = build_trainer(shortened, [], callbacks=callbacks, logger=build_loggers(config, start))
     trainer.fit(module, loader)
     without, with_logging = switch.seconds[1:-1:2], switch.seconds[2::2]
     added = [on / off - 1 for off, on in zip(without, with_logging, strict=False)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,16 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from kits.config import one_line
 from kits.core.errors import KitsError
 from kits.core.locking import open_own
-from kits.core.plain_files import read_numbers
+from kits.core.plain_files import csv_text, read_numbers
 from kits.io import write_text
 from kits.runs.folder import METRICS
 
 
-class FolderLogger(Logger):
-    """A logger that writes into the run folder itself, where the configuration stands already."""
+class MetricsFile(Logger):
+    """One row for every time that something is logged, in the file at once; tables in files of their own.
 
-    run_dir: Path
-
-    @property
-    def name(self) -> str:
-        """None of its own: its files lie in the run folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """None of its own."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.run_dir)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """They stand in config.yaml."""
-
-
-class MetricsFile(FolderLogger):
-    """One row for every time that something is logged, in the file at once.
-
-    Lightning's CSVLogger keeps a hundred steps in memory, which a killed run loses, and begins a new file when it is resumed.
+    Lightning's CSVLogger removes a file that is there already when it is made, and rewrites it in place where a column is new: a
+    run that was killed could not go on from it.
 
     Args:
         folder: the run folder.
@@ -55,13 +33,27 @@ class MetricsFile(FolderLogger):
 
     def __init__(self, folder: Path, kept: int = 0) -> None:
         super().__init__()
-        self.run_dir = folder
         self.path = folder / METRICS
         self.kept = kept
         self._rows: list[dict[str, Any]] | None = None
         self._columns: list[str] = []
 
-    log_dir = root_dir = FolderLogger.save_dir
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    log_dir = save_dir
+
+    @property
+    def name(self) -> str:
+        """None of its own: the file lies in the run folder itself."""
+        return ""
+
+    version = name
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """They stand in config.yaml."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -81,6 +73,14 @@ class MetricsFile(FolderLogger):
                 csv.DictWriter(stream, self._columns).writerow(row)
         else:
             self._write_all()
+
+    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]], step: int | None = None) -> None:
+        """Write `cases.csv` for `val/cases`; no file where there are no columns."""
+        path = self.path.with_name(f"{key.rpartition('/')[2]}.csv")
+        if columns:
+            write_text(path, csv_text(columns, data))
+        else:
+            path.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         """The rows to keep. A cell without a value was no part of its row.

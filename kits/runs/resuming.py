@@ -31,6 +31,7 @@ class Start:
         epoch: the first epoch, from 0.
         batches: those of this epoch that have been trained on, by each of `ranks` processes.
         rows: those of metrics.csv that belong to what has been done.
+        step: optimizer steps that have been done.
         seconds: how long it took so far.
         random: random states, see `kits.runs.random_state`.
         manifest: that of the interrupted run.
@@ -44,6 +45,7 @@ class Start:
     batches: int = 0
     ranks: int = 1
     rows: int = 0
+    step: int = 0
     seconds: float = 0.0
     random: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
@@ -87,7 +89,7 @@ def where_to_start(config: dict[str, Any], data_hash: str) -> Start:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
     check_unfinished(config, content["hyper_parameters"], state)
     progress = {key: state[key] for key in ("epoch", "batches", "rows", "seconds", "random", "ranks")}
-    return Start(folder, path, **progress, **known)
+    return Start(folder, path, step=content["global_step"], **progress, **known)
 
 
 def batches_done(start: Start, ranks: int, config: dict[str, Any]) -> int:

@@ -1,124 +1,189 @@
-"""The loggers of a run: metrics.csv always, TensorBoard or Weights & Biases beside it."""
+"""The loggers of a run: metrics.csv always, Lightning's logger of TensorBoard or Weights & Biases beside it.
+
+A logger draws where it has `log_image` and takes tables where it has `log_table`, as Lightning's WandbLogger has them; any other
+logger of Lightning can stand beside these.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import secrets
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
+from kits.config import one_line
 from kits.core.errors import KitsError
-from kits.io import write_text
+from kits.runs.folder import BEST, MANIFEST
 from kits.runs.metrics_file import MetricsFile
+from kits.runs.resuming import Start
 from kits.tracking.cloud import Cloud
-from kits.tracking.protocol import Rows, RunLog
-from kits.tracking.steps import StepMonitor
-from kits.tracking.validation_cases import CaseMonitor
-from kits.tracking.weights_and_biases import WandbLog
 
-LOGGERS = ("csv", "tensorboard", "wandb")
+Rows = Sequence[Sequence[Any]]
+
+STEP = "trainer/global_step"  # WandbLogger's name of the step that everything is drawn over
+PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
 
 
-def build_loggers(config: dict[str, Any], *, kept: int = 0, wandb_id: str | None = None) -> list[RunLog]:
-    """metrics.csv in the run folder always, and what the group `logger` names beside it.
-
-    Args:
-        config: the plain training configuration.
-        kept: rows of metrics.csv that a resumed run goes on after; 0 begins anew.
-        wandb_id: the run's id with W&B, that of the interrupted run where one goes on; None takes a new one.
+def build_loggers(config: dict[str, Any], start: Start) -> list[Logger]:
+    """Build the logger of metrics.csv, and what the group `logger` names beside it.
 
     Raises:
-        KitsError: the group names no logger of ours, or one whose package is not installed.
+        KitsError: the logger's package is not installed.
     """
-    name, run_dir = config["logger"]["name"], Path(config["run_dir"])
-    if name not in LOGGERS:
-        raise KitsError(f"logger.name={name}: no such logger; take one of {', '.join(LOGGERS)}")
-    loggers: list[RunLog] = [CsvLog(run_dir, kept)]
-    if name == "wandb":
-        loggers.append(WandbLog(run_dir, config, wandb_id or secrets.token_hex(4)))
-    elif name == "tensorboard":
-        loggers.append(TensorBoardLog(run_dir, resumed=kept > 0))
+    loggers: list[Logger] = [MetricsFile(start.folder, start.rows)]
+    if config["logger"]["name"] == "wandb":
+        loggers.append(GuardedWandbLogger(start.folder, config, start.wandb_id))
+    elif config["logger"]["name"] == "tensorboard":
+        try:
+            loggers.append(RunTensorBoardLogger(start.folder, start.step))
+        except ModuleNotFoundError as error:
+            raise KitsError("logger=tensorboard: TensorBoard is not installed; pip install 'kits[tensorboard]'") from error
     return loggers
 
 
-def build_monitors(config: dict[str, Any], split: dict[str, list[str]]) -> list[Callback]:
-    """The callbacks that measure the steps and show the validation cases."""
-    return [StepMonitor(), CaseMonitor(config, split["validation"])]
+def guarded(method: Callable[..., None]) -> Any:
+    """Make a method of a GuardedWandbLogger one that raises nothing."""
 
-
-class CsvLog(MetricsFile, RunLog):
-    """`metrics.csv`, and tables as files of their own."""
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
-        """`cases.csv` for `val/cases`."""
-        write_table(self.path.with_name(f"{name.rpartition('/')[2]}.csv"), columns, rows)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Rows) -> None:
-    """Write a CSV file whole; none where there is nothing to write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not columns:
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows])
-    write_text(path, text.getvalue())
-
-
-class TensorBoardLog(RunLog):
-    """Event files in the run folder's `tensorboard`: scalars, pictures, point clouds, and tables as text."""
-
-    def __init__(self, run_dir: Path, *, resumed: bool) -> None:
-        super().__init__()
-        self.run_dir = run_dir
+    @wraps(method)
+    def call(logger: GuardedWandbLogger, *args: Any, **kwargs: Any) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise KitsError("logger=tensorboard: TensorBoard is not installed; pip install 'kits[tensorboard]'") from error
-        self._open = SummaryWriter
-        self.resumed = resumed
-        self._writer: Any = None
+            method(logger, *args, **kwargs)
+        except Exception as error:
+            logger.say(error, "some of this run is not logged there")
 
-    def writer(self, step: int) -> Any:
-        """The writer of this run. A resumed run's hides what the killed one logged from this step on."""
-        if self._writer is None:
-            folder = self.run_dir / "tensorboard"
-            if not self.resumed:
-                for old in folder.glob("events.out.tfevents.*"):
-                    old.unlink()
-            self._writer = self._open(str(folder), purge_step=step if self.resumed else None)
-        return self._writer
+    return call
+
+
+class GuardedWandbLogger(WandbLogger):
+    """Lightning's W&B logger, of whose errors the first is said in one line; the training goes on.
+
+    A server that does not answer at the start within `logger.timeout_s` leaves an offline run, which `wandb sync` sends later.
+    """
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], wandb_id: str) -> None:
+        import wandb
+
+        options = config["logger"]
+        wait = float(options["timeout_s"])
+        super().__init__(
+            name=options["run_name"] or run_dir.name,
+            save_dir=run_dir,
+            version=wandb_id,  # of a resumed run the interrupted one's, so that both are one
+            project=options["project"],
+            entity=options["entity"],
+            group=options["group"],
+            job_type=config["stage"],
+            mode=options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+            settings=wandb.Settings(init_timeout=wait, login_timeout=wait, finish_timeout=wait),
+        )
+        self._run_dir, self._artifacts = run_dir, options["artifacts"]
+        self._said = False
+
+    def say(self, error: object, consequence: str) -> None:
+        """Tell the user of the first error."""
+        if not self._said:
+            self._said = True
+            text = one_line(error)
+            print(f"W&B: {text[:200]}{'...' if len(text) > 200 else ''}; {consequence}", file=sys.stderr)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, begun when it is first asked for; where it cannot be online, offline, and where not even that, nowhere."""
+        if self._experiment is None:
+            import wandb
+
+            for attempt, mode in enumerate(dict.fromkeys((self._wandb_init["mode"], "offline", "disabled"))):
+                self._wandb_init["mode"] = mode
+                try:
+                    if attempt:
+                        wandb.teardown()  # or the id counts as in use
+                    return super().experiment
+                except Exception as error:
+                    later = f"this run is logged in {self._run_dir / 'wandb'}, from where `wandb sync` sends it later"
+                    self.say(error, later if mode == "online" else "this run is not logged there")
+        return self._experiment
+
+    log_hyperparams = guarded(WandbLogger.log_hyperparams)
+    log_metrics = guarded(WandbLogger.log_metrics)
+    log_image = guarded(WandbLogger.log_image)
+    log_table = guarded(WandbLogger.log_table)
+
+    @guarded
+    def log_clouds(self, key: str, clouds: Sequence[Cloud], step: int, caption: Sequence[str]) -> None:
+        """Log points in 3D."""
+        import wandb
+
+        points = [np.hstack([np.round(cloud.points, 1), cloud.colors]) for cloud in clouds]
+        objects: Any = [wandb.Object3D(one, caption=name) for one, name in zip(points, caption, strict=True)]
+        self.log_metrics({key: objects}, step)
+
+    @guarded
+    def log_confusion(self, key: str, columns: Sequence[str], data: Rows, step: int) -> None:
+        """Log counts (true label, predicted label, voxels) as a matrix."""
+        import wandb
+
+        fields = dict(zip(("Actual", "Predicted", "nPredictions"), columns, strict=True))
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in data])
+        plot: Any = wandb.plot_table(PLOT, table, fields, {"title": "Voxels of the validation cases"})
+        self.log_metrics({key: plot}, step)
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        for name, value in metrics.items():
-            self.writer(step or 0).add_scalar(name, float(value), step or 0)
-
-    def log_images(self, name: str, images: Mapping[str, np.ndarray], step: int) -> None:
-        for case, image in images.items():
-            self.writer(step).add_image(f"{name}/{case}", image, step, dataformats="HWC")
-
-    def log_clouds(self, name: str, clouds: Mapping[str, Cloud], step: int) -> None:
-        for case, cloud in clouds.items():
-            self.writer(step).add_mesh(f"{name}/{case}", cloud.points[None], cloud.colors[None], global_step=step)
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        text = "\n".join(f"| {' | '.join(shown(cell) for cell in line)} |" for line in lines)
-        self.writer(step).add_text(name, text, step)
-
-    @rank_zero_only
+    @guarded
     def finalize(self, status: str) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Store what is asked for and end the run; what a server does not take in `timeout_s` stays in the run folder."""
+        if self._experiment is not None:
+            if status == "success" and self._artifacts:
+                self._store()
+            run, self._experiment = self._experiment, None
+            run.finish(exit_code=0 if status == "success" else 1)
+
+    @guarded
+    def _store(self) -> None:
+        for kind, name in (("model", BEST), ("split", MANIFEST)):
+            self.experiment.log_artifact(str(self._run_dir / name), name=f"{kind}-{self.version}", type=kind)
 
 
-def shown(cell: Any) -> str:
-    """A cell of a table as text."""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+class RunTensorBoardLogger(TensorBoardLogger):
+    """Lightning's TensorBoard logger in the run folder's `tensorboard`: scalars, pictures, point clouds, and tables as text.
+
+    Args:
+        step: of the checkpoint that a run goes on from; what a killed run logged after it is hidden. 0 begins anew.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        # No `hp_metric`, which would be a curve at -1.
+        super().__init__(run_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=step or None)
+        self._step = step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer. A run that begins anew removes an older one's events first, and not before it has begun."""
+        if self._experiment is None and not self._step:
+            for old in Path(self.log_dir).glob("events.out.tfevents.*"):
+                old.unlink()
+        return super().experiment
+
+    def log_image(self, key: str, images: Sequence[np.ndarray], step: int, caption: Sequence[str]) -> None:
+        """Log pictures (H, W, 3) uint8, each under its own name."""
+        for image, name in zip(images, caption, strict=True):
+            self.experiment.add_image(f"{key}/{name}", image, step, dataformats="HWC")
+
+    def log_clouds(self, key: str, clouds: Sequence[Cloud], step: int, caption: Sequence[str]) -> None:
+        """Log points in 3D."""
+        for cloud, name in zip(clouds, caption, strict=True):
+            self.experiment.add_mesh(f"{key}/{name}", cloud.points[None], cloud.colors[None], global_step=step)
+
+    def log_table(self, key: str, columns: Sequence[str], data: Rows, step: int) -> None:
+        """Log a table as text."""
+        lines = [columns, ["---"] * len(columns), *data]
+        cells = ([f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in line] for line in lines)
+        self.experiment.add_text(key, "\n".join(f"| {' | '.join(line)} |" for line in cells), step)

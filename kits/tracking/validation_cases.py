@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,8 @@ from pytorch_lightning.callbacks import Callback
 from kits.core.labels import CLASSES
 from kits.core.ranks import gather
 from kits.reporting import Scene, slices_figure
-from kits.runs.folder import BEST, MANIFEST
 from kits.tracking.cloud import Cloud, surface_cloud
 from kits.tracking.names import CASES, CONFUSION, CONFUSION_COLUMNS, OVERLAYS, SCORE, SURFACES
-from kits.tracking.protocol import RunLog
 
 # A stage's scores that are Dice, and what a picture calls them.
 DICE = {"dice": "kidney with tumor", "kidney": "kidney", "tumor": "tumor", "cyst": "cyst", "composite": "composite"}
@@ -38,10 +35,8 @@ class CaseMonitor(Callback):
 
     def __init__(self, config: dict[str, Any], validation: Sequence[str]) -> None:
         options = config["logger"]
-        self.run_dir = Path(config["run_dir"])
         self.every: int | None = options["images_every"]
         self.shown = frozenset(validation[: options["image_cases"]])
-        self.artifacts: bool = options["artifacts"]
         self.seen: dict[str, Seen] = {}
         self.best: dict[str, Any] = {"score": None, "step": 0, "scores": {}, "confusion": []}
 
@@ -66,7 +61,7 @@ class CaseMonitor(Callback):
             return
         scene: Scene = outputs.scene
         seen = Seen(scene.scores, outputs.confusion.tolist())
-        if scene.name in self.shown and self.due(trainer) and any(draws(log) for log in trainer.loggers):
+        if scene.name in self.shown and self.due(trainer) and any(hasattr(log, "log_image") for log in trainer.loggers):
             seen = replace(seen, image=overlay(scene), cloud=surface_cloud(scene))
         self.seen[scene.name] = seen
 
@@ -82,35 +77,27 @@ class CaseMonitor(Callback):
             self.best = {"score": score, "step": trainer.global_step, "scores": scores, "confusion": table}
         images = {name: case.image for name, case in seen.items() if case.image is not None}
         clouds = {name: case.cloud for name, case in seen.items() if case.cloud is not None and len(case.cloud.points)}
-        for log in run_logs(trainer):
-            if images:
-                log.log_images(OVERLAYS, images, trainer.global_step)
-            if clouds:
-                log.log_clouds(SURFACES, clouds, trainer.global_step)
+        for key, content, method in ((OVERLAYS, images, "log_image"), (SURFACES, clouds, "log_clouds")):
+            for log in loggers_with(method, trainer) if content else ():
+                getattr(log, method)(key, list(content.values()), step=trainer.global_step, caption=list(content))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The tables of the best epoch, the worst case first; the checkpoint and the manifest where they are asked for."""
+        """The tables of the best epoch, the worst case first."""
         scores: dict[str, dict[str, float]] = self.best["scores"]
         if not scores:
             return
         columns = ["case", *next(iter(scores.values()))]
         rows = [[name, *of_case.values()] for name, of_case in sorted(scores.items(), key=lambda item: item[1]["score"])]
-        for log in run_logs(trainer):
-            log.log_table(CASES, columns, rows, self.best["step"])
-            log.log_confusion(CONFUSION, CONFUSION_COLUMNS, confusion_rows(self.best["confusion"]), self.best["step"])
-            if self.artifacts:
-                log.log_files("model", [self.run_dir / BEST])
-                log.log_files("split", [self.run_dir / MANIFEST])
+        step, confusion = self.best["step"], confusion_rows(self.best["confusion"])
+        for log in loggers_with("log_table", trainer):
+            log.log_table(CASES, columns, rows, step=step)
+            # A logger that knows a confusion matrix draws one.
+            getattr(log, "log_confusion", log.log_table)(CONFUSION, CONFUSION_COLUMNS, confusion, step=step)
 
 
-def draws(log: Any) -> bool:
-    """Whether a logger holds pictures."""
-    return isinstance(log, RunLog) and type(log).log_images is not RunLog.log_images
-
-
-def run_logs(trainer: pl.Trainer) -> list[RunLog]:
-    """The run's loggers in the first process, none in the others."""
-    return [log for log in trainer.loggers if isinstance(log, RunLog)] if trainer.is_global_zero else []
+def loggers_with(method: str, trainer: pl.Trainer) -> list[Any]:
+    """The loggers that have a method, in the first process; none in the others."""
+    return [log for log in trainer.loggers if hasattr(log, method)] if trainer.is_global_zero else []
 
 
 def overlay(scene: Scene) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 from kits.config import one_line
 from kits.core.errors import KitsError
 from kits.io import write_json
+from kits.tracking.loggers import PLOT, STEP
 from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
@@ -26,7 +27,6 @@ from kits.tracking.names import (
     loss_names,
     score_name,
 )
-from kits.tracking.weights_and_biases import PLOT, STEP
 
 # The project's saved views by their names, to update the one that has ours.
 VIEWS = """
