@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR
 from threading import Event, Thread
 from types import TracebackType
+from urllib.parse import parse_qs
 
 HUB = "/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images"
+API = "/api/datasets/neheller/KiTS-Challenge-Imaging/paths-info/main"
 GIT = "/kits19/master/data"
 
 
@@ -21,7 +24,7 @@ class Fault:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     content: bytes | None = None  # sent (and measured) in place of the file
-    unsized: bool = False  # an answer to HEAD that does not tell the size
+    unsized: bool = False  # an answer that does not tell the size
     cut: int | None = None  # bytes after which the connection is closed
     stall: int | None = None  # bytes after which nothing more comes
     no_range: bool = False  # the whole file whatever was asked for
@@ -67,6 +70,11 @@ class Server:
         return [request for request in self.requests if (request.method, request.path) == (method, path)]
 
 
+def lfs_entry(content: bytes) -> dict[str, object]:
+    """What the hub says of a large file."""
+    return {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+
+
 class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     site: Server
@@ -82,8 +90,19 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self.answer("HEAD")
+    def do_POST(self) -> None:
+        """The hub's answer to which files it has: size and digest of those that are asked for and there."""
+        site, asked = self.server.site, parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
+        site.requests.append(Request("POST", self.path, None, self.headers.get("Authorization"), self.headers.get("Host", "")))
+        queue = site.faults["POST", self.path]
+        fault = queue.pop(0) if queue else site.always.get(("POST", self.path), Fault())
+        there = {path: site.files[key] for path in asked if (key := f"{HUB.removesuffix('images')}{path}") in site.files}
+        entries = [
+            {"type": "file", "path": path, "size": len(content), "oid": "0" * 40, "lfs": lfs_entry(content)}
+            for path, content in there.items()
+        ]
+        body = json.dumps(entries).encode() if fault.status == 200 else b"sorry"
+        self.send(fault.status, dict(fault.headers) | {"Content-Type": "application/json"}, body)
 
     def do_GET(self) -> None:
         self.answer("GET")
@@ -99,14 +118,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send(fault.status if fault.status != 200 else 404, dict(fault.headers), b"sorry")
             return
         content = site.files[key] if fault.content is None else fault.content
-        headers = dict(fault.headers) | {"ETag": f'"{hashlib.sha256(site.files[key]).hexdigest()}"'}
-        if path.startswith(HUB):
-            headers["X-Repo-Commit"] = "0" * 40
-            if site.redirect_to:
-                linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": headers.pop("ETag")}
-                target = f"http://{site.redirect_to}:{site.port}/cdn{path}?signature=secret"
-                self.send(302, headers | linked | {"Location": target}, b"")
-                return
+        headers = dict(fault.headers)
+        if path.startswith(HUB) and site.redirect_to:
+            self.send(302, headers | {"Location": f"http://{site.redirect_to}:{site.port}/cdn{path}?signature=secret"}, b"")
+            return
         start, status = 0, 200
         if asked and not fault.no_range:
             start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
@@ -123,8 +138,6 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (length | headers).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
         ends = [end for end in (fault.cut, fault.stall) if end is not None]
         body = body[: min(ends)] if ends else body
         self.wfile.write(body)

@@ -1,25 +1,23 @@
-"""KiTS19 onto this disk: look what is missing, say how much that is, fetch it in threads, put each sound file in place."""
+"""KiTS19 onto this disk: see what is missing, say how much that is, fetch it in threads, put each sound file in place."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
-from kits.data.remote import Client, DamagedError, Promise, size_of, token_for
+from kits.data.remote import Client
 from kits.data.sources import Source, wanted
-from kits.data.store import HIDDEN, Folder, check_arrived
-
-T = TypeVar("T")
+from kits.data.store import HIDDEN, DamagedError, Folder, Promise, check_arrived, size_of
 
 
 def download(config: dict[str, Any]) -> str:
@@ -31,25 +29,27 @@ def download(config: dict[str, Any]) -> str:
     Raises:
         KitsError: a key cannot be understood, the disk is too small, or files could not be fetched (the others are in place).
     """
-    sources = wanted(config)
-    stop = Event()
-    client = Client(config["network"], token=token_for(config["hub_endpoint"]), stop=stop)
+    sources, path = wanted(config), Path(config["output"])
+    client = Client(config["hub_endpoint"], config["retries"])
+    # The pool's threads are daemons: one that waits for a silent server does not hold up an interrupted program.
+    lock = sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download")
     try:
-        path = Path(config["output"])
-        with sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download"):
+        with lock, ThreadPool(config["workers"]) as pool:
             folder = Folder(path)
-            promises, failures = look(sources, folder, client, config["workers"])
-            announce(promises, folder, len(sources) - len(promises) - len(failures))
-            fetched = fetch(promises, folder, client, config["workers"])
+            sound = pool.imap(folder.sound, [source.name for source in sources])
+            there = list(tqdm(sound, total=len(sources), desc="look", unit="file"))
+            missing = [source for source, kept in zip(sources, there, strict=True) if not kept]
+            answers = client.promises(config["hub_repo"], config["hub_revision"], missing)
+            promises = {source: promise for source, promise in answers.items() if isinstance(promise, Promise)}
+            total = announce(promises, folder, sum(there))
+            with tqdm(total=total, desc="download", unit="B", unit_scale=True, disable=not promises) as client.bar:
+                fetched = dict(pool.imap_unordered(partial(fetch, client=client, folder=folder), promises.items()))
     except KeyboardInterrupt:
         tqdm.write("what has arrived is kept: the same command goes on from there", file=sys.stderr)
         raise
-    finally:
-        stop.set()
-    failures |= {source: result for source, result in fetched.items() if isinstance(result, KitsError)}
-    sizes = [result for result in fetched.values() if isinstance(result, int)]
-    skipped = len(sources) - len(sizes) - len(failures)
-    summary = f"{len(sizes)} files downloaded ({amount(sum(sizes))}), {skipped} were there and sound, {len(failures)} failed"
+    failures = {source: why for source, why in [*answers.items(), *fetched.items()] if isinstance(why, KitsError)}
+    sizes = [size for size in fetched.values() if isinstance(size, int)]
+    summary = f"{len(sizes)} files downloaded ({amount(sum(sizes))}), {sum(there)} were there and sound, {len(failures)} failed"
     if failures:
         for line in grouped(failures):
             tqdm.write(f"failed: {line}", file=sys.stderr)
@@ -57,117 +57,50 @@ def download(config: dict[str, Any]) -> str:
     return f"{summary}; in {path}"
 
 
-def look(
-    sources: Sequence[Source], folder: Folder, client: Client, workers: int
-) -> tuple[dict[Source, Promise], dict[Source, KitsError]]:
-    """What the server promises of each file that is missing or damaged here, and of which it promises nothing."""
-
-    def missing(source: Source) -> Promise | None:
-        return None if folder.sound(source.name) else client.promise(source)
-
-    results = dict(tqdm(in_threads(missing, sources, workers), total=len(sources), desc="look", unit="file"))
-    promises = {source: results[source] for source in sources if isinstance(results[source], Promise)}
-    return promises, {source: result for source, result in results.items() if isinstance(result, KitsError)}
-
-
-def announce(promises: dict[Source, Promise], folder: Folder, sound: int) -> None:
-    """Say how much will be fetched.
+def announce(promises: Mapping[Source, Promise], folder: Folder, sound: int) -> int:
+    """Say how much will be fetched, and return it in bytes; label maps, whose size nobody has told, are small.
 
     Raises:
         KitsError: more than the disk has room for.
     """
-    if not promises:
-        return
     arrived = sum(size_of(folder.part(source, promise)) for source, promise in promises.items())
     missing = sum(promise.size or 0 for promise in promises.values()) - arrived
     free = shutil.disk_usage(folder.path).free
-    resumed = f" ({amount(arrived)} of them arrived earlier)" if arrived else ""
-    print(f"{len(promises)} files to fetch, {amount(missing)}{resumed}; {sound} are there and sound; {amount(free)} of disk free")
+    if promises:
+        resumed = f" ({amount(arrived)} of them arrived earlier)" if arrived else ""
+        room = f"{sound} are there and sound; {amount(free)} of disk free"
+        print(f"{len(promises)} files to fetch, {amount(missing)} of imaging{resumed}; {room}")
     if missing > free:
         raise KitsError(
             f"output={folder.path}: {amount(missing)} to fetch, but the disk has {amount(free)} free;"
             " give a folder on a larger one, name fewer cases, or leave the imaging out (imaging=false)"
         )
+    return missing
 
 
-def fetch(promises: dict[Source, Promise], folder: Folder, client: Client, workers: int) -> dict[Source, int | KitsError]:
-    """The size of each file that is now in place, or why it is not."""
-    total = sum(promise.size or 0 for promise in promises.values())
-    arrived = sum(size_of(folder.part(source, promise)) for source, promise in promises.items())
-    lock = Lock()
-    with tqdm(total=total, initial=arrived, desc="download", unit="B", unit_scale=True, disable=not promises) as bar:
-
-        def gained(count: int) -> None:
-            with lock:
-                bar.update(count)
-
-        def work(source: Source) -> int:
-            return fetch_one(source, promises[source], folder, client, gained)
-
-        return dict(in_threads(work, list(promises), workers))
-
-
-def fetch_one(source: Source, promise: Promise, folder: Folder, client: Client, gained: Callable[[int], None]) -> int:
-    """Fetch one file, once more where it arrives damaged, and put it in place; returns its size.
-
-    Raises:
-        KitsError: it cannot be had, or is damaged a second time.
-    """
-    for last in (False, True):
-        part = folder.part(source, promise)
+def fetch(item: tuple[Source, Promise], client: Client, folder: Folder) -> tuple[Source, int | KitsError]:
+    """Fetch one file, once more where it arrives damaged, and put it in place: its size, or why it cannot be had."""
+    source, promise = item
+    part = folder.part(source, promise)
+    for _ in range(2):
         try:
-            client.fetch(source, promise, part, gained)
+            client.fetch(source, promise, part)
             check_arrived(source, promise, part)
-            break
-        except DamagedError:
-            gained(-size_of(part))
+            folder.place(part, source.name)
+            return source, size_of(folder.path / source.name)
+        except DamagedError as error:
             part.unlink(missing_ok=True)
-            if last:
-                raise
-            promise = client.promise(source)  # the server may have replaced the file meanwhile
-    try:
-        folder.place(part, source.name)
-    except OSError as error:
-        raise KitsError(f"{source.name}: cannot be put in place ({error.strerror}); check the folder {folder.path}") from error
-    return size_of(folder.path / source.name)
+            failure: KitsError = error
+        except KitsError as error:
+            return source, error
+    return source, failure
 
 
-def in_threads(work: Callable[[Source], T], items: Sequence[Source], workers: int) -> Iterator[tuple[Source, T | KitsError]]:
-    """Each item with `work(item)` or the KitsError that it raised, as they finish.
-
-    The threads are daemons: one that waits for a silent server must not hold up the end of an interrupted program.
-    """
-    waiting: SimpleQueue[Source] = SimpleQueue()
-    finished: SimpleQueue[tuple[Source, T | BaseException]] = SimpleQueue()
-
-    def run() -> None:
-        while True:
-            try:
-                item = waiting.get_nowait()
-            except Empty:
-                return
-            try:
-                finished.put((item, work(item)))
-            except BaseException as error:  # handed to the thread that asked
-                finished.put((item, error))
-
-    for item in items:
-        waiting.put(item)
-    for _ in range(min(workers, len(items))):
-        Thread(target=run, daemon=True).start()
-    for _ in items:
-        item, result = finished.get()
-        if isinstance(result, BaseException) and not isinstance(result, KitsError):
-            raise result
-        yield item, result
-
-
-def grouped(failures: dict[Source, KitsError]) -> list[str]:
+def grouped(failures: Mapping[Source, KitsError]) -> list[str]:
     """The failures as lines, one a reason: many cases commonly fail for the same one."""
     names: dict[str, list[str]] = {}
     for source in sorted(failures, key=lambda source: source.name):
-        reason = str(failures[source]).removeprefix(f"{source.name}: ")
-        names.setdefault(reason, []).append(source.name)
+        names.setdefault(str(failures[source]), []).append(source.name)
     shown = 5
     return [
         f"{', '.join(group[:shown])}{f' and {len(group) - shown} more' if len(group) > shown else ''}: {reason}"

@@ -22,7 +22,7 @@ class Source:
     url: str
     server: str  # the address that the user configured, without credentials
     remedy: str  # what to do when the server does not have the file
-    hub: bool  # asked in the hub's way: its headers and, for a large file, its digest
+    path: str | None = None  # in the hub's repository; None where it is kept elsewhere
 
 
 def wanted(config: dict[str, Any]) -> list[Source]:
@@ -80,20 +80,20 @@ def case_numbers(text: Any, key: str) -> list[int]:
 
 def _labels(config: dict[str, Any], path: str, name: str) -> Source:
     root = config["labels_url"].rstrip("/")
-    return Source(name, f"{root}/{path}", shown(root), "check labels_url and the case number", hub=False)
+    return Source(name, f"{root}/{path}", shown(root), "check labels_url and the case number")
 
 
 def _imaging(config: dict[str, Any], case: str) -> Source:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
-    endpoint, repo = config["hub_endpoint"].rstrip("/"), config["hub_repo"]
+    endpoint, repo, path = config["hub_endpoint"].rstrip("/"), config["hub_repo"], f"images/{case}.nii.gz"
     try:
-        url = hf_hub_url(repo, f"images/{case}.nii.gz", repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
+        url = hf_hub_url(repo, path, repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
     except HFValidationError:
         raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
     remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"
-    return Source(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, hub=True)
+    return Source(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, path)
 
 
 def shown(url: str) -> str:

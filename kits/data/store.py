@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import parse, read_object
-from kits.data.remote import DamagedError, Promise
 from kits.data.sources import Source
 from kits.io import check_file, write_json
 
@@ -18,20 +17,25 @@ from kits.io import check_file, write_json
 HIDDEN = ".download"
 
 
-@dataclass
+@dataclass(frozen=True)
+class Promise:
+    """What a server says of a file before it is sent; None where it says nothing."""
+
+    size: int | None = None
+    sha256: str | None = None
+
+
+class DamagedError(KitsError):
+    """What arrived is not what was promised."""
+
+
 class Folder:
     """The output folder; safe to use from several threads, each with files of its own."""
 
-    path: Path
-    checked: dict[str, list[int]] = field(default_factory=dict)  # name: size, time of change in ns
-    lock: Lock = field(default_factory=Lock)
-
-    def __post_init__(self) -> None:
-        self.checked = read_object(self.note, {str: [int]}) or {}  # no note: files are read again
-
-    @property
-    def note(self) -> Path:
-        return self.path / HIDDEN / "checked.json"
+    def __init__(self, path: Path) -> None:
+        self.path, self.note, self.lock = path, path / HIDDEN / "checked.json", Lock()
+        # Name: size, time of change in ns. No note: files are read again.
+        self.checked: dict[str, list[int]] = read_object(self.note, {str: [int]}) or {}
 
     def sound(self, name: str) -> bool:
         """Whether the file is in place and opens to its end; read only once as long as it does not change."""
@@ -43,10 +47,10 @@ class Folder:
                 check_content(path)
             except KitsError:
                 return False
-            self.mark(name)
+            self._mark(name)
         return True
 
-    def mark(self, name: str) -> None:
+    def _mark(self, name: str) -> None:
         """Note that the file in place was read to its end."""
         with self.lock:
             self.checked[name] = _stamp(self.path / name)
@@ -56,7 +60,7 @@ class Folder:
         """Where this version of a file arrives; parts of other versions are of no use and go."""
         # The ending stays: readers go by it.
         stem, dot, ending = source.name.replace("/", ".").partition(".nii.gz" if source.name.endswith(".nii.gz") else ".json")
-        key = hashlib.sha256(f"{promise.version} {promise.size}".encode()).hexdigest()[:12]
+        key = hashlib.sha256(f"{promise.sha256} {promise.size}".encode()).hexdigest()[:12]
         part = self.path / HIDDEN / f"{stem}.{key}.part{dot}{ending}"
         for other in part.parent.glob(f"{stem}.*.part{dot}"):
             if other != part:
@@ -64,13 +68,20 @@ class Folder:
         return part
 
     def place(self, part: Path, name: str) -> None:
-        """Give a complete, sound file its name."""
+        """Give a complete, sound file its name.
+
+        Raises:
+            KitsError: the folder cannot be written.
+        """
         final = self.path / name
-        final.parent.mkdir(exist_ok=True)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())  # the name must not reach the disk before the bytes
-        os.replace(part, final)
-        self.mark(name)
+        try:
+            final.parent.mkdir(exist_ok=True)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())  # the name must not reach the disk before the bytes
+            os.replace(part, final)
+        except OSError as error:
+            raise KitsError(f"cannot be put in place ({error.strerror}); check the folder {self.path}") from error
+        self._mark(name)
 
 
 def check_arrived(source: Source, promise: Promise, part: Path) -> None:
@@ -78,14 +89,13 @@ def check_arrived(source: Source, promise: Promise, part: Path) -> None:
     if promise.sha256:
         with part.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != promise.sha256:
-                raise DamagedError(f"{source.name}: arrived damaged (its SHA-256 is not the promised one); run the command again")
+                raise DamagedError("arrived damaged (its SHA-256 is not the promised one); run the command again")
     try:
         check_content(part)
     except KitsError as error:
         reason = str(error).removeprefix(f"{part}: ").partition(";")[0]
-        raise DamagedError(
-            f"{source.name}: the file of {source.server} is broken ({reason}); leave the case out, or take it from another server"
-        ) from error
+        what = f"the file of {source.server} is broken ({reason})"
+        raise DamagedError(f"{what}; leave the case out, or take it from another server") from error
 
 
 def check_content(path: Path) -> None:
@@ -98,6 +108,11 @@ def check_content(path: Path) -> None:
             raise ValueError("no list of records")
     except ValueError as error:
         raise KitsError(f"{path}: not the records of cases ({error}); copy it again") from error
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _stamp(path: Path) -> list[int]:

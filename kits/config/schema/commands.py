@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Index, Length, Number, Options, Positive, Switch, Text
+from kits.config.schema.base import Count, Index, Length, Number, Options, Switch, Text
 from kits.config.schema.dataset import Data, Split
 from kits.config.schema.evaluation import Bootstrap, Measures
 from kits.config.schema.phantoms import Phantom
@@ -93,15 +93,6 @@ class Report(Options):
     workers: Count
 
 
-class Network(Options):
-    """How patient a download is."""
-
-    timeout: Positive
-    retries: Index
-    backoff: Length
-    longest_pause: Length
-
-
 class LabelIds(Options):
     """By class the label ids that stand for it."""
 
@@ -151,7 +142,7 @@ class Download(Options):
     records: Text
     all_cases: CaseIds
     labeled_cases: CaseIds
-    network: Network
+    retries: Index
 
 
 class Export(Options):
