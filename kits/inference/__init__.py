@@ -7,7 +7,7 @@ from kits.inference.coarse import coarse_mask
 from kits.inference.fallback import Fallback
 from kits.inference.fine import BoxMap, BoxReader, BoxReading, fit_to_multiple, segment_boxes
 from kits.inference.members import Members, Network
-from kits.inference.sliding import sliding_logits, window_starts
+from kits.inference.sliding import sliding, window_starts
 
 __all__ = [
     "BoxMap",
@@ -19,6 +19,6 @@ __all__ = [
     "coarse_mask",
     "fit_to_multiple",
     "segment_boxes",
-    "sliding_logits",
+    "sliding",
     "window_starts",
 ]

@@ -12,7 +12,6 @@ from torch import Tensor
 from kits.core.errors import KitsError
 from kits.inference.devices import TYPES
 from kits.inference.sliding import Maps
-from kits.models.uncertainty import entropy
 
 Network = Callable[[Tensor], Tensor]
 # Axes of (B, C, D, H, W) that are turned over: the rows, the columns, both.
@@ -62,7 +61,7 @@ class Members:
         if "uncertainty" in self.outputs:
             members = fused if len(fused) > 1 or not sources else sources
             maps["members"] = mean(members)
-            maps["unsure"] = mean([entropy(member, 0)[None] for member in members])
+            maps["unsure"] = mean([entropy(member)[None] for member in members])
         if "sources" in self.outputs and sources:
             maps["sources"] = torch.cat(sources)
         return maps
@@ -106,12 +105,19 @@ def mean(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).mean(dim=0) if len(parts) > 1 else parts[0]
 
 
+def entropy(probability: Tensor) -> Tensor:
+    """- sum of p ln p over the classes (C, D, H, W), in nats; 0 ln 0 is 0."""
+    return torch.special.entr(probability).sum(dim=0)
+
+
 def disagreement_of(maps: Maps) -> Tensor:
     """Entropy of the members' mean and their mutual information (2, D, H, W), of what `Members` gives; 1 is ln C nats.
 
-    See `kits.models.uncertainty`, which has the formulas.
+    The entropy is all of the uncertainty; the part of it that is disagreement is the mutual information between the class and the
+    choice of the member (Gal et al., arXiv 1703.02910). The rest, the mean entropy, is what each member is unsure of by itself.
     """
-    total = entropy(maps["members"], 0)
+    total = entropy(maps["members"])
+    # What rounding leaves below zero is none.
     mutual = (total - maps["unsure"][0]).clamp_min(0)
     return torch.stack([total, mutual]) / math.log(len(maps["members"]))
 

@@ -87,32 +87,6 @@ def sliding(
         yield start, finished
 
 
-@torch.inference_mode()
-def sliding_logits(
-    network: Callable[[Tensor], Tensor],
-    hu: np.ndarray,
-    *,
-    window_hu: Sequence[float],
-    window: int,
-    overlap: float,
-    device: torch.device | str,
-) -> Tensor:
-    """Logits of a stack of slices, all of them at once, averaged where windows along z overlap.
-
-    Args:
-        hu: (D, H, W) in HU; H and W as the network takes them.
-        window: slices that the network sees at once.
-
-    Returns:
-        float32 (C, D, H, W) on the CPU.
-    """
-
-    def predict(start: int, stop: int) -> Maps:
-        return {"logits": network(to_input(hu[start:stop], window_hu, device))[0].float()}
-
-    return torch.cat([maps["logits"].cpu() for _, maps in sliding(predict, len(hu), window, overlap)], dim=1)
-
-
 def to_input(hu: np.ndarray, window_hu: Sequence[float], device: torch.device | str) -> Tensor:
     """Slices in HU (D, H, W) as a network takes them: (1, 1, D, H, W) in [-1, 1]."""
     values = torch.from_numpy(normalise(hu, window_hu))[None, None]

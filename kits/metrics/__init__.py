@@ -12,7 +12,6 @@ from kits.metrics.overlap import (
     score_case,
     score_names,
     scores_from_confusion,
-    summarize,
 )
 from kits.metrics.volumes import volumes_ml
 
@@ -24,6 +23,5 @@ __all__ = [
     "score_case",
     "score_names",
     "scores_from_confusion",
-    "summarize",
     "volumes_ml",
 ]

@@ -7,8 +7,6 @@ Empty policy, where the official scorer's own one gives NaN: both empty is 1, on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import numpy as np
 
 from kits.core.errors import KitsError
@@ -82,15 +80,3 @@ def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
     """The Dice of every region of one case, and `composite`; arguments and errors are those of `case_confusion`."""
     return scores_from_confusion(case_confusion(prediction, truth), regions)
-
-
-def summarize(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each score over the cases: KiTS19 averages per-case values.
-
-    Raises:
-        KitsError: no cases.
-    """
-    rows = list(scores)
-    if not rows:
-        raise KitsError("no cases to average; name at least one")
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

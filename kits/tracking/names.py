@@ -14,7 +14,6 @@ LEARNING_RATE = "train/learning_rate"  # of the parameter group that learns fast
 GRADIENT_NORM = "train/gradient_norm"  # before it is clipped
 SAMPLE_RATE = "train/samples_per_second"  # patches, of all processes together
 DATA_WAIT = "train/data_wait"  # share of the time in which a step waits for its batch
-STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 
 SCORE = "val/score"  # chooses the best checkpoint
 COARSE_SCORES = ("score", "dice", "recall", "roi_kidney", "roi_tumor", "roi_share")

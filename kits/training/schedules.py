@@ -31,7 +31,6 @@ def poly(progress: float, *, power: float) -> float:
 
 # Progress of the training, 0 to 1, and options -> share of optimizer.lr.
 DECAYS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "poly": poly}
-SCHEDULERS = (*DECAYS, "plateau")
 
 
 def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: float, score: str, epochs: int) -> dict[str, Any]:

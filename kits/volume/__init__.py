@@ -14,7 +14,7 @@ from kits.volume.coarse_grid import (
     prevailing_slices,
     to_coarse,
 )
-from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, stored_order, to_image
+from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, stored_order
 from kits.volume.slabs import slabs
 from kits.volume.windows import bounding_slices, crop
 
@@ -42,5 +42,4 @@ __all__ = [
     "slabs",
     "stored_order",
     "to_coarse",
-    "to_image",
 ]

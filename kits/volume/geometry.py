@@ -117,18 +117,5 @@ def stored_order(array: np.ndarray, grid: Grid) -> np.ndarray:
     return _flip(array, grid.flips).transpose(np.argsort(grid.axes))
 
 
-def to_image(array: np.ndarray, grid: Grid) -> sitk.Image:
-    """An array (z, y, x) in LPS order as an image of exactly this size, spacing, origin and direction.
-
-    Raises:
-        ValueError: the array's shape is not the grid's.
-    """
-    image = sitk.GetImageFromArray(np.ascontiguousarray(stored_order(array, grid)))
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
-
-
 def _flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:
     return array[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

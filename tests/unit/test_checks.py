@@ -248,7 +248,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
 
     from kits.models import NETWORKS, adaptation, channels, layers, subnetwork
     from kits.training import losses, optimizers
-    from kits.training.schedules import SCHEDULERS
+    from kits.training.schedules import DECAYS
 
     for allowed, registry in (
         (names(Model), NETWORKS),
@@ -258,7 +258,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
         (get_args(Plane), subnetwork.PLANES),
         (names(Loss), losses.LOSSES),
         (names(Optimizer), optimizers.OPTIMIZERS),
-        (names(Scheduler), SCHEDULERS),
+        (names(Scheduler), (*DECAYS, "plateau")),
     ):
         assert sorted(allowed) == sorted(registry)
     schemas = {"loss": Loss, "optimizer": Optimizer, "scheduler": Scheduler, "model": Model, "split": Split, "logger": Logger}

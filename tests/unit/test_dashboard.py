@@ -17,9 +17,12 @@ from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
     CONFUSION_TABLE,
+    DATA_WAIT,
+    GRADIENT_NORM,
+    LEARNING_RATE,
     OVERLAYS,
+    SAMPLE_RATE,
     SCORE,
-    STEP_NAMES,
     SURFACES,
     fine_scores,
     loss_names,
@@ -29,6 +32,8 @@ from kits.tracking.workspace import update_dashboard
 
 # wandb-workspaces declares its panels as pydantic's first version did.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
+
+STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 
 
 def specification(folder: Path, *overrides: str) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from kits.inference import (
     coarse_mask,
     fit_to_multiple,
     segment_boxes,
-    sliding_logits,
+    sliding,
     window_starts,
 )
 from kits.inference.fine import most_probable
-from kits.inference.sliding import inner_parts
+from kits.inference.sliding import inner_parts, to_input
 from kits.volume.rois import Box
 
 
@@ -40,7 +40,12 @@ def test_windows_cover_every_slice_and_overlap(depth: int, window: int, overlap:
 
 def test_overlapping_windows_of_a_voxelwise_network_give_its_own_answer() -> None:
     hu = np.random.default_rng(0).integers(-100, 300, (21, 4, 4)).astype(np.int16)
-    logits = sliding_logits(lambda x: torch.cat([x, -x], 1), hu, window_hu=(-100, 300), window=8, overlap=0.5, device="cpu")
+
+    def predict(start: int, stop: int) -> dict[str, Tensor]:
+        values = to_input(hu[start:stop], (-100, 300), "cpu")
+        return {"logits": torch.cat([values, -values], 1)[0]}
+
+    logits = torch.cat([maps["logits"] for _, maps in sliding(predict, len(hu), window=8, overlap=0.5)], dim=1)
     assert logits.shape == (2, 21, 4, 4)
     np.testing.assert_allclose(logits[0].numpy(), (hu - 100) / 200, atol=1e-6)
 

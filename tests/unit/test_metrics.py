@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, KITS19_CLASSES, REGIONS, regions_of
-from kits.metrics import confusion, dice, score_case, scores_from_confusion, summarize, volumes_ml
+from kits.metrics import confusion, dice, score_case, scores_from_confusion, volumes_ml
 
 
 def volume(**boxes: tuple[int, int]) -> np.ndarray:
@@ -79,13 +79,6 @@ def test_the_table_has_truth_in_rows() -> None:
     assert table[1, 2] == 3 * 20
     assert table[1, 0] == 1 * 20
     assert table.sum() == 4 * 5 * 60
-
-
-def test_the_summary_is_the_mean_over_cases() -> None:
-    rows = [{"kidney": 1.0, "tumor": 0.0, "composite": 0.5}, {"kidney": 0.5, "tumor": 0.5, "composite": 0.5}]
-    assert summarize(rows) == {"kidney": 0.75, "tumor": 0.25, "composite": 0.5}
-    with pytest.raises(KitsError, match="no cases"):
-        summarize([])
 
 
 CYSTIC = volume(kidney=(0, 20), tumor=(20, 30), cyst=(30, 40))

@@ -19,7 +19,7 @@ from kits.inference.options import merged
 from kits.inference.parts import parts_of
 from kits.inference.segmenter import Options, Segmenter
 from kits.io import read_labels, read_volume, write_labels
-from kits.volume import Volume, from_image, grid_of, to_image
+from kits.volume import Volume, from_image, grid_of, stored_order
 from kits.volume.rois import coverage
 from tests.conftest import kidney_pair
 from tests.unit.test_models import finenet
@@ -396,7 +396,8 @@ def test_labels_return_to_the_grid_of_any_input(axes: tuple[int, ...], signs: tu
     template.SetOrigin(rng.uniform(-500, 500, 3).tolist())
     assert upright.GetSize() == tuple(template.GetSize()[axes.index(k)] for k in range(3))
     grid = grid_of(template)
-    image = to_image(hu, grid)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored_order(hu, grid)))
+    image.CopyInformation(template)
     path = tmp_path / "scan.nii.gz"
     sitk.WriteImage(image, str(path))
     volume = read_volume(path)

@@ -31,7 +31,6 @@ from kits.tracking.names import (
     LOSS,
     OVERLAYS,
     SAMPLE_RATE,
-    STEP_NAMES,
     SURFACES,
     fine_scores,
     loss_name,
@@ -40,6 +39,7 @@ from kits.tracking.names import (
 )
 from kits.train import train
 
+STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 COMMON = [
     "split=paper",
     "data.roi_rule.min_voxels=100",
