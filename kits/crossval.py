@@ -1,10 +1,16 @@
 """`python -m kits.crossval stage=coarse|fine data.root=DIR output=DIR`: every fold trained, every case predicted out of fold."""
 
-import sys
-from typing import Any
+from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
+from kits.config import plain
 from kits.config.command import command
 from kits.config.composing import checked, compose
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Crossval
 
 # Keys of conf/crossval.yaml, and the steps that may stand before a key.
 OWN = ("output", "coarse", "overwrite", "bootstrap", "overrides")
@@ -20,8 +26,9 @@ def main() -> None:
 
 
 @command("crossval")
-def run(config: dict[str, Any]) -> None:
+def run(options: Crossval) -> None:
     """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
+    config = plain(options)
     from kits.workflows.folds import run_folds
 
     run_folds(config, compose, check=checked)

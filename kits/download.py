@@ -1,14 +1,20 @@
 """`python -m kits.download output=DIR cases=...`: KiTS19 from its two public servers, in the layout that kits.prepare reads."""
 
-from typing import Any
+from __future__ import annotations
 
-from kits.config import require
+from typing import TYPE_CHECKING
+
+from kits.config import plain, require
 from kits.config.command import command
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Download
 
 
 @command("download")
-def main(config: dict[str, Any]) -> None:
+def main(options: Download) -> None:
     """Fetch what `conf/download.yaml` and the command line ask for and is not there yet."""
+    config = plain(options)
     require(config["cases"], "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
     from kits.data.downloading import download
 

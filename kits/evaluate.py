@@ -14,17 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kits.config import plain
 from kits.config.command import command
 from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
+    from kits.config.schema.commands import Evaluate
     from kits.data.classes import Labelled
     from kits.metrics.summary import Row
 
 
 @command("evaluate")
-def main(config: dict[str, Any]) -> None:
+def main(options: Evaluate) -> None:
     """Score, write `cases.csv`, `tumors.csv`, `summary.json` and `table.txt`, and print the table."""
+    config = plain(options)
     from kits.data.index import case_ids
     from kits.data.splits import refuse_lone_fold
 
@@ -34,9 +37,9 @@ def main(config: dict[str, Any]) -> None:
     named = case_ids(config["cases"])
     truth = Path(config["truth"])
     cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=data["label_name"])
-    options = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"]}
-    options |= {key: config[key] for key in ("measures", "bootstrap", "workers")}
-    print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **options))
+    arguments = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"]}
+    arguments |= {key: config[key] for key in ("measures", "bootstrap", "workers")}
+    print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **arguments))
 
 
 def expected_cases(

@@ -1,19 +1,26 @@
 """`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as ONNX files, for kits.predict."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kits.config import plain
 from kits.config.command import command
 from kits.core.errors import KitsError
 
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Export
+
 
 @command("export")
-def main(config: dict[str, Any]) -> None:
+def main(options: Export) -> None:
     """Write coarse.onnx and fine.onnx, each with the configuration that prediction needs, and compare them with torch.
 
     Raises:
         KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
     """
+    config = plain(options)
     from kits.inference.onnx_export import export_network
     from kits.io import make_folder
     from kits.models.onnx_files import SUFFIX, require_libraries

@@ -8,16 +8,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kits.config import require
+from kits.config import plain, require
 from kits.config.command import command
 from kits.core.errors import KitsError
 
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Measure
+
 
 @command("measure")
-def main(config: dict[str, Any]) -> None:
+def main(options: Measure) -> None:
     """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` with the definitions."""
+    config = plain(options)
     from kits.core.parallel import map_cases
     from kits.data.index import case_ids
     from kits.io import make_folder

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kits.config.command import command
 
+if TYPE_CHECKING:
+    from kits.config.schema.phantoms import Phantom
+
 
 @command("phantom")
-def main(config: dict[str, Any]) -> None:
+def main(options: Phantom) -> None:
     """Write the phantom data set that `conf/phantom.yaml` and the command line describe."""
-    from kits.config.schema import parse
-    from kits.config.schema.phantoms import Phantom
     from kits.painter.trees import write_dataset
 
-    write_dataset(parse(Phantom, config))
+    write_dataset(options)
 
 
 if __name__ == "__main__":

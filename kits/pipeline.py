@@ -1,11 +1,16 @@
 """`python -m kits.pipeline experiment=STUDY data.root=DIR output=DIR`: both stages from the data to the report."""
 
-import sys
-from typing import Any
+from __future__ import annotations
 
-from kits.config import choices_of
+import sys
+from typing import TYPE_CHECKING
+
+from kits.config import choices_of, plain
 from kits.config.command import command
 from kits.config.composing import checked, compose
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Pipeline
 
 # Keys of conf/pipeline.yaml, and the steps that may stand before a key.
 OWN = ("experiment", "output", "input", "truth", "overwrite", "overrides")
@@ -21,8 +26,9 @@ def main() -> None:
 
 
 @command("pipeline")
-def run(config: dict[str, Any]) -> None:
+def run(options: Pipeline) -> None:
     """Prepare, train coarse and fine, predict, evaluate and report, each step only where its result is not up to date."""
+    config = plain(options)
     from kits.workflows.two_stages import run_two_stages
 
     run_two_stages(config, choices_of("experiment"), compose, check=checked)

@@ -3,15 +3,20 @@
 With `split=oof coarse=[CKPT,...]` it writes no label maps but `boxes.json`, the ROIs that the fine stage can be trained on.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kits.config import require
+from kits.config import plain, require
 from kits.config.command import command
 from kits.core.errors import KitsError
 from kits.core.sharding import choose_shard, share
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Predict
 
 OUT_OF_FOLD = "oof"
 # Lines on the screen; report.json has them all.
@@ -19,8 +24,9 @@ MOST_SKIPPED = 20
 
 
 @command("predict")
-def main(config: dict[str, Any]) -> None:
+def main(options: Predict) -> None:
     """Write what `save` names of each input, in its own grid, and `report.json` beside it; or `boxes.json`."""
+    config = plain(options)
     if config["split"]["source"] == OUT_OF_FOLD:
         from kits.prediction.out_of_fold import predict_out_of_fold
 

@@ -1,14 +1,20 @@
 """`python -m kits.prepare data.root=DIR [data.cache=DIR]`: validate every case and write the cache that training reads."""
 
-from typing import Any
+from __future__ import annotations
 
-from kits.config import require
+from typing import TYPE_CHECKING
+
+from kits.config import plain, require
 from kits.config.command import command
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Prepare
 
 
 @command("prepare")
-def main(config: dict[str, Any]) -> None:
+def main(options: Prepare) -> None:
     """Validate, split and cache a KiTS tree."""
+    config = plain(options)
     data = config["data"]
     require(data["root"], "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
     from kits.data.preparation import prepare

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kits.config import plain
 from kits.config.command import command
 from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
+    from kits.config.schema.commands import Report
     from kits.data.classes import Labelled
     from kits.prediction.scans import Scan
     from kits.reporting import Entry, Scene
@@ -23,8 +25,9 @@ HTML, PNG = "html", "png"
 
 
 @command("report")
-def main(config: dict[str, Any]) -> None:
+def main(options: Report) -> None:
     """Write `index.html`, which shows every case and needs nothing else; with format=png the pictures of a paper instead."""
+    config = plain(options)
     from kits.data.index import case_ids
 
     truth = None if config["truth"] is None else Path(config["truth"])

@@ -1,15 +1,21 @@
 """`python -m kits.submission predictions=DIR [images=DIR]`: the zip for KiTS19's leaderboard, checked; `zip=FILE` checks one."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from kits.config import require
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kits.config import plain, require
 from kits.config.command import command
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Submission
 
 
 @command("submission")
-def main(config: dict[str, Any]) -> None:
+def main(options: Submission) -> None:
     """Write `predictions.zip` into the folder of predictions, or check a zip that is there already."""
+    config = plain(options)
     from kits.prediction.leaderboard import TEST_CASES, check_submission, write_submission
 
     images = None if config["images"] is None else Path(config["images"])

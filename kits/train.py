@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kits.config import one_line, require
+from kits.config import one_line, plain, require
 from kits.config.command import command
 from kits.core.errors import KitsError
 
+if TYPE_CHECKING:
+    from kits.config.schema.training import Train
 
-def resumed(arguments: list[str]) -> dict[str, Any] | None:
-    """The configuration of the run to go on with, where the command line names one."""
+
+def resumed(arguments: list[str]) -> Train | None:
+    """The options of the run to go on with, where the command line names one."""
     if not any(argument.startswith("resume=") for argument in arguments):
         return None
     from kits.runs.folder import resumed_configuration
 
     config = resumed_configuration(arguments)
-    if config is not None:
-        check_resumed(config)
-    return config
+    return None if config is None else check_resumed(config)
 
 
-def check_resumed(config: dict[str, Any]) -> None:
+def check_resumed(config: dict[str, Any]) -> Train:
     """Hold the configuration of a run folder, which may be damaged or edited, against the rules of a command line's.
 
     Raises:
@@ -40,14 +41,16 @@ def check_resumed(config: dict[str, Any]) -> None:
     if wrong or config["stage"] not in ("coarse", "fine"):
         raise KitsError(f"{where} ({wrong or 'stage'})")
     try:
-        check("train", config, {})
+        options: Train = check("train", config, {})
     except KitsError as error:
         raise KitsError(f"{where} ({error})") from error
+    return options
 
 
 @command("train", instead=resumed, multirun="kits.sweep")
-def main(config: dict[str, Any]) -> None:
+def main(options: Train) -> None:
     """Train one stage and leave config.yaml, best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
+    config = plain(options)
     require(config["run_dir"], "run_dir", "add run_dir=DIR")
     from kits.runs.folder import going_on
 

@@ -12,6 +12,7 @@ from kits.config.conf_files import (
     one_line,
     plain,
     require,
+    resolved,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "one_line",
     "plain",
     "require",
+    "resolved",
 ]

@@ -13,23 +13,24 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kits.config.conf_files import conf_dir, one_line, plain
+from kits.config.conf_files import conf_dir, one_line, resolved
 from kits.config.usage import explain_group, groups_of, usage
 from kits.core.errors import KitsError
 
-Task = Callable[[dict[str, Any]], None]
+# It takes the typed options of its command: `kits.config.schema.commands.Predict` of kits.predict, and so on.
+Task = Callable[[Any], None]
 MULTIRUN = ("-m", "--multirun")
 # Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def command(
-    name: str, *, instead: Callable[[list[str]], dict[str, Any] | None] | None = None, multirun: str | None = None
+    name: str, *, instead: Callable[[list[str]], Any] | None = None, multirun: str | None = None
 ) -> Callable[[Task], Callable[[], None]]:
-    """Turn a task over a plain configuration into an entry point for `conf/<name>.yaml`.
+    """Turn a task over typed options into an entry point for `conf/<name>.yaml`.
 
     Args:
-        instead: gives the whole configuration for some command lines, and None for those that are composed from `conf`.
+        instead: gives the options for some command lines, and None for those that are composed from `conf`.
         multirun: the module whose `sweep(overrides)`, with `conf/sweep.yaml`, answers to -m and --multirun in place of Hydra.
     """
 
@@ -140,14 +141,13 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         # Hydra tells of whatever leaves its job, but lets SystemExit pass.
         with mistakes_in_one_line(name):
             chosen = HydraConfig.get()
-            resolved = plain(config)
-            if "run_dir" in resolved and chosen.run.dir != ".":  # Hydra's word for it
-                resolved["run_dir"] = chosen.run.dir
+            composed = resolved(config)
+            if "run_dir" in composed and chosen.run.dir != ".":  # Hydra's word for it
+                composed["run_dir"] = chosen.run.dir
             if chosen.runtime.choices.get("sweep"):
                 again = f"python -m kits.{name} -m {shlex.join(arguments)}"
                 raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
-            check(name, resolved, chosen.runtime.choices)
-            task(resolved)
+            task(check(name, composed, chosen.runtime.choices))
 
     os.environ[FULL_ERROR] = "1"
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kits.config.conf_files import choices_of, conf_dir, groups, one_line, plain
+from kits.config.conf_files import choices_of, conf_dir, groups, one_line, resolved
 from kits.config.quoting import with_paths_quoted
 from kits.config.schema import check, schema_of
 from kits.config.schema.telling import keys_of, suggestion
@@ -38,15 +38,14 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     return with_choices(name, overrides)[0]
 
 
-def checked(name: str, overrides: list[str]) -> dict[str, Any]:
-    """As `compose`, and what is wrong with the configuration told as far as it can be before the data are seen.
+def checked(name: str, overrides: list[str]) -> Any:
+    """Compose as `compose` does, and return the typed options.
 
     Raises:
         KitsError: also where the schema refuses it.
     """
     config, choices = with_choices(name, overrides)
-    check(name, config, choices)
-    return config
+    return check(name, config, choices)
 
 
 def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -63,7 +62,7 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
             choices = dict(config.hydra.runtime.choices)
             with flag_override(config, ["struct", "readonly"], False):
                 del config["hydra"]
-            return plain(config), choices
+            return resolved(config), choices
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise KitsError(explain(error, name, overrides)) from error
 

@@ -54,7 +54,7 @@ def defaults_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists and scalars with every interpolation resolved.
 
     Raises:
@@ -69,6 +69,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def plain(options: Any) -> Any:
+    """Typed options, or a part of them, as the dicts, lists and scalars that they were parsed from."""
+    from pydantic import BaseModel
+
+    if isinstance(options, BaseModel):
+        return {key: plain(value) for key, value in options if key in options.model_fields_set}
+    if isinstance(options, dict):
+        return {key: plain(value) for key, value in options.items()}
+    return [plain(value) for value in options] if isinstance(options, list | tuple) else options
 
 
 def all_keys(node: Any, prefix: str = "") -> list[str]:

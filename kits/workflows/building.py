@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kits.config import require
+from kits.config import plain, require
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME
 from kits.data.splits import Split, read_split
@@ -16,7 +16,7 @@ from kits.runs.folder import BEST
 from kits.workflows.command_line import later_wins, spelled
 from kits.workflows.step import Step
 
-Composer = Callable[[str, list[str]], dict[str, Any]]
+Composer = Callable[[str, list[str]], Any]
 # Of the group `data` what the commands before and after a training must say as the training does.
 PREPARED = ("label_name", "classes", "unlabeled_from", "exclude", "skip_invalid", "coarse_size", "coarse_z_mm", "roi_rule")
 TRUTH = ("label_name", "classes")
@@ -32,7 +32,7 @@ class Builder:
         output: that folder.
         overrides: by step what the command line gives beside what is made here; `train` is for all trainings.
         compose: a command's configuration under overrides.
-        check: as `compose`, and refuses what the command would refuse.
+        check: a command's typed options; refuses what the command would refuse.
     """
 
     output: Path
@@ -47,7 +47,7 @@ class Builder:
             KitsError: it is refused; the text names the step.
         """
         try:
-            return (self.compose if command == "train" else self.check)(command, list(arguments))
+            return plain((self.compose if command == "train" else self.check)(command, list(arguments)))
         except KitsError as error:
             raise KitsError(f"{name}: {error}") from error
 

@@ -1,15 +1,19 @@
 """A user's mistakes on the command line are one line that says what to do."""
 
+import json
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kits.config import conf_dir
+from kits.config import conf_dir, plain
 from kits.config.command import command
-from kits.config.composing import compose
+from kits.config.composing import checked, compose
+from kits.config.schema import parse, schema_of
+from kits.config.schema.commands import COMMANDS as SCHEMAS
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 
@@ -36,6 +40,30 @@ def test_every_recipe_composes_and_chooses_its_stage(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same in kind too: 1 is not 1.0, and what is hashed would differ."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_typed_options_are_the_configuration_again(name: str) -> None:
+    if name == "train":
+        for recipe in RECIPES:
+            composed = compose("train", [f"experiment={recipe}"])
+            assert same(plain(parse(schema_of("train"), composed)), composed)
+    elif name in SCHEMAS:
+        composed = compose(name, required(name) + (["cases=1"] if name == "phantom" else []))
+        assert same(plain(parse(schema_of(name), composed)), composed)
+
+
+def test_typed_options_keep_whole_numbers_and_names_that_are_no_utf8() -> None:
+    given = ["coarse=[a,b]", "fine=caf\udce9", "input=x", "output=y", "margin_mm=5", "min_component_ml=0.5"]
+    options = checked("predict", given)
+    assert (options.coarse, options.fine) == (["a", "b"], "caf\udce9")
+    assert same([options.margin_mm, options.min_component_ml], [5, 0.5])
+    assert same(plain(options), compose("predict", given))
+
+
 def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     config = compose("train", [f"experiment=paper/{stage}"])
     data = config["data"]
@@ -178,10 +206,10 @@ def test_a_fault_inside_a_command_is_one_line_and_exit_code_one(
 
 
 def said(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tasks: list[dict] | None = None
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tasks: list[Any] | None = None
 ) -> str:
-    """What kits.train says to a command line; where it can work, the task gets its configuration and nothing is said."""
-    main = command("train")(lambda config: None if tasks is None else tasks.append(config))
+    """What kits.train says to a command line; where it can work, the task gets its options and nothing is said."""
+    main = command("train")(lambda options: None if tasks is None else tasks.append(options))
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with suppress(SystemExit):
         main()
@@ -229,13 +257,13 @@ def test_what_hydras_manual_promises_works(
     (tmp_path / "own" / "loss").mkdir(parents=True)
     text = (CONF / "loss" / "bias_dice.yaml").read_text(encoding="utf-8").replace("bias: 3.0", "bias: 7.0")
     (tmp_path / "own" / "loss" / "mine.yaml").write_text(text, encoding="utf-8")
-    tasks: list[dict] = []
+    tasks: list[Any] = []
     for given in (["--config-dir", "own"], [f"hydra.searchpath=[file://{tmp_path}/own]"]):
         assert said(["stage=coarse", "loss=mine", *given], monkeypatch, capsys, tasks) == ""
     assert said(["stage=coarse", "hydra.run.dir=elsewhere", "++trainer.profiler=simple"], monkeypatch, capsys, tasks) == ""
-    assert [config["loss"]["bias"] for config in tasks] == [7.0, 7.0, 3.0]
-    assert [config["run_dir"] for config in tasks] == ["runs/coarse", "runs/coarse", "elsewhere"]
-    assert tasks[2]["trainer"]["profiler"] == "simple"
+    assert [options.loss.bias for options in tasks] == [7.0, 7.0, 3.0]
+    assert [options.run_dir for options in tasks] == ["runs/coarse", "runs/coarse", "elsewhere"]
+    assert tasks[2].trainer.profiler == "simple"
 
 
 def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 import kits
+from kits.config import plain
 from kits.config.composing import checked
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
@@ -120,7 +121,7 @@ def test_other_ids_mean_what_the_configuration_says(tmp_path: Path) -> None:
     other[:, :, 40:][other[:, :, 40:] == 7] = 6
     write_labels(tmp_path / "own.nii.gz", labels, volume_of(labels).grid)
     write_labels(tmp_path / "other.nii.gz", other, volume_of(labels).grid)
-    ids = checked("measure", ["input=x", "output=x", "ids.kidney=[6,7]", "ids.tumor=[1]", "ids.cyst=[]"])["ids"]
+    ids = checked("measure", ["input=x", "output=x", "ids.kidney=[6,7]", "ids.tumor=[1]", "ids.cyst=[]"]).ids.model_dump()
     found = measure_map(LabelMap("other", tmp_path / "other.nii.gz"), tmp_path / "cases", ids=ids)
     expected = measure_map(LabelMap("own", tmp_path / "own.nii.gz"), tmp_path / "cases")
     assert (found["kidneys"], found["tumors"]) == (expected["kidneys"], expected["tumors"])
@@ -234,7 +235,7 @@ def test_ct_with_checkpoints_is_predicted_first(tmp_path: Path) -> None:
 
 
 def test_one_checkpoint_is_not_enough(tmp_path: Path) -> None:
-    config = checked("measure", ["input=x", "output=x", "coarse=a.ckpt"])
+    config = plain(checked("measure", ["input=x", "output=x", "coarse=a.ckpt"]))
     with pytest.raises(KitsError, match="fine: no value given; add fine=CKPT, or leave both out for label maps"):
         predict(config)
     with pytest.raises(KitsError, match="image: with coarse= and fine= the input is the CT itself"):

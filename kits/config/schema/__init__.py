@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from kits.config.conf_files import choices_of, conf_dir
-from kits.config.schema.base import Number, Switch, Text, text
+from kits.config.schema.base import Number, Options, Switch, Text, text
 from kits.config.schema.telling import told
 from kits.core.errors import KitsError
 
@@ -31,8 +31,10 @@ def parse(schema: Any, config: Any, group: str = "") -> Any:
         raise told(error, schema, config, group) from None
 
 
-def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None:
-    """Hold the configuration of the command `name` against its schema.
+def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
+    """Hold the configuration of the command `name` against its schema, and return its typed options.
+
+    A measurement has no schema of its own but its defaults, and gets its plain configuration.
 
     Args:
         config: plain.
@@ -42,19 +44,20 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> None
         KitsError: the text names the key, what is wrong and what is allowed.
     """
     for group, choice in choices.items():
-        options = config.get(group)
+        part = config.get(group)
         for key in ("name", "kind"):
             # A choice of the user's own folder may be named otherwise than its file.
-            if isinstance(options, dict) and choice in choices_of(group) and options.get(key, choice) != choice:
+            if isinstance(part, dict) and choice in choices_of(group) and part.get(key, choice) != choice:
                 names = ", ".join(choices_of(group))
-                raise KitsError(f"{group}.{key}={text(options[key])}: is chosen as a whole; give {group}=... with one of {names}")
+                raise KitsError(f"{group}.{key}={text(part[key])}: is chosen as a whole; give {group}=... with one of {names}")
     if name == "train":
         check_network(config)
-    parsed = parse(schema_of(name), config)
+    options = parse(schema_of(name), config)
     if name == "train":
         from kits.config.schema.training import check_files
 
-        check_files(parsed)
+        check_files(options)
+    return options if isinstance(options, Options) else config
 
 
 def schema_of(name: str) -> Any:

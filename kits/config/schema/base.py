@@ -28,6 +28,12 @@ def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
     return value if isinstance(value, str) and value else judge(value)
 
 
+def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
+    """Keep a whole number whole, which pydantic would make a float: what is written and hashed stays as it was given."""
+    judge(value)
+    return value
+
+
 # Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
@@ -36,12 +42,12 @@ Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 # What numpy's global generator takes; of any other Lightning makes 0.
 Seed = Annotated[int, Field(strict=True, ge=0, lt=1 << 32), Meaning("a whole number from 0 to 4294967295")]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Length = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
-Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Inside = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False), WrapValidator(as_given)]
+Length = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Inside = Annotated[Number, Field(gt=0, lt=1)]
 
 
 def ascending(value: tuple[float, float]) -> tuple[float, float]:

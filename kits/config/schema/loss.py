@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kits.config.schema.base import Length, Options, Positive, Switch
+from kits.config.schema.base import Length, Number, Options, Positive, Switch
 
 
 class LossOptions(Options):
@@ -29,7 +29,7 @@ class BiasDice(LossOptions):
     """The paper's; b >= 1, for less would favor precision."""
 
     name: Literal["bias_dice"]
-    bias: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1)]
+    bias: Annotated[Number, Field(ge=1)]
 
 
 class Dice(LossOptions):
@@ -42,7 +42,7 @@ class DiceCe(LossOptions):
     """dice_weight * bias-dice + ce_weight * cross entropy."""
 
     name: Literal["dice_ce"]
-    bias: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1)]
+    bias: Annotated[Number, Field(ge=1)]
     dice_weight: Length
     ce_weight: Length
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Meaning, Options, Share, Text, not_descending, refuse
+from kits.config.schema.base import Count, Index, Length, Meaning, Number, Options, Share, Text, not_descending, refuse
 from kits.core.errors import KitsError
 from kits.core.labels import CYST, KIDNEY
 
-AtMost20 = Annotated[float, Field(strict=True, ge=0.1, le=20)]
+AtMost20 = Annotated[Number, Field(ge=0.1, le=20)]
 
 
 def _kidney_or_cyst(label: int) -> int:
@@ -46,9 +46,9 @@ class Phases(Options):
 Spacings = Annotated[
     tuple[AtMost20, AtMost20], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 20 mm")
 ]
-Radius = Annotated[float, Field(strict=True, ge=0.1, le=100)]
+Radius = Annotated[Number, Field(ge=0.1, le=100)]
 Radii = Annotated[tuple[Radius, Radius], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 100 mm")]
-Thin = Annotated[float, Field(strict=True, gt=0, le=50)]
+Thin = Annotated[Number, Field(gt=0, le=50)]
 
 
 class Real(Options):
