@@ -39,7 +39,6 @@ def test_every_recipe_composes_and_chooses_its_stage(recipe: str) -> None:
     assert compose("train", [f"experiment={recipe}"])["stage"] in ("coarse", "fine")
 
 
-@pytest.mark.parametrize("stage", ["coarse", "fine"])
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are the same in kind too: 1 is not 1.0, and what is hashed would differ."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
@@ -64,6 +63,7 @@ def test_typed_options_keep_whole_numbers_and_names_that_are_no_utf8() -> None:
     assert same(plain(options), compose("predict", given))
 
 
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
 def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     config = compose("train", [f"experiment=paper/{stage}"])
     data = config["data"]
