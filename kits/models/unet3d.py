@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.config.schema import model as schema
+from kits.core.pooling import anisotropic_levels
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, channels_last, check_in_plane
-from kits.volume.pooling import anisotropic_levels
 
 
 class UNet3d(nn.Module):

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kits.config.composing import compose
 from kits.core.errors import KitsError
+from kits.core.pooling import anisotropic_levels
 from kits.models import build_network
-from kits.volume.pooling import anisotropic_levels
 from tests.unit.test_models import unet
 
 lengths = st.floats(0.2, 12)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from kits.config.schema.base import Count, Index, Meaning, Options, PerLevel, Positive, Switch, Text, Window, refuse, text
 from kits.core.errors import KitsError
-from kits.volume.pooling import anisotropic_levels
+from kits.core.pooling import anisotropic_levels
 
 # timm's families of five scales, of which scale k has 1 / 2 ** (k + 1) of the image's pixels along a side. Of others only the
 # network itself knows; it says so when it is built.
