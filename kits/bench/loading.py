@@ -16,7 +16,8 @@ from typing import Any
 from kits.bench.rivals import QUEUE, monai_batches, torchio_batches
 from kits.core.errors import KitsError
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
-from kits.data.index import Case, find_cases
+from kits.data.index import Case
+from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.training.datamodule import EpochSampler
 
@@ -39,7 +40,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         data = config["data"]
-        found = find_cases(Path(config["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
+        found = list(find_data_set(data, Path(config["root"])).cases.values())
         cases = chosen(found, config["loading"]["cases"])
         print(f"cases: {', '.join(case.id for case in cases)}")
         link_tree(cases, scratch / "tree")

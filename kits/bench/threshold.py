@@ -13,7 +13,8 @@ import numpy as np
 from kits.bench.bars import judge
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
-from kits.data.index import LABEL_NAME, Case, find_cases
+from kits.data.index import LABEL_NAME, Case
+from kits.data.layouts import kits_tree
 from kits.io import read_labels, read_volume
 from kits.metrics import dice_from_counts
 from kits.volume import Spacing, area_resize
@@ -56,7 +57,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         KitsError: no cases, or one that cannot be read.
     """
     root = Path(config["root"])
-    cases = find_cases(root, (), LABEL_NAME)
+    cases = list(kits_tree(root, LABEL_NAME, None).cases.values())
     thresholds = [(float(low), np.inf) for low in steps(config["thresholds"])]
     bands = sorted({*thresholds, *combinations((-np.inf, *steps(config["band_edges"])), 2)})
     tables = map_cases(

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from kits.core.errors import KitsError
+
 BACKGROUND, KIDNEY, TUMOR, CYST = 0, 1, 2, 3
 # In the order of their ids. KiTS19 has the first three, KiTS21 and KiTS23 have all: `data.classes` says so.
 CLASSES = ("background", "kidney", "tumor", "cyst")
@@ -28,3 +30,25 @@ def regions_of(classes: Sequence[str]) -> Regions:
 def evaluated_regions(classes: Sequence[str]) -> Regions:
     """What an evaluation against a truth with these classes scores: the hierarchical classes too where it tells cysts apart."""
     return {**HIERARCHICAL_REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
+
+
+def classes_by_id(regions: Mapping[str, Sequence[int] | int | None]) -> dict[int, int]:
+    """Tell which class each id of a data set's label maps means.
+
+    Args:
+        regions: by name the id or ids in it, `data.labels`. Regions may hold one another as nnU-Net's do: an id in `kidney` and
+            in `tumor` is tumor. `masses` are tumors and cysts together (KiTS23): what is in it and not in `tumor` is a cyst.
+
+    Raises:
+        KitsError: an id is called tumor and cyst, or none is called kidney.
+    """
+    kidneys, tumors, cysts, masses = (
+        {ids} if isinstance(ids := regions.get(name), int) else set(ids or ()) for name in ("kidney", "tumor", "cyst", "masses")
+    )
+    if both := sorted(tumors & cysts):
+        raise KitsError(f"data.labels: {both[0]} is a tumor's id and a cyst's; give each id one meaning")
+    found = {BACKGROUND: BACKGROUND, **dict.fromkeys(kidneys, KIDNEY), **dict.fromkeys(cysts | masses, CYST)}
+    found |= dict.fromkeys(tumors, TUMOR)
+    if KIDNEY not in found.values():
+        raise KitsError("data.labels: no id is left for kidney; give it the ids of what is neither tumor nor cyst too")
+    return found

@@ -18,13 +18,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from kits.core.errors import KitsError
-from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
+from kits.core.labels import BACKGROUND, KIDNEY, TUMOR, classes_by_id
 from kits.data import arrays
 from kits.data.classes import look_at
 from kits.data.findings import ERROR, WARNING, Finding, errors
@@ -44,7 +45,7 @@ FORMAT = 2
 
 def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
     """Of the group `data` what cached arrays depend on: they are made with it, and training refuses another."""
-    return {key: data[key] for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes")}
+    return {key: data[key] for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes", "labels")}
 
 
 def file_digest(path: Path) -> str:
@@ -79,7 +80,8 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     """Validate a case and write its arrays, unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels), `coarse_z_mm`, `roi_rule` (`count`, `min_voxels`), `classes` (names in label order).
+        settings: `coarse_size` (pixels), `coarse_z_mm`, `roi_rule` (`count`, `min_voxels`), `classes` (names in label order) and
+            `labels` (by region the ids in the files, or None).
         listed: the case's record in `kits.json`.
 
     Returns:
@@ -142,7 +144,10 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
     size, z_mm, classes = settings["coarse_size"], settings["coarse_z_mm"], settings["classes"]
     findings, unreadable = check_headers(case)
     labels = scan = None
-    label = attempt(lambda: read_labels(case.label, allowed=range(len(classes))), case.id, case.label, unreadable, findings)
+    ids = classes_by_id(settings["labels"]) if settings["labels"] else None
+    seen: set[int] | None = set() if ids else None
+    read = partial(read_labels, case.label, allowed=range(len(classes)), classes=ids, seen=seen)
+    label = attempt(read, case.id, case.label, unreadable, findings)
     if label is not None:
         labels = arrays.write_labels(label, size, folder, z_mm)
         del label
@@ -171,6 +176,7 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
         "boxes": [box.to_list() for box in rois],
         "kidney_slices": arrays.kidney_slices(labels.coarse),
         "statistics": arrays.statistics(scan, labels, rois, len(boxes), classes),
+        **({} if seen is None else {"label_ids": sorted(seen)}),
     }
     return record, findings
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,49 +13,42 @@ from kits.core.errors import KitsError
 
 # As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
+ID, LONGEST_ID = re.compile(r"[^\W_][\w.+-]*"), 100
 
 
 @dataclass(frozen=True)
 class Case:
-    """One folder of a KiTS tree."""
+    """An image and its label map. In a KiTS tree they lie in a folder that is called as the case."""
 
     id: str
     image: Path
     label: Path
 
 
-def find_cases(root: Path, exclude: Sequence[str], label_name: str, unlabeled_from: int | None = None) -> list[Case]:
-    """Every `case_*` folder below `root`, by id, without the excluded ones and those of a test set.
+def odd_id(name: str) -> str | None:
+    """Tell what is wrong with the id of a case, if anything: it stands in names of files, in tables and on command lines."""
+    if not ID.fullmatch(name) or ".." in name or name.endswith("."):
+        return "and an id has letters, digits and _ . + - only, and begins with one of the first two"
+    if len(name.encode()) > LONGEST_ID:
+        return f"and an id has at most {LONGEST_ID} bytes"
+    if name.isdecimal():  # `cases=3` means case_00003
+        return "and an id has more than digits"
+    return None
 
-    Args:
-        label_name: file name of the label maps, `data.label_name`.
-        unlabeled_from: the number from which on cases have no labels, `data.unlabeled_from`; None where all have some.
+
+def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
+    """Refuse an id in `data.exclude` that is none of a case; a KiTS case that is not in the tree does no harm.
 
     Raises:
-        KitsError: the folder does not exist or holds no case.
+        KitsError: it is no list, or one of its entries names no case.
     """
-    if not root.is_dir():
-        raise KitsError(f"data.root={root}: no such folder; point it at the tree that holds case_00000, case_00001, ...")
-    refuse_unknown(exclude)
-    cases = [
-        Case(folder.name, folder / IMAGE_NAME, folder / label_name)
-        for folder in sorted(root.glob("case_*"))
-        if folder.is_dir() and folder.name not in exclude and not is_test_case(folder.name, unlabeled_from)
-    ]
-    if not cases and any(root.glob("case_*")):
-        raise KitsError(f"data.root={root}: every case in it is excluded or from data.unlabeled_from={unlabeled_from} on")
-    if not cases:
-        raise KitsError(f"data.root={root}: no case_XXXXX folder in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
-    return cases
-
-
-def refuse_unknown(exclude: Sequence[str]) -> None:
-    """Raise KitsError unless every excluded case is named by an id; one that is not in the tree does no harm."""
     if isinstance(exclude, str) or not isinstance(exclude, Sequence):
         raise KitsError(f"data.exclude={exclude}: is no list; give case ids, as in data.exclude=[case_00015]")
     for name in exclude:
-        if not (isinstance(name, str) and re.fullmatch(r"case_\d{5}", name)):
-            raise KitsError(f"data.exclude: {name} is no case id; give all five digits, as in data.exclude=[case_00015]")
+        if name not in known and not (isinstance(name, str) and re.fullmatch(r"case_\d{5}", name)):
+            near = difflib.get_close_matches(str(name), list(known), n=1)
+            like = f"did you mean {near[0]}?" if near else "give ids as their folders are called, as in data.exclude=[case_00015]"
+            raise KitsError(f"data.exclude: {name} is no case of this data set; {like}")
 
 
 def is_test_case(name: str, unlabeled_from: int | None) -> bool:
@@ -84,12 +78,12 @@ def find_images(path: Path, cases: Sequence[str] | None) -> dict[str, Path]:
         raise KitsError(f"input={path}: no such file or folder; give a NIfTI file, a DICOM folder or a folder of cases")
     if path.is_file():
         return {path.name.removesuffix(".gz").removesuffix(".nii"): path}
-    found = {image.parent.name: image for image in sorted(path.glob(f"case_*/{IMAGE_NAME}"))}
+    found = {image.parent.name: image for image in sorted(path.glob(f"*/{IMAGE_NAME}"))}
     if not found:
         if cases is not None:
-            raise KitsError(f"input={path}: cases were named but it holds no case_XXXXX/{IMAGE_NAME}; give a folder of cases")
+            raise KitsError(f"input={path}: cases were named but it holds no CASE/{IMAGE_NAME}; give a folder of cases")
         if not any(entry.is_file() for entry in path.iterdir()):
-            raise KitsError(f"input={path}: neither case_XXXXX/{IMAGE_NAME} nor DICOM files in it; give a folder that has some")
+            raise KitsError(f"input={path}: neither CASE/{IMAGE_NAME} nor DICOM files in it; give a folder that has some")
         return {path.resolve().name: path}
     missing = sorted(set(cases or ()) - set(found))
     if missing:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tqdm import tqdm
 
+from kits.config.schema.base import text
 from kits.core.errors import KitsError
+from kits.core.labels import BACKGROUND, classes_by_id
 from kits.core.parallel import map_cases
 from kits.core.plain_files import read_object
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
 from kits.data.classes import judge_classes
 from kits.data.disk import announce_size, held_cache
 from kits.data.findings import ERROR, Finding, errors, table, write_findings
-from kits.data.index import Case, find_cases
+from kits.data.index import Case
+from kits.data.layouts import find_data_set, label_ids
 from kits.data.splits import check_kept, settle_split
 from kits.data.validate import listed_spacing
 from kits.io import write_json
+from kits.io.tree import summary
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +42,11 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         KitsError: the root has no cases, the disk has no room, cases are damaged and `data.skip_invalid` is false, or
             `splits.json` holds another split.
     """
-    cases = find_cases(Path(data["root"]), data["exclude"], data["label_name"], data["unlabeled_from"])
-    cache = Path(data["cache"])
+    found = find_data_set(data, Path(data["root"]))
+    refuse_other_ids(label_ids(data["labels"], found), data["labels"])
+    for line in summary(found.left_out):
+        tqdm.write(f"left out: {line}")
+    cases, cache = list(found.cases.values()), Path(data["cache"])
     settings = cache_settings(data)
     check_kept(cache / "splits.json", data["split"])
     with held_cache(cache):
@@ -49,7 +56,32 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         forget_changed(results, cache)
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]
+        refuse_absent_ids(records, data["labels"])
         return write_index(records, settings, cache, data)
+
+
+def refuse_other_ids(told: Mapping[str, Sequence[int] | int] | None, asked: Mapping[str, Sequence[int] | int] | None) -> None:
+    """Refuse a data set that says itself that its ids mean something else than ours, where `data.labels` does not say so.
+
+    Raises:
+        KitsError: the text gives the `data.labels` to ask for.
+    """
+    if asked is None and told is not None and any(number != label for number, label in classes_by_id(told).items()):
+        raise KitsError(f"data.labels: no value given, and its ids are not KiTS's; add 'data.labels={text(dict(told))}'")
+
+
+def refuse_absent_ids(records: list[dict[str, Any]], labels: Mapping[str, Sequence[int] | int] | None) -> None:
+    """Refuse a map of label ids that names one which no case has: it is of another data set, or mistyped.
+
+    Raises:
+        KitsError: the text names the id.
+    """
+    if not labels:
+        return
+    seen = {number for record in records for number in record["label_ids"]}
+    if absent := sorted(set(classes_by_id(labels)) - {BACKGROUND} - seen):
+        there = ", ".join(map(str, sorted(seen - {BACKGROUND})))
+        raise KitsError(f"data.labels: no label map has the id {absent[0]}; the ids in {len(records)} cases are {there}")
 
 
 def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: bool) -> None:

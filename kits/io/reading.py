@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -69,14 +69,21 @@ def read_series(folder: Path, files: Sequence[Path]) -> Volume:
     return from_stored(values, grid)
 
 
-def read_labels(path: str | Path, *, allowed: Collection[int]) -> Volume:
-    """A label map as a Volume of uint8 (z, y, x), whatever integer or float type the file has.
+def read_labels(
+    path: str | Path, *, allowed: Collection[int], classes: Mapping[int, int] | None = None, seen: set[int] | None = None
+) -> Volume:
+    """Read a label map as a Volume of uint8 (z, y, x), whatever integer or float type the file has.
+
+    Args:
+        allowed: the values that a voxel may have.
+        classes: by id of the file the label that it means (`classes_by_id`); its ids are then those that are allowed.
+        seen: takes the ids of the file that occur in it.
 
     Raises:
         KitsError: as `read_volume`, or a voxel is not one of the `allowed` values (each 0 to 255).
     """
     path = Path(path)
-    check = LabelCheck(path, allowed)
+    check = LabelCheck(path, allowed, classes, seen)
     labels = _read_file(path, np.dtype(np.uint8), check)
     check.refuse_unknown()
     return labels

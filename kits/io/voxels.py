@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,18 @@ def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
 class LabelCheck:
     """Values as uint8 labels, remembering those that are not allowed, so that they are named together."""
 
-    def __init__(self, path: Path, allowed: Collection[int]) -> None:
+    def __init__(
+        self, path: Path, allowed: Collection[int], classes: Mapping[int, int] | None = None, seen: set[int] | None = None
+    ) -> None:
+        self.seen = seen
         self.path = path
-        self.allowed = frozenset(allowed)
+        self.classes = dict(classes or {value: value for value in allowed})
+        self.allowed = frozenset(self.classes)
         self.unknown: set[float] = set()
+        self.table: np.ndarray | None = None
+        if any(number != label for number, label in self.classes.items()):
+            self.table = np.zeros(256, np.uint8)
+            self.table[list(self.classes)] = list(self.classes.values())
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The values as uint8, arbitrary where they are not allowed.
@@ -73,16 +81,23 @@ class LabelCheck:
             if self.allowed.issuperset(range(int(low), int(high) + 1)) and (
                 values.dtype.kind in "iu" or np.array_equal(labels, values)
             ):
-                return labels
+                return self.meant(labels)
         self.unknown |= set(map(float, np.unique(values))) - self.allowed
-        return values.clip(0, 255).astype(np.uint8)
+        return self.meant(values.clip(0, 255).astype(np.uint8))
+
+    def meant(self, labels: np.ndarray) -> np.ndarray:
+        """Give the labels that the ids of the file stand for, and note which ids occur where that is asked for."""
+        if self.seen is not None:
+            self.seen |= set(map(int, np.flatnonzero(np.bincount(labels.ravel(), minlength=256))))
+        return labels if self.table is None else self.table[labels]
 
     def refuse_unknown(self) -> None:
         """Raise KitsError where a value was not allowed."""
         if self.unknown:
             first = ", ".join(f"{value:g}" for value in sorted(self.unknown)[:5]) + (", ..." if len(self.unknown) > 5 else "")
-            meant = ", ".join(f"{value} {CLASSES[value]}" for value in sorted(self.allowed) if value < len(CLASSES))
-            remedy = "correct the label map"
+            known = sorted((value, label) for value, label in self.classes.items() if label < len(CLASSES))
+            meant = ", ".join(f"{value} {CLASSES[label]}" for value, label in known)
+            remedy = "correct the label map, or say what its ids mean with data.labels"
             if any(value % 1 for value in self.unknown):
                 remedy = "these are no labels but probabilities, or labels that were interpolated: give whole numbers"
             raise KitsError(f"{self.path}: label values {first} are not among {meant}; {remedy}")

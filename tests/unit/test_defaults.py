@@ -14,13 +14,13 @@ from kits.config import conf_dir
 PACKAGE = Path(__file__).parents[2] / "kits"
 # By file: names that may, and why.
 ALLOWED = {
-    "segmenter.py": {"device", "classes"},  # Segmenter.load is for Python, which reads no conf/; checkpoints without classes
+    "inference/segmenter.py": {"device", "classes"},  # Segmenter.load is for Python, which reads no conf/
     "api.py": {"device"},  # likewise
     "inference/options.py": {"mirror"},  # likewise
     "inference/members.py": {"mirror"},  # likewise
-    "logged.py": {"score"},  # what is logged has its names there; conf/ says which of them a sweep goes by
-    "labels.py": {"classes"},  # what the label ids mean; conf/ says which of them a data set has
-    "benches/preparing.py": {"workers"},  # its bar is for two processes
+    "tracking/names.py": {"score"},  # what is logged has its names there; conf/ says which of them a sweep goes by
+    "core/labels.py": {"classes"},  # what the label ids mean; conf/ says which of them a data set has
+    "bench/preparing.py": {"workers"},  # its bar is for two processes
 }
 LOOK_UPS = ("get", "pop", "setdefault")
 

@@ -19,7 +19,7 @@ from kits.config import conf_dir
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.downloading import amount, download
-from kits.data.index import find_cases
+from kits.data.layouts import kits_tree
 from kits.data.preparation import prepare
 from kits.data.sources import chosen, shown, wanted
 from tests.conftest import kidney_pair, write_case
@@ -99,7 +99,7 @@ def test_what_arrives_is_what_prepare_reads(server: Server, files: dict[str, byt
         assert (tmp_path / f"kits/case_0000{number}/imaging.nii.gz").read_bytes() == files[image_path(number)]
     assert json.loads((tmp_path / "kits/kits.json").read_text(encoding="utf-8")) == RECORDS
     assert not parts(tmp_path / "kits")
-    assert [case.id for case in find_cases(tmp_path / "kits", [], "segmentation.nii.gz")] == ["case_00000", "case_00001"]
+    assert list(kits_tree(tmp_path / "kits", "segmentation.nii.gz", None).cases) == ["case_00000", "case_00001"]
     data = compose("prepare", [f"data.root={tmp_path / 'kits'}", f"data.cache={tmp_path / 'cache'}"])["data"]
     data["coarse_size"], data["workers"], data["roi_rule"]["min_voxels"] = 32, 1, 100
     assert sorted(prepare(data)["cases"]) == ["case_00000", "case_00001"]

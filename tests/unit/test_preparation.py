@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.cache import case_key, file_digests
-from kits.data.index import LABEL_NAME, Case, case_ids, find_cases, find_images
+from kits.data.index import Case, case_ids, find_images
+from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.training.datamodule import KitsDataModule
 from tests.conftest import kidney_pair, write_case
@@ -135,19 +136,21 @@ def test_a_damaged_case_is_named_and_stops_prepare_unless_it_may_be_skipped(kits
 
 def test_a_root_without_cases_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        find_cases(tmp_path / "nowhere", [], LABEL_NAME)
-    with pytest.raises(KitsError, match="no case_XXXXX folder"):
-        find_cases(tmp_path, [], LABEL_NAME)
+        find_data_set(data_config(tmp_path, tmp_path), tmp_path / "nowhere")
+    with pytest.raises(KitsError, match="no case in it; the layout is case_XXXXX"):
+        find_data_set(data_config(tmp_path, tmp_path), tmp_path)
 
 
 def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
-    found = find_cases(kits_tree, ["case_00001"], LABEL_NAME)
-    assert [case.id for case in found] == ["case_00000", "case_00002", "case_00003"]
+    found = find_data_set(data_config(kits_tree, kits_tree, exclude=["case_00001"]), kits_tree)
+    assert list(found.cases) == ["case_00000", "case_00002", "case_00003"]
 
 
-def test_the_test_set_is_left_out_of_training(kits_tree: Path) -> None:
-    found = find_cases(kits_tree, [], LABEL_NAME, unlabeled_from=2)
-    assert [case.id for case in found] == ["case_00000", "case_00001"]
+def test_a_test_case_is_one_only_where_it_has_no_labels(kits_tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(kits_tree, tmp_path / "tree")
+    (tmp_path / "tree/case_00003/segmentation.nii.gz").unlink()
+    found = find_data_set(data_config(tmp_path, tmp_path, unlabeled_from=2), tmp_path / "tree")
+    assert list(found.cases) == ["case_00000", "case_00001", "case_00002"]
     assert compose("prepare", [])["data"]["unlabeled_from"] == 210
     assert compose("prepare", ["data=kits23"])["data"]["unlabeled_from"] is None
 
@@ -165,8 +168,8 @@ def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path
 
 @pytest.mark.parametrize("exclude", [["case_0015"], [15], "case_00001", 15])
 def test_an_exclusion_that_is_no_case_id_is_refused(kits_tree: Path, exclude: object) -> None:
-    with pytest.raises(KitsError, match=r"data\.exclude.*case_00015"):
-        find_cases(kits_tree, exclude, LABEL_NAME)  # type: ignore[arg-type]
+    with pytest.raises(KitsError, match=r"data\.exclude.*case_000"):
+        find_data_set(data_config(kits_tree, kits_tree, exclude=exclude), kits_tree)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Count, Index, Inside, Options, Positive, Switch, Text, Window
+from kits.config.schema.base import Count, Index, Inside, Meaning, Options, Positive, Switch, Text, Window
+from kits.core.errors import KitsError
+from kits.core.labels import CLASSES, CYST, classes_by_id
 
 
 class Paper(Options):
@@ -39,11 +41,46 @@ class RoiRule(Options):
     min_voxels: Index
 
 
+Id = Annotated[int, Field(strict=True, ge=1, le=255)]
+
+
+def listed(value: Any) -> Any:
+    """Take one id for a list of one."""
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Ids = Annotated[list[Id], BeforeValidator(listed), Field(min_length=1), Meaning("an id from 1 to 255, or a list of them")]
+
+
+class RegionIds(Options):
+    """By region the ids that the files of a data set give it; regions may hold one another, as nnU-Net's do."""
+
+    kidney: Ids
+    tumor: Ids | None = None
+    cyst: Ids | None = None
+    masses: Ids | None = None
+
+    @model_validator(mode="after")
+    def _one_meaning_each(self) -> RegionIds:
+        """Refuse an id with two meanings, and a map that leaves no kidney."""
+        classes_by_id(self.ids)
+        return self
+
+    @property
+    def ids(self) -> dict[str, list[int]]:
+        """The regions that have ids."""
+        return self.model_dump(exclude_none=True)
+
+
 class Data(Options):
     """A data set, how it is prepared, and how its patches are read."""
 
     root: Text | None
     cache: Text
+    layout: Literal["kits", "nnunet", "msd", "bids", "pairs"]
+    images: Text | None
+    label_maps: Text | None
+    labels: RegionIds | None
     label_name: Text
     classes: list[Text]
     unlabeled_from: Index | None
@@ -61,3 +98,11 @@ class Data(Options):
     overfit: Text | None
     split: Split | None
     augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _labels_are_classes(self) -> Data:
+        """Refuse ids of cysts where the classes have none: KiTS19 counts a cyst as kidney."""
+        if self.labels is not None and (self.labels.cyst or self.labels.masses) and CLASSES[CYST] not in self.classes:
+            what = "data.classes has no cyst; give data.classes=[background,kidney,tumor,cyst], or name its ids among kidney's"
+            raise KitsError(f"data.labels: has ids of cysts, and {what}")
+        return self

@@ -1,0 +1,75 @@
+"""A data set in any known layout as a KiTS tree: links where a file can be linked, NIfTI files where it has another format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from kits.config.schema.base import text
+from kits.core.errors import KitsError
+from kits.core.labels import classes_by_id
+from kits.data.index import IMAGE_NAME, LABEL_NAME, Case
+from kits.data.layouts import find_data_set, label_ids
+from kits.data.validate import check_headers
+from kits.io import make_folder, read_labels, read_volume, whole_folder, write_labels, write_volume
+from kits.io.tree import summary
+
+
+def convert(data: Mapping[str, Any], root: Path, output: Path) -> str:
+    """Make `output` a KiTS tree of the data set in `root`: a folder a case, with its image and its label map.
+
+    Compressed NIfTI files are linked, and those of other formats written anew. Label ids stay as they are.
+
+    Returns:
+        What was made and left out, and the `data.labels` to prepare it with where its ids are not those of KiTS.
+
+    Raises:
+        KitsError: nothing is found (see `find_data_set`), two files of a case are not of one grid, or `output` lies in `root`.
+    """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
+    found = find_data_set(data, root)
+    labels = label_ids(data["labels"], found)
+    classes = classes_by_id(labels) if labels else None
+    make_folder(output, "output")
+    for case in tqdm(found.cases.values(), desc="convert", unit="case"):
+        findings, _ = check_headers(case)
+        if findings:
+            raise KitsError(f"{case.id}: {findings[0].finding}; {findings[0].remedy}, or name it in data.exclude")
+        write_case(case, output, classes)
+    lines = [f"{len(found.cases)} cases in {output}", *(f"left out: {line}" for line in summary(found.left_out))]
+    if classes and any(number != label for number, label in classes.items()):
+        lines.append(f"its label ids are its own: give kits.prepare and kits.evaluate 'data.labels={text(labels)}'")
+    return "\n".join(lines)
+
+
+def write_case(case: Case, output: Path, classes: Mapping[int, int] | None) -> None:
+    """Link or write the two files of a case into a folder of its name, which appears whole."""
+    with whole_folder(output / case.id) as folder:
+        for path, name in ((case.image, IMAGE_NAME), (case.label, LABEL_NAME)):
+            if path.name.endswith(".nii.gz"):
+                link(path.resolve(), folder / name)
+            elif name == IMAGE_NAME:
+                volume = read_volume(path)
+                write_volume(folder / name, volume.array, volume.grid)
+            else:  # with its own ids, as a linked one
+                volume = read_labels(path, allowed=range(256) if classes is None else classes)
+                write_labels(folder / name, volume.array, volume.grid)
+
+
+def link(path: Path, place: Path) -> None:
+    """Make `place` a link to a file; where the file system has none, a second name for it.
+
+    Raises:
+        KitsError: it can be neither.
+    """
+    for way in (os.symlink, os.link):
+        try:
+            return way(path, place)
+        except OSError as error:
+            reason = error.strerror
+    raise KitsError(f"output: {path} cannot be linked to ({reason}); choose a folder on a file system that has links")

@@ -1,0 +1,256 @@
+"""Which image and which label map are one case, in the layouts that data sets come in.
+
+Every function takes the folder of a data set and gives its cases by id; what it holds beside them is named. Nothing is read but
+the small JSON files that tell where the rest is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kits.config.schema.base import text
+from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
+from kits.data.index import IMAGE_NAME, Case, check_excluded, is_test_case, odd_id
+from kits.io.tree import Skipped
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+# What other data sets call our classes; what a name here means follows in `kits.core.labels.classes_by_id`.
+NAMES = {
+    "kidney": "kidney",
+    "kidneys": "kidney",
+    "tumor": "tumor",
+    "tumour": "tumor",
+    "cyst": "cyst",
+    "masses": "masses",
+    "mass": "masses",
+}
+
+
+Ids = list[int]
+
+
+@dataclass
+class DataSet:
+    """The cases of a data set by id, what was left out of it and why, and its label ids by the names that it gives them."""
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    left_out: list[Skipped] = field(default_factory=list)
+    named: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, case: Case) -> None:
+        """Add a case.
+
+        Raises:
+            KitsError: another one has its id, as far as a file system tells capitals from small letters.
+        """
+        for other in self.cases.values():
+            if other.id.casefold() == case.id.casefold():
+                raise KitsError(f"{case.image}: its case would be called {case.id!r}, as that of {other.image} is; rename one")
+        self.cases[case.id] = case
+
+
+def nnunet(root: Path) -> DataSet:
+    """Find the cases of a raw data set of nnU-Net: imagesTr/ID_0000.nii.gz, labelsTr/ID.nii.gz, dataset.json."""
+    about = read_json(root / "dataset.json", {"labels": {str: object}}, "nnU-Net's description of a data set", "give its folder")
+    found = DataSet(named=about["labels"])
+    ending = str(about.get("file_ending", ".nii.gz"))
+    for image in listed(root / "imagesTr", found):
+        name = image.name.removesuffix(ending)
+        channel = re.search(r"_(\d{4})$", name)
+        if name == image.name or channel is None:
+            found.left_out.append(Skipped(image, f"no name of nnU-Net's, which end in _0000{ending}"))
+        elif channel[1] != "0000":
+            found.left_out.append(Skipped(image, "a second channel; a CT has one"))
+        else:
+            pair(found, name[: channel.start()], image, root / "labelsTr" / f"{name[: channel.start()]}{ending}")
+    return complete(found, root, root / "labelsTr")
+
+
+def msd(root: Path) -> DataSet:
+    """Find the cases of a task of the Medical Segmentation Decathlon, which dataset.json lists."""
+    form = {"labels": {str: str}, "training": [{"image": str, "label": str}]}
+    about = read_json(root / "dataset.json", form, "the Decathlon's description of a task", "give its folder")
+    found = DataSet(named={name: int(number) for number, name in about["labels"].items()})
+    for entry in about["training"]:
+        image, label = (root / entry[part] for part in ("image", "label"))
+        for path in (image, label):
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise KitsError(f"{root / 'dataset.json'}: names {path}, which lies outside of its folder")
+        pair(found, without_ending(image), image, label)
+    return complete(found, root, root / "labelsTr")
+
+
+def bids(root: Path) -> DataSet:
+    """Find the cases of a BIDS tree: sub-ID/**/sub-ID*_ct.nii.gz, and derivatives/**/sub-ID*_dseg.nii.gz of the same entities."""
+    found = DataSet()
+    maps: dict[str, list[Path]] = {}
+    for label in sorted(root.glob("derivatives/**/sub-*_dseg.nii.gz")):
+        maps.setdefault(entities(label), []).append(label)
+    for image in sorted(root.glob("sub-*/**/sub-*_ct.nii.gz")):
+        name = entities(image)
+        if len(maps.get(name, ())) > 1:
+            first, second = maps[name][:2]
+            raise KitsError(f"{first}: {second} is a label map of the same scan; take one out, or use data=pairs")
+        pair(found, name, image, maps.get(name, [root / "derivatives" / f"{name}_dseg.nii.gz"])[0])
+    return complete(found, root, *(path for paths in maps.values() for path in paths))
+
+
+def pairs(root: Path, images: str | None, label_maps: str | None) -> DataSet:
+    """Find cases by two patterns below `root`, as `images/*.nii.gz` and `masks/*_seg.nii.gz`: what `*` stands for is the id.
+
+    Raises:
+        KitsError: a pattern is not given or leaves the folder, or they have different numbers of `*`.
+    """
+    patterns = {"data.images": images, "data.label_maps": label_maps}
+    for key, pattern in patterns.items():
+        if not pattern or "*" not in pattern:
+            raise KitsError(f"{key}={pattern or 'null'}: give a pattern with a * for the id, as {key}='masks/*_seg.nii.gz'")
+        if pattern.startswith("/") or ".." in pattern or "**" in pattern:
+            raise KitsError(f"{key}={pattern}: give a pattern below the data set's folder, with one * for a name")
+    stars = [str(pattern).count("*") for pattern in patterns.values()]
+    if stars[0] != stars[1]:
+        raise KitsError(f"data.label_maps={label_maps}: has {stars[1]} * and data.images={images} has {stars[0]}; give as many")
+    found = DataSet()
+    maps = {name: path for path, name in matched(root, str(label_maps))}
+    for image, name in matched(root, str(images)):
+        if image not in maps.values():  # a wide pattern of images takes the label maps in
+            pair(found, name, image, maps.get(name, root / str(label_maps).replace("*", name, 1)))
+    return complete(found, root, *maps.values())
+
+
+def matched(root: Path, pattern: str) -> Iterable[tuple[Path, str]]:
+    """Give each file that a pattern fits, and what its stars stand for, joined by `_`."""
+    form = re.compile("([^/]*)".join(map(re.escape, pattern.split("*"))))
+    for path in sorted(root.glob(pattern)):
+        fitting = form.fullmatch(path.relative_to(root).as_posix())
+        if fitting and path.is_file():
+            yield path, "_".join(fitting.groups())
+
+
+def pair(found: DataSet, name: str, image: Path, label: Path) -> None:
+    """Add a case of two files, or name the one that lacks the other."""
+    if not image.is_file():
+        found.left_out.append(Skipped(image, "the data set names it, and it is not there"))
+    elif not label.is_file():
+        found.left_out.append(Skipped(image, f"has no label map ({label.name})"))
+    else:
+        found.add(Case(name, image, label))
+
+
+def complete(found: DataSet, root: Path, *maps: Path) -> DataSet:
+    """Name the label maps without an image and the folder of images without labels.
+
+    Raises:
+        KitsError: there is no case.
+    """
+    used = {case.label for case in found.cases.values()}
+    for path in maps:
+        for label in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if label.is_file() and label not in used and label.name.endswith(ENDINGS) and not label.name.startswith("."):
+                found.left_out.append(Skipped(label, "a label map without an image"))
+    if (root / "imagesTs").is_dir():
+        found.left_out.append(Skipped(root / "imagesTs", "scans without label maps; kits.predict takes them"))
+    if not found.cases:
+        reasons = "".join(f"; {one}" for one in found.left_out[:2])
+        raise KitsError(f"data.root={root}: no image with a label map in this layout{reasons}")
+    return found
+
+
+def listed(folder: Path, found: DataSet) -> list[Path]:
+    """List the files of a folder that are not hidden; whatever else lies there is left out.
+
+    Raises:
+        KitsError: no such folder.
+    """
+    if not folder.is_dir():
+        raise KitsError(f"data.root={folder.parent}: has no folder {folder.name}; give the folder that holds it")
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    found.left_out += [Skipped(entry, "no file") for entry in entries if not entry.is_file()]
+    return [entry for entry in entries if entry.is_file()]
+
+
+def entities(path: Path) -> str:
+    """Join what BIDS says of the scan that a file is of: its name without suffix, and without what only derivatives have."""
+    parts = without_ending(path).split("_")[:-1]
+    return "_".join(part for part in parts if not part.startswith(("desc-", "space-", "label-", "seg-", "atlas-")))
+
+
+def without_ending(path: Path) -> str:
+    """Cut the ending of its format off a file's name."""
+    return next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.stem)
+
+
+def label_ids(asked: Mapping[str, Ids] | None, found: DataSet) -> dict[str, Ids] | None:
+    """Tell the ids of our classes: as the configuration says, else as the data set names them; None where neither says anything.
+
+    Raises:
+        KitsError: the data set has a name that is none of ours.
+    """
+    if asked is not None or not found.named:
+        return dict(asked) if asked else None
+    labels: dict[str, Ids] = {}
+    for name, ids in found.named.items():
+        if name.casefold() == "background":
+            continue
+        numbers = ids if isinstance(ids, list) else [ids]
+        if name.casefold() not in NAMES or not all(isinstance(number, int) and 0 < number < 256 for number in numbers):
+            give = "say which ids are what with data.labels={kidney: [...], tumor: [...]}"
+            raise KitsError(f"dataset.json: its label {name}={text(ids)} is none that is known; {give}")
+        labels[NAMES[name.casefold()]] = [*labels.get(NAMES[name.casefold()], []), *numbers]
+    return labels
+
+
+def find_data_set(data: Mapping[str, Any], root: Path) -> DataSet:
+    """Find the cases of the data set in `root` that the group `data` describes, by id and without those of `data.exclude`.
+
+    Raises:
+        KitsError: no such folder, no case in it, an id that is none, or one in `data.exclude` that names no case.
+    """
+    if not root.is_dir():
+        raise KitsError(f"data.root={root}: no such folder; point it at the data set")
+    layout = data["layout"]
+    if layout == "kits":
+        found = kits_tree(root, data["label_name"], data["unlabeled_from"])
+    elif layout == "pairs":
+        found = pairs(root, data["images"], data["label_maps"])
+    else:
+        found = LAYOUTS[layout](root)
+    for name, case in found.cases.items():
+        if wrong := odd_id(name):
+            raise KitsError(f"{case.image}: its case would be called {name!r:.60}, {wrong}; rename it")
+    check_excluded(data["exclude"], found.cases)
+    for name in data["exclude"]:
+        found.cases.pop(name, None)
+    if not found.cases:
+        raise KitsError(f"data.root={root}: every case in it is excluded (data.exclude)")
+    found.cases = dict(sorted(found.cases.items()))
+    return found
+
+
+def kits_tree(root: Path, label_name: str, unlabeled_from: int | None) -> DataSet:
+    """Find the cases of a KiTS tree: every folder with an image or a label map; the test set's are no cases where they lack one.
+
+    Args:
+        label_name: file name of the label maps, `data.label_name`.
+        unlabeled_from: the number from which on cases have no labels, `data.unlabeled_from`; None where all have some.
+    """
+    found = DataSet()
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        case = Case(folder.name, folder / IMAGE_NAME, folder / label_name)
+        if not case.label.is_file() and is_test_case(folder.name, unlabeled_from):
+            continue
+        if folder.name.startswith("case_") or case.image.is_file() or case.label.is_file():
+            found.add(case)
+        else:
+            found.left_out.append(Skipped(folder, f"neither {IMAGE_NAME} nor {label_name} in it"))
+    if not found.cases:
+        raise KitsError(f"data.root={root}: no case in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
+    return found
+
+
+LAYOUTS: dict[str, Callable[[Path], DataSet]] = {"nnunet": nnunet, "msd": msd, "bids": bids}
