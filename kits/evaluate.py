@@ -2,192 +2,25 @@
 
 `data` says of what set the truth is: the name of its label maps, and whether it tells cysts apart. KiTS19's scores count a cyst
 as kidney, in the truth and in the prediction; where the data set has cysts the hierarchical classes of KiTS21 and KiTS23 are
-scored beside KiTS19's.
-
-The expected cases decide, not the files found: a case without a usable prediction scores 0 and is listed.
+scored beside KiTS19's. The expected cases decide, not the files found: a case without a usable prediction scores 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kits.config import plain
 from kits.config.command import command
-from kits.core.errors import KitsError
 
 if TYPE_CHECKING:
     from kits.config.schema.commands import Evaluate
-    from kits.data.classes import Labelled
-    from kits.metrics.summary import Row
 
 
 @command("evaluate")
 def main(options: Evaluate) -> None:
     """Score, write `cases.csv`, `tumors.csv`, `summary.json` and `table.txt`, and print the table."""
-    config = plain(options)
-    from kits.data.index import case_ids
-    from kits.data.splits import refuse_lone_fold
+    from kits.metrics.folder_scores import evaluate_expected
 
-    data = config["data"]
-    split = config["split"]["source"]
-    refuse_lone_fold(split, config["fold"])
-    named = case_ids(config["cases"])
-    truth = Path(config["truth"])
-    cases = expected_cases(truth, named, split, config["subset"], config["fold"], label_name=data["label_name"])
-    arguments = {"cases": cases, "label_name": data["label_name"], "classes": data["classes"]}
-    arguments |= {key: config[key] for key in ("measures", "bootstrap", "workers")}
-    print(evaluate(Path(config["prediction"]), truth, Path(config["output"]), **arguments))
-
-
-def expected_cases(
-    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None = None, *, label_name: str
-) -> list[str]:
-    """The cases that must have a prediction: those named, those of a split's subset, or all labelled cases of the tree.
-
-    Raises:
-        KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
-    """
-    from kits.data.splits import read_split
-
-    labelled = find_truths(truth, None, label_name)
-    if cases is None:
-        cases = list(labelled) if split is None else read_split(Path(split)).subset(subset, fold)
-    expected = list(dict.fromkeys(str(case) for case in cases))
-    if not expected:
-        raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
-    return list(find_truths(truth, expected, label_name))
-
-
-def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> dict[str, Path]:
-    """The label maps of these cases, or of all, in a KiTS tree or in a folder of files named as nnU-Net names them.
-
-    Raises:
-        KitsError: there is no such folder, no label map in it, or none of one of the cases.
-    """
-    from kits.data.naming import KNOWN, case_id, case_number, label_maps, match
-
-    if not truth.is_dir():
-        raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
-    tree = {path.parent.name: [path] for path in sorted(truth.glob(f"case_*/{label_name}"))}
-    files = {
-        name: paths for name, paths in label_maps(truth).items() if case_number(name) is not None and paths[0].parent == truth
-    }
-    maps = tree or files
-    if not maps:
-        raise KitsError(
-            f"truth={truth}: no case_XXXXX/{label_name} in it, and no label map with a name such as {KNOWN};"
-            " scores need label maps (those of KiTS21: add data=kits21)"
-        )
-    labelled = list(dict.fromkeys(maps if tree else map(case_id, maps)))
-    found = match(labelled if cases is None else cases, maps)
-    if unknown := [case for case in cases or () if case not in found]:
-        raise KitsError(f"truth={truth}: no label map of {', '.join(unknown)}; it has {labelled[0]} to {labelled[-1]}")
-    return found
-
-
-def evaluate(
-    prediction: Path,
-    truth: Path,
-    output: Path,
-    *,
-    cases: Sequence[str],
-    label_name: str,
-    classes: Sequence[str],
-    measures: Mapping[str, Any],
-    bootstrap: Mapping[str, Any],
-    workers: int,
-) -> str:
-    """Score the predictions in a folder, under whichever known names, and write the results to `output`.
-
-    Args:
-        cases: the expected cases, in the order of the table.
-        label_name, classes: of the truth's data set, `data.label_name` and `data.classes`.
-        measures, bootstrap: as in conf/evaluate.yaml.
-        workers: processes; 1 stays in this one.
-
-    Returns:
-        The table that is also written to `table.txt`.
-
-    Raises:
-        KitsError: no prediction of any case, a label map of the truth is damaged, its labels do not mean what `classes` says, or
-            a measure is set to what it cannot be.
-    """
-    from kits.config.schema import parse
-    from kits.config.schema.evaluation import Measures
-    from kits.core.labels import evaluated_regions
-    from kits.core.parallel import map_cases
-    from kits.data.classes import judge_classes
-    from kits.data.findings import errors
-    from kits.data.naming import find_predictions
-    from kits.io import write_json, write_text
-    from kits.metrics.bootstrap import Bootstrap
-    from kits.metrics.case import columns
-    from kits.metrics.summary import summary_of
-    from kits.metrics.tables import cases_csv, readable, tumors_csv
-
-    truths = find_truths(truth, cases, label_name)
-    found = find_predictions(prediction, cases, label_name)
-    for case, path in found.items():
-        if path.samefile(truths[case]):
-            raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
-    measured: Measures = parse(Measures, measures, "measures")
-    draws = Bootstrap(len(cases), **bootstrap)
-    calls = [(found.get(case), path, case, classes, measured) for case, path in truths.items()]
-    results: list[Any] = map_cases(score, calls, workers=workers, desc="evaluate")
-    rows: list[Row] = [row for row, _ in results]
-    doubts = judge_classes([labelled for _, labelled in results])
-    if serious := errors(doubts):
-        raise KitsError(f"truth: {serious[0].finding}; {serious[0].remedy}")
-    documented = columns(evaluated_regions(classes), measured)
-    summary = summary_of(rows, documented, measured, draws)
-    table = readable(rows, documented, summary) + "".join(f"{doubt}\n" for doubt in doubts)
-    write_text(output / "cases.csv", cases_csv(rows, documented))
-    write_text(output / "tumors.csv", tumors_csv(rows))
-    write_json(output / "summary.json", summary)
-    write_text(output / "table.txt", table)
-    return table
-
-
-def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str], measures: Any) -> tuple[Row, Labelled]:
-    """One case, and what its truth says of the classes; whatever is wrong with its prediction becomes its status and scores 0.
-
-    Args:
-        prediction: its file, if there is one.
-        truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
-        measures: `kits.config.schema.evaluation.Measures`.
-
-    Raises:
-        KitsError: the truth itself is damaged.
-    """
-    from kits.core.labels import CLASSES, evaluated_regions
-    from kits.data.classes import look_at
-    from kits.io import read_geometry, read_labels
-    from kits.metrics.case import measure_case
-    from kits.metrics.mistaken import mistaken
-    from kits.metrics.summary import Row
-    from kits.volume import brought_to, compare
-
-    # The truth's spacing holds for both: a prediction's header may say anything.
-    true = read_labels(truth, allowed=range(len(classes)))
-    labelled = look_at(case, truth, true.array, true.spacing)
-    case_of = partial(measure_case, truth=true.array, spacing=true.spacing, regions=evaluated_regions(classes), measures=measures)
-    try:
-        if prediction is None:
-            raise KitsError("missing: no prediction under any known name")
-        grid = read_geometry(prediction)
-        differs = compare(grid, true.grid)
-        if not differs.order and grid.shape_zyx != true.grid.shape_zyx:  # known before anything is decompressed
-            raise KitsError(f"refused: {prediction.name} {differs}; predict this case again")
-        found = brought_to(true.grid, read_labels(prediction, allowed=range(len(CLASSES))))
-    except KitsError as error:
-        return Row(case, case_of(None), str(error), scored=False), labelled
-    told = [f"{differs}: scored voxel by voxel{' as stored' if differs.order else ''}"] if differs else []
-    told += mistaken(found, true.array, true.spacing)
-    status = f"ok, but {'; '.join(told)}" if told else "ok"
-    return Row(case, case_of(found), status, scored=True), labelled
+    print(evaluate_expected(options))
 
 
 if __name__ == "__main__":

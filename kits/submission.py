@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kits.config import plain, require
+from kits.config import require
 from kits.config.command import command
 
 if TYPE_CHECKING:
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 @command("submission")
 def main(options: Submission) -> None:
     """Write `predictions.zip` into the folder of predictions, or check a zip that is there already."""
-    config = plain(options)
     from kits.prediction.leaderboard import TEST_CASES, check_submission, write_submission
 
-    images = None if config["images"] is None else Path(config["images"])
-    if config["zip"] is None:
-        require(config["predictions"], "predictions", "add predictions=DIR, the output of kits.predict, or zip=FILE")
-        path = write_submission(Path(config["predictions"]), images)
+    images = None if options.images is None else Path(options.images)
+    if options.zip is None:
+        folder = require(options.predictions, "predictions", "add predictions=DIR, the output of kits.predict, or zip=FILE")
+        path = write_submission(Path(folder), images)
     else:
-        path = Path(config["zip"])
+        path = Path(options.zip)
         check_submission(path, images)
     print(f"{path}: {len(TEST_CASES)} predictions, checked")
 

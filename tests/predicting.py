@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from kits.config.composing import compose
-from kits.predict import predict_labels
+from kits.config.schema import parse
+from kits.config.schema.commands import Predict
+from kits.prediction.segmenting import predict_labels
+from kits.readout.cohort import READOUT, readout_of
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.root=x", "data.cache=x", "run_dir=x"]
 STAGES = {
@@ -49,12 +52,14 @@ def write_checkpoints(folder: Path) -> list[str]:
 
 def run(*overrides: str) -> None:
     """`kits.predict` in this process, errors raised."""
-    predict_labels(config_of(*overrides))
+    options = config_of(*overrides)
+    predict_labels(options, {READOUT: readout_of} if options.measure else None)
 
 
-def config_of(*overrides: str) -> dict[str, Any]:
-    """The configuration of the command on a CPU."""
-    return compose("predict", ["device=cpu", *overrides])
+def config_of(*overrides: str) -> Predict:
+    """The options of the command on a CPU."""
+    options: Predict = parse(Predict, compose("predict", ["device=cpu", *overrides]))
+    return options
 
 
 def command(*overrides: str, module: str = "predict", **options: Any) -> subprocess.CompletedProcess[str]:

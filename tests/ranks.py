@@ -20,7 +20,7 @@ import torch
 import kits.predict
 from kits.config.composing import compose
 from kits.data.preparation import prepare
-from kits.prediction.ledger import Report
+from kits.prediction.ledger import RunReport
 from kits.train import train
 from kits.training.datamodule import KitsDataModule
 from kits.training.modules import MODULES, Examined, StageModule
@@ -96,14 +96,14 @@ def run_all(folder: Path, group: str) -> None:
 def predict_share(rank: int, config: dict[str, Any]) -> None:
     """Predict as a researcher does, with nothing on the command line that tells the processes apart; `predicted<rank>.txt` names
     each case that this process predicted."""
-    folder, add = config["folder"], Report.add
+    folder, add = config["folder"], RunReport.add
 
-    def told(self: Report, scan: Any, content: Any) -> None:
+    def told(self: RunReport, scan: Any, content: Any) -> None:
         with (folder / f"predicted{rank}.txt").open("a") as stream:
             stream.write(f"{scan.name}\n")
         add(self, scan, content)
 
-    Report.add = told  # type: ignore[method-assign]
+    RunReport.add = told  # type: ignore[method-assign]
     checkpoints = [f"coarse={folder / 'coarse' / 'best.ckpt'}", f"fine={folder / 'fine1' / 'best.ckpt'}"]
     sys.argv = ["predict", *checkpoints, f"input={folder / 'tree'}", f"output={config['run_dir']}", "device=cpu"]
     kits.predict.main()

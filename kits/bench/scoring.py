@@ -21,7 +21,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import KIDNEY, TUMOR, Regions, evaluated_regions
 from kits.data.index import LABEL_NAME
 from kits.io import read_labels
-from kits.metrics.case import Case, measure_case
+from kits.metrics.case import CaseFigures, measure_case
 from kits.volume import Spacing, Triple, bounding_slices
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     regions, measures = evaluated_regions(config["data"]["classes"]), parse(Measures, config["measures"])
     print(f"{truth.shape} voxels of {', '.join(f'{step:.3f}' for step in spacing)} mm; {', '.join(regions)}", flush=True)
 
-    def own() -> Case:
+    def own() -> CaseFigures:
         return measure_case(prediction, truth, spacing, regions, measures)
 
     with at_most(config["memory_gib"]):

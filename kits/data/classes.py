@@ -7,14 +7,18 @@ tumor are exchanged, every case has such a region, as large as a kidney.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
-from kits.data.findings import ERROR, WARNING, Finding
+from kits.core.parallel import map_cases
+from kits.data.findings import ERROR, WARNING, Finding, errors
+from kits.io import read_labels
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected
 
@@ -37,6 +41,30 @@ class Labelled:
     path: Path
     volumes_ml: tuple[float, ...]
     without_kidney: tuple[float, int] | None
+
+
+def judge_truths(
+    truths: Mapping[str, Path], classes: Sequence[str], *, workers: int, catch: tuple[type[Exception], ...] = ()
+) -> list[Finding]:
+    """Judge the label maps of all cases before hours are spent on them, and return what is odd and no error.
+
+    Args:
+        catch: errors for which a label map is left out here.
+
+    Raises:
+        KitsError: a label map cannot be read or holds other labels, or all together show that theirs are not what `classes` says.
+    """
+    calls = [(case, path, len(classes)) for case, path in truths.items()]
+    seen: list[Any] = map_cases(_read_and_look, calls, workers=workers, desc="truths", catch=catch)
+    found = judge_classes([one for one in seen if isinstance(one, Labelled)])
+    if serious := errors(found):
+        raise KitsError(f"truth: {serious[0].finding}; {serious[0].remedy}")
+    return found
+
+
+def _read_and_look(case: str, path: Path, classes: int) -> Labelled:
+    volume = read_labels(path, allowed=range(classes))
+    return look_at(case, path, volume.array, volume.spacing)
 
 
 def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:

@@ -63,29 +63,3 @@ def case_ids(cases: Any) -> list[str] | None:
         return None
     listed = cases if isinstance(cases, list) else [cases]
     return [f"case_{int(case):05d}" if str(case).isdecimal() else str(case) for case in listed]
-
-
-def find_images(path: Path, cases: Sequence[str] | None) -> dict[str, Path]:
-    """The scans at `path` by name: one file, a DICOM folder, or the `imaging.nii.gz` of a folder of cases.
-
-    Args:
-        cases: take only these cases of a folder of cases.
-
-    Raises:
-        KitsError: nothing there, or a case that is asked for is not.
-    """
-    if not path.exists():
-        raise KitsError(f"input={path}: no such file or folder; give a NIfTI file, a DICOM folder or a folder of cases")
-    if path.is_file():
-        return {path.name.removesuffix(".gz").removesuffix(".nii"): path}
-    found = {image.parent.name: image for image in sorted(path.glob(f"*/{IMAGE_NAME}"))}
-    if not found:
-        if cases is not None:
-            raise KitsError(f"input={path}: cases were named but it holds no CASE/{IMAGE_NAME}; give a folder of cases")
-        if not any(entry.is_file() for entry in path.iterdir()):
-            raise KitsError(f"input={path}: neither CASE/{IMAGE_NAME} nor DICOM files in it; give a folder that has some")
-        return {path.resolve().name: path}
-    missing = sorted(set(cases or ()) - set(found))
-    if missing:
-        raise KitsError(f"input={path}: no {IMAGE_NAME} of {', '.join(missing)}; take these cases out or add their files")
-    return {name: image for name, image in found.items() if cases is None or name in cases}

@@ -9,7 +9,6 @@ import numpy as np
 from kits.inference.fine import BoxReading
 from kits.inference.parts import LEAST_KIDNEY_ML, Part
 from kits.volume import Spacing
-from kits.volume.plausible import Oddity
 from kits.volume.rois import Box
 
 # The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
@@ -17,11 +16,6 @@ LARGEST_MM = (183.0, 180.0, 222.0)
 # A box larger than that by so much, after its margin, is doubted.
 TOLERANCE_MM = 40.0
 FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edge", "left edge"))  # of an array in LPS order
-
-
-def of_scale(found: Sequence[Oddity]) -> list[str]:
-    """An image that is hardly in HU."""
-    return [f"HU implausible: {oddity}" for oddity in found]
 
 
 def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:

@@ -109,8 +109,8 @@ def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.
     return load_exported(path, stage) if is_exported(path) else load_network(path, stage, device)
 
 
-def own_way(paths: Sequence[Path | str], device: str) -> str:
-    """The device for these files: exported networks compute on the CPU, and so then do all.
+def device_for(paths: Sequence[Path | str], device: str) -> str:
+    """Name the device for these files: exported networks compute on the CPU, and so then do all.
 
     Raises:
         KitsError: another device is asked for.

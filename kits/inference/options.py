@@ -25,7 +25,7 @@ class Options:
         margin_mm: around each ROI of the coarse stage.
         min_component_ml: smaller components of the result go.
         outputs: beside the labels, some of probabilities, uncertainty, sources; all of them inside the ROIs only.
-        refuse_implausible: a volume whose numbers cannot be HU is an error and not a warning.
+        allow_implausible: a volume whose numbers cannot be HU is a warning and not an error.
     """
 
     precision: str = AUTO
@@ -35,7 +35,7 @@ class Options:
     margin_mm: float | None = None
     min_component_ml: float | None = None
     outputs: tuple[str, ...] = ()
-    refuse_implausible: bool = False
+    allow_implausible: bool = True
 
     def __post_init__(self) -> None:
         """Raise KitsError for a value that is none."""
@@ -50,12 +50,12 @@ class Options:
             if value is not None and not value >= 0:
                 raise KitsError(f"{name}={value}: give 0 or more")
 
-    def of_coarse(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A coarse checkpoint's configuration with these options in it."""
+    def into_coarse(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Put these options into a coarse checkpoint's configuration."""
         return merged(config, {"roi": {"margin_mm": self.margin_mm}})
 
-    def of_fine(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A fine checkpoint's configuration with these options in it."""
+    def into_fine(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Put these options into a fine checkpoint's configuration."""
         return merged(config, {"inference": {"window": self.window}, "postprocess": {"min_ml": self.min_component_ml}})
 
 

@@ -19,14 +19,14 @@ from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
 from kits.inference.find_rois import BODY_THRESHOLD_HU, Rois, find_boxes, find_rois_in
 from kits.inference.fine import FULL, paste_labels, read_boxes
-from kits.inference.onnx_network import load_member, own_way, refuse_options
+from kits.inference.onnx_network import device_for, load_member, refuse_options
 from kits.inference.options import Options
 from kits.inference.parts import Part, middle_of, parts_of
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
 from kits.volume import Triple, Volume, bounding_slices
-from kits.volume.plausible import Oddity, counts_of, oddities
+from kits.volume.plausible import counts_of, oddities
 from kits.volume.postprocess import clean
 from kits.volume.rois import Box
 
@@ -83,8 +83,8 @@ class Segmenter:
     ) -> None:
         self.options = options or Options()
         self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
-        self.coarse_config = self.options.of_coarse(agreed(coarse_configs, "coarse"))
-        self.fine_config = self.options.of_fine(agreed(fine_configs, "fine"))
+        self.coarse_config = self.options.into_coarse(agreed(coarse_configs, "coarse"))
+        self.fine_config = self.options.into_fine(agreed(fine_configs, "fine"))
         exported = refuse_options([*coarse, *fine], self.options)
         for network in fine:
             fold_norms(network)
@@ -115,27 +115,29 @@ class Segmenter:
                 used.
         """
         given = {"coarse": paths_of(coarse), "fine": paths_of(fine)}
-        target = pick_device(own_way([*given["coarse"], *given["fine"]], device))
+        target = pick_device(device_for([*given["coarse"], *given["fine"]], device))
         loaded: dict[str, tuple[list[nn.Module], list[dict[str, Any]]]] = {}
         for stage, paths in given.items():
             pairs = [load_member(path, stage, target) for path in paths]
             loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
         return cls(*loaded["coarse"], *loaded["fine"], target, options)
 
-    def segment(self, volume: Volume, scale: Sequence[Oddity] | None = None) -> Segmentation:
+    def segment(self, volume: Volume) -> Segmentation:
         """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
 
         Beside the volume and its labels there is never more in memory than the coarse volume, or a window of the fine stage.
 
         Args:
             volume: array (z, y, x) in HU.
-            scale: what is odd about its HU, where that has been judged already.
 
         Raises:
-            KitsError: memory does not suffice on any device, or `options.refuse_implausible` and the numbers are no HU.
+            KitsError: memory does not suffice on any device, or the numbers are no HU and not `options.allow_implausible`.
         """
         began = time.perf_counter()
-        warnings = self.judge_scale(oddities(counts_of(volume.array)) if scale is None else scale)
+        scale = oddities(counts_of(volume.array))
+        if not self.options.allow_implausible and (serious := [oddity for oddity in scale if oddity.serious]):
+            raise KitsError(f"{serious[0]}, or add allow_implausible=true")
+        warnings = [f"HU implausible: {oddity}" for oddity in scale]
         rois = self._find_rois(volume)
         found = time.perf_counter()
         readings, reading_warnings = self._read(volume, rois)
@@ -151,16 +153,6 @@ class Segmenter:
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
         boxes = [reading.box for reading in readings]
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
-
-    def judge_scale(self, found: Sequence[Oddity]) -> list[str]:
-        """Warnings where the numbers of a volume are hardly HU.
-
-        Raises:
-            KitsError: they cannot be, and `options.refuse_implausible`.
-        """
-        if self.options.refuse_implausible and any(oddity.serious for oddity in found):
-            raise KitsError(str(next(oddity for oddity in found if oddity.serious)))
-        return doubts.of_scale(found)
 
     def find_boxes(self, volume: Volume) -> tuple[list[Box], list[str]]:
         """The ROIs of the coarse mask in voxels of the volume, with margin, and warnings.

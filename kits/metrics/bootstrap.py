@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Bootstrap:
+class Draws:
     """Draws of the same cases for every figure, so that figures of one evaluation vary together.
 
     Attributes:

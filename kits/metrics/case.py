@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseFigures:
     """One case's figures by column, and its tumors on either side."""
 
     values: dict[str, float]
@@ -81,7 +81,7 @@ def columns(regions: Regions, measures: Measures) -> dict[str, Column]:
 
 def measure_case(
     prediction: np.ndarray | None, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
-) -> Case:
+) -> CaseFigures:
     """Everything that is measured of one case.
 
     Args:
@@ -107,8 +107,8 @@ def measure_case(
     farthest = {name: diagonal for name in documented if name.endswith("_hd95_mm") and not isfinite(values[name])}
     values = {name: {**values, **farthest}[name] for name in documented}
     rule = {"overlap": measures.overlap, "least_mm": measures.least_mm}
-    tumors = [np.isin(labels, regions[TUMOR_REGION]) for labels in (found, true)]
-    return Case(values, components(tumors[1], tumors[0], spacing, **rule), components(tumors[0], tumors[1], spacing, **rule))
+    predicted, real = (np.isin(labels, regions[TUMOR_REGION]) for labels in (found, true))
+    return CaseFigures(values, components(real, predicted, spacing, **rule), components(predicted, real, spacing, **rule))
 
 
 def _surfaces(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kits.metrics.bootstrap import Bootstrap
-from kits.metrics.case import Case, Column, Measures
+from kits.metrics.bootstrap import Draws
+from kits.metrics.case import CaseFigures, Column, Measures
 from kits.metrics.detection import Component, matched_of, size_classes
 
 EVERY_SIZE = (0.0, float("inf"))
@@ -21,12 +21,12 @@ class Row:
     """One expected case: its figures, `ok` or what is wrong with it, and whether it has a usable prediction."""
 
     case: str
-    figures: Case
+    figures: CaseFigures
     status: str
     scored: bool
 
 
-def summary_of(rows: Sequence[Row], documented: Mapping[str, Column], measures: Measures, bootstrap: Bootstrap) -> dict[str, Any]:
+def summary_of(rows: Sequence[Row], documented: Mapping[str, Column], measures: Measures, bootstrap: Draws) -> dict[str, Any]:
     """The content of `summary.json`.
 
     `cases`, the means of the Dice scores and the list `missing` (where there are missing cases) come first; then every column
@@ -56,7 +56,7 @@ def is_dice(name: str, column: Column) -> bool:
     return column.unit == "1" and not name.endswith("_surface_dice")
 
 
-def describe(values: Sequence[float], bootstrap: Bootstrap) -> dict[str, Any]:
+def describe(values: Sequence[float], bootstrap: Draws) -> dict[str, Any]:
     """Mean with its interval, median and, where some are negative, the mean of the absolute values; null where nothing counts.
 
     Cases without a value (NaN) are left out; `cases` says how many are not.
@@ -76,7 +76,7 @@ def describe(values: Sequence[float], bootstrap: Bootstrap) -> dict[str, Any]:
     }
 
 
-def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Bootstrap) -> dict[str, Any]:
+def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Draws) -> dict[str, Any]:
     """Recall over the tumors of the truth and precision over those of the prediction, of all cases together and by size.
 
     By size: recall by the true tumor's, precision by the predicted one's.
@@ -91,7 +91,7 @@ def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Bootstrap) -> 
     }
 
 
-def share(tumors: Sequence[Sequence[Component]], limits: tuple[float, float], bootstrap: Bootstrap) -> dict[str, Any]:
+def share(tumors: Sequence[Sequence[Component]], limits: tuple[float, float], bootstrap: Draws) -> dict[str, Any]:
     """Matched tumors over all of these diameters; `share` is null where there is none.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from kits.core.errors import printable
 from kits.core.labels import HIERARCHICAL_REGIONS
 from kits.core.plain_files import csv_text
-from kits.metrics.case import COUNTS, Case, Column
+from kits.metrics.case import COUNTS, CaseFigures, Column
 from kits.metrics.summary import Row, is_dice
 
 
@@ -95,7 +95,7 @@ def _cell(value: float | None, name: str) -> str:
     return f"{'' if value is None else f'{value:.{digits}f}':>{_width(name)}}"
 
 
-def _found(figures: Case) -> str:
+def _found(figures: CaseFigures) -> str:
     """`  2/3 +1`: two of three tumors found, one predicted where there is none."""
     true, found, predicted, right = figures.counts.values()
     return f"  {found}/{true}" + (f" +{predicted - right}" if predicted > right else "")

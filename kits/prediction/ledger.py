@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kits.core.plain_files import misfit, read_object
+from kits.data.scans import Scan
 from kits.io import write_json
 from kits.prediction.outputs import Outputs
-from kits.prediction.scans import Scan
 
 OK, FAILED = "ok", "failed"
 ENTRY = {"status": str, "input": {"path": str}}
@@ -23,8 +23,8 @@ FORMS = {OK: {"outputs": {str: [str]}}, FAILED: {"error": str}}
 
 
 @dataclass(frozen=True)
-class Report:
-    """The report of one run.
+class RunReport:
+    """The report of one run, whose scans it tells of one by one.
 
     Attributes:
         outputs: where it lies.

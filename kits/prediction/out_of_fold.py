@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kits.config.schema.commands import Predict
 from kits.core.errors import KitsError
+from kits.data.scans import Scan
 
 
-def predict_out_of_fold(config: dict[str, Any]) -> None:
+def predict_out_of_fold(options: Predict) -> None:
     """Write `boxes.json`: for every case the ROIs of the first coarse checkpoint that was not trained on it.
 
     A damaged case is named at the end and the others go on.
@@ -21,25 +23,26 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
 
     from kits.core.sharding import choose_shard
     from kits.data.cache import file_digest
-    from kits.data.index import case_ids, find_images
+    from kits.data.index import case_ids
     from kits.data.roi_boxes import choose_checkpoints, write_boxes
+    from kits.data.scans import find_inputs
     from kits.inference.devices import AUTO, described, pick_device, pick_precision
-    from kits.inference.onnx_network import load_member, own_way
+    from kits.inference.onnx_network import device_for, load_member
     from kits.models.onnx_files import is_exported
-    from kits.prediction.engine import check_backend
+    from kits.prediction.segmenting import check_backend, paths_of
 
-    if choose_shard(config["shard"], config["shards"])[1] > 1:
+    if choose_shard(options.shard, options.shards)[1] > 1:
         raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
-    paths = [config["coarse"]] if isinstance(config["coarse"], str) else config["coarse"]
-    check_backend(config["backend"], paths)
-    source, output = Path(config["input"]), Path(config["output"])
+    paths = paths_of(options.coarse)
+    check_backend(options.backend, paths)
+    source, output = Path(options.input), Path(options.output)
     if source.is_file():
         raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
-    images = find_images(source, case_ids(config["cases"]))
-    device = pick_device(own_way(paths, config["device"]))
-    precision = "32" if any(map(is_exported, paths)) else pick_precision(str(config["precision"]), device)
-    print(described(device, precision, chosen=config["precision"] == AUTO))
-    networks = {str(path): load_member(Path(path), "coarse", device) for path in paths}
+    images = find_inputs(source, case_ids(options.cases)).scans
+    device = pick_device(device_for(paths, options.device))
+    precision = "32" if any(map(is_exported, paths)) else pick_precision(str(options.precision), device)
+    print(described(device, precision, chosen=options.precision == AUTO))
+    networks = {str(path): load_member(path, "coarse", device) for path in paths}
     trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
     chosen = choose_checkpoints(images, trained_on)
     cases, failed = {}, []
@@ -62,7 +65,7 @@ def predict_out_of_fold(config: dict[str, Any]) -> None:
 
 
 def training_cases(path: str, config: dict[str, Any]) -> list[str]:
-    """The ids of the cases that a checkpoint was trained on.
+    """List the ids of the cases that a checkpoint was trained on.
 
     Raises:
         KitsError: the checkpoint is older than this record.
@@ -72,8 +75,8 @@ def training_cases(path: str, config: dict[str, Any]) -> list[str]:
     return list(config["trained_on"])
 
 
-def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device: Any, precision: str) -> dict[str, Any]:
-    """What `boxes.json` keeps of one case: its boxes, their frame, how well they cover the label map where there is one.
+def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device: Any, precision: str) -> dict[str, Any]:
+    """Find what `boxes.json` keeps of one case: its boxes, their frame, how well they cover the label map where there is one.
 
     Raises:
         KitsError: the image or its label map cannot be read.
@@ -83,10 +86,10 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
     from kits.core.labels import CLASSES, REGIONS
     from kits.data.roi_boxes import to_mm
     from kits.inference.segmenter import find_boxes
-    from kits.io import read_labels, read_volume
+    from kits.io import read_labels
     from kits.volume.rois import coverage
 
-    volume = read_volume(image)
+    volume = image.read()
     boxes, warnings = find_boxes(network, config, volume, device, precision)
     found: dict[str, Any] = {
         "boxes_mm": [to_mm(box, volume.spacing) for box in boxes],
@@ -94,7 +97,7 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
         "spacing": list(volume.spacing),
         "warnings": warnings,
     }
-    label = image.with_name(config["data"]["label_name"])
+    label = image.path.with_name(config["data"]["label_name"])
     if label.is_file():
         truth = read_labels(label, allowed=range(len(CLASSES))).array
         found["coverage"] = {region: round(coverage(boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
@@ -102,7 +105,7 @@ def out_of_fold_boxes(image: Path, network: Any, config: dict[str, Any], device:
 
 
 def coverage_line(cases: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line on the boxes of all cases: how many, how often nothing was found, how much of each region they cover."""
+    """Tell in one line of the boxes of all cases: how many, how often nothing was found, how much of each region they cover."""
     from statistics import fmean
 
     covered = [case["coverage"] for case in cases.values() if "coverage" in case]

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kits.core.errors import KitsError
-from kits.prediction.scans import Scan, has_image_name
+from kits.data.scans import Scan, has_image_name
 
 if TYPE_CHECKING:
     from kits.inference import BoxMap
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kits.volume import Grid
 
 LABELS, PROBABILITIES, UNCERTAINTY, DICOM_SEG = "labels", "probabilities", "uncertainty", "dicom_seg"
-SAVED = (LABELS, PROBABILITIES, UNCERTAINTY)
 ENDING = ".nii.gz"
 
 
@@ -37,16 +36,13 @@ class Outputs:
     dicom_seg: bool
 
     @classmethod
-    def of(cls, path: Path, save: Any, dicom_seg: bool) -> Outputs:
-        """As the configuration says it.
+    def of(cls, path: Path, save: str | Sequence[str], dicom_seg: bool) -> Outputs:
+        """Take `output`, `save` and `dicom_seg` as the configuration has them.
 
         Raises:
-            KitsError: `save` names something else, or the path is a file's whose format is not written.
+            KitsError: the path is a file's whose format is not written.
         """
-        wanted = [save] if isinstance(save, str) else list(save or ())
-        unknown = [name for name in wanted if name not in SAVED]
-        if unknown or not wanted:
-            raise KitsError(f"save={save}: name one or more of {', '.join(SAVED)}")
+        wanted = [save] if isinstance(save, str) else save
         if has_image_name(path) and not path.name.endswith(ENDING):
             raise KitsError(f"output={path}: label maps are written as {ENDING}; give a name that ends in it, or a folder")
         return cls(path, tuple(dict.fromkeys(wanted)), dicom_seg)
@@ -77,8 +73,12 @@ class Outputs:
             return self.folder / f"{own}{between}{ending}"
         return self.folder / ("" if kind == LABELS else kind) / f"{name}{f'_{part}' if part else ''}{ending}"
 
-    def refuse_collisions(self, scans: Mapping[str, Scan]) -> None:
-        """Raise KitsError where a result would replace an input, or one file is named for several."""
+    def refuse_collisions(self, source: Path, scans: Mapping[str, Scan]) -> None:
+        """Raise KitsError where a result would replace an input or pass for one the next time, or one file is named for several.
+
+        Args:
+            source: where these scans were found.
+        """
         if self.is_file and len(scans) > 1:
             raise KitsError(f"output={self.path}: one file for {len(scans)} inputs; give a folder")
         inputs = {scan.path.resolve() for scan in scans.values()}
@@ -86,6 +86,8 @@ class Outputs:
             target = self.place(LABELS, name, ENDING)
             if target.resolve() in inputs:
                 raise KitsError(f"output={self.path}: {target.name} would replace an input; give another folder")
+        if source.is_dir() and self.folder.is_dir() and self.folder.samefile(source):
+            raise KitsError(f"output={self.path}: holds the inputs, and results would pass for scans there; give another folder")
 
     def write(
         self, scan: Scan, grid: Grid, result: Segmentation, classes: Sequence[str]

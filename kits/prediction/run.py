@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from kits.config import one_line
 from kits.core.errors import KitsError
 from kits.core.parallel import ticking
-from kits.prediction.checks import check_scan
-from kits.prediction.ledger import Report
+from kits.data.scans import Scan
+from kits.data.validate import MIN_SLICES, odd_geometry
+from kits.prediction.ledger import RunReport
 from kits.prediction.outputs import Outputs
 from kits.prediction.peak_memory import peaks, reset_peaks
-from kits.prediction.scans import Scan
 from kits.prediction.stream import stream
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from kits.inference.segmenter import Segmentation, Segmenter
     from kits.volume import Grid, Volume
-    from kits.volume.plausible import Oddity
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -35,7 +34,6 @@ class InterruptedRun(KeyboardInterrupt):
 class _Read:
     volume: Volume
     warnings: list[str]
-    scale: list[Oddity]
     seconds: float
 
 
@@ -52,11 +50,10 @@ class _Done:
 
 
 @dataclass
-class Run:
+class PredictionRun:
     """What every scan of a run shares.
 
     Attributes:
-        allow_implausible: see `kits.prediction.checks.check_scan`.
         measure: what else the report tells of a scan and its labels, by its name there.
         failed: why a scan was not segmented, by its name.
         not_written: why an output of a segmented scan was not written, by the scan's name.
@@ -66,8 +63,7 @@ class Run:
 
     segmenter: Segmenter
     outputs: Outputs
-    report: Report
-    allow_implausible: bool
+    report: RunReport
     measure: Mapping[str, Callable[[np.ndarray, Volume], Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     not_written: dict[str, str] = field(default_factory=dict)
@@ -119,10 +115,17 @@ class Run:
     def _read(self, scan: Scan) -> _Read:
         began = time.perf_counter()
         volume = scan.read()
-        warnings, scale = check_scan(volume, scan.path, allow_implausible=self.allow_implausible)
+        if min(volume.array.shape) < MIN_SLICES:
+            z, y, x = volume.array.shape
+            raise KitsError(
+                f"{scan.path}: only {z} x {y} x {x} voxels (z, y, x); a single picture or a scout? Give the whole scan"
+            )
+        warnings = [f"{what}; {remedy}" for what, remedy in odd_geometry(volume.grid)]
+        if warnings and not self.segmenter.options.allow_implausible:
+            raise KitsError(f"{scan.path}: {warnings[0]}, or add allow_implausible=true")
         if self.outputs.dicom_seg and not scan.files:
             warnings.append("no DICOM series, so dicom_seg=true writes nothing of it")
-        return _Read(volume, [*scan.notes, *warnings], scale, time.perf_counter() - began)
+        return _Read(volume, [*scan.notes, *warnings], time.perf_counter() - began)
 
     def _segment(self, scan: Scan, read: _Read) -> _Done:
         from tqdm import tqdm
@@ -130,7 +133,10 @@ class Run:
         if self.bar is not None:
             self.bar.set_postfix_str(f"segments {scan.name}")
         reset_peaks(self.segmenter.device)
-        result = self.segmenter.segment(read.volume, read.scale)
+        try:
+            result = self.segmenter.segment(read.volume)
+        except KitsError as error:
+            raise KitsError(f"{scan.path}: {error}") from error
         warnings = [*read.warnings, *result.warnings]
         for warning in warnings:
             tqdm.write(f"{scan.name}: {warning}")

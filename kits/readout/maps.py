@@ -15,7 +15,7 @@ from kits.readout.intervals import POSSIBLE, SURE
 from kits.volume import Grid, Volume, brought_to, compare, laid_into
 
 if TYPE_CHECKING:
-    from kits.prediction.scans import Scan
+    from kits.data.scans import Scan
 
 # By class the label ids that stand for it in a file.
 OWN_IDS: Mapping[str, Sequence[int]] = {name: [number] for number, name in enumerate(CLASSES) if number}
@@ -157,7 +157,7 @@ def find_maps(
 def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
     """These label maps with the CT of each."""
     from kits.data.naming import match
-    from kits.prediction.scans import find_inputs
+    from kits.data.scans import find_inputs
 
     scans = find_inputs(image, key="image").scans
     if len(scans) == 1 and len(maps) == 1:
@@ -176,8 +176,8 @@ def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
 
 def _probabilities(path: Path) -> Path | None:
     """Where kits.predict has put the tumor's probabilities of a label map that it wrote, if it has."""
+    from kits.data.scans import stem
     from kits.prediction.outputs import ENDING, PROBABILITIES
-    from kits.prediction.scans import stem
 
     name = f"{stem(path)}_{CLASSES[TUMOR]}{ENDING}"
     return next((place for place in (path.parent / PROBABILITIES / name, path.with_name(name)) if place.is_file()), None)
@@ -186,8 +186,8 @@ def _probabilities(path: Path) -> Path | None:
 def _named(path: Path, label_name: str, key: str = "input") -> dict[str, Path]:
     """The label maps at a path by the names of their cases."""
     from kits.data.naming import label_maps
+    from kits.data.scans import Scan, stem, unique
     from kits.io.tree import files_below
-    from kits.prediction.scans import Scan, stem, unique
     from kits.prediction.seg_reading import is_dicom_seg
 
     if not path.exists():

@@ -5,17 +5,17 @@ Orientation is the radiologist's: axial planes from below, the patient's right o
 
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page
 from kits.reporting.rendering import surface_figure
-from kits.reporting.run_notes import Run, run_of
+from kits.reporting.run_notes import RunNotes, read_notes
 from kits.reporting.scene import Scene, save
 from kits.reporting.slices import slices_figure
 
 __all__ = [
     "Entry",
-    "Run",
+    "RunNotes",
     "Scene",
     "entry_of",
     "missing_entry",
-    "run_of",
+    "read_notes",
     "save",
     "slices_figure",
     "surface_figure",

@@ -22,7 +22,7 @@ from kits.core.labels import regions_of
 from kits.io import whole_file
 from kits.metrics import volumes_ml
 from kits.reporting.mesh import STEP_MM, mesh_of
-from kits.reporting.run_notes import Run, doubts_of
+from kits.reporting.run_notes import RunNotes, doubts_of
 from kits.reporting.scene import COLORS, TRUTH_COLORS, Scene
 from kits.reporting.slices import WINDOW_HU, focus_point
 from kits.reporting.stack import overview, stack_of
@@ -43,7 +43,7 @@ class Entry:
     view: dict[str, Any] | None
 
 
-def entry_of(scene: Scene, run: Run) -> Entry:
+def entry_of(scene: Scene, run: RunNotes) -> Entry:
     """Everything that the page knows of a case."""
     volumes = {
         which: volumes_ml(labels, scene.spacing, regions_of(list(scene.names.values())))
@@ -75,7 +75,7 @@ def entry_of(scene: Scene, run: Run) -> Entry:
     return Entry(row, view)
 
 
-def missing_entry(name: str, run: Run, error: str | None = None) -> Entry:
+def missing_entry(name: str, run: RunNotes, error: str | None = None) -> Entry:
     """A case without a prediction, or whose files cannot be read."""
     return Entry(
         {"name": name, "scores": {}, "volumes": {}, "doubts": [error or run.error or "no prediction"], "missing": True}, None

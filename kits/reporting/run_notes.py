@@ -24,7 +24,7 @@ ENTRY = {"boxes": [(CORNER, CORNER)], "seconds": {str: float}, "warnings": [str]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunNotes:
     """A case's part of a run's report.
 
     Attributes:
@@ -42,7 +42,7 @@ class Run:
     error: str | None = None
 
 
-def run_of(folder: Path, name: str) -> Run:
+def read_notes(folder: Path, name: str) -> RunNotes:
     """The run's report of a case, from `report.json` or the case's own file; an empty one where there is none that can be read.
 
     Args:
@@ -52,19 +52,19 @@ def run_of(folder: Path, name: str) -> Run:
     for content in (read_object(folder / "report.json") or {}, {name: read_object(folder / f"{name}.json") or {}}):
         failed = content.get("failed")
         if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
-            return Run(error=printable(str(failed[name].get("error"))))
+            return RunNotes(error=printable(str(failed[name].get("error"))))
         cases = content.get("cases")
         entry = cases.get(name) if isinstance(cases, Mapping) else None
         if isinstance(entry, Mapping) and "boxes" in entry:
             read = {"seconds": {}, "warnings": [], **entry}
             if misfit(read, ENTRY) or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
-                return Run(warnings=["the run's report of this case is damaged"])
+                return RunNotes(warnings=["the run's report of this case is damaged"])
             boxes = [Box.from_list(corners) for corners in read["boxes"]]
-            return Run(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
-    return Run()
+            return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
+    return RunNotes()
 
 
-def doubts_of(scene: Scene, run: Run) -> list[str]:
+def doubts_of(scene: Scene, run: RunNotes) -> list[str]:
     """What should make a reader look twice at a prediction: the run's warnings, and what the labels themselves show."""
     own = [] if run.judged else anatomy(scene)
     return [*run.warnings, *(doubt for doubt in [*own, *volumes(scene)] if doubt not in run.warnings)]

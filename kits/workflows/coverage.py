@@ -10,7 +10,7 @@ from typing import Any
 from kits.core.plain_files import csv_text
 from kits.data.roi_boxes import read_boxes
 from kits.io import write_json, write_text
-from kits.metrics.bootstrap import Bootstrap
+from kits.metrics.bootstrap import Draws
 from kits.metrics.summary import describe
 
 
@@ -25,7 +25,7 @@ def write_coverage(boxes: Path, bootstrap: Mapping[str, Any]) -> str:
     """
     cases = {case: figures_of(found) for case, found in sorted(read_boxes(boxes)["cases"].items())}
     columns = list(next(iter(cases.values())))
-    draws = Bootstrap(len(cases), **bootstrap)
+    draws = Draws(len(cases), **bootstrap)
     summary = {name: describe([figures[name] for figures in cases.values()], draws) for name in columns}
     table = readable(cases, summary, draws.level)
     rows = [[case, *("" if value != value else value for value in figures.values())] for case, figures in cases.items()]

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from kits.config.composing import checked, compose
+from kits.config.schema import parse
+from kits.config.schema.commands import Predict
 from kits.core.errors import KitsError
 from kits.data.cache import file_digest
 from kits.data.preparation import prepare
 from kits.data.roi_boxes import choose_checkpoints, to_mm, to_voxels
 from kits.inference.segmenter import find_boxes
 from kits.io import read_volume
-from kits.predict import predict_labels, refuse_leaks
 from kits.prediction.out_of_fold import predict_out_of_fold
+from kits.prediction.segmenting import predict_labels, refuse_leaks
 from kits.train import train
 from kits.training.datamodule import KitsDataModule
 from kits.volume.rois import Box, coverage
@@ -47,9 +49,11 @@ def training(folder: Path, tree: Path, stage: list[str], *overrides: str) -> lis
     return [*stage, *TINY, f"data.root={tree}", f"data.cache={folder}/cache", *overrides]
 
 
-def prediction(folder: Path, tree: Path, *overrides: str) -> dict:
+def prediction(folder: Path, tree: Path, *overrides: str) -> Predict:
     both = f"coarse=[{folder}/coarse0/best.ckpt,{folder}/coarse1/best.ckpt]"
-    return compose("predict", ["split=oof", both, f"input={tree}", f"output={folder}/oof", "device=cpu", *overrides])
+    given = ["split=oof", both, f"input={tree}", f"output={folder}/oof", "device=cpu", *overrides]
+    options: Predict = parse(Predict, compose("predict", given))
+    return options
 
 
 def fine(folder: Path, tree: Path, boxes: Path, *overrides: str) -> dict:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kits.reporting import Run, entry_of, missing_entry, write_page
+from kits.reporting import RunNotes, entry_of, missing_entry, write_page
 from kits.volume.rois import Box
 from tests.unit.test_page import scene
 
@@ -87,8 +87,8 @@ def with_truth(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     bad.prediction[:, :, :80] = 0
     bad.scores.update(kidney=0.6, tumor=0.5, composite=0.55)
     good.scores.update(kidney=0.95, tumor=0.85, composite=0.9)
-    run = Run([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5, "fine": 2.0}, ["touches", "odd"], judged=True)
-    write_page(path, [entry_of(good, run), entry_of(bad, Run(judged=True)), missing_entry("absent", Run())])
+    run = RunNotes([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5, "fine": 2.0}, ["touches", "odd"], judged=True)
+    write_page(path, [entry_of(good, run), entry_of(bad, RunNotes(judged=True)), missing_entry("absent", RunNotes())])
     page = opened(browser, path)
     yield page
     page.page.close()
@@ -187,7 +187,10 @@ def test_the_truth_is_added_to_the_surfaces(with_truth: Opened) -> None:
 
 def test_without_a_truth_the_most_doubtful_comes_first(browser: Any, tmp_path: Path) -> None:
     calm, odd = scene("calm", truth=False), scene("odd", truth=False)
-    write_page(tmp_path / "index.html", [entry_of(calm, Run(judged=True)), entry_of(odd, Run(warnings=["strange"], judged=True))])
+    write_page(
+        tmp_path / "index.html",
+        [entry_of(calm, RunNotes(judged=True)), entry_of(odd, RunNotes(warnings=["strange"], judged=True))],
+    )
     found = opened(browser, tmp_path / "index.html")
     assert found.names() == ["odd", "calm"]
     assert found.page.locator("#heads button").all_text_contents() == ["Case", "Kidney mL", "Tumor mL", "Doubt"]

@@ -88,9 +88,11 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
 
 
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:
+    from kits.config.schema import parse
+    from kits.config.schema.commands import Evaluate
     from kits.core.labels import KITS19_CLASSES
     from kits.data.index import LABEL_NAME
-    from kits.evaluate import evaluate
+    from kits.metrics.folder_scores import evaluate
 
     hu, labels = kidney_pair(77)
     folder = write_case(tmp_path / "cases", "case_00077", hu, labels)
@@ -107,6 +109,7 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
     assert report["boxes"]
     assert set(report["seconds"]) == {"read", "coarse", "fine", "postprocess", "write"}
 
+    options: Evaluate = parse(Evaluate, compose("evaluate", ["prediction=x", "truth=x", "output=x"]))
     evaluate(
         tmp_path / "predictions",
         tmp_path / "cases",
@@ -115,7 +118,8 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
         workers=1,
         label_name=LABEL_NAME,
         classes=KITS19_CLASSES,
-        **{key: compose("evaluate", ["prediction=x", "truth=x", "output=x"])[key] for key in ("measures", "bootstrap")},
+        measures=options.measures,
+        bootstrap=options.bootstrap,
     )
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
     assert summary["cases"] == 1

@@ -159,7 +159,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from kits.core.errors import KitsError
-from kits.prediction.scans import find_inputs
+from kits.data.scans import find_inputs
 from kits.io import read_volume
 sys.path.insert(0, os.getcwd())
 os.chdir({str(tmp_path)!r})

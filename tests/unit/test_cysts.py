@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.commands import Evaluate
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.data.preparation import prepare
-from kits.evaluate import evaluate
 from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
+from kits.metrics.folder_scores import evaluate, expected_cases
 from kits.training.datamodule import KitsDataModule
 from kits.training.modules import CoarseModule, FineModule
 from tests.conftest import ellipsoid, kidney_pair, write_case
@@ -211,8 +213,9 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
     config = compose(
         "evaluate", ["prediction=x", "truth=x", "output=x", f"data={'kits19' if knows == 'prediction' else 'kits23'}"]
     )
-    options = {key: config["data"][key] for key in ("label_name", "classes")}
-    options |= {key: config[key] for key in ("measures", "bootstrap")}
+    typed: Evaluate = parse(Evaluate, config)
+    options = {"label_name": typed.data.label_name, "classes": typed.data.classes}
+    options |= {"measures": typed.measures, "bootstrap": typed.bootstrap}
     table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=["case_00000"], workers=1, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["kidney"] == summary["tumor"] == summary["composite"] == 1
@@ -227,8 +230,6 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
 
 
 def test_evaluation_names_the_data_set_that_a_truth_needs(tmp_path: Path) -> None:
-    from kits.evaluate import expected_cases
-
     tree = write_tree(tmp_path / "tree", LABEL_NAMES["kits21"])
     with pytest.raises(KitsError, match="data=kits21"):
         expected_cases(tree, None, None, "validation", label_name="segmentation.nii.gz")

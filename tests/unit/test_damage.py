@@ -26,7 +26,7 @@ from kits.data.splits import read_split
 from kits.inference.segmenter import Segmenter
 from kits.models.checkpoint import load_network
 from kits.prediction.ledger import exist, read_entry
-from kits.reporting.run_notes import run_of
+from kits.reporting.run_notes import read_notes
 from kits.train import resumed, train
 from kits.training.datamodule import KitsDataModule
 from kits.volume import Grid, Volume
@@ -107,7 +107,7 @@ def look(folder: Path) -> None:
 
 def read_reports(folder: Path) -> None:
     """What kits.predict, kits.evaluate and kits.report ask of earlier predictions."""
-    run_of(folder / "predicted", "scan")
+    read_notes(folder / "predicted", "scan")
     exist(folder / "predicted", read_entry(folder / "predicted" / "scan.json"))
 
 

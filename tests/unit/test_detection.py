@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kits.metrics.bootstrap import Bootstrap
+from kits.metrics.bootstrap import Draws
 from kits.metrics.detection import Component, components, diameter_of, matched_of, size_classes
 
 SPACING = (2.0, 1.0, 0.5)
@@ -73,24 +73,24 @@ def test_every_tumor_is_of_one_size_class() -> None:
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_either_way() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, 200)
-    low, high = Bootstrap(200, 4000, 0.95, seed=1).interval(values)
+    low, high = Draws(200, 4000, 0.95, seed=1).interval(values)
     error = values.std() / np.sqrt(200)
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
-    assert Bootstrap(200, 4000, 0.95, seed=1).interval(values) == (low, high)
-    assert Bootstrap(200, 4000, 0.95, seed=2).interval(values) != (low, high)
+    assert Draws(200, 4000, 0.95, seed=1).interval(values) == (low, high)
+    assert Draws(200, 4000, 0.95, seed=2).interval(values) != (low, high)
 
 
 def test_an_interval_needs_two_cases_that_count() -> None:
-    draws = Bootstrap(3, 100, 0.9, seed=0)
+    draws = Draws(3, 100, 0.9, seed=0)
     assert draws.interval([1.0, float("nan"), float("nan")]) is None
     assert draws.interval([1.0, 1.0, float("nan")]) == pytest.approx((1, 1))
-    assert Bootstrap(1, 100, 0.9, seed=0).interval([1.0]) is None
+    assert Draws(1, 100, 0.9, seed=0).interval([1.0]) is None
 
 
 def test_the_interval_of_a_share_weighs_cases_by_their_tumors() -> None:
     # One case of nine missed tumors beside nine cases of one found tumor: of all 18 a half is found, not nine tenths.
-    low, high = Bootstrap(10, 2000, 0.95, seed=0).interval([0] + [1] * 9, [9] + [1] * 9)
+    low, high = Draws(10, 2000, 0.95, seed=0).interval([0] + [1] * 9, [9] + [1] * 9)
     assert low < 0.3
     assert high == 1
-    assert Bootstrap(4, 100, 0.95, seed=0).interval([0, 0, 1, 1], [0, 0, 1, 2]) is not None
+    assert Draws(4, 100, 0.95, seed=0).interval([0, 0, 1, 1], [0, 0, 1, 2]) is not None

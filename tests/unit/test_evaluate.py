@@ -12,12 +12,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kits.config.composing import compose
+from kits.config import plain
+from kits.config.composing import checked
+from kits.config.schema import parse
+from kits.config.schema.commands import Evaluate
+from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
 from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
-from kits.evaluate import evaluate, expected_cases
 from kits.io import read_labels, write_labels
+from kits.metrics.folder_scores import evaluate, expected_cases
 from tests.conftest import kidney_pair, write_case
 
 
@@ -34,11 +38,12 @@ def predictions(kits_tree: Path, tmp_path: Path) -> Path:
     return folder
 
 
-CONFIG = compose("evaluate", ["prediction=x", "truth=x", "output=x"])
+OPTIONS: Evaluate = checked("evaluate", ["prediction=x", "truth=x", "output=x"])
 KITS19 = {
     "label_name": LABEL_NAME,
     "classes": KITS19_CLASSES,
-    **{key: CONFIG[key] for key in ("measures", "bootstrap")},
+    "measures": OPTIONS.measures,
+    "bootstrap": OPTIONS.bootstrap,
 }
 NAME = {"label_name": LABEL_NAME}
 CASES = [f"case_{number:05d}" for number in range(4)]
@@ -160,7 +165,7 @@ def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path
     assert "1.0330772532390826 mm" in summary["columns"]["kidney_surface_dice"]["meaning"]
     kidney = summary["columns"]["kidney"]
     assert kidney["low"] <= kidney["mean"] <= kidney["high"]
-    assert summary["intervals"]["resamples"] == CONFIG["bootstrap"]["resamples"]
+    assert summary["intervals"]["resamples"] == OPTIONS.bootstrap.resamples
     assert max(len(line) for line in table.splitlines() if not line.startswith("case_000")) <= 100
     evaluate(predictions, kits_tree, tmp_path / "again", cases=CASES, workers=1, **KITS19)
     assert json.loads((tmp_path / "again" / "summary.json").read_text(encoding="utf-8")) == summary
@@ -222,13 +227,9 @@ def test_a_truth_without_a_tumor(kits_tree: Path, predictions: Path, tmp_path: P
         ({"tolerances_mm": {"liver": 1}}, "measures.tolerances_mm.liver: no such region"),
     ],
 )
-def test_measures_that_cannot_be_are_named(
-    kits_tree: Path, predictions: Path, tmp_path: Path, override: dict[str, object], words: str
-) -> None:
-    options = {**KITS19, "measures": {**CONFIG["measures"], **override}}
+def test_measures_that_cannot_be_are_named(override: dict[str, object], words: str) -> None:
     with pytest.raises(KitsError, match=re.escape(words)):
-        evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **options)
-    assert not (tmp_path / "out").exists()
+        parse(Measures, {**plain(OPTIONS.measures), **override}, "measures")
 
 
 @pytest.mark.parametrize("pattern", ["prediction_{:05d}.nii.gz", "KiTS_{:05d}.nii.gz", "case_{:05d}/segmentation.nii.gz"])
@@ -313,7 +314,9 @@ def test_a_size_is_refused_before_anything_is_decompressed(
     kits_tree: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    monkeypatch.setattr("kits.io.read_labels", lambda path, **rest: read.append(path.name) or read_labels(path, **rest))
+    monkeypatch.setattr(
+        "kits.metrics.folder_scores.read_labels", lambda path, **rest: read.append(path.name) or read_labels(path, **rest)
+    )
     evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[2:], workers=1, **KITS19)
     assert read == ["segmentation.nii.gz"] * 2
 

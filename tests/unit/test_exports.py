@@ -19,9 +19,9 @@ from pydicom.uid import (
 )
 
 from kits.core.errors import KitsError
+from kits.data.scans import find_inputs
 from kits.io import read_series, read_volume
 from kits.io.series import Series, find_series
-from kits.prediction.scans import find_inputs
 from tests.conftest import kidney_pair
 from tests.dicoms import multi_frame, slice_of, write_series
 

@@ -18,12 +18,12 @@ import SimpleITK as sitk
 
 from kits.core.errors import KitsError, printable
 from kits.data.findings import ERROR, Finding, table
+from kits.data.scans import find_inputs
 from kits.io import read_volume, whole_file, whole_folder, write_json, write_text, writing
 from kits.io.tree import Skipped, summary
-from kits.prediction.ledger import Report
+from kits.prediction.ledger import RunReport
 from kits.prediction.outputs import Outputs
-from kits.prediction.scans import find_inputs
-from kits.reporting import run_of
+from kits.reporting import read_notes
 from tests.conftest import kidney_pair
 from tests.predicting import run, write_checkpoints
 
@@ -157,14 +157,14 @@ def test_a_list_in_another_encoding_is_one_line(tmp_path: Path, encoding: str) -
 def test_a_damaged_report_costs_no_page(tmp_path: Path, damage: dict) -> None:
     entry = {"boxes": [[[0, 0, 0], [1, 2, 3]]], "seconds": {"read": 1.0}, "warnings": []}
     (tmp_path / "report.json").write_text(json.dumps({"cases": {"a": {**entry, **damage}}}))
-    assert run_of(tmp_path, "a").warnings == ["the run's report of this case is damaged"]
+    assert read_notes(tmp_path, "a").warnings == ["the run's report of this case is damaged"]
 
 
 @pytest.mark.parametrize(
     "damage", [{"error": None}, {"input": 3}, {"input": {}}, {"status": None}, {"status": "ok", "outputs": [1]}]
 )
 def test_a_damaged_entry_costs_no_report(tmp_path: Path, damage: dict) -> None:
-    report = Report(Outputs.of(tmp_path, "labels", False), {}, {})
+    report = RunReport(Outputs.of(tmp_path, "labels", False), {}, {})
     whole = {"status": "failed", "input": {"path": "x"}, "error": "is damaged"}
     write_json(tmp_path / "report" / "a.json", whole)
     write_json(tmp_path / "report" / "b.json", {**whole, **damage})

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from kits.metrics import score_case
-from kits.reporting import Run, Scene, entry_of, missing_entry, run_of, write_page
+from kits.reporting import RunNotes, Scene, entry_of, missing_entry, read_notes, write_page
 from kits.reporting.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
 from kits.reporting.run_notes import doubts_of
 from kits.reporting.stack import MOST_VOXELS, factors_of, stack_of
@@ -111,8 +111,8 @@ def test_a_stack_is_never_too_large(shape: tuple[int, int, int], spacing: tuple[
 
 
 def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None:
-    run = Run([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5}, ["touches the border"])
-    write_page(tmp_path / "index.html", [entry_of(scene(), run), missing_entry("case_00008", Run())])
+    run = RunNotes([Box((1, 10, 10), (20, 60, 60))], {"read": 0.5}, ["touches the border"])
+    write_page(tmp_path / "index.html", [entry_of(scene(), run), missing_entry("case_00008", RunNotes())])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "{{" not in page.partition("<script>")[0]
     assert len(page) < 2.5e6  # nearly all of it is plotly: twenty cases of half a megabyte must fit into 15 MB
@@ -133,25 +133,24 @@ def test_the_page_holds_each_case_and_needs_nothing_else(tmp_path: Path) -> None
 
 def test_a_name_cannot_leave_its_place(tmp_path: Path) -> None:
     name = "</script><img src=x onerror=alert(1)>{{plotly}}"
-    write_page(tmp_path / "index.html", [missing_entry(name, Run(error=name))])
+    write_page(tmp_path / "index.html", [missing_entry(name, RunNotes(error=name))])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<img" not in page[: page.rindex("<script>")]
     assert block(page, "header")["cases"][0]["name"] == name  # type: ignore[index]
     assert "script-src 'sha256-" in page
 
 
-OLD = {"case_00001": {"boxes": [[[0, 0, 0], [1, 2, 3]]], "warnings": ["odd"], "seconds": {"read": 1}}}
-NEW = {"cases": {"case_00001": {**OLD["case_00001"], "parts": []}}, "failed": {"case_00002": {"error": "no file"}}}
+ONE = {"boxes": [[[0, 0, 0], [1, 2, 3]]], "warnings": ["odd"], "seconds": {"read": 1}, "parts": []}
+MANY = {"cases": {"case_00001": ONE}, "failed": {"case_00002": {"error": "no file"}}}
 
 
-def test_the_report_of_a_run_is_read_in_its_older_and_newer_form(tmp_path: Path) -> None:
-    for content, judged in ((OLD, False), (NEW, True)):
-        (tmp_path / "report.json").write_text(json.dumps(content))
-        assert run_of(tmp_path, "case_00001") == Run([Box((0, 0, 0), (1, 2, 3))], {"read": 1.0}, ["odd"], judged)
-    assert run_of(tmp_path, "case_00002").error == "no file"
-    assert run_of(tmp_path, "case_00003") == Run()
-    (tmp_path / "scan.json").write_text(json.dumps(OLD["case_00001"]))
-    assert run_of(tmp_path, "scan").warnings == ["odd"]
+def test_the_report_of_a_run_is_read_of_many_cases_and_of_one(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(MANY))
+    assert read_notes(tmp_path, "case_00001") == RunNotes([Box((0, 0, 0), (1, 2, 3))], {"read": 1.0}, ["odd"], judged=True)
+    assert read_notes(tmp_path, "case_00002").error == "no file"
+    assert read_notes(tmp_path, "case_00003") == RunNotes()
+    (tmp_path / "scan.json").write_text(json.dumps(ONE))
+    assert read_notes(tmp_path, "scan").warnings == ["odd"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_the_report_of_a_run_is_read_in_its_older_and_newer_form(tmp_path: Path)
 )
 def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "report.json").write_text(content)
-    assert run_of(tmp_path, "case_00001") == Run()
+    assert read_notes(tmp_path, "case_00001") == RunNotes()
 
 
 @pytest.mark.parametrize(
@@ -180,9 +179,9 @@ def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> Non
     ],
 )
 def test_a_damaged_report_is_a_warning_and_costs_no_page(tmp_path: Path, entry: str) -> None:
-    (tmp_path / "report.json").write_text(f'{{"case_00001": {entry}}}')
-    run = run_of(tmp_path, "case_00001")
-    assert run == Run(warnings=["the run's report of this case is damaged"])
+    (tmp_path / "report.json").write_text(f'{{"cases": {{"case_00001": {entry}}}}}')
+    run = read_notes(tmp_path, "case_00001")
+    assert run == RunNotes(warnings=["the run's report of this case is damaged"])
     write_page(tmp_path / "index.html", [entry_of(scene(), run)])
     assert run.warnings[0] in (tmp_path / "index.html").read_text(encoding="utf-8")
 
@@ -198,11 +197,11 @@ def without(values: Sequence[int], x: slice) -> Scene:
 
 def test_doubts_of_the_labels() -> None:
     whole = scene(truth=False)
-    assert doubts_of(whole, Run()) == []
-    assert doubts_of(without((1, 2), slice(0, 80)), Run()) == ["1 kidneys (regions of 20 mL or more)"]
-    assert doubts_of(without((1, 2), slice(None)), Run()) == ["nothing found"]
-    assert doubts_of(without((1, 2), slice(0, 80)), Run(judged=True)) == []  # the run has looked itself
+    assert doubts_of(whole, RunNotes()) == []
+    assert doubts_of(without((1, 2), slice(0, 80)), RunNotes()) == ["1 kidneys (regions of 20 mL or more)"]
+    assert doubts_of(without((1, 2), slice(None)), RunNotes()) == ["nothing found"]
+    assert doubts_of(without((1, 2), slice(0, 80)), RunNotes(judged=True)) == []  # the run has looked itself
     cut = replace(whole, hu=whole.hu[10:], prediction=whole.prediction[10:])
-    assert "reaches the first slice of the scan" in doubts_of(cut, Run())
+    assert "reaches the first slice of the scan" in doubts_of(cut, RunNotes())
     small = replace(whole, spacing=(2.5, 1.0, 0.8))
-    assert sum("without its tumors" in doubt for doubt in doubts_of(small, Run())) == 2
+    assert sum("without its tumors" in doubt for doubt in doubts_of(small, RunNotes())) == 2

@@ -15,10 +15,10 @@ from matplotlib.image import imread
 from kits.core.errors import KitsError
 from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
+from kits.data.scans import Scan, find_inputs
 from kits.io import read_labels, read_volume, write_labels, write_volume
-from kits.prediction.scans import Scan, find_inputs
-from kits.report import Job, find_jobs, write_pictures, write_report
 from kits.reporting import Scene, save, slices_figure, surface_figure
+from kits.reporting.cases import CaseFiles, find_files, write_pictures, write_report
 from kits.reporting.rendering import EDGE_MM, GRID_MM, render, surface_field
 from kits.reporting.scene import COLORS
 from kits.reporting.slices import body_window, detail_slices, draw_plane, focus_point
@@ -138,7 +138,7 @@ def test_the_surface_shows_prediction_and_truth_side_by_side(truth: bool, tmp_pa
 def test_a_report_of_a_tree_is_one_page_and_with_png_pictures(kits_tree: Path, tmp_path: Path) -> None:
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
-    jobs = find_jobs(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
+    jobs = find_files(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
     page = write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
     assert '"composite":1.0' in page.read_text(encoding="utf-8")
@@ -152,8 +152,8 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
     write_volume(tmp_path / "scan.nii.gz", volume.array, volume.grid)
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
-    jobs = find_jobs(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
-    assert jobs == [Job(Scan("scan", tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz", None, tmp_path)]
+    jobs = find_files(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
+    assert jobs == [CaseFiles(Scan("scan", tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz", None, tmp_path)]
     assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
 
 
@@ -166,28 +166,28 @@ def test_whatever_was_segmented_is_drawn_and_what_was_not_is_left_out(tmp_path: 
         if name in ("export_venous", "b"):
             write_labels(tmp_path / "out" / f"{name}.nii.gz", labels, scan.read().grid)
     (tmp_path / "out" / "report.json").write_text('{"cases": {}, "failed": {"c": {"error": "c.nii: too small; give it all"}}}')
-    jobs = find_jobs(tmp_path / "in", tmp_path / "out", None, None, label_name=LABEL_NAME)
+    jobs = find_files(tmp_path / "in", tmp_path / "out", None, None, label_name=LABEL_NAME)
     assert [job.name for job in jobs] == ["b", "c", "export_venous"]
     assert "1 of 4 images have no prediction" in capsys.readouterr().out
     page = write_report(jobs, tmp_path / "page", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
     assert page.count('<script type="application/json" id="view-') == 2
     assert "c.nii: too small; give it all" in page
-    named = find_jobs(tmp_path / "in", tmp_path / "out", None, ["b", "d"], label_name=LABEL_NAME)
+    named = find_files(tmp_path / "in", tmp_path / "out", None, ["b", "d"], label_name=LABEL_NAME)
     assert [(job.name, job.prediction is None) for job in named] == [("b", False), ("d", True)]
 
 
 def test_what_cannot_be_found_is_named(kits_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match=r"prediction=.*no such"):
-        find_jobs(kits_tree, tmp_path / "absent", None, None, label_name=LABEL_NAME)
+        find_files(kits_tree, tmp_path / "absent", None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"image=.*no such"):
-        find_jobs(tmp_path / "absent", tmp_path, None, None, label_name=LABEL_NAME)
+        find_files(tmp_path / "absent", tmp_path, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"holds no label map, none of case_00000, case_00001"):
-        find_jobs(kits_tree, tmp_path, None, None, label_name=LABEL_NAME)
+        find_files(kits_tree, tmp_path, None, None, label_name=LABEL_NAME)
     labels = kits_tree / "case_00000" / "segmentation.nii.gz"
     with pytest.raises(KitsError, match="one file for 4 images"):
-        find_jobs(kits_tree, labels, None, None, label_name=LABEL_NAME)
+        find_files(kits_tree, labels, None, None, label_name=LABEL_NAME)
     with pytest.raises(KitsError, match=r"truth=.*no label map"):
-        find_jobs(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None, label_name=LABEL_NAME)
+        find_files(kits_tree / "case_00000" / "imaging.nii.gz", labels, tmp_path, None, label_name=LABEL_NAME)
 
 
 def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     half = labels.array[:, ::2]
     write_labels(tmp_path / "half.nii.gz", half, replace(labels.grid, size=(20, 32, 64)))
     image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
-    jobs = [Job(Scan("odd", image), tmp_path / "half.nii.gz", None), Job(Scan("good", image), label, None)]
+    jobs = [CaseFiles(Scan("odd", image), tmp_path / "half.nii.gz", None), CaseFiles(Scan("good", image), label, None)]
     with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case"):
         write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")  # the other case goes on

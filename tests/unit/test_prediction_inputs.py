@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from kits.config.composing import checked
 from kits.core.errors import KitsError
+from kits.data.scans import Scan, find_inputs, safe_name, unique
 from kits.prediction.outputs import Outputs
-from kits.prediction.scans import Scan, find_inputs, safe_name, unique
 from tests.conftest import kidney_pair
 from tests.dicoms import write_series
 
@@ -140,12 +141,17 @@ def test_an_output_never_replaces_an_input(tmp_path: Path) -> None:
     scans = find_inputs(tmp_path).scans
     for output in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(KitsError, match=r"would replace an input|one file for 2 inputs"):
-            Outputs.of(output, ["labels"], dicom_seg=False).refuse_collisions(scans)
+            Outputs.of(output, ["labels"], dicom_seg=False).refuse_collisions(tmp_path, scans)
+    outputs = Outputs.of(tmp_path / "in" / ".." / "in", ["labels"], dicom_seg=False)
+    write_image(tmp_path / "in" / "b.nrrd")
+    with pytest.raises(KitsError, match="holds the inputs, and results would pass for scans there"):
+        outputs.refuse_collisions(tmp_path / "in", find_inputs(tmp_path / "in").scans)
     for name in ("x.nii", "x.mha", "x.NRRD"):
         with pytest.raises(KitsError, match=r"written as \.nii\.gz; give a name that ends in it, or a folder"):
             Outputs.of(tmp_path / name, "labels", dicom_seg=False)
-    with pytest.raises(KitsError, match="save="):
-        Outputs.of(tmp_path / "x", ["labels", "everything"], dicom_seg=False)
+    for save in ("[]", "[labels,everything]"):
+        with pytest.raises(KitsError, match="save"):
+            checked("predict", ["coarse=x", "fine=x", "input=x", "output=x", f"save={save}"])
 
 
 def test_a_changed_input_is_another_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import kits
 from kits.core.errors import KitsError
 from kits.io import read_labels
-from kits.predict import predict_labels
+from kits.prediction.segmenting import predict_labels
 from kits.readout.cohort import readout_of
 from tests.conftest import kidney_pair, write_case
 from tests.dicoms import write_series

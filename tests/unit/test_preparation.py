@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.cache import case_key, file_digests
-from kits.data.index import Case, case_ids, find_images
+from kits.data.index import Case, case_ids
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.training.datamodule import KitsDataModule
@@ -197,15 +197,3 @@ def test_one_image_under_two_ids_is_refused(kits_tree: Path, tmp_path: Path) -> 
     shutil.copytree(tree / "case_00001", tree / "case_00007")
     with pytest.raises(KitsError, match="case_00007: its image is that of case_00001"):
         prepare(data_config(tree, tmp_path / "cache"))
-
-
-def test_inputs_are_found_by_what_they_are(kits_tree: Path, tmp_path: Path) -> None:
-    assert list(find_images(kits_tree, None)) == [f"case_{number:05d}" for number in range(4)]
-    assert list(find_images(kits_tree, ["case_00002"])) == ["case_00002"]
-    single = kits_tree / "case_00000" / "imaging.nii.gz"
-    assert find_images(single, None) == {"imaging": single}
-    for wrong, words in ((tmp_path / "none", "no such file"), (tmp_path, "neither")):
-        with pytest.raises(KitsError, match=words):
-            find_images(wrong, None)
-    with pytest.raises(KitsError, match="case_00009"):
-        find_images(kits_tree, ["case_00009"])

@@ -10,17 +10,16 @@ import pydicom
 import pytest
 
 import kits
-from kits.config import plain
 from kits.config.composing import checked
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.io import read_labels, read_series, write_labels
 from kits.io.series import find_series
-from kits.measure import predict
 from kits.prediction.dicom_seg import write_dicom_seg
 from kits.prediction.seg_reading import read_dicom_seg
 from kits.readout.cohort import measure, measure_map, rounded
 from kits.readout.maps import LabelMap, find_maps
+from kits.readout.measuring import prediction
 from kits.volume import Grid, Volume, stored_order
 from tests.conftest import kidney_pair, write_case
 from tests.dicoms import write_series
@@ -235,11 +234,11 @@ def test_ct_with_checkpoints_is_predicted_first(tmp_path: Path) -> None:
 
 
 def test_one_checkpoint_is_not_enough(tmp_path: Path) -> None:
-    config = plain(checked("measure", ["input=x", "output=x", "coarse=a.ckpt"]))
+    options = checked("measure", ["input=x", "output=x", "coarse=a.ckpt"])
     with pytest.raises(KitsError, match="fine: no value given; add fine=CKPT, or leave both out for label maps"):
-        predict(config)
+        prediction(options)
     with pytest.raises(KitsError, match="image: with coarse= and fine= the input is the CT itself"):
-        predict(config | {"image": "y"})
+        prediction(options.model_copy(update={"image": "y"}))
 
 
 def test_the_name_is_a_function_whatever_was_imported() -> None:

@@ -349,7 +349,7 @@ def test_what_a_reader_should_know_is_said() -> None:
     assert any("more than a kidney: size doubtful" in warning for warning in warnings_of(hu, spacing=(40.0, 15.0, 15.0)))
     assert any("HU implausible: unscaled" in warning for warning in warnings_of((hu + 1024).astype(np.int16)))
     with pytest.raises(KitsError, match=r"unscaled.*convert it again"):
-        segmenter(options=Options(refuse_implausible=True)).segment(volume_of((hu + 1024).astype(np.int16)))
+        segmenter(options=Options(allow_implausible=False)).segment(volume_of((hu + 1024).astype(np.int16)))
 
 
 def test_a_result_at_the_border_of_its_roi_is_doubted() -> None:

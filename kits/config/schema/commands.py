@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Number, Options, Switch, Text
 from kits.config.schema.dataset import Data, Split
@@ -14,6 +14,7 @@ from kits.core.errors import KitsError
 
 CaseIds = Index | Text | list[Index | Text]
 Subset = Literal["train", "validation", "all"]
+Saved = Literal["labels", "probabilities", "uncertainty"]
 
 
 class Prepare(Options):
@@ -46,7 +47,7 @@ class Predict(Options):
     split: SplitFile
     subset: Subset
     fold: Index | None
-    save: Literal["labels", "probabilities", "uncertainty"] | list[Literal["labels", "probabilities", "uncertainty"]]
+    save: Saved | Annotated[list[Saved], Field(min_length=1)]
     dicom_seg: Switch
     submission: Switch
     measure: Switch

@@ -138,12 +138,12 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
     from kits.io.series import NOT_DICOM, Skipped
 
     entries = sorted(folder.iterdir())
-    if cases := [entry for entry in entries if entry.name.startswith("case_") and entry.is_dir()]:
-        here = [case for case in cases if (case / IMAGE_NAME).exists()]
-        if here:
-            lacking = [Skipped(case, f"no {IMAGE_NAME} in it") for case in cases if case not in here]
-            beside = [Skipped(entry, "no case, in a folder of cases") for entry in entries if entry not in cases]
-            return [Scan(case.name, case / IMAGE_NAME) for case in here], lacking + beside
+    cases = [entry for entry in entries if not entry.name.startswith(".") and (entry / IMAGE_NAME).is_file()]
+    if cases:
+        beside = {True: f"no {IMAGE_NAME} in it", False: "no case, in a folder of cases"}
+        others = [entry for entry in entries if entry not in cases]
+        skipped = [Skipped(entry, beside[entry.is_dir()]) for entry in others]
+        return [Scan(case.name, case / IMAGE_NAME) for case in cases], skipped
     if (folder / IMAGE_NAME).is_file():
         beside = [Skipped(entry, f"beside the {IMAGE_NAME} of a case") for entry in entries if entry.name != IMAGE_NAME]
         return [Scan(folder.resolve().name, folder / IMAGE_NAME)], beside
