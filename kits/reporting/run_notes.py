@@ -49,19 +49,20 @@ def read_notes(folder: Path, name: str) -> RunNotes:
         folder: of the prediction.
         name: of the prediction's file without its ending.
     """
-    for content in (read_object(folder / "report.json") or {}, {name: read_object(folder / f"{name}.json") or {}}):
-        failed = content.get("failed")
-        if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
-            return RunNotes(error=printable(str(failed[name].get("error"))))
-        cases = content.get("cases")
-        entry = cases.get(name) if isinstance(cases, Mapping) else None
-        if isinstance(entry, Mapping) and "boxes" in entry:
-            read = {"seconds": {}, "warnings": [], **entry}
-            if misfit(read, ENTRY) or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
-                return RunNotes(warnings=["the run's report of this case is damaged"])
-            boxes = [Box.from_list(corners) for corners in read["boxes"]]
-            return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
-    return RunNotes()
+    content = read_object(folder / "report.json") or {}
+    failed, cases = content.get("failed"), content.get("cases")
+    if isinstance(failed, Mapping) and isinstance(failed.get(name), Mapping):
+        return RunNotes(error=printable(str(failed[name].get("error"))))
+    entry = cases.get(name) if isinstance(cases, Mapping) else None
+    if not isinstance(entry, Mapping):  # of a single scan there is no other report
+        entry = read_object(folder / f"{name}.json") or {}
+    if "boxes" not in entry:
+        return RunNotes()
+    read = {"seconds": {}, "warnings": [], **entry}
+    if misfit(read, ENTRY) or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
+        return RunNotes(warnings=["the run's report of this case is damaged"])
+    boxes = [Box.from_list(corners) for corners in read["boxes"]]
+    return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
 
 
 def doubts_of(scene: Scene, run: RunNotes) -> list[str]:
