@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from kits.config import plain
 from kits.config.command import command
-from kits.config.composing import checked, compose
 
 if TYPE_CHECKING:
     from kits.config.schema.commands import Crossval
@@ -28,10 +26,9 @@ def main() -> None:
 @command("crossval")
 def run(options: Crossval) -> None:
     """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
-    config = plain(options)
     from kits.workflows.folds import run_folds
 
-    run_folds(config, compose, check=checked)
+    run_folds(options)
 
 
 if __name__ == "__main__":

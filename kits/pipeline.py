@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from kits.config import choices_of, plain
 from kits.config.command import command
-from kits.config.composing import checked, compose
 
 if TYPE_CHECKING:
     from kits.config.schema.commands import Pipeline
@@ -28,10 +26,9 @@ def main() -> None:
 @command("pipeline")
 def run(options: Pipeline) -> None:
     """Prepare, train coarse and fine, predict, evaluate and report, each step only where its result is not up to date."""
-    config = plain(options)
     from kits.workflows.two_stages import run_two_stages
 
-    run_two_stages(config, choices_of("experiment"), compose, check=checked)
+    run_two_stages(options)
 
 
 if __name__ == "__main__":

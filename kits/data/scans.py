@@ -140,10 +140,9 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
     entries = sorted(folder.iterdir())
     cases = [entry for entry in entries if not entry.name.startswith(".") and (entry / IMAGE_NAME).is_file()]
     if cases:
-        beside = {True: f"no {IMAGE_NAME} in it", False: "no case, in a folder of cases"}
         others = [entry for entry in entries if entry not in cases]
-        skipped = [Skipped(entry, beside[entry.is_dir()]) for entry in others]
-        return [Scan(case.name, case / IMAGE_NAME) for case in cases], skipped
+        lacking = {True: f"no {IMAGE_NAME} in it", False: "no case, in a folder of cases"}
+        return [Scan(case.name, case / IMAGE_NAME) for case in cases], [Skipped(one, lacking[one.is_dir()]) for one in others]
     if (folder / IMAGE_NAME).is_file():
         beside = [Skipped(entry, f"beside the {IMAGE_NAME} of a case") for entry in entries if entry.name != IMAGE_NAME]
         return [Scan(folder.resolve().name, folder / IMAGE_NAME)], beside

@@ -7,6 +7,7 @@ from math import nan, prod
 from pathlib import Path
 from typing import Any
 
+from kits.config.schema.evaluation import Bootstrap
 from kits.core.plain_files import csv_text
 from kits.data.roi_boxes import read_boxes
 from kits.io import write_json, write_text
@@ -14,29 +15,26 @@ from kits.metrics.bootstrap import Draws
 from kits.metrics.summary import describe
 
 
-def write_coverage(boxes: Path, bootstrap: Mapping[str, Any]) -> str:
-    """Write `cases.csv`, `summary.json` and `table.txt` beside a `boxes.json`; the table.
-
-    Args:
-        bootstrap: `resamples`, `level` and `seed`.
+def write_coverage(boxes: Path, bootstrap: Bootstrap) -> str:
+    """Write `cases.csv`, `summary.json` and `table.txt` beside a `boxes.json`, and return the table.
 
     Raises:
         KitsError: the file is none, or the folder cannot be written.
     """
     cases = {case: figures_of(found) for case, found in sorted(read_boxes(boxes)["cases"].items())}
     columns = list(next(iter(cases.values())))
-    draws = Draws(len(cases), **bootstrap)
+    draws = Draws(len(cases), bootstrap.resamples, bootstrap.level, bootstrap.seed)
     summary = {name: describe([figures[name] for figures in cases.values()], draws) for name in columns}
     table = readable(cases, summary, draws.level)
     rows = [[case, *("" if value != value else value for value in figures.values())] for case, figures in cases.items()]
     write_text(boxes.with_name("cases.csv"), csv_text(["case", *columns], rows))
-    write_json(boxes.with_name("summary.json"), {"cases": len(cases), "columns": summary, "intervals": dict(bootstrap)})
+    write_json(boxes.with_name("summary.json"), {"cases": len(cases), "columns": summary, "intervals": bootstrap.model_dump()})
     write_text(boxes.with_name("table.txt"), table)
     return table
 
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
-    """Of one case: the share of kidney and of tumor voxels inside its ROIs, how many there are, and their share of the scan.
+    """Measure one case: the share of kidney and of tumor voxels inside its ROIs, how many there are, and their share of the scan.
 
     Where ROIs overlap their shares add up: the fine stage reads each of them. A region without voxels has no coverage (NaN).
     """
@@ -53,7 +51,7 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def readable(cases: Mapping[str, Mapping[str, float]], summary: Mapping[str, Mapping[str, Any]], level: float) -> str:
-    """One line a case, then the means and their intervals."""
+    """Lay out one line a case, then the means and their intervals."""
     interval = f"{100 * level:g} % from"
     first = max(len(name) for name in [*cases, interval])
     rows: dict[str, Mapping[str, float | None]] = dict(cases)

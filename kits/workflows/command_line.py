@@ -13,7 +13,7 @@ PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
 
 
 def gathered(arguments: Sequence[str], own: Iterable[str], steps: Iterable[str], rest: str) -> list[str]:
-    """`fine.model.fusion=gate` as an entry of the list `overrides.fine`, and so on: keys that the command has, for Hydra.
+    """Turn `fine.model.fusion=gate` into an entry of the list `overrides.fine`, and so on: keys that the command has, for Hydra.
 
     Args:
         arguments: of the command line; flags stay.
@@ -36,7 +36,7 @@ def gathered(arguments: Sequence[str], own: Iterable[str], steps: Iterable[str],
 
 
 def spelled(value: Any) -> str:
-    """A plain value as the right side of an override."""
+    """Spell a plain value as the right side of an override."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
@@ -49,6 +49,11 @@ def spelled(value: Any) -> str:
     return str(value)
 
 
+def assigned(values: Mapping[str, Any]) -> list[str]:
+    """Make the overrides that give these keys these values."""
+    return [f"{key}={spelled(value)}" for key, value in values.items()]
+
+
 def later_wins(overrides: Iterable[str]) -> list[str]:
-    """Without those whose key a later one gives again."""
+    """Leave out overrides whose key a later one gives again."""
     return list({override.partition("=")[0]: override for override in overrides}.values())

@@ -1,7 +1,12 @@
-"""One command of the project, and its process."""
+"""Steps: one command of the project each, run in a process of its own, and not again while nothing that it came from changed.
+
+A step leaves a record, `steps/NAME.json`: its settings, a digest of each of its inputs, and a digest of its own that the steps
+after it have among their inputs. So what changes runs again, and whatever comes after it.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -14,17 +19,33 @@ from types import FrameType
 from typing import Any
 
 from kits.core.errors import KitsError
+from kits.core.plain_files import read_object
+from kits.data.cache import digest, file_digest
+from kits.io import write_json
+from kits.runs.folder import CONFIG, MANIFEST, holds_run, read_manifest
+
+# Raised when the record changes its meaning; an older one counts as none.
+FORMAT = 2
+RECORD = {"kits_step": int, "settings": {str: Any}, "inputs": {str: str}, "digest": str | None, "outputs": [str]}
+# Keys that name a place, which the digests of the inputs stand for.
+PLACES = ["data.root", "data.cache", "data.boxes", "run_dir", "coarse", "fine", "input", "prediction", "image", "truth", "output"]
+PLACES += ["split.source", "data.split.renew", "split.renew"]
+# Keys that say how fast, on what, or with what told to whom, and do not change the result.
+MEANS = ["workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards", "logger"]
+MEANS += ["overwrite", "resume", "callbacks.checkpoint"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """`python -m kits.<command> <arguments>`, what it reads and what it leaves.
+    """`python -m kits.<command> <arguments>`, what it comes from and what it leaves.
 
     Attributes:
-        name: unique in a plan; the stamp's name too.
+        name: unique in a plan; the record's name too.
         arguments: overrides, as they are typed.
         config: the plain configuration that they give.
-        inputs, outputs: files and folders, by what a reader calls them.
+        inputs: files, which count by content, and folders of source data, which count by names, sizes and times.
+        after: the steps whose results it reads.
+        outputs: files that it leaves; the name of the last part may be a pattern.
     """
 
     name: str
@@ -32,7 +53,128 @@ class Step:
     arguments: Sequence[str]
     config: Mapping[str, Any]
     inputs: Mapping[str, Path]
-    outputs: Mapping[str, Path]
+    after: Sequence[str]
+    outputs: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs the steps of one plan in their order.
+
+    Attributes:
+        output: the plan's folder; the records lie in `steps/` there.
+        overwrite: every step runs again, whatever its record says.
+    """
+
+    output: Path
+    overwrite: bool
+
+    def run(self, step: Step) -> bool:
+        """Run a step unless it is up to date, and say which and why; whether it ran.
+
+        Raises:
+            KitsError: it fails.
+            SystemExit: this process was told to end.
+        """
+        before = self.record(step.name)
+        now: dict[str, Any] = {
+            "kits_step": FORMAT,
+            "settings": {key: value for key, value in leaves(step.config).items() if not _is_one_of(key, [*PLACES, *MEANS])},
+            "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()},
+        }
+        now["inputs"] |= {name: str(self.record(name).get("digest")) for name in step.after}
+        changed = [name for part in ("settings", "inputs") for name in _differing(before.get(part, {}), now[part])]
+        lost = next((name for name in before.get("outputs", ()) if not (self.output / name).exists()), None)
+        again = False
+        if self.overwrite:
+            again, why = True, "runs again, because of overwrite=true"
+        elif not before:
+            why = "runs"
+        elif changed:
+            again, why = True, f"runs again, because {_some(changed)} changed"
+        elif before["digest"] is None:
+            why = "goes on, because it was interrupted"
+        elif lost:
+            again, why = True, f"runs again, because {lost} is gone"
+        else:
+            print(f"{step.name}: up to date", flush=True)
+            return False
+        print(f"{step.name}: {why}", flush=True)
+
+        arguments: list[str] | None = [*step.arguments, *(["overwrite=true"] if again and "overwrite" in step.config else [])]
+        path, begun = self.output / "steps" / f"{step.name}.json", bool(before)
+        if step.command == "train":
+            run = Path(step.config["run_dir"])
+            if again:  # if the new run is killed early, it must not go on with the old one
+                for name in (CONFIG, MANIFEST):
+                    (run / name).unlink(missing_ok=True)
+            elif begun:
+                arguments = self.going_on(run, step)
+            begun = begun or again or not holds_run(run)
+        else:
+            begun = True
+        if begun:  # a run that someone trained by hand leaves no record, so that kits.train refuses to overwrite it
+            write_json(path, {**now, "digest": None, "outputs": []})
+        if arguments is not None:
+            try:
+                run_process(step.command, arguments)
+            except KitsError as error:
+                raise KitsError(f"{step.name}: {error}; the same command goes on from there") from error
+        files = [file for path in step.outputs for file in sorted(path.parent.glob(path.name))]
+        made = [os.path.relpath(file, self.output) for file in files]
+        # With the time: what ran again may have made something else of the same inputs.
+        write_json(path, {**now, "digest": digest([now, time.time_ns()]), "outputs": made})
+        return True
+
+    @staticmethod
+    def going_on(run: Path, step: Step) -> list[str] | None:
+        """Find the overrides with which an interrupted training goes on; None where only its record is wanting."""
+        if (read_manifest(run) or {}).get("finished"):
+            return None
+        if (run / CONFIG).is_file():
+            return [f"resume={run}"]
+        return [*step.arguments, "overwrite=true"]  # killed before it had written its configuration
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Read the record of a step; empty where there is none of this format that can be read."""
+        found = read_object(self.output / "steps" / f"{name}.json", RECORD) or {}
+        return found if found.get("kits_step") == FORMAT else {}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """List the values of a nested configuration by dotted key; lists are values."""
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+    return found
+
+
+def _is_one_of(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key, or a node above it, is among the names."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    absent = object()
+    return [key for key in {**before, **now} if before.get(key, absent) != now.get(key, absent)]
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 3 else " and ".join(names)
+
+
+def _digest_of(path: Path, output: Path) -> str:
+    """Digest a file, or what a folder of source data lists without hidden files and results: it has tens of GB."""
+    if path.is_file():
+        return file_digest(path)
+    listed = []
+    for file in sorted(path.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        if not hidden and not (path in output.parents and file.is_relative_to(output)) and file.is_file():
+            status = file.stat()
+            listed.append([str(file.relative_to(path)), status.st_size, status.st_mtime_ns])
+    return digest(listed)
 
 
 def run_process(command: str, arguments: Sequence[str]) -> None:

@@ -2,134 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kits.config import require
+from kits.config import choices_of, require
+from kits.config.schema.commands import Pipeline
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
-from kits.workflows.building import Builder, Composer, assigned, best_of, check_one_cache, kept_split, splits_of
-from kits.workflows.running import Runner
-from kits.workflows.step import Step
+from kits.workflows.command_line import assigned, spelled
+from kits.workflows.plan import Plan, best_of, check_training, configured, kept_split, splits_of
+from kits.workflows.step import Runner, Step
+
+# What holds for both stages, because they read one cache.
+SHARED = ("root", "cache", "label_name", "classes", "coarse_size", "coarse_z_mm", "roi_rule", "split")
 
 
-def run_two_stages(config: Mapping[str, Any], recipes: list[str], compose: Composer, check: Composer) -> None:
+def run_two_stages(options: Pipeline) -> None:
     """Run the steps of `conf/pipeline.yaml` that are not up to date.
-
-    Args:
-        recipes: the experiments that there are, as `demo/coarse`.
-        compose: the configuration of a command under overrides.
-        check: as `compose`, and refuses what the command would refuse.
 
     Raises:
         KitsError: something is wrong with the configuration of any step, told before the first runs; or a step fails.
     """
-    output = Path(require(config["output"], "output", "add output=DIR"))
-    plan = TwoStages(config, recipes, Builder(output, config["overrides"], compose, check))
+    output = Path(require(options.output, "output", "add output=DIR"))
+    plan = TwoStages(options, output)
     with sole_user(output, lock=output / "steps" / ".lock", key="output", work="kits.pipeline"):
-        runner = Runner(output, config["overwrite"])
-        ran = {step.name for step in plan.steps() if runner.run(step)}
-    table = plan.builder.evaluation / "table.txt"
+        runner = Runner(output, options.overwrite)
+        ran = [step.name for step in plan.steps() if runner.run(step)]
+    table = plan.evaluation / "table.txt"
     if plan.truth is not None and "evaluate" not in ran:
         print(f"\n{table.read_text(encoding='utf-8')}")
-    print(f"\n{'nothing had to run' if not ran else 'done'}; scores: {table.parent}, pictures: {output / 'report'}")
+    print(f"\n{'done' if ran else 'nothing had to run'}; scores: {table.parent}, pictures: {output / 'report'}")
 
 
-class TwoStages:
+class TwoStages(Plan):
     """The steps of both stages.
 
     Attributes:
         coarse, fine: the configurations of the trainings.
-        boxes: whether the fine stage is trained on out-of-fold ROIs, so that every fold needs a coarse network.
+        from_boxes: whether the fine stage is trained on out-of-fold ROIs, so that every fold needs a coarse network.
         truth: the tree of label maps to score against, None where there is none.
     """
 
-    def __init__(self, config: Mapping[str, Any], recipes: list[str], builder: Builder) -> None:
-        experiment = config["experiment"]["source"]
+    def __init__(self, options: Pipeline, output: Path) -> None:
+        super().__init__(output, options.overrides.model_dump())
+        study, recipes = options.experiment.source, choices_of("experiment")
         offered = sorted({name.rpartition("/")[0] for name in recipes if name.endswith("/coarse")} - {""})
         offered = [name for name in offered if f"{name}/fine" in recipes]
-        require(experiment, "experiment", f"add experiment=... with one of {', '.join(offered)}")
-        if experiment not in offered:
-            raise KitsError(
-                f"experiment={experiment}: no folder in experiments/ with a coarse.yaml and a fine.yaml;"
-                f" take one of {', '.join(offered)}"
-            )
-        self.builder = builder
-        common = [*assigned({"data.cache": builder.output / "cache"}), *builder.overrides["train"]]
-        arguments = {
-            stage: [f"experiment={experiment}/{stage}", *common, *builder.overrides[stage]] for stage in ("coarse", "fine")
-        }
-        self.fine_arguments = arguments["fine"]
-        self.fine = builder.configuration("fine", "train", self.fine_arguments)
-        self.boxes = self.fine["data"]["roi"] == "oof"
-        self.coarse_arguments = without(arguments["coarse"], "data.roi", "data.boxes")
-        self.coarse = builder.configuration("coarse", "train", self.coarse_arguments)
-        builder.check_training("coarse", self.coarse_arguments, boxes=False)
-        builder.check_training("fine", self.fine_arguments, boxes=self.boxes)
-        check_one_cache(self.coarse, self.fine)
+        require(study, "experiment", f"add experiment=... with one of {', '.join(offered)}")
+        if study not in offered:
+            what = "no folder in experiments/ with a coarse.yaml and a fine.yaml"
+            raise KitsError(f"experiment={study}: {what}; take one of {', '.join(offered)}")
+        common = [*assigned({"data.cache": output / "cache"}), *self.overrides["train"]]
+        coarse, self.fine_given = (
+            [f"experiment={study}/{stage}", *common, *self.overrides[stage]] for stage in ("coarse", "fine")
+        )
+        self.fine = configured("fine", "train", tuple(self.fine_given))
+        self.from_boxes = self.fine["data"]["roi"] == "oof"
+        self.coarse_given = [one for one in coarse if one.partition("=")[0].lstrip("+") not in ("data.roi", "data.boxes")]
+        self.coarse = configured("coarse", "train", tuple(self.coarse_given))
+        check_training("coarse", tuple(self.coarse_given), boxes=False)
+        check_training("fine", tuple(self.fine_given), boxes=self.from_boxes)
+        self._refuse_two_caches()
         self.fold = self.coarse["fold"]
-        if self.boxes and (self.fold is None or (self.coarse["data"]["split"] or {}).get("kind") != "folds"):
+        if self.from_boxes and (self.fold is None or (self.coarse["data"]["split"] or {}).get("kind") != "folds"):
             raise KitsError("data.roi=oof: ROIs that are out of fold need folds; add split=folds fold=0")
-        self.input = Path(config["input"]) if config["input"] is not None else None
-        self.truth = Path(config["truth"]) if config["truth"] is not None else None
+        self.input = None if options.input is None else Path(options.input)
+        self.truth = None if options.truth is None else Path(options.truth)
+        prepare = self.preparing(self.coarse)
         if self.input is None:
-            self.truth = Path(builder.preparing(self.coarse).config["data"]["root"])
-        self.check_others()
-
-    def check_others(self) -> None:
-        """Compose the steps after the trainings once, so that a mistake in their keys is told before anything runs."""
-        self.builder.preparing(self.coarse)
-        self.predict_step()
-        if self.truth is not None:
-            self.evaluate_step()
-        self.report_step([])
+            self.truth = Path(prepare.config["data"]["root"])
+        self._after_training([])  # a mistake in their keys is told before anything runs
 
     def steps(self) -> Iterator[Step]:
-        """The steps in their order, each made when those before it are done."""
-        builder = self.builder
-        yield builder.preparing(self.coarse)
-        if self.boxes:
+        """Make the steps in their order, each when those before it are done."""
+        yield self.preparing(self.coarse)
+        given = self.fine_given
+        if self.from_boxes:
             folds = range(len(kept_split(self.coarse).parts))
             for fold in folds:
-                yield builder.training(f"coarse{fold}", [*self.coarse_arguments, f"fold={fold}"])
-            yield builder.boxing(self.coarse, [builder.output / f"coarse{fold}" for fold in folds])
-            yield builder.training("fine", [*self.fine_arguments, *assigned({"data.boxes": builder.boxes})])
+                yield self.training(f"coarse{fold}", [*self.coarse_given, f"fold={fold}"])
+            yield self.boxing(self.coarse, [self.output / f"coarse{fold}" for fold in folds])
+            given = [*given, *assigned({"data.boxes": self.boxes})]
         else:
-            yield builder.training("coarse", self.coarse_arguments)
-            yield builder.training("fine", self.fine_arguments)
-        yield self.predict_step()
-        if self.truth is not None:
-            yield self.evaluate_step()
-        yield self.report_step([] if self.input else kept_split(self.coarse).subset("validation", self.fold))
+            yield self.training("coarse", self.coarse_given)
+        yield self.training("fine", given)
+        yield from self._after_training([] if self.input else kept_split(self.coarse).subset("validation", self.fold))
 
-    @property
-    def subset(self) -> dict[str, Any]:
-        """The arguments that choose the validation cases; none where other scans are predicted."""
-        if self.input is not None:
-            return {}
-        fold = {} if self.fold is None else {"fold": self.fold}
-        return {"split": splits_of(self.coarse), "subset": "validation", **fold}
+    def _after_training(self, cases: Sequence[str]) -> list[Step]:
+        """Predict, score and draw the validation cases, or all scans of `input`, which name no cases."""
+        subset: dict[str, Any] = {}
+        if self.input is None:
+            subset = {"split": splits_of(self.coarse), "subset": "validation"}
+            subset |= {} if self.fold is None else {"fold": self.fold}
+        source = self.input or self.truth
+        coarse = best_of(self.output / (f"coarse{self.fold}" if self.from_boxes else "coarse"))
+        arguments = {"coarse": coarse, "fine": best_of(self.output / "fine"), "input": source, "output": self.predictions}
+        steps = [self.predicting("predict", arguments | subset, [self.predictions / "*.nii.gz"], subset.get("split"))]
+        truth = {} if self.truth is None else {"truth": self.truth}
+        if truth:
+            steps.append(self.evaluating(self.coarse, truth | subset, ["predict"]))
+        named = {"cases": list(cases)} if cases else {}
+        return [*steps, self.reporting(self.coarse, {"image": source, **truth, **named}, ["predict"])]
 
-    def predict_step(self) -> Step:
-        """Both stages over the validation cases, or over the scans of `input`."""
-        builder = self.builder
-        coarse = builder.output / (f"coarse{self.fold}" if self.boxes else "coarse")
-        arguments = {"coarse": best_of(coarse), "fine": best_of(builder.output / "fine"), "input": self.input or self.truth}
-        arguments |= {"output": builder.predictions, **self.subset}
-        return builder.predicting("predict", arguments, {"predictions": builder.predictions})
-
-    def evaluate_step(self) -> Step:
-        """The scores of those cases."""
-        return self.builder.evaluating(self.coarse, {"truth": self.truth, **self.subset})
-
-    def report_step(self, cases: list[str]) -> Step:
-        """Their pictures; every scan's of `input` where no cases are named."""
-        named = {"cases": cases} if cases else {}
-        truth = {"truth": self.truth} if self.truth is not None else {}
-        return self.builder.reporting(self.coarse, {"image": self.input or self.truth, **truth, **named})
-
-
-def without(overrides: list[str], *keys: str) -> list[str]:
-    """The overrides of other keys."""
-    return [override for override in overrides if override.partition("=")[0].lstrip("+") not in keys]
+    def _refuse_two_caches(self) -> None:
+        for key in SHARED:
+            one, other = self.coarse["data"].get(key), self.fine["data"].get(key)
+            if one != other:
+                what = f"the coarse stage asks for {spelled(one)}, the fine stage for {spelled(other)}; both read one cache"
+                raise KitsError(f"data.{key}: {what}, so give the key without the name of a stage")
+        one, other = self.coarse["fold"], self.fine["fold"]
+        if one != other:
+            raise KitsError(f"fold: {one} in the coarse stage, {other} in the fine one; give fold=... for both")

@@ -4,9 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,20 +11,19 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kits.config import choices_of
-from kits.config.composing import checked, compose
+from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.commands import Crossval, Pipeline
+from kits.config.schema.evaluation import Bootstrap
 from kits.core.errors import KitsError
 from kits.crossval import OWN as CROSSVAL_KEYS
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
+from kits.metrics.coverage import write_coverage
 from kits.pipeline import OWN, STEPS
-from kits.workflows.building import Builder
 from kits.workflows.command_line import gathered, later_wins, quoted, spelled
-from kits.workflows.coverage import write_coverage
-from kits.workflows.folds import Folds
-from kits.workflows.running import Runner, arguments_of
-from kits.workflows.stamps import AGAIN, BEGIN, GO_ON, MISSING, SKIP, Stamp, fingerprint, judge, read_stamp, settings_of
-from kits.workflows.step import Step, run_process
+from kits.workflows.folds import AllFolds
+from kits.workflows.step import Runner, Step, run_process
 from kits.workflows.two_stages import TwoStages
 
 
@@ -70,69 +66,148 @@ def test_a_key_given_twice_keeps_its_last_value() -> None:
     assert later_wins(["a=1", "b=2", "a=3", "+a=4"]) == ["a=3", "b=2", "+a=4"]
 
 
-STAMP = Stamp(True, {"model.fusion": "concat", "seed": 0}, {"the split": "1"}, {"fine/best.ckpt": "2"})
+class Calls(list[tuple[str, list[str]]]):
+    """Stands for the processes: notes each command and leaves its file."""
+
+    def __init__(self, made: Path) -> None:
+        super().__init__()
+        self.made = made
+
+    def __call__(self, command: str, arguments: list[str]) -> None:
+        self.append((command, list(arguments)))
+        self.made.parent.mkdir(parents=True, exist_ok=True)
+        self.made.write_text(str(len(self)))
 
 
-def test_a_step_runs_exactly_when_its_stamp_no_longer_holds() -> None:
-    same = dict(STAMP.settings), dict(STAMP.inputs), dict(STAMP.outputs)
-    assert judge(STAMP, *same).todo == SKIP
-    assert judge(None, *same).todo == BEGIN
-    other = judge(STAMP, {"model.fusion": "gate", "seed": 0}, *same[1:])
-    assert (other.todo, other.why) == (AGAIN, "runs again, because model.fusion changed")
-    assert judge(STAMP, same[0], {"the split": "9"}, same[2]).why == "runs again, because the split changed"
-    assert judge(STAMP, {**same[0], "new": 1}, *same[1:]).todo == AGAIN
-    assert judge(STAMP, *same[:2], {"fine/best.ckpt": MISSING}).why == "runs again, because fine/best.ckpt is gone"
-    assert judge(STAMP, *same[:2], {"fine/best.ckpt": "3"}).todo == AGAIN
-    begun = replace(STAMP, done=False, outputs={})
-    assert judge(begun, *same).todo == GO_ON
-    assert judge(begun, {**same[0], "seed": 1}, *same[1:]).todo == AGAIN, "another configuration never goes on with an old run"
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Commands that were run, none of which is one."""
+    calls = Calls(tmp_path / "out" / "scores" / "table.txt")
+    monkeypatch.setattr("kits.workflows.step.run_process", calls)
+    return calls
 
 
-def test_places_and_means_are_no_settings() -> None:
-    one = {"data": {"root": "a", "workers": 1, "coarse_size": 64}, "run_dir": "x", "logger": {"name": "csv"}, "seed": 0}
-    other = {"data": {"root": "b", "workers": 2, "coarse_size": 64}, "run_dir": "y", "logger": {"name": "wandb"}, "seed": 0}
-    assert settings_of(one) == settings_of(other) == {"data.coarse_size": 64, "seed": 0}
+def scoring(folder: Path, **config: Any) -> Step:
+    inputs, outputs = {"truth": folder / "truth"}, [folder / "out" / "scores" / "*.txt"]
+    return Step("evaluate", "evaluate", ["x=1"], {"overwrite": False, **config}, inputs, ["predict"], outputs)
 
 
-def test_a_fingerprint_tells_content_of_files_and_the_state_of_folders(tmp_path: Path) -> None:
-    output = tmp_path / "tree" / "out"
-    first, second = tmp_path / "a", tmp_path / "b"
-    for path in (first, second, tmp_path / "tree" / "case" / "x"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("same")
-    assert fingerprint(first, output) == fingerprint(second, output)
-    assert fingerprint(tmp_path / "nothing", output) == MISSING
-    before = fingerprint(tmp_path / "tree", output)
-    output.mkdir()
-    (output / "result").write_text("results inside a tree do not change it")
-    assert fingerprint(tmp_path / "tree", output) == before
-    (tmp_path / "tree" / "case" / "x").write_text("more")
-    assert fingerprint(tmp_path / "tree", output) != before
+def said(runner: Runner, step: Step, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the runner says of a step."""
+    runner.run(step)
+    return capsys.readouterr().out.strip().removeprefix(f"{step.name}: ")
+
+
+def test_a_step_runs_exactly_when_its_record_no_longer_holds(
+    tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, runner = tmp_path / "truth", Runner(tmp_path / "out", overwrite=False)
+    truth.mkdir()
+    (truth / "a").write_text("one")
+    step = scoring(tmp_path, seed=0)
+    assert said(runner, step, capsys) == "runs"
+    assert said(runner, step, capsys) == "up to date"
+    assert calls == [("evaluate", ["x=1"])]
+    assert said(runner, scoring(tmp_path, seed=1), capsys) == "runs again, because seed changed"
+    assert calls[-1] == ("evaluate", ["x=1", "overwrite=true"])
+    assert said(runner, scoring(tmp_path, seed=1, new=2), capsys) == "runs again, because new changed"
+    assert said(runner, step, capsys) == "runs again, because seed and new changed"
+    (truth / "b").write_text("two")
+    assert said(runner, step, capsys) == "runs again, because truth changed"
+    calls.made.unlink()
+    assert said(runner, step, capsys) == "runs again, because scores/table.txt is gone"
+    assert said(Runner(tmp_path / "out", overwrite=True), step, capsys) == "runs again, because of overwrite=true"
+    assert said(runner, step, capsys) == "up to date"
+    (tmp_path / "out" / "steps" / "evaluate.json").write_text("damaged")
+    assert said(runner, step, capsys) == "runs"
+
+
+def test_what_comes_after_a_step_that_ran_again_runs_again(
+    tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = Runner(tmp_path / "out", overwrite=False)
+    predict = Step("predict", "predict", [], {"mirror": False}, {}, [], [calls.made])
+    for step in (predict, scoring(tmp_path)):
+        assert said(runner, step, capsys) == "runs"
+    assert [said(runner, step, capsys) for step in (predict, scoring(tmp_path))] == ["up to date"] * 2
+    calls.made.unlink()
+    assert said(runner, predict, capsys) == "runs again, because scores/table.txt is gone"
+    assert said(runner, scoring(tmp_path), capsys) == "runs again, because predict changed"
+
+
+def test_places_and_means_are_no_settings_and_results_in_a_tree_no_data(
+    tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = Runner(tmp_path / "truth" / "out", overwrite=False)
+    one = {"data": {"root": "a", "workers": 1, "coarse_size": 64}, "prediction": "x", "logger": {"name": "csv"}, "seed": 0}
+    other = {"data": {"root": "b", "workers": 2, "coarse_size": 64}, "prediction": "y", "logger": {"name": "wandb"}, "seed": 0}
+    calls.made = tmp_path / "truth" / "out" / "table.txt"
+    assert said(runner, scoring(tmp_path, **one), capsys) == "runs"
+    assert said(runner, scoring(tmp_path, **other), capsys) == "up to date"
+    moved = json.loads((runner.output / "steps" / "evaluate.json").read_text(encoding="utf-8"))
+    assert moved["settings"] == {"data.coarse_size": 64, "seed": 0}
 
 
 def training(folder: Path, **config: Any) -> Step:
     settings = {"run_dir": str(folder / "fine"), "overwrite": False, **config}
-    return Step("fine", "train", ["stage=fine"], settings, {}, {"fine/best.ckpt": folder / "fine" / "best.ckpt"})
+    return Step("fine", "train", ["stage=fine"], settings, {}, [], [folder / "fine" / "best.ckpt"])
 
 
-def test_an_interrupted_training_goes_on_and_a_changed_one_begins_anew(tmp_path: Path) -> None:
-    step, run = training(tmp_path), tmp_path / "fine"
+def test_an_interrupted_training_goes_on_and_a_changed_one_begins_anew(
+    tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner, run = Runner(tmp_path, overwrite=False), tmp_path / "fine"
+    step = training(tmp_path, seed=0)
+
+    def killed(command: str, arguments: list[str]) -> None:
+        calls(command, arguments)
+        raise KitsError("killed")
+
+    def interrupt(step: Step) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr("kits.workflows.step.run_process", killed)
+            with pytest.raises(KitsError, match="fine: killed; the same command goes on from there"):
+                runner.run(step)
+        return capsys.readouterr().out.strip()
+
+    assert interrupt(step) == "fine: runs"
+    assert interrupt(step) == "fine: goes on, because it was interrupted"
+    assert calls[-1][1] == ["stage=fine", "overwrite=true"], "killed before it had written its configuration"
     run.mkdir()
-    assert arguments_of(step, BEGIN) == ["stage=fine"], "a run that a person trained there is refused by kits.train"
-    assert arguments_of(step, AGAIN) == ["stage=fine", "overwrite=true"]
-    assert arguments_of(step, GO_ON) == ["stage=fine", "overwrite=true"], "killed before it had written its configuration"
     (run / "config.yaml").write_text("stage: fine")
     (run / "manifest.json").write_text('{"finished": false}')
-    assert arguments_of(step, GO_ON) == [f"resume={run}"]
-    (run / "manifest.json").write_text('{"finished": true}')
-    assert arguments_of(step, GO_ON) is None, "killed after the training and before the stamp"
+    interrupt(step)
+    assert calls[-1][1] == [f"resume={run}"]
+    assert interrupt(training(tmp_path, seed=1)) == "fine: runs again, because seed changed"
+    assert calls[-1][1] == ["stage=fine", "overwrite=true"], "another configuration never goes on with an old run"
+    assert not (run / "config.yaml").exists()
+    (run / "manifest.json").write_text('{"finished": true, "seconds": 1, "steps": 1, "epochs": 1, "split": {}}')
+    count = len(calls)
+    assert said(runner, training(tmp_path, seed=1), capsys) == "goes on, because it was interrupted"
+    assert len(calls) == count, "killed after the training and before its record: nothing has to run"
+    assert said(runner, training(tmp_path, seed=1), capsys) == "up to date"
 
 
-def test_a_failing_step_is_named_with_the_way_on_and_its_stamp_says_begun(
+def test_a_run_that_a_person_trained_there_is_left_to_kits_train(tmp_path: Path, calls: Calls) -> None:
+    (tmp_path / "fine").mkdir()
+    (tmp_path / "fine" / "config.yaml").write_text("stage: fine")
+    (tmp_path / "fine" / "last.ckpt").touch()
+
+    def refused(command: str, arguments: list[str]) -> None:
+        assert arguments == ["stage=fine"]
+        assert not (tmp_path / "steps" / "fine.json").exists(), "or the next call would overwrite it"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kits.workflows.step.run_process", refused)
+        Runner(tmp_path, overwrite=False).run(training(tmp_path))
+
+
+def test_a_failing_step_is_named_with_the_way_on_and_its_record_says_begun(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = compose("evaluate", [f"prediction={tmp_path}/no", f"truth={tmp_path}", f"output={tmp_path}/scores"])
-    step = Step("evaluate", "evaluate", [f"{key}={config[key]}" for key in ("prediction", "truth", "output")], config, {}, {})
+    arguments = [f"{key}={config[key]}" for key in ("prediction", "truth", "output")]
+    step = Step("evaluate", "evaluate", arguments, config, {}, [], [])
     runner = Runner(tmp_path, overwrite=False)
     with pytest.raises(KitsError, match=r"evaluate: the step kits\.evaluate ended with exit code 1.*; the same command goes on"):
         runner.run(step)
@@ -140,11 +215,7 @@ def test_a_failing_step_is_named_with_the_way_on_and_its_stamp_says_begun(
     assert "evaluate: runs\n" in shown.out
     assert f"$ python -m kits.evaluate prediction={tmp_path}/no" in shown.out
     assert "no case_XXXXX" in shown.err
-    stamp = read_stamp(tmp_path / "steps" / "evaluate.json")
-    assert stamp is not None
-    assert not stamp.done
-    (tmp_path / "steps" / "evaluate.json").write_text("damaged")
-    assert read_stamp(tmp_path / "steps" / "evaluate.json") is None
+    assert runner.record("evaluate")["digest"] is None
 
 
 def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -169,26 +240,10 @@ def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Pa
     assert len(list(output.glob("case_*"))) < 200
 
 
-@cache
-def once(command: Callable[[str, list[str]], dict[str, Any]], name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """What a command of `kits.config.composing` gives. Plans ask for the same again and again, and Hydra is slow to answer."""
-    return command(name, list(overrides))
-
-
-def builder_of(config: dict[str, Any]) -> Builder:
-    """Of plans in the working folder, so that all tests ask for the same."""
-    return Builder(
-        Path("out"),
-        config["overrides"],
-        lambda name, overrides: once(compose, name, tuple(overrides)),
-        lambda name, overrides: once(checked, name, tuple(overrides)),
-    )
-
-
 def plan_of(*arguments: str, **config: Any) -> TwoStages:
-    overrides = compose("pipeline", gathered(["data.root=tree", *arguments], OWN, STEPS, rest="train"))
-    builder = builder_of(overrides)
-    return TwoStages({**overrides, "experiment": {"source": "paper"}, **config}, choices_of("experiment"), builder)
+    given = gathered(["data.root=tree", *arguments], OWN, STEPS, rest="train")
+    options: Pipeline = parse(Pipeline, {**compose("pipeline", given), "experiment": {"source": "paper"}, **config})
+    return TwoStages(options, Path("out"))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +270,7 @@ def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path) -> None:
     plan = plan_of("data.coarse_size=128", "coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
-    step = plan.builder.preparing(plan.coarse)
+    step = plan.preparing(plan.coarse)
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
     assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == "out/cache"
@@ -223,7 +278,7 @@ def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path
 
 def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
     plan = plan_of(experiment={"source": "fast"})
-    step = plan.builder.preparing(plan.coarse)
+    step = plan.preparing(plan.coarse)
     assert "data.coarse_z_mm=3.0" in step.arguments
     assert cache_settings(step.config["data"]) == cache_settings(plan.coarse["data"]) == cache_settings(plan.fine["data"])
 
@@ -242,20 +297,19 @@ def test_rois_out_of_fold_need_every_coarse_fold_and_the_validation_cases_their_
     steps = {step.name: step for step in plan.steps()}
     assert list(steps) == ["prepare", "coarse0", "coarse1", "boxes", "fine", "predict", "evaluate", "report"]
     assert [steps[name].config["fold"] for name in ("coarse0", "coarse1", "fine")] == [0, 1, 1]
-    assert steps["fine"].config["data"]["boxes"] == str(steps["boxes"].outputs["boxes.json"])
+    assert steps["fine"].config["data"]["boxes"] == str(steps["boxes"].outputs[0])
     assert steps["predict"].config["coarse"] == "out/coarse1/best.ckpt"
     assert steps["report"].config["cases"] == ["case_00001"]
     # What one step makes the next one reads, so that a change runs on through the plan.
-    assert steps["coarse0"].outputs.keys() & steps["boxes"].inputs.keys()
-    assert steps["boxes"].outputs.keys() & steps["fine"].inputs.keys()
-    assert steps["fine"].outputs.keys() & steps["predict"].inputs.keys()
-    assert steps["predict"].outputs.keys() & steps["evaluate"].inputs.keys()
+    for earlier, later in (("coarse0", "boxes"), ("boxes", "fine"), ("fine", "predict")):
+        assert set(steps[earlier].outputs) & set(steps[later].inputs.values())
+    assert list(steps["evaluate"].after) == list(steps["report"].after) == ["predict"]
 
 
-def folds_of(*arguments: str) -> Folds:
+def folds_of(*arguments: str) -> AllFolds:
     given = gathered(["data.root=tree", "output=out", *arguments], CROSSVAL_KEYS, STEPS, rest="train")
-    config = compose("crossval", given)
-    return Folds(config, builder_of(config))
+    options: Crossval = parse(Crossval, compose("crossval", given))
+    return AllFolds(options, Path("out"))
 
 
 def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path) -> None:
@@ -276,7 +330,7 @@ def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path)
         assert (config["fold"], config["subset"]) == (fold, "validation")
         assert config["coarse"].endswith(f"coarse{fold}/best.ckpt")
         assert config["fine"].endswith(f"fine{fold}/best.ckpt")
-        assert list(steps[f"predict{fold}"].outputs) == [f"predictions/case_0000{fold}.nii.gz"]
+        assert list(steps[f"predict{fold}"].outputs) == [Path(f"out/predictions/case_0000{fold}.nii.gz")]
     assert steps["evaluate"].config["subset"] == "all"
     assert read_split(tmp_path / "out" / "cache" / "splits.json").subset("all", None) == ["case_00000", "case_00001"]
     assert "fine0/best.ckpt" in plan.advice()
@@ -305,7 +359,7 @@ def test_the_table_of_rois_has_means_and_intervals_by_hand(tmp_path: Path) -> No
     }
     content = {"kits_boxes": 1, "frame": "", "checkpoints": {"a": {"sha256": "", "trained_on": []}}, "cases": cases}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
-    table = write_coverage(tmp_path / "boxes.json", {"resamples": 200, "level": 0.95, "seed": 0})
+    table = write_coverage(tmp_path / "boxes.json", parse(Bootstrap, {"resamples": 200, "level": 0.95, "seed": 0}))
     columns = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["columns"]
     assert columns["kidney_in_rois"]["mean"] == 0.75
     assert (columns["kidney_in_rois"]["low"], columns["kidney_in_rois"]["high"]) == (0.5, 1.0)
