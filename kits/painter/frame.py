@@ -15,6 +15,8 @@ from scipy import ndimage
 from kits.painter.fields import Lattice, Triple
 
 SMALLEST_KIDNEY_ML = 4.0
+# nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
+KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,15 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
 from kits.data.index import IMAGE_NAME, LABEL_NAME
 from kits.io import read_labels, read_volume, whole_folder, write_labels, write_volume
+from kits.painter.frame import KITS19_DIRECTION
 from kits.painter.grain import grain_of
 from kits.painter.lesions import paint_lesions
+from kits.painter.phases import draw_contrast
 from kits.painter.real_scan import RealScan, measure_contrast
+from kits.painter.regrid import Made, crop_slices, refilter, regrid
+from kits.painter.rephase import rephase
 from kits.painter.shapes import draw_cyst_radius, draw_radius
+from kits.volume import Grid
 
 # Edges of the kidneys are no noise.
 CORE = np.ones((1, 3, 3))
@@ -76,15 +81,27 @@ def write_real_case(plan: RealPlan) -> dict[str, Any]:
     scan = RealScan(image.array.astype(np.float32), labels, image.spacing)
     grain = grain_of(scan.hu, ndimage.binary_erosion(labels == KIDNEY, CORE, iterations=2))
     contrast = measure_contrast(scan, rng)
+    if rng.random() < options.real.rephased:
+        wanted = draw_contrast(rng, options.phases.model_dump())
+        rephase(rng, scan, contrast, wanted)
+        contrast = wanted
     labels[labels == CYST] = options.real.cyst_label
     tumors = [draw_radius(rng, options.tumor_radius) for _ in range(rng.poisson(options.real.tumors))]
     cysts = [draw_cyst_radius(rng) for _ in range(rng.poisson(options.real.cysts))]
     counts = paint_lesions(rng, scan, contrast, grain, tumors, cysts, options.real.cyst_label)
 
+    made = crop_slices(rng, Made(scan.hu, labels, scan.spacing), options)
+    if rng.random() < options.real.regridded:
+        made = regrid(rng, made, options)
+    made = refilter(rng, made, grain, options)
+    mirrored = rng.random() < options.real.mirrored
+    hu, labels = (made.hu[..., ::-1], made.labels[..., ::-1]) if mirrored else (made.hu, made.labels)
+    z, y, x = made.spacing
+    depth, height, width = labels.shape
+    grid = Grid((depth, height, width), made.spacing, (0.0, 0.0, 0.0), KITS19_DIRECTION)
     with whole_folder(Path(options.output) / plan.case_id) as folder:
-        write_labels(folder / LABEL_NAME, scan.labels, image.grid)
-        write_volume(folder / IMAGE_NAME, np.rint(scan.hu).astype(np.int16), image.grid)
-    z, y, x = image.spacing
+        write_labels(folder / LABEL_NAME, labels, grid)
+        write_volume(folder / IMAGE_NAME, np.rint(hu).astype(np.int16), grid)
     record = {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
-    made = {"scan": plan.scan.name, "variant": plan.variant, "phase": contrast.phase, "tumors": counts[0], "cysts": counts[1]}
-    return {**record, "painted": made}
+    painted = {"scan": plan.scan.name, "variant": plan.variant, "phase": contrast.phase, "mirrored": mirrored}
+    return {**record, "painted": {**painted, "tumors": counts[0], "cysts": counts[1]}}

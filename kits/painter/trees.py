@@ -22,14 +22,13 @@ from kits.core.parallel import map_cases
 from kits.data.classes import judge_classes, look_at
 from kits.data.findings import errors
 from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
+from kits.painter.frame import KITS19_DIRECTION
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint
 from kits.painter.real_cases import RealPlan, real_plans, write_real_case
 from kits.painter.shapes import draw_labels
 from kits.volume import Grid, Volume
 
-# nibabel's axis codes I, P, L: slices first, counted downwards, as in KiTS19's files.
-KITS19_DIRECTION = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)
 # Label maps that are read beforehand to see what their labels mean.
 LOOKED_AT = 6
 

@@ -18,10 +18,10 @@ from kits.config.schema import parse
 from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
 from kits.painter.fields import Lattice, resample, signed_distance, smooth_noise
-from kits.painter.frame import find_body
+from kits.painter.frame import KITS19_DIRECTION, find_body
 from kits.painter.phases import PHASES, draw_contrast
 from kits.painter.shapes import draw_labels, draw_radius
-from kits.painter.trees import KITS19_DIRECTION, write_dataset
+from kits.painter.trees import write_dataset
 
 # A body of usual size on few voxels: 64 x 64 pixels of 5.5 mm.
 SMALL: dict[str, Any] = {"spacing_z": [9.0, 10.0], "spacing_xy": [5.4, 5.6], "matrix": 64}

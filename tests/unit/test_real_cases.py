@@ -27,6 +27,11 @@ from kits.volume import Grid
 SPACING = (4.0, 1.6, 1.6)
 SHAPE = (30, 160, 160)
 NOISE = 12.0
+# Nothing of a case differs from its scan.
+STILL = {"tumors": 0.0, "cysts": 0.0, "rephased": 0.0, "regridded": 0.0, "cropped": 0.0, "mirrored": 0.0, "filtered": 0.0}
+STILL |= {"noise_hu": 0.0, "margin_mm": [500.0, 500.0], "size": 0.0, "turn_degrees": 0.0, "bend_mm": 0.0, "cyst_label": 1}
+COARSE: dict[str, Any] = {"spacing_z": [3.0, 5.0], "spacing_xy": [1.6, 2.0]}
+PLAIN = dict.fromkeys(PHASES, 0.0) | {"none": 1.0}
 GRID = Grid((160, 160, 30), (1.6, 1.6, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
@@ -40,7 +45,7 @@ def drawn_body(kidney_hu: float = 180.0, seed: int = 0) -> tuple[np.ndarray, np.
     hu[labels == KIDNEY] = kidney_hu
     hu[np.broadcast_to((y - 150) ** 2 + (x - 128) ** 2 < 18**2, SHAPE)] = 400
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(SHAPE), (0, 0.8, 0.8))
-    return np.rint(hu + NOISE / noise.std() * noise).astype(np.int16), labels
+    return np.rint(np.maximum(hu + NOISE / noise.std() * noise, -1024)).astype(np.int16), labels
 
 
 def real_scan(kidney_hu: float = 180.0) -> RealScan:
@@ -73,8 +78,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_variant_depends_on_seed_scan_and_number_alone(tree: Path, tmp_path: Path) -> None:
-    assert write(tmp_path / "a", images=tree, variants=2, seed=5) == [f"case_{number:05d}" for number in range(4)]
-    write(tmp_path / "b", images=tree, variants=2, seed=5, only=["two"], workers=2)
+    assert write(tmp_path / "a", images=tree, variants=2, seed=5, **COARSE) == [f"case_{number:05d}" for number in range(4)]
+    write(tmp_path / "b", images=tree, variants=2, seed=5, only=["two"], workers=2, **COARSE)
     first, second = digests(tmp_path / "a"), digests(tmp_path / "b")
     assert len(set(first.values())) == 8
     for name in ("imaging.nii.gz", "segmentation.nii.gz"):
@@ -84,7 +89,8 @@ def test_a_variant_depends_on_seed_scan_and_number_alone(tree: Path, tmp_path: P
 
 def test_drawn_cases_come_first_and_the_record_names_each_scan(tree: Path, tmp_path: Path) -> None:
     drawn = {"spacing_z": [9.0, 10.0], "spacing_xy": [5.4, 5.6], "matrix": 64}
-    assert len(write(tmp_path, images=tree, variants=1, exclude=["one"], cases=1, **drawn)) == 2
+    real = {**STILL, "tumors": 1.0}
+    assert len(write(tmp_path, images=tree, variants=1, exclude=["one"], cases=1, real=real, **drawn)) == 2
     record = json.loads((tmp_path / "kits.json").read_text(encoding="utf-8"))
     assert "scan" not in record[0]["painted"]
     assert record[1]["case_id"] == "case_00001"
@@ -94,8 +100,7 @@ def test_drawn_cases_come_first_and_the_record_names_each_scan(tree: Path, tmp_p
 
 
 def test_without_lesions_a_case_is_its_scan(tree: Path, tmp_path: Path) -> None:
-    real = {"tumors": 0.0, "cysts": 0.0, "cyst_label": 1}
-    write(tmp_path, images=tree, variants=1, only=["one"], real=real)
+    write(tmp_path, images=tree, variants=1, only=["one"], real=STILL)
     np.testing.assert_array_equal(
         read_volume(tmp_path / "case_00000/imaging.nii.gz").array, read_volume(tree / "one/imaging.nii.gz").array
     )
@@ -218,7 +223,8 @@ def test_a_scan_without_flat_tissue_gets_white_noise() -> None:
         ({"exclude": ["one", "two"]}, "only and exclude leave no scan"),
         ({"labels": "x"}, "paints into real CT"),
         ({"variants": 0}, "variants=0"),
-        ({"real": {"tumors": 1.0, "cysts": 1.0, "cyst_label": 2}}, "real.cyst_label=2"),
+        ({"real": {**STILL, "cyst_label": 2}}, "real.cyst_label=2"),
+        ({"real": {**STILL, "margin_mm": [9.0, 3.0]}}, "real.margin_mm=[9.0,3.0]: give [low, high], 0 <= low <= high mm"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_option(
@@ -238,3 +244,73 @@ def test_a_case_without_kidney_is_refused(tree: Path, tmp_path: Path) -> None:
     write_labels(tmp_path / "in" / "empty" / "segmentation.nii.gz", np.zeros(SHAPE, np.uint8), GRID)
     with pytest.raises(KitsError, match=r"no kidney \(label 1\) in it; leave it out with exclude=\[empty\]"):
         write(tmp_path / "out", images=tmp_path / "in", variants=1)
+
+
+# --- variation -------------------------------------------------------------------------------------------------------
+
+
+def variant(tree: Path, output: Path, scan: str = "one", **real: Any) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """HU, labels and spacing of one case of which only `real` is varied; spacing is drawn as [3, 3] and [2, 2]."""
+    spacing = {"spacing_z": [3.0, 3.0], "spacing_xy": [2.0, 2.0]}
+    write(
+        output,
+        images=tree,
+        variants=1,
+        only=[scan],
+        real={**STILL, **real},
+        **spacing,
+        **({"phases": PLAIN} if real.get("rephased") else {}),
+    )
+    image = read_volume(output / "case_00000/imaging.nii.gz")
+    return image.array, read_labels(output / "case_00000/segmentation.nii.gz", allowed=(0, 1, 2)).array, image.spacing
+
+
+def test_a_mirrored_case_is_its_scan_mirrored(tree: Path, tmp_path: Path) -> None:
+    hu, labels, _ = variant(tree, tmp_path, mirrored=1.0)
+    np.testing.assert_array_equal(hu[..., ::-1], read_volume(tree / "one/imaging.nii.gz").array)
+    np.testing.assert_array_equal(labels[..., ::-1], drawn_body()[1])
+
+
+def test_another_spacing_keeps_volume_and_hu_of_the_kidneys(tree: Path, tmp_path: Path) -> None:
+    hu, labels, spacing = variant(tree, tmp_path, regridded=1.0)
+    assert spacing == pytest.approx((3.0, 2.0, 2.0))
+    truth = drawn_body()[1]
+    assert (labels == KIDNEY).sum() * np.prod(spacing) == pytest.approx(truth.sum() * np.prod(SPACING), rel=0.04)
+    assert hu[ndimage.binary_erosion(labels == KIDNEY, iterations=2)].mean() == pytest.approx(180, abs=2)
+    assert len(hu) == pytest.approx(29 * 4 / 3 + 1, abs=1)
+
+
+def test_a_larger_and_bent_body_keeps_its_labels_on_its_kidneys(tree: Path, tmp_path: Path) -> None:
+    hu, labels, _ = variant(tree, tmp_path, regridded=1.0, size=0.2, turn_degrees=15.0, bend_mm=4.0)
+    core, shell = ndimage.binary_erosion(labels == KIDNEY, iterations=1), ndimage.binary_dilation(labels == KIDNEY, iterations=3)
+    assert hu[core].mean() == pytest.approx(180, abs=5)
+    assert hu[shell & ~ndimage.binary_dilation(labels == KIDNEY, iterations=2)].mean() < -40
+
+
+def test_a_cropped_scan_ends_within_the_kidneys_and_a_margin_is_in_mm(tree: Path, tmp_path: Path) -> None:
+    _, labels, _ = variant(tree, tmp_path / "a", cropped=1.0)
+    assert labels[0].any() != labels[-1].any()
+    planes = np.flatnonzero(drawn_body()[1].any(axis=(1, 2)))
+    hu, _, _ = variant(tree, tmp_path / "b", margin_mm=[8.0, 8.0])
+    np.testing.assert_array_equal(hu, drawn_body()[0][planes[0] - 2 : planes[-1] + 3])
+
+
+def test_a_scan_without_its_contrast_has_plain_kidneys_its_bones_and_its_noise(tree: Path, tmp_path: Path) -> None:
+    before, truth = drawn_body()
+    hu, labels, _ = variant(tree, tmp_path, rephased=1.0)
+    np.testing.assert_array_equal(labels, truth)
+    core = ndimage.binary_erosion(truth == KIDNEY, iterations=2)
+    assert 20 < hu[core].mean() < 50
+    assert hu[core].std() == pytest.approx(NOISE, rel=0.15)
+    bone = ndimage.binary_erosion(before > 340, np.ones((1, 3, 3)))
+    assert bone.sum() > 5000
+    np.testing.assert_array_equal(hu[bone], before[bone])
+    fat = (before < -90) & ~ndimage.binary_dilation(truth, iterations=3)
+    np.testing.assert_array_equal(hu[fat], before[fat])
+
+
+def test_added_noise_is_of_the_scans_own_grain(tree: Path, tmp_path: Path) -> None:
+    hu, _, _ = variant(tree, tmp_path, noise_hu=40.0)
+    added = hu.astype(float) - drawn_body()[0]
+    assert 3 < added.std() < 41
+    assert float((added[..., 1:] * added[..., :-1]).mean() / added.var()) == pytest.approx(0.68, abs=0.1)
