@@ -47,18 +47,18 @@ def check_resumed(config: dict[str, Any]) -> Train:
     return options
 
 
-@command("train", instead=resumed, multirun="kits.sweep")
-def main(options: Train) -> None:
+@command("train", instead=resumed)
+def main(options: Train) -> float:
     """Train one stage and leave config.yaml, best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
     config = plain(options)
     require(config["run_dir"], "run_dir", "add run_dir=DIR")
     from kits.runs.folder import going_on
 
-    train(going_on(config))
+    return train(going_on(config))
 
 
-def train(config: dict[str, Any]) -> None:
-    """Fit the stage that the configuration names; with `resume` from where that run was interrupted."""
+def train(config: dict[str, Any]) -> float:
+    """Fit the stage that the configuration names, with `resume` from where that run was interrupted; the best score."""
     check_ranks()
     import pytorch_lightning as pl
 
@@ -135,6 +135,7 @@ def train(config: dict[str, Any]) -> None:
         raise KitsError(f"run_dir={config['run_dir']}: no epoch was finished, so there is no checkpoint; train longer")
     if trainer.is_global_zero:
         print(f"best {SCORE} {float(score):.4f}: {start.folder / BEST}")
+    return float(score)
 
 
 def other_ways(config: dict[str, Any]) -> str:

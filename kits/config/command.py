@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,20 +16,17 @@ from kits.config.usage import explain_group, groups_of, usage
 from kits.core.errors import KitsError
 
 # It takes the typed options of its command: `kits.config.schema.commands.Predict` of kits.predict, and so on.
-Task = Callable[[Any], None]
-MULTIRUN = ("-m", "--multirun")
+Task = Callable[[Any], Any]
+MULTIRUN = {"-m", "--multirun"}
 # Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def command(
-    name: str, *, instead: Callable[[list[str]], Any] | None = None, multirun: str | None = None
-) -> Callable[[Task], Callable[[], None]]:
+def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> Callable[[Task], Callable[[], None]]:
     """Turn a task over typed options into an entry point for `conf/<name>.yaml`.
 
     Args:
         instead: gives the options for some command lines, and None for those that are composed from `conf`.
-        multirun: the module whose `sweep(overrides)`, with `conf/sweep.yaml`, answers to -m and --multirun in place of Hydra.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -42,22 +37,19 @@ def command(
             with mistakes_in_one_line(name):
                 load_environment()
                 arguments = sys.argv[1:]
-                overrides = [argument for argument in arguments if argument not in MULTIRUN]
-                several = multirun and overrides != arguments
-                if answer := ask("sweep" if several else name, task.__doc__, arguments):
+                if answer := ask(name, task.__doc__, arguments):
                     print(answer, flush=True)
                     return
                 refuse_flags(arguments)
-                if several and not any(override.startswith("-") for override in overrides):
-                    import_module(str(multirun)).sweep(overrides)
-                    return
-                given = instead(arguments) if instead else None
+                several = bool(MULTIRUN & set(arguments))
+                given = instead(arguments) if instead and not several else None
                 if given is not None:
                     task(given)
                     return
                 from kits.config.composing import spelled_out
 
-                sys.argv[1:] = spelled_out(name, arguments)
+                if not several:  # with -m commas separate values, and texts are in Hydra's quotes
+                    sys.argv[1:] = spelled_out(name, arguments)
                 launch(name, task, sys.argv[1:])
 
         main.__doc__ = task.__doc__
@@ -127,6 +119,7 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import DictConfig
 
     from kits.config.composing import explain
@@ -134,24 +127,25 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
 
     asked, begun = os.environ.get(FULL_ERROR), False
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> Any:
         nonlocal begun
         begun = True
-        restore(asked)
-        # Hydra tells of whatever leaves its job, but lets SystemExit pass.
-        with mistakes_in_one_line(name):
-            chosen = HydraConfig.get()
+        chosen = HydraConfig.get()
+        several = chosen.mode == RunMode.MULTIRUN
+        if not several:
+            restore(asked)
+        # Hydra tells of whatever leaves its job, but lets SystemExit pass. Of several runs its sweeper is to know how each ended.
+        with nullcontext() if several else mistakes_in_one_line(name):
             composed = resolved(config)
-            if "run_dir" in composed and chosen.run.dir != ".":  # Hydra's word for it
-                composed["run_dir"] = chosen.run.dir
-            if chosen.runtime.choices.get("sweep"):
-                again = f"python -m kits.{name} -m {shlex.join(arguments)}"
-                raise KitsError(f"sweep: is for several runs; add -m, as in {again}")
-            task(check(name, composed, chosen.runtime.choices))
+            if "run_dir" in composed and (several or chosen.run.dir != "."):  # Hydra's words for it
+                composed["run_dir"] = chosen.runtime.output_dir if several else chosen.run.dir
+            return task(check(name, composed, chosen.runtime.choices))
 
     os.environ[FULL_ERROR] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+    except KitsError:
+        raise
     except Exception as error:
         if begun or asked:
             raise
@@ -203,6 +197,6 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
 
 
 def commands() -> list[str]:
-    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name; sweeps are `train -m`."""
-    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base", "sweep"}
+    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name."""
+    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base"}
     return sorted({"bench" if name.startswith("bench_") else name for name in files})

@@ -12,7 +12,7 @@ from kits.config.conf_files import choices_of, conf_dir, groups, one_line, resol
 from kits.config.quoting import with_paths_quoted
 from kits.config.schema import check, schema_of
 from kits.config.schema.telling import keys_of, suggestion
-from kits.config.usage import groups_of
+from kits.config.usage import PLUGINS, groups_of
 from kits.core.errors import KitsError
 
 
@@ -67,7 +67,7 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
             raise KitsError(explain(error, name, overrides)) from error
 
 
-def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> list[str]:
+def spelled_out(name: str, overrides: list[str]) -> list[str]:
     """Overrides as Hydra takes them: paths in quotes, and `split=X` as `split.source=X` for a command that takes a file there.
 
     Other commands choose from the group of that name, and Hydra looks for X in the group whichever command it is.
@@ -79,18 +79,16 @@ def spelled_out(name: str, overrides: list[str], *, sweeps: bool = False) -> lis
     short = {key for key, value in here.items() if isinstance(value, dict) and "source" in value}
     parts = [override.partition("=") for override in overrides]
     whole = [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
-    return with_paths_quoted(whole, sweeps=sweeps)
+    return with_paths_quoted(whole)
 
 
 def explain(error: Exception, name: str, overrides: list[str]) -> str:
     """What Hydra refuses as one line that names the key, what is allowed and what to do."""
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
-        commands = ("train", name) if name == "sweep" else (name,)  # a sweep takes every key of a training
-        keys = dict.fromkeys(key for command in commands for key in keys_of(schema_of(command), named(overrides)))
-        return f"{found[1]}: no such key{suggestion(found[1], list(keys))}"
+        return f"{found[1]}: no such key{suggestion(found[1], list(dict.fromkeys(keys_of(schema_of(name), named(overrides)))))}"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
-        group, _, folder = found[1].partition("/")
+        group, _, folder = (found[1], "", "") if found[1] in PLUGINS else found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)
         names = offered[1].split() if offered else choices_of(group)
         return f"{group}={folder}{'/' if folder else ''}{found[2]}: no such choice; take one of {', '.join(names)}"
@@ -102,6 +100,9 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", message):
         again = f"; for a training with each: python -m kits.train -m {shlex.join(overrides)}" if name == "train" else ""
         return f"{found[1]}: several values where one is taken; a list has brackets, key=[a,b]{again}"
+    if "does not support sweep type" in message:
+        interval = next((override for override in overrides if "interval(" in override), "interval")
+        return f"{interval}: a grid takes values, as in key=1,2,3; to search an interval add hydra/sweeper=tpe"
     found = re.search(r"(?:Error parsing override '|Lexer\w+: )(.*?)'?\n", message)
     unread = found[1] if found else next((one for one in overrides if one.startswith("=") or _fault(one) in message), None)
     if unread:

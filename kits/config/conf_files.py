@@ -34,8 +34,8 @@ def choices_of(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """The configuration groups: the folders of conf/."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+    """The configuration groups: the folders of conf/, but for Hydra's own."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def defaults_of(path: Path) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 PATHS = frozenset(
     (
         *("input", "output", "coarse", "fine", "image", "images", "prediction", "predictions", "truth", "labels", "zip"),
-        *("data.root", "data.cache", "data.boxes", "split.source", "run_dir", "resume", "sweep.dir", "specification"),
+        *("data.root", "data.cache", "data.boxes", "split.source", "run_dir", "resume", "specification"),
         *("root", "scan", "scratch"),
     )
 )
 # Of these the ones that also take a list, [a.ckpt,b.ckpt].
 LISTS = frozenset({"coarse", "fine"})
 _INTERPOLATION = re.compile(r"\$\{[^}]+\}")
-_FUNCTION = re.compile(r"\w+\(.*\)", re.DOTALL)
 _ENTRY = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*[^,\s])\s*(?:,|$)""")
 
 
@@ -27,25 +26,22 @@ def quoted(text: str) -> str:
     return _in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
 
-def with_paths_quoted(overrides: Sequence[str], *, sweeps: bool = False) -> list[str]:
+def with_paths_quoted(overrides: Sequence[str]) -> list[str]:
     """Command line overrides, the values of keys that take a path in quotes: whatever characters it has, it is that path.
 
     Left to Hydra are null, nothing, what stands in quotes already, and interpolations `${...}`, unless a file has that very
     name. `~` is the home folder. Quoting twice changes nothing.
-
-    Args:
-        sweeps: commas separate the values of a sweep, and choice(...) is Hydra's.
     """
     result = []
     for override in overrides:
         key, equals, value = override.partition("=")
         name, whole = key.lstrip("+"), os.path.lexists(value)
-        if not equals or name not in PATHS or (sweeps and _FUNCTION.fullmatch(value)):
+        if not equals or name not in PATHS:
             result.append(override)
         elif name in LISTS and value[:1] + value[-1:] == "[]" and not whole:
             result.append(f"{key}=[{_paths(value[1:-1])}]")
         else:
-            result.append(f"{key}={_paths(value) if sweeps and not whole else _path(value)}")
+            result.append(f"{key}={_path(value)}")
     return result
 
 

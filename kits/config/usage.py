@@ -15,10 +15,11 @@ WIDTH = 120
 # The choice of a group that the group `stage` includes.
 BY_STAGE = "(by stage)"
 KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#]*?))?(?: *# (?P<comment>.*))?")
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
 GROUP_FLAGS = {
     "--help GROUP": "what the choices of a group are, e.g. --help loss",
     "--help group=choice": "every key and its value under these choices, e.g. --help stage=coarse",
-    "-m": "run once for each of several values: key=a,b,c; -m --help says more",
+    "-m": "run once for each of several values, key=a,b,c (Hydra's --multirun); --help hydra/launcher and hydra/sweeper say how",
 }
 FLAGS = {
     "--cfg job": "print the configuration that would run, and stop",
@@ -78,7 +79,7 @@ def explain_group(group: str) -> str:
     Raises:
         KitsError: no such group.
     """
-    names = choices_of(group) if group in groups() else []
+    names = choices_of(group) if group in groups() or group in PLUGINS else []
     if not names:
         raise KitsError(f"--help {group}: no such group{nearest(group, groups())}; take one of {', '.join(groups())}")
     lines = []

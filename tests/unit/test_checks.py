@@ -26,7 +26,7 @@ RECIPES = choices_of("experiment")
 CHOICES = [
     (path.parent.name, path.stem)
     for path in sorted(conf_dir().glob("*/*.yaml"))
-    if path.parent.name not in ("experiment", "sweep", "measures")
+    if path.parent.name not in ("experiment", "measures")
 ]
 HEAVY = ("torch", "timm", "torchvision", "pytorch_lightning", "lightning_fabric", "monai", "SimpleITK", "scipy", "numpy")
 

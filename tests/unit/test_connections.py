@@ -119,6 +119,6 @@ def test_no_command_connects(tmp_path: Path) -> None:
     found = {name: connections(["-m", f"kits.{name}", *arguments], tmp_path) for name, arguments in commands.items()}
     onnx = [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", "device=cpu"]
     found["predict by onnx"] = connections(["-m", "kits.predict", *onnx], tmp_path)
-    sweep = [*tiny, "-m", "sweep=optuna", "sweep.trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
-    found["sweep"] = connections(["-m", "kits.train", *sweep, f"sweep.dir={tmp_path / 'sweep'}"], tmp_path)
+    sweep = ["-m", *tiny, "hydra/sweeper=tpe", "hydra.sweeper.n_trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
+    found["sweep"] = connections(["-m", "kits.train", *sweep, f"hydra.sweep.dir={tmp_path / 'sweep'}"], tmp_path)
     assert not any(found.values()), found

@@ -9,18 +9,19 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kits"
 # From the ground up: a room imports only from rooms that stand before it. The commands import any of these.
 ROOMS = ["core", "volume", "config", "io", "models", "data", "metrics", "painter", "reporting", "inference", "prediction"]
-ROOMS += ["readout", "runs", "tracking", "training", "workflows", "sweeps"]
+ROOMS += ["readout", "runs", "tracking", "training", "workflows", "hydra_plugins"]
 COMMANDS = ["train", "predict", "prepare", "evaluate", "report", "measure", "download", "phantom", "export", "crossval"]
-COMMANDS += ["pipeline", "submission", "dashboard", "sweep"]
+COMMANDS += ["pipeline", "submission", "dashboard"]
 DOORS = ["api", "__init__"]  # for Python: what the package offers is imported from `api` when it is asked for
 BENCH = "bench"  # imports what it measures; nothing imports it
 # Each of these may be imported in these rooms only.
 LIBRARIES = {
-    "hydra": {"config", "sweeps", "sweep"},
+    "hydra": {"config", "hydra_plugins"},
+    "optuna": {"hydra_plugins"},
     "pytorch_lightning": {"runs", "tracking", "training", "train", "bench"},
     "timm": {"models", "bench"},
     "torch": {"core", "metrics", "models", "data", "inference", "prediction", "readout", "runs", "tracking", "training", "bench"},
-    "omegaconf": {"config"},
+    "omegaconf": {"config", "hydra_plugins"},
     "huggingface_hub": {"data"},
     "nibabel": set(),
     "pydicom": {"io", "prediction"},

@@ -11,7 +11,6 @@ from kits.bench.startup import measure
 from kits.config import conf_dir
 from kits.config.command import ask, commands
 from kits.core.errors import KitsError
-from kits.train import main
 
 
 def completed(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -28,20 +27,20 @@ def test_help_names_usage_groups_choices_keys_and_examples() -> None:
     for line in (
         "  optimizer     adam, adamw, sgd (the stage chooses)",
         "  scheduler     constant, cosine, plateau, poly (the stage chooses)",
-        "  data          kits19*, kits21, kits23",
+        "  data          bids, kits19*, kits21, kits23, msd, nnunet, pairs",
         "  debug         fast, none*, overfit",
         "  overwrite=false               true: replace the run that run_dir holds",
     ):
         assert line in text.splitlines()
     assert "python -m kits.train stage=coarse data.cache=cache" in text
-    for group in (path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "measures"):
+    for group in (path.name for path in conf_dir().iterdir() if path.is_dir() and path.name not in ("measures", "hydra")):
         assert f"  {group} " in text, "a group that help does not name"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in conf_dir().glob("*.yaml") if path.stem != "base"))
 def test_every_command_has_help_of_readable_width(name: str) -> None:
     text = str(ask(name, "What it does.", ["-h"]))
-    called = {"sweep": "train -m"}.get(name, name.replace("bench_", "bench "))
+    called = {"demo": "bench demo"}.get(name, name.replace("bench_", "bench "))
     assert f"usage: python -m kits.{called}" in text
     assert max(map(len, text.splitlines())) <= 150
     assert "???" not in text
@@ -62,13 +61,11 @@ def test_help_of_a_group_explains_its_choices_and_of_a_choice_shows_every_key() 
         ask("train", None, ["--help", "lss"])
 
 
-def test_help_with_m_is_of_sweeps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["kits.train", "-m", "--help"])
-    main()
-    said = capsys.readouterr().out
-    assert said.startswith("usage: python -m kits.train -m")
-    assert "  sweep.jobs=1 " in said
-    assert "sweep" not in commands(), "no command of its own"
+def test_help_names_our_plugins_of_hydra() -> None:
+    assert "hydra/launcher=processes\n    A process and a run folder for each trial" in str(
+        ask("train", None, ["--help", "hydra/launcher"])
+    )
+    assert "hydra/sweeper=tpe\n    Tree-structured Parzen estimators" in str(ask("train", None, ["--help", "hydra/sweeper"]))
 
 
 def test_hydras_own_flags_are_left_to_it() -> None:
