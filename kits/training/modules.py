@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -30,7 +31,7 @@ from kits.reporting import Scene
 from kits.tracking.names import LOSS, SCORE, loss_name, score_name
 from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import build_optimizer
-from kits.training.schedules import build_scheduler
+from kits.training.schedules import build_scheduler, clock_of
 from kits.volume import plane_grid
 from kits.volume.rois import coverage, rois_of
 
@@ -71,15 +72,17 @@ class StageModule(pl.LightningModule):
         """Adam in the paper (section 3); other choices by name."""
         return build_optimizer(parse(Optimizer, self.config["optimizer"], "optimizer"), self.network)
 
-    def build_schedule(self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1) -> dict[str, Any]:
+    def build_schedule(
+        self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1, elapsed: Callable[[], float] | None = None
+    ) -> dict[str, Any]:
         """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""
-        return build_scheduler(parse(Scheduler, self.config["scheduler"], "scheduler"), optimizer, steps, SCORE, epochs)
+        return build_scheduler(parse(Scheduler, self.config["scheduler"], "scheduler"), optimizer, steps, SCORE, epochs, elapsed)
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, a constant rate in the paper."""
         optimizer = self.build_optimizer()
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
-        return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs)}
+        return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs, clock_of(self.trainer))}
 
     def on_fit_start(self) -> None:
         """On a CPU large blocks of memory are used again.

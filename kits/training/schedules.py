@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -33,7 +35,14 @@ def poly(progress: float, *, power: float) -> float:
 DECAYS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "poly": poly}
 
 
-def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: float, score: str, epochs: int) -> dict[str, Any]:
+def build_scheduler(
+    options: schema.Scheduler,
+    optimizer: Optimizer,
+    steps: float,
+    score: str,
+    epochs: int,
+    elapsed: Callable[[], float] | None = None,
+) -> dict[str, Any]:
     """What Lightning takes as `lr_scheduler`.
 
     Args:
@@ -41,6 +50,7 @@ def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: floa
         steps: optimizer steps of the whole training.
         score: what `plateau` watches; higher is better.
         epochs: from one score to the next.
+        elapsed: share of the time limit that is over, where there is one: the rate then falls with whichever ends first.
 
     Raises:
         KitsError: a training without an end under a schedule that needs one.
@@ -54,16 +64,36 @@ def build_scheduler(options: schema.Scheduler, optimizer: Optimizer, steps: floa
             f"scheduler.name={options.name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant"
         )
     own = options.model_dump(exclude={"name", "warmup"})
-    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps if options.warmup else 0.0, steps)
+    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps if options.warmup else 0.0, steps, elapsed)
     return {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}
 
 
-def rate_by_step(decay: Callable[[float], float], rise: float, steps: float) -> Callable[[int], float]:
-    """Step from 0 -> share of the learning rate: a linear rise over `rise` of the `steps`, then `decay`."""
+def rate_by_step(
+    decay: Callable[[float], float], rise: float, steps: float, elapsed: Callable[[], float] | None = None
+) -> Callable[[float], float]:
+    """Step from 0 -> share of the learning rate: a linear rise over `rise` of the `steps`, then `decay`.
 
-    def rate(step: int) -> float:
+    `elapsed` is the share of the time that is over; where it runs ahead of the steps, it counts.
+    """
+
+    def rate(step: float) -> float:
+        if elapsed:
+            step = max(step, elapsed() * steps)
         if step < rise:
             return (step + 1) / (rise + 1)
         return decay(min(1.0, (step - rise) / max(1.0, steps - rise)))
 
     return rate
+
+
+def clock_of(trainer: pl.Trainer) -> Callable[[], float] | None:
+    """What tells the share of `trainer.max_time` that is over; None where no limit is set."""
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+
+    def elapsed() -> float:
+        assert timer is not None
+        over, left = timer.time_elapsed(), timer.time_remaining() or 0.0
+        # Clocks differ, and processes with other rates would learn other weights.
+        return float(trainer.strategy.broadcast(over / max(over + left, 1e-9)))
+
+    return elapsed if timer else None

@@ -4,7 +4,9 @@ import itertools
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from kits.config import choices_of
@@ -102,3 +104,23 @@ def test_what_cannot_be_is_named(options: dict, steps: float, words: str) -> Non
     with pytest.raises(KitsError) as caught:
         build_scheduler(options, optimizer(), steps)
     assert words in str(caught.value)
+
+
+def test_a_time_limit_that_is_ahead_of_the_steps_counts() -> None:
+    over = 0.0
+    rate = schedules.rate_by_step(lambda progress: schedules.cosine(progress, final=0.0), 0.0, 100, lambda: over)
+    assert rate(50) == pytest.approx(0.5)
+    over = 0.75
+    assert rate(50) == pytest.approx(schedules.cosine(0.75, final=0.0))
+    over = 1.0
+    assert rate(50) == pytest.approx(0.0)
+
+
+def test_the_clock_is_that_of_max_time() -> None:
+    trainer = pl.Trainer(accelerator="cpu", max_time="00:00:00:40", logger=False, enable_progress_bar=False)
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    timer.load_state_dict({"time_elapsed": {"train": 10.0}})  # as a resumed run has it
+    elapsed = schedules.clock_of(trainer)
+    assert elapsed is not None
+    assert elapsed() == pytest.approx(0.25)
+    assert schedules.clock_of(pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)) is None
