@@ -99,11 +99,17 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
     Raises:
         KitsError: `open_checkpoint` refuses the file, or its weights are not those of its network.
     """
-    content = open_checkpoint(path, stage)
-    config = content["hyper_parameters"]
+    from kits.models import plain_weights
+
+    if path.suffix == plain_weights.SUFFIX:
+        config, weights = plain_weights.read_weights(path)
+        check_config(path, config, stage)
+    else:
+        content = open_checkpoint(path, stage)
+        config, named = content["hyper_parameters"], content["state_dict"]
+        weights = {name.removeprefix(PREFIX): tensor for name, tensor in named.items() if name.startswith(PREFIX)}
     network = described_network(path, config)
     check_settings(path, config, network)
-    weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise KitsError(f"{path}: its weights are no numbers; give a checkpoint of a training that did not diverge")
     try:

@@ -264,3 +264,51 @@ def test_nothing_of_the_training_machine_is_in_a_file(files: dict[str, Path]) ->
     config["data"]["root"] = "/home/somebody"
     assert "somebody" not in to_metadata(onnx.ModelProto(), config, {})
     assert str(Path(kits.__file__).parent).encode() not in files["fine.onnx"].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def plain_files(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages as .safetensors files, written by the command."""
+    from kits import export
+
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        given = [f"{stage}={files[stage]}" for stage in ("coarse", "fine")]
+        patch.setattr("sys.argv", ["kits.export", *given, f"output={folder}", "format=safetensors"])
+        export.main()
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_a_plain_file_is_the_checkpoints_network_in_half_precision(files: dict[str, Path], plain_files: Path, stage: str) -> None:
+    path = plain_files / f"{stage}.safetensors"
+    network, config = load_member(path, stage, "cpu")
+    original, trained = load_member(files[stage], stage, "cpu")
+    for name, tensor in original.state_dict().items():
+        halved = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(network.state_dict()[name], halved), name
+    assert (config["roi"], config["inference"]) == (trained["roi"], trained["inference"])
+    assert path.stat().st_size < 0.6 * files[stage].stat().st_size
+    assert not {"cache", "root"} & set(config["data"])  # of the machine that trained it
+
+
+def test_plain_files_segment_as_checkpoints_do(plain_files: Path, tmp_path: Path) -> None:
+    scan = write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz"
+    pair = [f"{stage}={plain_files / stage}.safetensors" for stage in OVERRIDES]
+    run(*pair, f"input={scan}", f"output={tmp_path / 'labels.nii.gz'}", "device=cpu")
+    assert kits.read(tmp_path / "labels.nii.gz").array.shape == kits.read(scan).array.shape
+
+
+def test_a_plain_file_with_any_flipped_bit_or_of_the_other_stage_is_one_line(plain_files: Path, tmp_path: Path) -> None:
+    content = (plain_files / "coarse.safetensors").read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "edited.safetensors"
+    for place in [*rng.integers(len(content), size=40), 0, 8, 9, len(content) - 1]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(KitsError, match=r"edited\.safetensors") as refused:
+            load_member(path, "coarse", "cpu")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(KitsError, match="are the two swapped"):
+        load_member(plain_files / "fine.safetensors", "coarse", "cpu")

@@ -152,6 +152,7 @@ class Export(Options):
     coarse: Text | None
     fine: Text | None
     output: Text
+    format: Literal["onnx", "safetensors"]
 
 
 class Submission(Options):

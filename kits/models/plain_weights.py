@@ -1,0 +1,61 @@
+"""Networks as .safetensors files in half precision: small, and nothing in them can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from kits.core.errors import KitsError
+from kits.core.plain_files import misfit
+from kits.models.onnx_files import DIGEST, METADATA, edited, needed
+
+SUFFIX = ".safetensors"
+
+
+def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> bytes:
+    """A file of a network's weights in half precision and of what prediction reads of its configuration; no paths are in it."""
+    kept = {**needed(config, facts), "model": config["model"]}
+    weights = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    return save(weights, {METADATA: json.dumps({**kept, DIGEST: digest_of(weights, kept)})})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the weights, widened again, of a file that kits.export wrote.
+
+    Raises:
+        KitsError: no such file, or another one.
+    """
+    if not path.is_file():
+        raise KitsError(f"{path}: no such file; python -m kits.export format=safetensors writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads((file.metadata() or {}).get(METADATA, "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise KitsError(f"{path}: no .safetensors file, or damaged ({error}); give one that kits.export wrote") from error
+    if config is None:
+        raise KitsError(f"{path}: of another program; give one that kits.export wrote")
+    if wrong := misfit(config, {"kits_format": int, "stage": str, "model": dict}, "its configuration"):
+        raise edited(path, wrong)
+    if config.pop(DIGEST, None) != digest_of(weights, config):
+        raise edited(path, "its SHA-256 is not the one that was written")
+    return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+def digest_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration and of weights as they are stored: one with a flipped bit is a number like any other."""
+    content = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(weights):
+        content.update(f"{name} {weights[name].dtype} {list(weights[name].shape)}".encode())
+        content.update(weights[name].numpy().tobytes())
+    return content.hexdigest()
