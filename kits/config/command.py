@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from kits.config.conf_files import conf_dir, one_line, resolved
 from kits.config.usage import explain_group, groups_of, usage
 from kits.core.errors import KitsError
+from kits.core.sharding import started_by_srun
 
 # It takes the typed options of its command: `kits.config.schema.commands.Predict` of kits.predict, and so on.
 Task = Callable[[Any], Any]
@@ -137,6 +138,9 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         # Hydra tells of whatever leaves its job, but lets SystemExit pass. Of several runs its sweeper is to know how each ended.
         with nullcontext() if several else mistakes_in_one_line(name):
             composed = resolved(config)
+            if several and composed.get("trainer", {}).get("devices", 1) != 1 and not started_by_srun():
+                # Lightning starts the other ranks with this command line, and each would run the whole sweep.
+                raise KitsError("trainer.devices: this launcher trains on one device a trial; leave hydra/launcher out for more")
             if "run_dir" in composed and (several or chosen.run.dir != "."):  # Hydra's words for it
                 composed["run_dir"] = chosen.runtime.output_dir if several else chosen.run.dir
             return task(check(name, composed, chosen.runtime.choices))

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -89,16 +91,17 @@ class ProcessLauncher(Launcher):
         """
         composed = [self.compose(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
         trials = [trial for trial, _ in composed]
-        before = read_trials(self.folder)
-        for trial in trials:
-            same_folder = [other for other in before if other["run_dir"] == str(trial.run_dir)]
-            others = [other["overrides"] for other in before if sorted(other["fixed"]) != sorted(trial.fixed)]
-            others += [other["overrides"] for other in same_folder if other["parameters"] != trial.parameters]
-            others += [other.overrides for other in trials if other.run_dir == trial.run_dir and other is not trial]
-            if others:
-                difference = " ".join(sorted({*others[0]} ^ {*trial.overrides}))
+        twice = [run_dir for run_dir, count in Counter(trial.run_dir for trial in trials).items() if count > 1]
+        if twice:
+            raise KitsError(
+                f"{twice[0]}: is the folder of several trials; give each value once, and leave hydra.sweep.subdir out"
+            )
+        for trial, other in product(trials, read_trials(self.folder)):
+            same = other["parameters"] == trial.parameters or other["run_dir"] != str(trial.run_dir)
+            if not same or sorted(other["fixed"]) != sorted(trial.fixed):
+                difference = " ".join(sorted({*other["overrides"]} ^ {*trial.overrides}))
                 raise KitsError(
-                    f"hydra.sweep.dir={self.folder}: holds trials of another sweep ({difference}); give another folder"
+                    f"hydra.sweep.dir={self.folder}: holds another sweep's trials ({difference}); give another folder"
                 )
         with sigterm_as_interrupt(), ThreadPoolExecutor(self.n_jobs) as pool:
             try:

@@ -23,38 +23,31 @@ def draw_sweep(path: Path, records: list[dict[str, Any]], score: str) -> None:
     parameters = list(dict.fromkeys(key for record in records for key in record["parameters"]))
     if not parameters:
         return
-    columns = min(COLUMNS, len(parameters))
-    rows = -(-len(parameters) // columns)
+    columns, rows = min(COLUMNS, len(parameters)), -(-len(parameters) // COLUMNS)
     figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for panel, key in zip(panels, parameters, strict=False):
-        draw_panel(panel, key, [record for record in records if key in record["parameters"]])
-    for panel in panels[len(parameters) :]:
-        panel.set_axis_off()
-    for panel in panels[::columns]:
-        panel.set_ylabel(score)
-    figure.suptitle(f"{len(records)} trials with a score; open: pruned, orange: mean of a value", fontsize="small")
+    figure.suptitle(f"{score} of {len(records)} trials; open: pruned, orange: mean of a value", fontsize="small")
+    for number, key in enumerate(parameters, start=1):
+        draw_panel(figure.add_subplot(rows, columns, number), key, [one for one in records if key in one["parameters"]])
     with whole_file(path, ".png") as temporary:
         figure.savefig(temporary, dpi=120)
 
 
 def draw_panel(panel: Axes, key: str, records: list[dict[str, Any]]) -> None:
     """Draw one parameter: at its value where all are numbers, else by name."""
-    texts = [record["parameters"][key] for record in records]
-    names = sorted(set(texts))
+    values: list[Any] = [record["parameters"][key] for record in records]
     try:
-        positions = [float(text) for text in texts]
-        if min(positions) > 0 and max(positions) >= LOG_FROM * min(positions):
+        values = [float(value) for value in values]
+        if min(values) > 0 and max(values) >= LOG_FROM * min(values):
             panel.set_xscale("log")
     except ValueError:
-        positions = [float(names.index(text)) for text in texts]
-        panel.set_xlim(-0.5, len(names) - 0.5)
-        panel.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    for position, record in zip(positions, records, strict=True):
+        panel.tick_params("x", rotation=30)
+    scores: dict[Any, list[float]] = {}
+    for value, record in zip(values, records, strict=True):
+        scores.setdefault(value, []).append(record["score"])
         face = "none" if record["status"] == "pruned" else "tab:blue"
-        panel.plot(position, record["score"], "o", color="tab:blue", markerfacecolor=face, alpha=0.7)
-    for value in set(positions) if len(set(positions)) < len(positions) else ():
-        mean = fmean(record["score"] for position, record in zip(positions, records, strict=True) if position == value)
-        panel.plot(value, mean, color="tab:orange", marker="_", markersize=20)
+        panel.plot(value, record["score"], "o", color="tab:blue", markerfacecolor=face, alpha=0.7)
+    for value, several in scores.items():
+        if len(scores) < len(records):
+            panel.plot(value, fmean(several), color="tab:orange", marker="_", markersize=20)
     panel.set_xlabel(key)
     panel.grid(alpha=0.3)

@@ -68,7 +68,7 @@ def test_a_grid_records_a_failure_goes_on_and_skips_what_is_done(common: list[st
     assert after[1] > before[1], "what failed is tried again"
     code, said = run(folder, *arguments, "optimizer.lr=0.02")
     assert code == 1
-    assert "holds trials of another sweep (optimizer.lr=0.01 optimizer.lr=0.02)" in said
+    assert "holds another sweep's trials (optimizer.lr=0.01 optimizer.lr=0.02)" in said
 
 
 @pytest.mark.parametrize("sweeper", [[], ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=1"]])

@@ -51,6 +51,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         (["stage=coarse", "loss.bias=1,2", "hydra.launcher.jobs=2"], "hydra.launcher.jobs: no such key"),
         (["stage=coarse", "loss.bias=interval(1,2)"], "loss.bias=interval(1,2): a grid takes values"),
         (["stage=coarse", "loss.bias=1,2", "run_dir=x"], "run_dir=x: each trial has its own folder"),
+        (["stage=coarse", "seed=1,1"], "seed-1: is the folder of several trials; give each value once"),
         (["stage=coarse", "loss.bias=(1"], "loss.bias=(1: cannot be read"),
         (["stage=coarse", "hydra/sweeper=tpe"], "hydra/sweeper=tpe: nothing to search"),
         (["stage=coarse", "hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "nothing to draw from"),
@@ -87,6 +88,12 @@ def test_ranks_that_would_each_run_the_sweep_are_refused(
     with pytest.raises(SystemExit):
         call("stage=coarse", "loss.bias=1,2", "data.cache=cache")
     assert "started as one of several ranks" in capsys.readouterr().err
+
+
+def test_ddp_in_the_process_of_another_launcher_is_refused(call: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call("stage=coarse", "seed=1", "data.cache=cache", "hydra/launcher=basic", "trainer.devices=2")
+    assert "kits.train: trainer.devices: this launcher trains on one device a trial" in capsys.readouterr().err
 
 
 def test_a_search_is_seeded_and_one_that_is_started_again_draws_what_it_would_have_drawn(call: Callable[..., None]) -> None:
