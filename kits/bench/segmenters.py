@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kits.core.errors import KitsError
-from kits.inference.find_rois import Rois
+from kits.inference.coarse import Rois
 from kits.inference.segmenter import Segmenter
 from kits.models import build_network
 from kits.volume import Volume
@@ -64,8 +64,8 @@ class UsualRois(Segmenter):
         super().__init__([networks[0]], [configs[0]], [networks[1]], [configs[1]], torch.device("cpu"))
         self.rois_mm = rois_mm
 
-    def _find_rois(self, volume: Volume) -> Rois:
-        found = super()._find_rois(volume)
+    def find_rois(self, volume: Volume) -> Rois:
+        found = super().find_rois(volume)
         margin = self.coarse_config["roi"]["margin_mm"]
         boxes = [
             box_about((0.5, 0.5, (k + 1) / (len(self.rois_mm) + 1)), size, volume).grow_mm(

@@ -1,8 +1,9 @@
-"""The coarse stage: where a kidney is."""
+"""The coarse stage: from a volume to its ROIs by the coarse grid, the networks and the paper's rule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,46 @@ import torch
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members, Network
 from kits.inference.sliding import Maps, sliding, to_input
+from kits.volume import Volume, coarse_planes, doubts, plane_grid, to_coarse
+from kits.volume.intensity import BODY_HU, PAD_HU
+from kits.volume.rois import Box, body_box, rois_of
+
+
+@dataclass(frozen=True)
+class Rois:
+    """Boxes in voxels of the volume, with margin; `whole_body` where they stand in for ROIs that were not found."""
+
+    boxes: list[Box]
+    warnings: list[str]
+    whole_body: bool = False
+
+
+def find_rois_in(volume: Volume, members: Members, config: Mapping[str, Any], device: torch.device) -> Rois:
+    """Find the ROIs of a volume in HU; where no component is large enough, take its whole body.
+
+    Args:
+        config: the configuration that the networks were trained with.
+    """
+    data, rule, inference = config["data"], config["roi"], config["inference"]
+    shape = volume.array.shape
+    planes = coarse_planes(len(volume.array), volume.spacing[0], data["coarse_z_mm"])
+    grid = plane_grid(shape, data["coarse_size"], planes)
+    for network in members.networks:
+        network.to(device)  # type: ignore[attr-defined]  # an earlier case may have moved it
+    fallback = Fallback(members.networks, device, inference["window"], "coarse")
+    coarse = to_coarse(volume.array, grid, PAD_HU)
+    mask = coarse_mask(members, coarse, window_hu=data["window_hu"], inference=inference, device=device, fallback=fallback)
+    del coarse
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule)]
+    if native:
+        boxes = [box.grow_mm(rule["margin_mm"], volume.spacing, shape) for box in native]
+        return Rois(boxes, fallback.warnings + doubts.of_boxes(boxes, volume.spacing, rule["margin_mm"]))
+    limit = f"{rule['min_voxels']} voxels" if rule["min_ml"] is None else f"{rule['min_ml']} mL"
+    warning = (
+        f"the coarse stage found no region of more than {limit} on its grid"
+        f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
+    )
+    return Rois([body_box(volume.array, BODY_HU)], [*fallback.warnings, warning], whole_body=True)
 
 
 @torch.inference_mode()
@@ -23,7 +64,7 @@ def coarse_mask(
     device: torch.device | str,
     fallback: Fallback | None = None,
 ) -> np.ndarray:
-    """Where the coarse network, or the mean of several, sees a kidney: bool (D, H, W) on the coarse grid.
+    """Mark where the coarse network, or the mean of several, sees a kidney: bool (D, H, W) on the coarse grid.
 
     Args:
         inference: `window` (slices at once), `overlap` and `threshold` (a probability).

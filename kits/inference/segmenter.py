@@ -14,23 +14,22 @@ from torch import nn
 
 from kits.core.errors import KitsError
 from kits.core.labels import regions_of
-from kits.inference import BoxMap, BoxReader, BoxReading, Members, doubts
+from kits.inference import BoxMap, BoxReader, BoxReading, Members
+from kits.inference.coarse import Rois, find_rois_in
 from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
-from kits.inference.find_rois import BODY_THRESHOLD_HU, Rois, find_boxes, find_rois_in
 from kits.inference.fine import FULL, paste_labels, read_boxes
 from kits.inference.onnx_network import device_for, load_member, refuse_options
 from kits.inference.options import Options
-from kits.inference.parts import Part, middle_of, parts_of
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
-from kits.volume import Triple, Volume, bounding_slices
+from kits.volume import Triple, Volume, bounding_slices, doubts
+from kits.volume.parts import Part, middle_of, parts_of
 from kits.volume.plausible import counts_of, oddities
 from kits.volume.postprocess import clean
 from kits.volume.rois import Box
 
-__all__ = ["Options", "Segmentation", "Segmenter", "find_boxes", "pick_device"]
 UNCERTAINTIES = ("entropy", "mutual_information")
 
 
@@ -138,7 +137,7 @@ class Segmenter:
         if not self.options.allow_implausible and (serious := [oddity for oddity in scale if oddity.serious]):
             raise KitsError(f"{serious[0]}, or add allow_implausible=true")
         warnings = [f"HU implausible: {oddity}" for oddity in scale]
-        rois = self._find_rois(volume)
+        rois = self.find_rois(volume)
         found = time.perf_counter()
         readings, reading_warnings = self._read(volume, rois)
         labels = paste_labels(readings, volume.array.shape)
@@ -146,7 +145,7 @@ class Segmenter:
         window = bounding_slices(labels)
         if window is not None:  # clean-up takes several times the memory of what it is given
             labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
-        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0], BODY_THRESHOLD_HU)) if window else []
+        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0])) if window else []
         warnings += rois.warnings + reading_warnings + doubts.of_parts(parts, labels.shape)
         volumes = volumes_ml(labels, volume.spacing, regions_of(self.classes))
         cleaned = time.perf_counter()
@@ -154,15 +153,8 @@ class Segmenter:
         boxes = [reading.box for reading in readings]
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
 
-    def find_boxes(self, volume: Volume) -> tuple[list[Box], list[str]]:
-        """The ROIs of the coarse mask in voxels of the volume, with margin, and warnings.
-
-        Where no component is large enough the whole body is taken, with a warning that says so.
-        """
-        found = self._find_rois(volume)
-        return found.boxes, found.warnings
-
-    def _find_rois(self, volume: Volume) -> Rois:
+    def find_rois(self, volume: Volume) -> Rois:
+        """Find the ROIs of a volume in HU, in its voxels and with margin; its whole body, with a warning, without one."""
         return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
 
     def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:
@@ -173,7 +165,7 @@ class Segmenter:
         rule, array = self.fine_config["roi"], volume.array
         rounds = 0 if rois.whole_body else rule["grow_rounds"]
         readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)
-        touching = [] if rois.whole_body else doubts.of_readings(readings, array.shape)
+        touching = [] if rois.whole_body else doubts.of_borders([(one.box, one.touched) for one in readings], array.shape)
         return readings, reader.fallback.warnings + touching
 
     def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:

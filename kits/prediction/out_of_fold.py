@@ -85,22 +85,23 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
 
     from kits.core.labels import CLASSES, REGIONS
     from kits.data.roi_boxes import to_mm
-    from kits.inference.segmenter import find_boxes
+    from kits.inference import Members
+    from kits.inference.coarse import find_rois_in
     from kits.io import read_labels
     from kits.volume.rois import coverage
 
     volume = image.read()
-    boxes, warnings = find_boxes(network, config, volume, device, precision)
+    rois = find_rois_in(volume, Members([network], precision, device.type), config, device)
     found: dict[str, Any] = {
-        "boxes_mm": [to_mm(box, volume.spacing) for box in boxes],
+        "boxes_mm": [to_mm(box, volume.spacing) for box in rois.boxes],
         "shape": list(volume.array.shape),
         "spacing": list(volume.spacing),
-        "warnings": warnings,
+        "warnings": rois.warnings,
     }
     label = image.path.with_name(config["data"]["label_name"])
     if label.is_file():
         truth = read_labels(label, allowed=range(len(CLASSES))).array
-        found["coverage"] = {region: round(coverage(boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
+        found["coverage"] = {region: round(coverage(rois.boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
     return found
 
 

@@ -6,18 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from kits.core.errors import printable
 from kits.core.plain_files import misfit, read_object
-from kits.reporting.scene import Scene, Window
-from kits.volume.components import connected
+from kits.reporting.scene import Scene
+from kits.volume import bounding_slices, doubts
+from kits.volume.parts import middle_of, parts_of
 from kits.volume.rois import Box
 
-LEAST_KIDNEY_ML = 20.0  # of a region that counts as a kidney: a child's has that much
-# mL of a kidney without its tumors and cysts; adults have about 110 to 230, and some grow to twice that when the other is gone.
-PLAUSIBLE_ML = (50.0, 450.0)
-MANY_TUMORS = 4
 CORNER = (int, int, int)
 # What is read of a case in a run's report.
 ENTRY = {"boxes": [(CORNER, CORNER)], "seconds": {str: float}, "warnings": [str]}
@@ -65,44 +60,11 @@ def read_notes(folder: Path, name: str) -> RunNotes:
     return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
 
 
-def doubts_of(scene: Scene, run: RunNotes) -> list[str]:
-    """What should make a reader look twice at a prediction: the run's warnings, and what the labels themselves show."""
-    own = [] if run.judged else anatomy(scene)
-    return [*run.warnings, *(doubt for doubt in [*own, *volumes(scene)] if doubt not in run.warnings)]
-
-
-def anatomy(scene: Scene) -> list[str]:
-    """Missing or surplus kidneys, and kidneys that end where the scan ends."""
-    if not scene.prediction.any():
-        return ["nothing found"]
-    window = scene.marked
-    assert window is not None
-    kidneys = kidneys_ml(scene, window)
-    doubts = [] if len(kidneys) == 2 else [f"{len(kidneys)} kidneys (regions of {LEAST_KIDNEY_ML:g} mL or more)"]
-    ends = {"first": scene.prediction[0], "last": scene.prediction[-1]}
-    return doubts + [f"reaches the {name} slice of the scan" for name, labels in ends.items() if labels.any()]
-
-
-def volumes(scene: Scene) -> list[str]:
-    """Volumes that no kidney has, and many separate tumors."""
-    window = scene.marked
-    if window is None or not scene.prediction.any():
-        return []
-    low, high = PLAUSIBLE_ML
-    doubts = [
-        f"a kidney of {volume:.0f} mL without its tumors ({low:g} to {high:g} is usual)"
-        for volume in kidneys_ml(scene, window)
-        if not low <= volume <= high
-    ]
-    tumors = int(connected(scene.prediction[window] == 2).max())
-    return doubts + ([f"{tumors} separate tumors"] if tumors >= MANY_TUMORS else [])
-
-
-def kidneys_ml(scene: Scene, window: Window) -> list[float]:
-    """Volumes in mL, without tumors and cysts, of the connected regions that count as kidneys."""
-    labels = np.ascontiguousarray(scene.prediction[window])
-    regions = connected(labels > 0)
-    voxel_ml = float(np.prod(scene.spacing)) / 1000
-    whole = np.bincount(regions.ravel())[1:] * voxel_ml
-    tissue = np.bincount(regions.ravel(), weights=(labels == 1).ravel())[1:] * voxel_ml
-    return [float(volume) for volume, of_all in zip(tissue, whole, strict=True) if of_all >= LEAST_KIDNEY_ML]
+def doubts_of(scene: Scene, notes: RunNotes) -> list[str]:
+    """List what should make a reader look twice at a prediction: what the run warned of, or what the labels themselves show."""
+    if notes.judged:
+        return notes.warnings
+    window = bounding_slices(scene.prediction)
+    middle = 0.0 if window is None else middle_of(scene.hu, window[0])
+    found = doubts.of_parts(parts_of(scene.prediction, scene.spacing, middle), scene.prediction.shape)
+    return [*notes.warnings, *(doubt for doubt in found if doubt not in notes.warnings)]

@@ -8,6 +8,8 @@ import numpy as np
 
 # What lies beyond a volume: air. Never 0 HU, which is water.
 PAD_HU = -1024
+# The body is what is brighter: fat has -100 HU, air and a foam pad less.
+BODY_HU = -300
 
 
 def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:

@@ -16,7 +16,8 @@ from kits.core.errors import KitsError
 from kits.data.cache import file_digest
 from kits.data.preparation import prepare
 from kits.data.roi_boxes import choose_checkpoints, to_mm, to_voxels
-from kits.inference.segmenter import find_boxes
+from kits.inference import Members
+from kits.inference.coarse import find_rois_in
 from kits.io import read_volume
 from kits.prediction.out_of_fold import predict_out_of_fold
 from kits.prediction.segmenting import predict_labels, refuse_leaks
@@ -81,7 +82,7 @@ def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder:
     found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]["case_00001"]
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
     network, config = load_network(Path(found["checkpoint"]), "coarse", "cpu")
-    boxes, _ = find_boxes(network, config, volume, torch.device("cpu"))
+    boxes = find_rois_in(volume, Members([network]), config, torch.device("cpu")).boxes
     assert [to_voxels(corners, volume.spacing) for corners in found["boxes_mm"]] == boxes
     assert found["coverage"]["kidney"] == pytest.approx(coverage(boxes, kidney_pair(1)[1] > 0), abs=1e-4)
     assert to_mm(Box((1, 2, 0), (3, 64, 10)), (4.0, 1.5, 0.75)) == [[4.0, 3.0, 0.0], [12.0, 96.0, 7.5]]

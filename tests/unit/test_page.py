@@ -198,10 +198,10 @@ def without(values: Sequence[int], x: slice) -> Scene:
 def test_doubts_of_the_labels() -> None:
     whole = scene(truth=False)
     assert doubts_of(whole, RunNotes()) == []
-    assert doubts_of(without((1, 2), slice(0, 80)), RunNotes()) == ["1 kidneys (regions of 20 mL or more)"]
-    assert doubts_of(without((1, 2), slice(None)), RunNotes()) == ["nothing found"]
+    assert doubts_of(without((1, 2), slice(0, 80)), RunNotes()) == ["one kidney: found on the left only"]
+    assert doubts_of(without((1, 2), slice(None)), RunNotes()) == ["nothing found: no kidney and no tumor voxel in the result"]
     assert doubts_of(without((1, 2), slice(0, 80)), RunNotes(judged=True)) == []  # the run has looked itself
     cut = replace(whole, hu=whole.hu[10:], prediction=whole.prediction[10:])
-    assert "reaches the first slice of the scan" in doubts_of(cut, RunNotes())
+    assert "field of view cuts the left kidney: it reaches the first slice of the volume" in doubts_of(cut, RunNotes())
     small = replace(whole, spacing=(2.5, 1.0, 0.8))
     assert sum("without its tumors" in doubt for doubt in doubts_of(small, RunNotes())) == 2

@@ -16,10 +16,10 @@ from kits.core.errors import KitsError
 from kits.inference import Fallback
 from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
 from kits.inference.options import merged
-from kits.inference.parts import parts_of
 from kits.inference.segmenter import Options, Segmenter
 from kits.io import read_labels, read_volume, write_labels
 from kits.volume import Volume, from_image, grid_of, stored_order
+from kits.volume.parts import parts_of
 from kits.volume.rois import coverage
 from tests.conftest import kidney_pair
 from tests.unit.test_models import finenet
@@ -144,9 +144,9 @@ def test_coarse_members_are_averaged_too() -> None:
     volume, _ = pair()
     unsure, sure = Bright(), Bright(-20.0)
     inverted = Segmenter([unsure, sure, sure], [COARSE] * 3, [Levels()], [FINE], CPU)
-    assert inverted.find_boxes(volume)[0] != segmenter().find_boxes(volume)[0]
+    assert inverted.find_rois(volume).boxes != segmenter().find_rois(volume).boxes
     agreeing = Segmenter([unsure, unsure, sure], [COARSE] * 3, [Levels()], [FINE], CPU)
-    assert agreeing.find_boxes(volume)[0] == segmenter().find_boxes(volume)[0]
+    assert agreeing.find_rois(volume).boxes == segmenter().find_rois(volume).boxes
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
 
 def test_options_take_the_place_of_what_the_checkpoint_says() -> None:
     volume, _ = pair()
-    tight, wide = (segmenter(options=Options(margin_mm=margin)).find_boxes(volume)[0] for margin in (0.0, 12.0))
+    tight, wide = (segmenter(options=Options(margin_mm=margin)).find_rois(volume).boxes for margin in (0.0, 12.0))
     assert all(a.start[0] > b.start[0] for a, b in zip(tight, wide, strict=True))
     assert not segmenter(options=Options(min_component_ml=1000.0)).segment(volume).labels.any()
     network = OutOfMemory(1000)
@@ -232,10 +232,11 @@ def test_joined_slices_and_a_threshold_in_ml_find_the_same_rois() -> None:
     def of(**changes: dict[str, Any]) -> Segmenter:
         return Segmenter([Counting()], [merged(COARSE, changes)], [Levels()], [FINE], CPU)
 
-    fine = of().find_boxes(volume)[0]
+    fine = of().find_rois(volume).boxes
     assert sum(seen) >= len(labels) == 20
     seen.clear()
-    joined, warnings = of(data={"coarse_z_mm": 8.0}, roi={"min_ml": 1.0, "min_voxels": 10**6}).find_boxes(volume)
+    rois = of(data={"coarse_z_mm": 8.0}, roi={"min_ml": 1.0, "min_voxels": 10**6}).find_rois(volume)
+    joined, warnings = rois.boxes, rois.warnings
     assert seen == [8, 8]  # two windows over ten slices
     assert not warnings
     assert len(fine) == len(joined) == 2
@@ -243,7 +244,8 @@ def test_joined_slices_and_a_threshold_in_ml_find_the_same_rois() -> None:
     assert all(
         abs(a - b) <= 2 for one, other in zip(fine, joined, strict=True) for a, b in zip(one.shape, other.shape, strict=True)
     )
-    nothing, warnings = of(roi={"min_ml": 500.0}).find_boxes(volume)
+    rois = of(roi={"min_ml": 500.0}).find_rois(volume)
+    nothing, warnings = rois.boxes, rois.warnings
     assert len(nothing) == 1
     assert warnings == [warnings[0]]
     assert "no region of more than 500.0 mL on its grid" in warnings[0]
@@ -330,8 +332,9 @@ def test_a_real_failure_to_allocate_is_recognized() -> None:
     assert is_out_of_memory(caught.value)
 
 
-def warnings_of(hu: np.ndarray, **how: Any) -> list[str]:
-    return segmenter().segment(volume_of(hu, **how)).warnings
+def warnings_of(hu: np.ndarray, spacing: tuple[float, float, float] = (6.0, 3.0, 3.0)) -> list[str]:
+    """Of kidneys of 70 mL, as far as nothing else is said."""
+    return segmenter().segment(volume_of(hu, spacing)).warnings
 
 
 def test_what_a_reader_should_know_is_said() -> None:
@@ -355,7 +358,7 @@ def test_what_a_reader_should_know_is_said() -> None:
 def test_a_result_at_the_border_of_its_roi_is_doubted() -> None:
     volume, _ = pair()
     tight = segmenter(options=Options(margin_mm=0.0), changes={"roi": {"grow_rounds": 0}})
-    boxes = [box.grow_mm(0, SPACING, volume.array.shape) for box in tight.find_boxes(volume)[0]]
+    boxes = [box.grow_mm(0, SPACING, volume.array.shape) for box in tight.find_rois(volume).boxes]
     assert boxes
     tight.coarse_config["inference"]["threshold"] = 0.9999  # a smaller mask
     result = tight.segment(volume)
@@ -366,14 +369,15 @@ def test_sides_are_judged_by_the_other_kidney_and_else_by_the_body() -> None:
     labels = np.zeros((9, 40, 100), np.uint8)
     labels[2:7, 10:20, 40:48], labels[2:7, 10:20, 70:78] = 1, 1
     labels[3:5, 12:16, 72:76] = 2
-    spacing = (5.0, 2.0, 2.0)
+    spacing = (5.0, 4.0, 4.0)
     both = parts_of(labels, spacing, middle=90)  # the patient lies off-center
     assert [(part.kind, part.side) for part in both if part.kind == "tumor"] == [("tumor", "left")]
     assert sorted(part.side for part in both if part.kind == "kidney") == ["left", "right"]
     labels[:, :, :60] = 0
     assert parts_of(labels, spacing, middle=90)[0].side == "right"
     assert parts_of(labels, spacing, middle=50)[0].side == "left"
-    assert parts_of(labels, spacing, middle=50)[1].volume_ml == pytest.approx(2 * 4 * 4 * 20 / 1000)
+    assert parts_of(labels, spacing, middle=50)[1].volume_ml == pytest.approx(2 * 4 * 4 * 80 / 1000)
+    assert parts_of(labels, spacing, middle=50)[0].tissue_ml == pytest.approx((5 * 10 * 8 - 2 * 4 * 4) * 80 / 1000)
     assert parts_of(np.zeros_like(labels), spacing, 50) == []
 
 

@@ -1,4 +1,4 @@
-"""What the reader of a segmentation should be warned of: what the scan, the ROIs and the labels show by themselves."""
+"""What the reader of a segmentation should be warned of: what its ROIs and its labels show by themselves, one threshold each."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kits.inference.fine import BoxReading
-from kits.inference.parts import LEAST_KIDNEY_ML, Part
 from kits.volume import Spacing
+from kits.volume.parts import LEAST_KIDNEY_ML, Part
 from kits.volume.rois import Box
 
 # The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
 LARGEST_MM = (183.0, 180.0, 222.0)
 # A box larger than that by so much, after its margin, is doubted.
 TOLERANCE_MM = 40.0
+# mL of a kidney without its tumors and cysts; adults have about 110 to 230, and some grow to twice that when the other is gone.
+PLAUSIBLE_ML = (50.0, 450.0)
+MANY_TUMORS = 4
 FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edge", "left edge"))  # of an array in LPS order
 
 
 def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:
-    """ROIs larger than any kidney: the coarse stage has taken something else along, or the spacing is wrong."""
+    """Doubt ROIs larger than any kidney: the coarse stage has taken something else along, or the spacing is wrong."""
     warnings = []
     for number, box in enumerate(boxes, start=1):
         size = [n * step for n, step in zip(box.shape, spacing, strict=True)]
@@ -31,29 +33,34 @@ def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[s
     return warnings
 
 
-def of_readings(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> list[str]:
-    """Results that reach a face of their ROI with more of the volume behind it."""
+def of_borders(boxes: Sequence[tuple[Box, np.ndarray]], shape: tuple[int, ...]) -> list[str]:
+    """Doubt results that reach a face of their ROI with more of the volume behind it.
+
+    Args:
+        boxes: each with bool (2, 3): whether the result reaches its first and its last layer along (z, y, x).
+    """
     warnings = []
-    for number, reading in enumerate(readings, start=1):
-        inner = np.array([np.array(reading.box.start) > 0, np.array(reading.box.stop) < shape])
-        if (reading.touched & inner).any():
+    for number, (box, reached) in enumerate(boxes, start=1):
+        inner = np.array([np.array(box.start) > 0, np.array(box.stop) < shape])
+        if (reached & inner).any():
             warnings.append(f"the result touches the border of ROI {number}: there may be more of it beyond")
     return warnings
 
 
 def of_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
-    """Nothing found, one kidney only, or a kidney that the field of view cuts."""
-    kidneys = [part for part in parts if part.kind == "kidney" and part.volume_ml >= LEAST_KIDNEY_ML]
+    """Doubt a result without two kidneys, with one that the field of view cuts or of an odd volume, or with many tumors."""
     if not parts:
         return ["nothing found: no kidney and no tumor voxel in the result"]
-    warnings = []
-    sides = {part.side for part in kidneys}
+    kidneys = [part for part in parts if part.kind == "kidney" and part.volume_ml >= LEAST_KIDNEY_ML]
+    warnings, sides = [], {part.side for part in kidneys}
     if not kidneys:
         warnings.append(f"no kidney: no region of {LEAST_KIDNEY_ML:g} mL or more in the result")
     elif len(kidneys) == 1:
         warnings.append(f"one kidney: found on the {kidneys[0].side} only")
-    elif len(sides) == 1:
-        warnings.append(f"{len(kidneys)} kidneys, all found on the {kidneys[0].side}")
+    elif len(sides) == 1 or len(kidneys) > 2:
+        where = f"all found on the {kidneys[0].side}" if len(sides) == 1 else f"of {LEAST_KIDNEY_ML:g} mL or more each"
+        warnings.append(f"{len(kidneys)} kidneys, {where}")
+    low, high = PLAUSIBLE_ML
     for part in kidneys:
         for axis, names in enumerate(FACES):
             at_face = (part.box.start[axis] == 0, part.box.stop[axis] == shape[axis])
@@ -62,4 +69,8 @@ def of_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
                 for name, cut in zip(names, at_face, strict=True)
                 if cut
             ]
-    return warnings
+        if not low <= part.tissue_ml <= high:
+            usual = f"{low:g} to {high:g} is usual"
+            warnings.append(f"the {part.side} kidney has {part.tissue_ml:.0f} mL without its tumors ({usual})")
+    tumors = sum(part.kind == "tumor" for part in parts)
+    return [*warnings, *([f"{tumors} separate tumors"] if tumors >= MANY_TUMORS else [])]

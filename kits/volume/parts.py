@@ -9,14 +9,15 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from kits.core.labels import BACKGROUND, TUMOR
+from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.volume import Spacing, Triple, bounding_slices
 from kits.volume.components import connected
+from kits.volume.intensity import BODY_HU
 from kits.volume.rois import Box
 
 LEFT, RIGHT = "left", "right"
-# Regions of foreground below this are specks that a checkpoint's clean-up has left; a child's kidney has 20 mL.
-LEAST_KIDNEY_ML = 5.0
+# Of a region of foreground that counts as a kidney: a child's has that much.
+LEAST_KIDNEY_ML = 20.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Part:
     Attributes:
         kind: `kidney`, with its tumors and cysts, or `tumor`.
         side: the patient's left or right.
+        tissue_ml: of a kidney what is neither tumor nor cyst; of a tumor 0.
         center: (z, y, x) voxels.
         box: the smallest that holds it.
     """
@@ -35,15 +37,17 @@ class Part:
     volume_ml: float
     center: tuple[float, float, float]
     box: Box
+    tissue_ml: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rounded = {"volume_ml": round(self.volume_ml, 2), "center": [round(place, 1) for place in self.center]}
-        return {**asdict(self), **rounded, "box": self.box.to_list()}
+        rounded = {key: round(getattr(self, key), 2) for key in ("volume_ml", "tissue_ml")}
+        center = [round(place, 1) for place in self.center]
+        return {**asdict(self), **rounded, "center": center, "box": self.box.to_list()}
 
 
 def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
-    """Kidneys, the largest first, then tumors likewise.
+    """List kidneys, the largest first, then tumors likewise.
 
     Two kidneys are left and right of one another, wherever the patient lies in the picture; any other number is judged by the
     patient's middle. A tumor has the side of the kidney that it is connected to.
@@ -62,8 +66,10 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
     if len(large) == 2:
         middle = (large[0][2] + large[1][2]) / 2
     sides = [LEFT if center[2] > middle else RIGHT for center, _, _ in kidneys]
+    tissue = np.bincount(numbered[inside == KIDNEY], minlength=len(kidneys) + 1)[1:] * voxel_ml
     found = [
-        Part("kidney", side, voxels * voxel_ml, center, box) for side, (center, box, voxels) in zip(sides, kidneys, strict=True)
+        Part("kidney", side, voxels * voxel_ml, center, box, float(ml))
+        for side, (center, box, voxels), ml in zip(sides, kidneys, tissue, strict=True)
     ]
     tumors, of_tumors = regions(inside == TUMOR, offset)
     for number, (center, box, voxels) in enumerate(tumors, start=1):
@@ -75,7 +81,7 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
 
 
 def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[float, float, float], Box, int]], np.ndarray]:
-    """Center, box and number of voxels of every region of a mask that lies at `offset`, and the regions numbered from 1."""
+    """Measure center, box and voxels of every region of a mask that lies at `offset`, and number the regions from 1."""
     numbered = connected(mask)
     found = cc3d.statistics(numbered, no_slice_conversion=True)
     result = []
@@ -87,14 +93,14 @@ def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[f
     return result, numbered
 
 
-def middle_of(array: np.ndarray, slices: slice, threshold_hu: float) -> float:
-    """The patient's middle along x in voxels: that of what is above `threshold_hu` in some slices, which the table hardly moves.
+def middle_of(array: np.ndarray, slices: slice) -> float:
+    """Find the patient's middle along x in voxels: that of the body in some slices, which the table hardly moves.
 
     Args:
         array: (z, y, x) HU; every fourth row and column is looked at.
     """
     step = max(1, (slices.stop - slices.start) // 8)
-    body = array[slices.start : slices.stop : step, ::4, ::4] > threshold_hu
+    body = array[slices.start : slices.stop : step, ::4, ::4] > BODY_HU
     columns = body.sum(axis=(0, 1))
     return 4 * float(np.average(np.arange(len(columns)), weights=columns)) if columns.any() else array.shape[2] / 2
 
