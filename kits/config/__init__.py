@@ -6,13 +6,11 @@ from kits.config.conf_files import (
     check_whole,
     choices_of,
     conf_dir,
-    defaults_of,
     groups,
     nearest,
     one_line,
     plain,
     require,
-    resolved,
 )
 
 __all__ = [
@@ -21,11 +19,9 @@ __all__ = [
     "check_whole",
     "choices_of",
     "conf_dir",
-    "defaults_of",
     "groups",
     "nearest",
     "one_line",
     "plain",
     "require",
-    "resolved",
 ]

@@ -11,8 +11,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kits.config.conf_files import conf_dir, one_line, resolved
-from kits.config.usage import explain_group, groups_of, usage
+from kits.config.conf_files import conf_dir, one_line
+from kits.config.usage import explain_group, usage
 from kits.core.errors import KitsError
 from kits.core.sharding import started_by_srun
 
@@ -21,6 +21,21 @@ Task = Callable[[Any], Any]
 MULTIRUN = {"-m", "--multirun"}
 # Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
 FULL_ERROR = "HYDRA_FULL_ERROR"
+# Hydra answers what can follow (`-sc query=bash`), but its own script asks `python file.py` only, not `python -m`. Bash splits
+# words at `=`, so what stands before it is cut off; where nothing fits, -o default offers files, as for run_dir=.
+COMPLETION = """_kits_complete() {
+    local line="${COMP_LINE:0:COMP_POINT}" words word found
+    read -ra words <<< "$line"
+    [[ "${words[1]}" == -m && "${words[2]}" == kits.* ]] || return
+    word="${words[-1]}"
+    [[ "$line" == *" " ]] && word=""
+    found=$(COMP_LINE="python ${line#* -m }" "${words[0]}" -m "${words[2]}" -sc query=bash 2> /dev/null)
+    COMPREPLY=($(compgen -W "$found" -- "$word"))
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
+    [[ "${COMPREPLY[*]}" == *[=./] ]] && compopt -o nospace 2> /dev/null
+}
+complete -o default -F _kits_complete python python3"""
+INSTALL = {"install=bash": COMPLETION, "install=zsh": f"autoload -Uz bashcompinit && bashcompinit\n{COMPLETION}"}
 
 
 def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> Callable[[Task], Callable[[], None]]:
@@ -47,11 +62,7 @@ def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> 
                 if given is not None:
                     task(given)
                     return
-                from kits.config.composing import spelled_out
-
-                if not several:  # with -m commas separate values, and texts are in Hydra's quotes
-                    sys.argv[1:] = spelled_out(name, arguments)
-                launch(name, task, sys.argv[1:])
+                launch(name, task, arguments)
 
         main.__doc__ = task.__doc__
         return main
@@ -89,6 +100,18 @@ def load_environment() -> None:
         raise KitsError(f".env of the working folder: cannot be read ({one_line(error)}); write it as UTF-8 text") from error
 
 
+def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
+    """Answer what needs no Hydra: --help, --help GROUP, and the shell's script of tab completion; None where it is not asked.
+
+    Raises:
+        KitsError: help for a group that there is not.
+    """
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    if {"-h", "--help"} & set(arguments):
+        return explain_group(given[0]) if given else usage(name, doc)
+    return INSTALL.get("".join(given)) if {"-sc", "--shell-completion"} & set(arguments) else None
+
+
 def refuse_flags(arguments: list[str]) -> None:
     """Refuse flags that Hydra does not have, for which argparse would print its usage.
 
@@ -123,7 +146,7 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from kits.config.composing import explain
+    from kits.config.composing import explain, resolved, with_paths
     from kits.config.schema import check
 
     asked, begun = os.environ.get(FULL_ERROR), False
@@ -145,6 +168,10 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
                 composed["run_dir"] = chosen.runtime.output_dir if several else chosen.run.dir
             return task(check(name, composed, chosen.runtime.choices))
 
+    # Hydra reads the command line itself, and without quotes takes `input=/data/Müller (1)` for a function call.
+    # With -m commas separate values, and whoever gives such paths quotes them.
+    if not MULTIRUN & set(arguments):
+        sys.argv[1:] = with_paths(name, arguments)
     os.environ[FULL_ERROR] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
@@ -164,43 +191,3 @@ def restore(asked: str | None) -> None:
         os.environ.pop(FULL_ERROR, None)
     else:
         os.environ[FULL_ERROR] = asked
-
-
-def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
-    """The answer to a question that runs nothing: --help, or tab completion; None where there is none.
-
-    Raises:
-        KitsError: help for a group, or completion for a shell, that there is not.
-    """
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    if {"-h", "--help"} & set(arguments):
-        if not given:
-            return usage(name, doc, groups_of(name))
-        if "=" not in given[0]:
-            return explain_group(given[0])
-        from omegaconf import OmegaConf
-
-        from kits.config.composing import compose, sketch
-
-        compose(name, given)
-        return OmegaConf.to_yaml(OmegaConf.create(sketch(name, given))).rstrip()
-    if not {"-sc", "--shell-completion"} & set(arguments):
-        return None
-    from kits.config.completion import BEFORE, candidates, script
-    from kits.config.composing import sketch
-
-    todo, _, shell = "".join(given).partition("=")
-    if shell not in BEFORE or todo not in ("install", "query"):
-        raise KitsError(f"-sc {' '.join(given)}: give install=... with one of {', '.join(BEFORE)}")
-    if todo == "install":
-        return script(shell, commands())
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()[3:]  # python -m kits.NAME
-    word = words.pop() if words and not line.endswith(" ") else ""
-    return "\n".join(candidates(word, sketch(name, words), groups_of(name))) or " "
-
-
-def commands() -> list[str]:
-    """What can follow `python -m kits.`: the files of conf/, and the measurements under one name."""
-    files = {path.stem for path in conf_dir().glob("*.yaml")} - {"base"}
-    return sorted({"bench" if name.startswith("bench_") else name for name in files})

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kits.config.conf_files import choices_of, conf_dir, groups, one_line, resolved
-from kits.config.quoting import with_paths_quoted
-from kits.config.schema import check, schema_of
-from kits.config.schema.telling import keys_of, suggestion
-from kits.config.usage import PLUGINS, groups_of
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from kits.config.conf_files import choices_of, conf_dir, groups, one_line
+from kits.config.quoting import quote_paths
+from kits.config.schema import check, schemas_of
+from kits.config.schema.telling import keys_of, path_keys, suggestion
+from kits.config.usage import PLUGINS
 from kits.core.errors import KitsError
 
+# ${length:${data.classes}} in YAML: as many as the list has entries.
+OmegaConf.register_new_resolver("length", len, replace=True)
 
-@contextmanager
-def composing() -> Iterator[None]:
-    """Where Hydra composes; inside its own job, where it is ready already, too."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    if GlobalHydra.instance().is_initialized():
-        yield
-    else:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            yield
+# ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
+OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
 
 
-def compose(name: str, overrides: list[str]) -> dict[str, Any]:
-    """The plain configuration of `conf/<name>.yaml` under these overrides.
+def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the plain configuration of `conf/<name>.yaml` under these overrides.
 
     Raises:
         KitsError: an override cannot be parsed, names an unknown key or an unknown choice, or a mandatory value is missing.
@@ -38,25 +34,24 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
     return with_choices(name, overrides)[0]
 
 
-def checked(name: str, overrides: list[str]) -> Any:
+def checked(name: str, overrides: Sequence[str]) -> Any:
     """Compose as `compose` does, and return the typed options.
 
     Raises:
         KitsError: also where the schema refuses it.
     """
-    config, choices = with_choices(name, overrides)
-    return check(name, config, choices)
+    return check(name, *with_choices(name, overrides))
 
 
-def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The plain configuration, and by group what was chosen. Raises KitsError as `compose`."""
+def with_choices(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose, and tell by group what was chosen too."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import flag_override
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = spelled_out(name, overrides)
-    with composing():
+    overrides = with_paths(name, overrides)
+    with ready():
         try:
             config = hydra.compose(name, overrides=overrides, return_hydra_config=True)
             choices = dict(config.hydra.runtime.choices)
@@ -67,26 +62,68 @@ def with_choices(name: str, overrides: list[str]) -> tuple[dict[str, Any], dict[
             raise KitsError(explain(error, name, overrides)) from error
 
 
-def spelled_out(name: str, overrides: list[str]) -> list[str]:
-    """Overrides as Hydra takes them: paths in quotes, and `split=X` as `split.source=X` for a command that takes a file there.
+def values_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Read overrides as Hydra does but compose nothing: by key its value.
 
-    Other commands choose from the group of that name, and Hydra looks for X in the group whichever command it is.
+    Raises:
+        KitsError: one cannot be parsed.
     """
-    from omegaconf import OmegaConf
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    here = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
-    assert isinstance(here, dict)
-    short = {key for key, value in here.items() if isinstance(value, dict) and "source" in value}
-    parts = [override.partition("=") for override in overrides]
-    whole = [f"{key}.source={value}" if equals and key in short else f"{key}{equals}{value}" for key, equals, value in parts]
-    return with_paths_quoted(whole)
+    try:
+        found = OverridesParser.create().parse_overrides(with_paths(name, overrides))
+        return resolved(OmegaConf.create({one.key_or_group: one.value() for one in found}))
+    except HydraException as error:
+        raise KitsError(explain(error, name, overrides)) from error
 
 
-def explain(error: Exception, name: str, overrides: list[str]) -> str:
-    """What Hydra refuses as one line that names the key, what is allowed and what to do."""
+@contextmanager
+def ready() -> Iterator[None]:
+    """Make Hydra ready to compose; inside its own job it is already."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            yield
+
+
+def with_paths(name: str, overrides: Sequence[str]) -> list[str]:
+    """Quote the paths among a command's overrides for Hydra; see `quote_paths`."""
+    short = ("split",) if name in ("predict", "evaluate") else ("experiment",) if name == "pipeline" else ()
+    overrides = [re.sub(rf"^({'|'.join(short)})=", r"\1.source=", one) if short else one for one in overrides]
+    return quote_paths(overrides, {key for schema in schemas_of(name) for key in path_keys(schema)})
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Resolve every interpolation, and give dicts, lists and scalars.
+
+    Raises:
+        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        container = None if missing else OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        raise KitsError(f"configuration: {one_line(error)}") from error
+    if missing:
+        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+    """Tell what Hydra refuses in one line that names the key, what is allowed and what to do."""
     message = str(error)
+    keyless = next((override for override in overrides if override.startswith("=")), None)
+    if unread := getattr(error, "override", keyless):  # Hydra's OverrideParseException knows which
+        return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     if found := re.search(r"Could not override '([^']+)'", message):
-        return f"{found[1]}: no such key{suggestion(found[1], list(dict.fromkeys(keys_of(schema_of(name), named(overrides)))))}"
+        keys = dict.fromkeys(key for schema in schemas_of(name) for key in keys_of(schema, named(overrides)))
+        return f"{found[1]}: no such key{suggestion(found[1], list(keys))}"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
         group, _, folder = (found[1], "", "") if found[1] in PLUGINS else found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)
@@ -103,51 +140,11 @@ def explain(error: Exception, name: str, overrides: list[str]) -> str:
     if "does not support sweep type" in message:
         interval = next((override for override in overrides if "interval(" in override), "interval")
         return f"{interval}: a grid takes values, as in key=1,2,3; to search an interval add hydra/sweeper=tpe"
-    found = re.search(r"(?:Error parsing override '|Lexer\w+: )(.*?)'?\n", message)
-    unread = found[1] if found else next((one for one in overrides if one.startswith("=") or _fault(one) in message), None)
-    if unread:
-        return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     return one_line(message)
 
 
-def _fault(override: str) -> str:
-    """What Hydra says of an override alone that it cannot parse; of others, what no message holds."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        return str(error)
-    return "\0"
-
-
-def named(overrides: list[str]) -> dict[str, Any]:
-    """What overrides say of choices, as far as the schema must know it to tell which keys there are."""
+def named(overrides: Sequence[str]) -> dict[str, Any]:
+    """Tell what overrides say of choices, as far as the schema must know it to tell which keys there are."""
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     chosen = {group: choice for group, _, choice in pairs if group in groups()}
     return {group: choice if group == "stage" else {"name": choice, "kind": choice} for group, choice in chosen.items()}
-
-
-def sketch(name: str, overrides: list[str]) -> dict[str, Any]:
-    """The configuration with only the group choices applied, and where a group needs one its first: nothing is resolved.
-
-    Empty where a choice is unknown: what asks for it is optional, and a second mistake must not hide the first.
-    """
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    chosen = groups_of(name)
-    given = [override for override in overrides if override.partition("=")[0].lstrip("+") in chosen]
-    named = {override.partition("=")[0] for override in given}
-    needed = [f"{group}={choices_of(group)[0]}" for group, choice in chosen.items() if choice == "???" and group not in named]
-    try:
-        with composing():
-            config = hydra.compose(name, overrides=[*([] if "experiment" in named else needed), *given])
-    except (HydraException, OmegaConfBaseException):
-        return {}
-    container = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

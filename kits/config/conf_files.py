@@ -1,4 +1,4 @@
-"""The files of conf/, and a composed configuration as plain dicts and lists."""
+"""The files of conf/, and what everybody says about keys and values."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
-
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, KITS19_CLASSES
-
-# ${length:${data.classes}} in YAML: as many as the list has entries.
-OmegaConf.register_new_resolver("length", len, replace=True)
-
-# ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
-OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)
 
 
 def conf_dir() -> Path:
@@ -36,39 +27,6 @@ def choices_of(group: str) -> list[str]:
 def groups() -> list[str]:
     """The configuration groups: the folders of conf/, but for Hydra's own."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
-
-
-def defaults_of(path: Path) -> dict[str, Any]:
-    """Group and choice of every entry of a file's defaults list, and of the files that it begins with, overridden as it says."""
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict)
-    found: dict[str, Any] = {}
-    for entry in config.get("defaults", []):
-        if isinstance(entry, str):
-            found |= {} if entry == "_self_" else defaults_of(path.with_name(f"{entry}.yaml"))
-            continue
-        for key, choice in entry.items():
-            group = str(key).removeprefix("override ").lstrip("/")
-            if group == key.lstrip("/") or group in found:
-                found[group] = choice
-    return found
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration as dicts, lists and scalars with every interpolation resolved.
-
-    Raises:
-        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
-    """
-    try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        container = None if missing else OmegaConf.to_container(config, resolve=True)
-    except InterpolationResolutionError as error:
-        raise KitsError(f"configuration: {one_line(error)}") from error
-    if missing:
-        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def plain(options: Any) -> Any:

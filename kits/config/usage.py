@@ -8,69 +8,66 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kits.config.conf_files import choices_of, conf_dir, defaults_of, groups, nearest
+import yaml
+
+from kits.config.conf_files import choices_of, conf_dir, groups, nearest
 from kits.core.errors import KitsError
 
 WIDTH = 120
 # The choice of a group that the group `stage` includes.
 BY_STAGE = "(by stage)"
+NOTES = {BY_STAGE: " (the stage chooses)", "???": " (needed, unless an experiment chooses it)"}
 KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#]*?))?(?: *# (?P<comment>.*))?")
 PLUGINS = ("hydra/launcher", "hydra/sweeper")
 GROUP_FLAGS = {
     "--help GROUP": "what the choices of a group are, e.g. --help loss",
-    "--help group=choice": "every key and its value under these choices, e.g. --help stage=coarse",
     "-m": "run once for each of several values, key=a,b,c (Hydra's --multirun); --help hydra/launcher and hydra/sweeper say how",
 }
 FLAGS = {
-    "--cfg job": "print the configuration that would run, and stop",
+    "--cfg job": "print the configuration that would run, and stop; behind the keys, as in stage=coarse --cfg job",
     "-sc install=bash": 'tab completion: eval "$(python -m kits.NAME -sc install=bash)"; or install=zsh',
+    "--hydra-help": "Hydra's other flags",
 }
 
 
-def usage(name: str, doc: str | None, defaults: Mapping[str, Any]) -> str:
-    """The help of `python -m kits.<name>`.
-
-    Args:
-        name: of the file in conf/.
-        doc: what the command does.
-        defaults: the groups that it chooses from, each with its choice, `???`, BY_STAGE or None.
-    """
-    path = conf_dir() / f"{name}.yaml"
-    head, own = read(path)
+def usage(name: str, doc: str | None) -> str:
+    """The help of `python -m kits.<name>`, of which `doc` says what it does."""
+    head, own = read(conf_dir() / f"{name}.yaml")
+    chosen = groups_of(name)
     calls = [line for line in head if line.startswith("python -m")]
     parts = [f"{'usage:' if call is calls[0] else '':<6} {call}" for call in calls]
     parts += ["", textwrap.fill(doc or "", WIDTH), *(line for line in head if line not in calls), ""]
     if own:
-        parts += ["Keys of this command:", *table(dict(key_line(key, *told) for key, told in own.items())), ""]
-    if defaults:
-        parts += ["Groups (group=choice) and their choices; * is the default:", *table(group_lines(defaults)), ""]
+        keys = {
+            f"{key}=" if value == "???" else f"{key}={value}": f"(needed) {comment}".strip() if value == "???" else comment
+            for key, (value, comment) in own.items()
+        }
+        parts += ["Keys of this command:", *table(keys), ""]
+    if chosen:
+        lines = {
+            group: ", ".join(f"{one}*" if one == choice else one for one in choices_of(group)) + NOTES.get(str(choice), "")
+            for group, choice in chosen.items()
+        }
+        parts += ["Groups (group=choice) and their choices; * is the default:", *table(lines), ""]
         parts += [f"Every key of a choice can be given too, as group.key=value; they stand in {conf_dir()}", ""]
-    parts += ["Flags:", *table(GROUP_FLAGS | FLAGS if defaults else FLAGS)]
+    parts += ["Flags:", *table(GROUP_FLAGS | FLAGS if chosen else FLAGS)]
     return "\n".join(parts)
 
 
 def groups_of(name: str) -> dict[str, Any]:
     """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
-    chosen = defaults_of(conf_dir() / f"{name}.yaml")
-    if "stage" in chosen:
-        chosen |= dict.fromkeys(defaults_of(conf_dir() / "stage" / "coarse.yaml"), BY_STAGE)
-    return chosen
-
-
-def key_line(key: str, value: str, comment: str) -> tuple[str, str]:
-    """A key with its default, and what it is for."""
-    if value == "???":
-        return f"{key}=", f"(needed) {comment}".strip()
-    return f"{key}={value}", comment
-
-
-def group_lines(defaults: Mapping[str, Any]) -> dict[str, str]:
-    """By group its choices."""
-    notes = {BY_STAGE: " (the stage chooses)", "???": " (needed, unless an experiment chooses it)"}
-    return {
-        group: ", ".join(f"{name}*" if name == choice else name for name in choices_of(group)) + notes.get(str(choice), "")
-        for group, choice in defaults.items()
-    }
+    chosen: dict[str, Any] = {}
+    for entry in yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]:
+        if entry == "_self_":
+            continue
+        if isinstance(entry, str):
+            chosen |= groups_of(entry)
+            continue
+        for key, choice in entry.items():
+            group = key.removeprefix("override ").lstrip("/")
+            if group in groups():
+                chosen[group] = choice
+    return chosen | dict.fromkeys(groups_of("stage/coarse"), BY_STAGE) if "stage" in chosen else chosen
 
 
 def explain_group(group: str) -> str:
@@ -102,14 +99,12 @@ def read(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
         match = KEY.fullmatch(line)
         if line.strip().startswith("#"):
             above.append(line.strip("# "))
-        elif match is None or match["name"] == "defaults":
-            above = []
-        else:
+            continue
+        if match is not None and match["name"] != "defaults":
             names = [*names[: len(match["indent"]) // 2], match["name"]]
-            comment = " ".join([*above, match["comment"] or ""]).strip()
             if match["value"]:
-                own[".".join(names)] = (match["value"].strip(), comment)
-            above = []
+                own[".".join(names)] = (match["value"].strip(), " ".join([*above, match["comment"] or ""]).strip())
+        above = []
     return head, own
 
 
@@ -118,7 +113,7 @@ def table(rows: Mapping[str, str]) -> list[str]:
     width = min(28, max(map(len, rows)))
     lines = []
     for left, right in rows.items():
-        wrapped = textwrap.wrap(right, WIDTH - width - 4) or [""]
-        first = [f"  {left:<{width}}  {wrapped[0]}"] if len(left) <= width else [f"  {left}", f"  {'':<{width}}  {wrapped[0]}"]
-        lines += [line.rstrip() for line in first] + [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
-    return lines
+        first, *others = textwrap.wrap(right, WIDTH - width - 4) or [""]
+        lines += [f"  {left:<{width}}  {first}"] if len(left) <= width else [f"  {left}", f"  {'':<{width}}  {first}"]
+        lines += [f"  {'':<{width}}  {line}" for line in others]
+    return [line.rstrip() for line in lines]

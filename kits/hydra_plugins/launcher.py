@@ -24,7 +24,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from kits.config import check_whole, one_line, resolved
+from kits.config import check_whole, one_line
+from kits.config.composing import resolved
 from kits.config.quoting import quoted
 from kits.config.schema import check
 from kits.core.errors import KitsError

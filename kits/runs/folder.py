@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kits.config import check_whole
-from kits.config.quoting import PATHS
+from kits.config.composing import values_of
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_object
 
@@ -43,21 +43,16 @@ def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
     Raises:
         KitsError: there is no run in the folder, or something is to change that makes it another run.
     """
-    pairs = [argument.partition("=") for argument in arguments]
-    folder = next((value for key, _, value in pairs if key == "resume"), "")
-    if folder in ("", "null", AUTO):
+    given = values_of("train", arguments)
+    folder = given.pop("resume", None)
+    if folder in (None, "", AUTO):
         return None
     before = read_config(Path(folder))
     config = copy.deepcopy(before)
-    for key, _, value in pairs:
-        if key == "resume":
-            continue
+    for key, value in given.items():
         if key not in ADJUSTABLE:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
-        try:
-            put(config, key, value if key in PATHS and value[:1] not in ("'", '"') else yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise KitsError(f"{key}={value}: cannot be read; give a number or a word") from error
+        put(config, key, value)
     check_length(before, config)
     return {**config, "run_dir": folder, "resume": folder}
 

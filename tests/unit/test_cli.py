@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -236,6 +237,9 @@ def said(
         (["stage=coarse", "loss.bias=2,3"], "loss.bias=2,3: several values where one is taken"),
         (["stage=coarse", "run_dir=${nowhere}"], "configuration: Interpolation key 'nowhere' not found"),
         (["stage=coarse", "loss.bias=0.5"], "loss.bias=0.5: give a number of at least 1"),
+        (["stage=coarse", "~loss.bias"], "loss.bias: no value given; give a number of at least 1"),
+        (["stage=coarse", "--resolve"], "The --resolve flag can only be used in conjunction with --cfg"),
+        (["stage=coarse", "--config-dir", "nowhere"], "Additional config directory"),
     ],
 )
 def test_what_hydra_refuses_is_one_line(
@@ -264,6 +268,30 @@ def test_what_hydras_manual_promises_works(
     assert [options.loss.bias for options in tasks] == [7.0, 7.0, 3.0]
     assert [options.run_dir for options in tasks] == ["runs/coarse", "runs/coarse", "elsewhere"]
     assert tasks[2].trainer.profiler == "simple"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--cfg", "job"], "run_dir: ${oc.env:KITS_OUTPUT,runs}/${stage}"),
+        (["--cfg", "job", "--package", "loss"], "# @package loss\nname: bias_dice\nbias: 3.0"),
+        (["--cfg", "job", "--resolve"], "run_dir: runs/coarse"),
+        (["--cfg", "hydra"], "job_logging"),
+        (["~split", "--cfg", "job"], "stage: coarse"),
+    ],
+)
+def test_hydras_questions_are_answered(
+    flags: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "stage=coarse", *flags])
+    command("train")(lambda options: None)()
+    assert words in capsys.readouterr().out
+
+
+def test_info_tells_the_defaults_list() -> None:
+    call = [sys.executable, "-m", "kits.train", "stage=coarse", "--info", "defaults"]
+    told = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=CONF.parent)
+    assert "| stage/coarse " in told.stdout
 
 
 def test_the_environment_file_gives_the_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,19 +11,21 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from kits.config.composing import compose, composing, spelled_out
-from kits.config.quoting import LISTS, PATHS, quoted, with_paths_quoted
+from kits.config.composing import compose, ready, with_paths
+from kits.config.quoting import quote_paths, quoted
+from kits.config.schema import schemas_of
+from kits.config.schema.telling import path_keys
 from kits.core.errors import KitsError
 from kits.phantom import main as phantom
 from kits.pipeline import OWN, STEPS
 from kits.workflows.command_line import gathered
 
-ODD = [
+# All but those that read as a list, such as `[x]`, unless a file has that very name.
+PATHS = [
     "/data/Müller (1)/scan.nii.gz",
     "a,b.nii.gz",
     "/a/b=c^d #1 & co; x|y <z> 100% `pwd` !?*@.nii.gz",
     "[1] old/{a}: b.nii.gz",
-    "[x]",
     "{a:1}",
     "it's",
     'say "so"',
@@ -44,7 +46,7 @@ ODD = [
 
 def hydras(name: str, overrides: list[str]) -> Any:
     """What Hydra and OmegaConf make of overrides, without this project's checks."""
-    with composing():
+    with ready():
         return OmegaConf.to_container(hydra.compose(name, overrides=overrides), resolve=True)
 
 
@@ -55,17 +57,17 @@ def test_any_text_in_quotes_is_itself() -> None:
     assert hydras("pipeline", [f"overrides.train=[{','.join(map(quoted, texts))}]"])["overrides"]["train"] == texts
 
 
-@pytest.mark.parametrize("path", [path for path in ODD if path != "[x]"])
-def test_a_checkpoint_has_any_path_but_one_that_reads_as_a_list(path: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_a_checkpoint_has_any_path(path: str) -> None:
     config = compose("predict", [f"coarse={path}", f"fine={path}", "input=x", "output=y"])
     assert config["coarse"] == config["fine"] == path
 
 
-@pytest.mark.parametrize("path", ODD)
+@pytest.mark.parametrize("path", PATHS)
 def test_any_path_is_itself_and_quoting_twice_changes_nothing(path: str) -> None:
     for key in ("input", "output"):
-        once = with_paths_quoted([f"{key}={path}"])
-        assert with_paths_quoted(once) == once
+        once = quote_paths([f"{key}={path}"], {key})
+        assert quote_paths(once, {key}) == once
     config = compose("predict", [f"{key}={path}" for key in ("input", "output", "split")] + ["coarse=a"])
     assert config["input"] == config["output"] == config["split"]["source"] == path
 
@@ -73,7 +75,7 @@ def test_any_path_is_itself_and_quoting_twice_changes_nothing(path: str) -> None
 @pytest.mark.parametrize("name", ["evaluate", "report"])
 def test_commands_that_compare_take_any_path(name: str) -> None:
     keys = {"evaluate": ("prediction", "truth", "output"), "report": ("prediction", "truth", "output", "image")}[name]
-    for path in ODD:
+    for path in PATHS:
         config = compose(name, [f"{key}={path}" for key in keys])
         assert [config[key] for key in keys] == [path] * len(keys)
 
@@ -115,7 +117,7 @@ def test_the_home_folder_is_found_in_every_shell(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_path_may_hold_a_comma() -> None:
-    assert spelled_out("train", ["data.root=/a,/b"]) == ["data.root='/a,/b'"]
+    assert with_paths("train", ["data.root=/a,/b"]) == ["data.root='/a,/b'"]
 
 
 def test_a_pipelines_steps_get_the_path_that_was_given() -> None:
@@ -134,19 +136,11 @@ def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.Mon
     assert (folder / "case_00000" / "imaging.nii.gz").is_file()
 
 
-def test_every_key_is_some_commands(tmp_path: Path) -> None:
-    assert LISTS <= PATHS
-    commands = [
-        ("phantom", ["output=x"]),
-        ("predict", ["coarse=x", "input=x", "output=x"]),
-        ("submission", []),
-        ("dashboard", []),
-    ]
-    commands += [("evaluate", ["prediction=x", "truth=x", "output=x"]), ("report", ["image=x", "prediction=x", "output=x"])]
-    commands += [("train", ["stage=coarse"]), ("bench_data", ["root=x"]), ("bench_predict", ["scan=x"])]
-    from kits.config import all_keys
-
-    known = {key for name, overrides in commands for key in all_keys(compose(name, overrides))}
-    assert known >= PATHS
+def test_the_schema_says_which_keys_take_a_path() -> None:
+    keys = {name: {key for schema in schemas_of(name) for key in path_keys(schema)} for name in ("train", "predict", "pipeline")}
+    assert {"data.root", "data.cache", "data.boxes", "run_dir", "resume"} <= keys["train"]
+    assert {"coarse", "fine", "input", "output", "split.source"} == keys["predict"]
+    assert {"output", "input", "truth", "data.root"} <= keys["pipeline"], "what it passes on has paths too"
+    assert "seed" not in keys["train"]
     with pytest.raises(KitsError, match="no such key"):
         compose("phantom", ["outputs=/a"])

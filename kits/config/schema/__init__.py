@@ -75,6 +75,11 @@ def schema_of(name: str) -> Any:
     return like({key: value for key, value in own.items() if key != "defaults"})
 
 
+def schemas_of(name: str) -> list[Any]:
+    """The schemas whose keys a command takes; kits.pipeline and kits.crossval take those of kits.train too."""
+    return [schema_of(name), *([schema_of("train")] if name in ("pipeline", "crossval") else [])]
+
+
 def check_network(config: Mapping[str, Any]) -> None:
     """Refuse the other stage's network, whose keys would all be told as wrong."""
     network = {"coarse": "unet3d", "fine": "finenet"}[config["stage"]]

@@ -34,9 +34,13 @@ def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
+# A file or folder. On a command line its characters mean nothing to Hydra, see `kits.config.quoting`.
+A_PATH = Meaning("a path")
+
 # Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
+PathText = Annotated[Text, A_PATH]
 Whole = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Number, Options, Switch, Text
+from kits.config.schema.base import Count, Index, Length, Number, Options, PathText, Switch, Text
 from kits.config.schema.dataset import Data, Split
 from kits.config.schema.evaluation import Bootstrap, Measures
 from kits.config.schema.phantoms import Phantom
@@ -27,7 +27,7 @@ class Prepare(Options):
 class SplitFile(Options):
     """The file that says which cases there are."""
 
-    source: Text | None
+    source: PathText | None
 
 
 class TruthData(Data):
@@ -39,10 +39,10 @@ class TruthData(Data):
 class Predict(Options):
     """conf/predict.yaml."""
 
-    coarse: Text | list[Text]
-    fine: Text | list[Text] | None
-    input: Text
-    output: Text
+    coarse: PathText | list[PathText]
+    fine: PathText | list[PathText] | None
+    input: PathText
+    output: PathText
     cases: CaseIds | None
     split: SplitFile
     subset: Subset
@@ -70,9 +70,9 @@ class Evaluate(Options):
 
     data: TruthData
     measures: Measures
-    prediction: Text
-    truth: Text
-    output: Text
+    prediction: PathText
+    truth: PathText
+    output: PathText
     cases: CaseIds | None
     split: SplitFile
     subset: Subset
@@ -85,11 +85,11 @@ class Report(Options):
     """conf/report.yaml."""
 
     data: Data
-    image: Text
-    prediction: Text
-    output: Text
+    image: PathText
+    prediction: PathText
+    output: PathText
     format: Literal["html", "png"]
-    truth: Text | None
+    truth: PathText | None
     cases: CaseIds | None
     workers: Count
 
@@ -114,14 +114,14 @@ class Measure(Options):
     """conf/measure.yaml."""
 
     data: Data
-    input: Text
-    image: Text | None
-    members: list[Text]
+    input: PathText
+    image: PathText | None
+    members: list[PathText]
     ids: LabelIds
-    coarse: Text | list[Text] | None
-    fine: Text | list[Text] | None
+    coarse: PathText | list[PathText] | None
+    fine: PathText | list[PathText] | None
     predict: dict[str, Any]
-    output: Text
+    output: PathText
     cases: CaseIds | None
     pages: Switch
     dicom_sr: Switch
@@ -132,7 +132,7 @@ class Measure(Options):
 class Download(Options):
     """conf/download.yaml."""
 
-    output: Text
+    output: PathText
     cases: CaseIds | None
     imaging: Switch
     workers: Count
@@ -149,18 +149,18 @@ class Download(Options):
 class Export(Options):
     """conf/export.yaml."""
 
-    coarse: Text | None
-    fine: Text | None
-    output: Text
+    coarse: PathText | None
+    fine: PathText | None
+    output: PathText
     format: Literal["onnx", "safetensors"]
 
 
 class Submission(Options):
     """conf/submission.yaml."""
 
-    predictions: Text | None
-    zip: Text | None
-    images: Text | None
+    predictions: PathText | None
+    zip: PathText | None
+    images: PathText | None
 
 
 class PipelineOverrides(Options):
@@ -185,9 +185,9 @@ class Pipeline(Options):
     """conf/pipeline.yaml."""
 
     experiment: Study
-    output: Text | None
-    input: Text | None
-    truth: Text | None
+    output: PathText | None
+    input: PathText | None
+    truth: PathText | None
     overwrite: Switch
     overrides: PipelineOverrides
 
@@ -204,8 +204,8 @@ class CrossvalOverrides(Options):
 class Crossval(Options):
     """conf/crossval.yaml."""
 
-    output: Text | None
-    coarse: Text | None
+    output: PathText | None
+    coarse: PathText | None
     overwrite: Switch
     bootstrap: Bootstrap
     overrides: CrossvalOverrides
@@ -221,7 +221,7 @@ class Bar(Options):
 class Demo(Options):
     """conf/demo.yaml."""
 
-    output: Text
+    output: PathText
     kind: Text
     steps: list[Text]
     bars: dict[str, Bar]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Count, Index, Inside, Meaning, Options, Positive, Switch, Text, Window
+from kits.config.schema.base import Count, Index, Inside, Meaning, Options, PathText, Positive, Switch, Text, Window
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, CYST, classes_by_id
 
@@ -75,11 +75,11 @@ class RegionIds(Options):
 class Data(Options):
     """A data set, how it is prepared, and how its patches are read."""
 
-    root: Text | None
-    cache: Text
+    root: PathText | None
+    cache: PathText
     layout: Literal["kits", "nnunet", "msd", "bids", "pairs"]
-    images: Text | None
-    label_maps: Text | None
+    images: PathText | None
+    label_maps: PathText | None
     labels: RegionIds | None
     label_name: Text
     classes: list[Text]
@@ -94,7 +94,7 @@ class Data(Options):
     coarse_z_mm: Positive | None
     roi_rule: RoiRule
     roi: Literal["gt_jitter", "oof"]
-    boxes: Text | None
+    boxes: PathText | None
     overfit: Text | None
     split: Split | None
     augmentation: Augmentation

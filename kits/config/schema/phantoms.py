@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Meaning, Number, Options, Share, Text, not_descending, refuse
+from kits.config.schema.base import Count, Index, Length, Meaning, Number, Options, PathText, Share, Text, not_descending, refuse
 from kits.core.errors import KitsError
 from kits.core.labels import CYST, KIDNEY
 
@@ -72,11 +72,11 @@ class Real(Options):
 class Phantom(Options):
     """conf/phantom.yaml."""
 
-    output: Text
+    output: PathText
     cases: Count | None
     seed: Index
-    labels: Text | None
-    images: Text | None
+    labels: PathText | None
+    images: PathText | None
     only: list[Text] | None
     exclude: list[Text]
     variants: Count

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from kits.config.conf_files import choices_of, groups, nearest
-from kits.config.schema.base import Meaning, text
+from kits.config.schema.base import A_PATH, Meaning, text
 from kits.core.errors import KitsError
 
 # Keys whose value says which model the others belong to.
@@ -134,6 +134,20 @@ def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
                 yield from keys_of(field.annotation, value, f"{prefix}{name}.")
 
 
+def path_keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that takes the path of a file or folder, under whatever choices."""
+    for model in models_in(kind):
+        for name, field in model.model_fields.items():
+            if any(holds(part, A_PATH) for part in (field.annotation, *field.metadata)):
+                yield f"{prefix}{name}"
+            yield from path_keys(field.annotation, f"{prefix}{name}.")
+
+
+def holds(kind: Any, mark: Meaning) -> bool:
+    """Whether an annotation has a mark, at whatever depth."""
+    return kind == mark or any(holds(part, mark) for part in get_args(kind))
+
+
 def suggestion(key: str, known: Sequence[str]) -> str:
     """The nearest known key: beside it, elsewhere under its own name, or by all of its letters; or the few that there are."""
     above, _, leaf = key.rpartition(".")
@@ -190,13 +204,3 @@ def number(kind: Any, metadata: Sequence[Any]) -> str:
         words = {"ge": "of at least", "gt": "above", "lt": "below", "le": "of at most"}
         return f"a number {' and '.join(f'{words[name]} {bound:g}' for name, bound in bounds.items())}".strip()
     return "anything" if kind is Any else "keys with values"
-
-
-def names_at(schema: Any, key: str, config: Any) -> list[str]:
-    """The values that a key may have, where they are names; `config` says which choices are made."""
-    kind, node = schema, config
-    for part in key.split("."):
-        kind = descend(kind, part, node)[0]
-        node = node.get(part) if isinstance(node, dict) else None
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return [text(name) for one in options if get_origin(one) is Literal for name in get_args(one)]

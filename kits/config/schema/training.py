@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from kits.config.conf_files import check_classes
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Fraction, Index, Length, Options, Seed, Switch, Text, refuse, text
+from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, refuse, text
 from kits.config.schema.dataset import Data, Folds, Split
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNet, Unet3d
@@ -46,10 +46,10 @@ class TrainOptions(Options):
     logger: Logger
     debug: Text
     fold: Index | None
-    run_dir: Text
+    run_dir: PathText
     seed: Seed
     overwrite: Switch
-    resume: Text | None
+    resume: PathText | None
 
     @model_validator(mode="after")
     def _groups_go_together(self) -> TrainOptions:
