@@ -59,9 +59,9 @@ class Real(Options):
     cyst_label: Annotated[int, Field(strict=True), AfterValidator(_kidney_or_cyst), Meaning("1 or 3")]
     rephased: Share
     regridded: Share
-    size: Annotated[float, Field(strict=True, ge=0, le=0.3)]
-    turn_degrees: Annotated[float, Field(strict=True, ge=0, le=45)]
-    bend_mm: Annotated[float, Field(strict=True, ge=0, le=15)]
+    size: Annotated[Number, Field(ge=0, le=0.3)]
+    turn_degrees: Annotated[Number, Field(ge=0, le=45)]
+    bend_mm: Annotated[Number, Field(ge=0, le=15)]
     margin_mm: Annotated[tuple[Length, Length], AfterValidator(not_descending), Meaning("[low, high], 0 <= low <= high mm")]
     cropped: Share
     mirrored: Share
