@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from kits.core.labels import KIDNEY
 from kits.painter.fields import Field, Lattice, Triple, signed_distance
@@ -20,6 +21,8 @@ BONE_HU, AIR_HU = 220.0, -350.0
 AROUND_MM = 70.0
 # Farther below its surface an organ or a muscle does not give way to a tumor of the kidney.
 DEEP_MM = 5.0
+# The skin, which is no muscle, and the wall of muscle that a tumor of the kidney does not pass.
+SKIN_MM, WALL_MM = 7.0, 6.0
 # Parenchyma of less is not enhanced.
 PLAIN_HU = 62.0
 # Between the brighter and the darker parts of a kidney that is cortex and medulla.
@@ -68,8 +71,9 @@ class RealScan:
         self.hull = signed_distance(closed(labels > 0, step), step)
         bright = ndimage.binary_closing((hu > BONE_HU) & (self.hull > 4), iterations=2)
         air = ndimage.binary_opening(hu < AIR_HU, iterations=3)
-        tissue = ndimage.binary_opening((hu > 10) & (hu < BONE_HU) & (self.hull > 2))
-        firm = bright | air | (ndimage.distance_transform_edt(tissue, sampling=step) > DEEP_MM)
+        soft = ndimage.gaussian_filter(hu, 0.8)  # noise makes no holes in an organ
+        tissue = ndimage.binary_opening((soft > 10) & (soft < BONE_HU) & (self.hull > 2))
+        firm = bright | air | ~within_wall(hu, step) | (ndimage.distance_transform_edt(tissue, sampling=step) > DEEP_MM)
         self.firm = np.maximum(signed_distance(firm, step), 0)
 
     @property
@@ -77,6 +81,24 @@ class RealScan:
         """Middle of the last voxel (z, y, x) in mm."""
         z, y, x = ((n - 1) * size for n, size in zip(self.hu.shape, self.spacing, strict=True))
         return z, y, x
+
+
+def within_wall(hu: Field, step: Triple) -> NDArray[np.bool_]:
+    """The room inside the body's wall (z, y, x): in each slice what lies well within the hull of muscle, bone and organs."""
+    body = ndimage.binary_opening(hu > AIR_HU, iterations=2)
+    numbered, count = ndimage.label(body)
+    if count > 1:  # arms and the table
+        body = numbered == np.bincount(numbered.ravel())[1:].argmax() + 1
+    body = ndimage.binary_fill_holes(body)
+    firm = body & (hu > 0) & (ndimage.distance_transform_edt(body, sampling=step) > SKIN_MM)
+    room = np.zeros_like(body)
+    points = np.stack(np.meshgrid(*(np.arange(n) * size for n, size in zip(hu.shape[1:], step[1:], strict=True)), indexing="ij"))
+    for z in range(len(hu)):
+        places = points[:, firm[z]].T
+        if len(places) > 2 and np.ptp(places, axis=0).min() > 2 * WALL_MM:
+            faces = ConvexHull(places).equations
+            room[z] = np.all(np.tensordot(faces[:, :2], points, 1) + faces[:, 2, None, None] < -WALL_MM, axis=0)
+    return room
 
 
 def measure_contrast(scan: RealScan, rng: np.random.Generator) -> Contrast:

@@ -36,9 +36,11 @@ GRID = Grid((160, 160, 30), (1.6, 1.6, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0
 
 
 def drawn_body(kidney_hu: float = 180.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """HU int16 and labels of fat in air with two kidneys beside a spine, under noise of two pixels' width."""
+    """HU int16 and labels of a body of fat with two kidneys, a spine and a wall of muscle, under noise of two pixels' width."""
     z, y, x = np.meshgrid(*(np.arange(n) * size for n, size in zip(SHAPE, SPACING, strict=True)), indexing="ij", sparse=True)
-    hu = np.where(((y - 128) / 95) ** 2 + ((x - 128) / 120) ** 2 < 1, -100.0, -1000.0) + 0 * z
+    radius = np.sqrt(((y - 128) / 95) ** 2 + ((x - 128) / 120) ** 2) + 0 * z
+    hu = np.where(radius < 1, -100.0, -1000.0)
+    hu[(radius > 0.78) & (radius < 0.88)] = 55
     labels = np.zeros(SHAPE, np.uint8)
     for middle in (72, 184):
         labels[((z - 60) / 45) ** 2 + ((y - 140) / 26) ** 2 + ((x - middle) / 24) ** 2 < 1] = KIDNEY
@@ -139,6 +141,7 @@ def test_a_cyst_holds_water_and_the_scans_noise_and_what_is_far_from_it_is_kept(
     np.testing.assert_array_equal(scan.labels[far], labels[far])
     bone = hu > 300
     assert (scan.labels[bone] == 0).all()
+    assert ((scan.labels == CYST)[:, :, :10]).sum() == 0
     assert abs(scan.hu[bone] - hu[bone]).max() < 1
 
 
@@ -305,7 +308,8 @@ def test_a_scan_without_its_contrast_has_plain_kidneys_its_bones_and_its_noise(t
     bone = ndimage.binary_erosion(before > 340, np.ones((1, 3, 3)))
     assert bone.sum() > 5000
     np.testing.assert_array_equal(hu[bone], before[bone])
-    fat = (before < -90) & ~ndimage.binary_dilation(truth, iterations=3)
+    fat = ndimage.binary_erosion(before < -70, np.ones((1, 3, 3)), iterations=2) & ~ndimage.binary_dilation(truth, iterations=3)
+    assert fat.sum() > 50_000
     np.testing.assert_array_equal(hu[fat], before[fat])
 
 
