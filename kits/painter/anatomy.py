@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.painter import bones, bowel, frame, organs, trunk, variety
+from kits.painter import bones, bowel, decoys, frame, organs, trunk, variety
 from kits.painter.canvas import FINE, SLOW, STRAND, Canvas
 from kits.painter.fields import Field, Lattice
 from kits.painter.frame import Body
@@ -12,7 +12,7 @@ from kits.painter.phases import Contrast
 
 
 def paint_surroundings(
-    rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, *, amount: float
+    rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, *, amount: float, share: float
 ) -> Field:
     """HU of a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
 
@@ -20,6 +20,7 @@ def paint_surroundings(
         lattice: points in the volume (z, y, x) mm.
         distance: signed distance (mm) to the kidneys on the lattice, negative inside.
         amount: of variety, 0 to 1.
+        share: of decoys, 0 to 1.
 
     Returns:
         HU, float32, of the lattice's shape.
@@ -32,12 +33,14 @@ def paint_surroundings(
     organs.paint_masses(canvas)
     paint_perirenal_fat(canvas)
     variety.paint_contacts(canvas)
+    decoys.paint_inner_decoys(canvas, share)
     trunk.paint_chest(canvas)
     trunk.paint_back_muscles(canvas)
     organs.paint_vessels(canvas)
     bones.paint_spine(canvas)
     bones.paint_ribs(canvas)
     bones.paint_pelvis(canvas)
+    decoys.paint_outer_decoys(canvas, share)
     bones.paint_table(canvas)
     return canvas.hu
 

@@ -31,6 +31,7 @@ def paint(
     cysts: list[Cyst] | None,
     phases: dict[str, float],
     variety: float,
+    decoys: float,
     out: NDArray[np.int16],
 ) -> str:
     """Paint a CT around and inside a label map.
@@ -41,6 +42,7 @@ def paint(
         cysts: where label 1 is a cyst; None draws some at random inside it.
         phases: weight of each contrast phase.
         variety: 0 to 1, how often a case has neighbors like its kidneys that touch them, and uneven kidneys.
+        decoys: 0 to 1, how often it has what is mistaken for kidneys.
         out: receives HU, int16, of the labels' shape; may be any view.
 
     Returns:
@@ -54,7 +56,7 @@ def paint(
     body = find_body(sampled, rough, extent, rng)
     contrast = vary_contrast(rng, draw_contrast(rng, phases), variety)
     distance = resample(signed_distance(sampled > 0, rough.step), rough, coarse)
-    around = paint_surroundings(rng, body, contrast, coarse, distance, amount=variety)
+    around = paint_surroundings(rng, body, contrast, coarse, distance, amount=variety, share=decoys)
     if rng.random() < 0.25:
         around += rng.uniform(2, 9) * smooth_noise(rng, coarse, (15, 5, 110)) * (around > -300)
 

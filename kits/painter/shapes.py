@@ -10,9 +10,14 @@ from kits.painter.kidney import Cyst
 
 
 def draw_labels(
-    rng: np.random.Generator, spacing_z: float, spacing_xy: float, matrix: int, tumor_radius: tuple[float, float]
+    rng: np.random.Generator,
+    spacing_z: float,
+    spacing_xy: float,
+    matrix: int,
+    tumor_radius: tuple[float, float],
+    margin_mm: tuple[float, float],
 ) -> tuple[NDArray[np.uint8], list[Cyst]]:
-    """A label map (z, y, x) in LPS for two kidneys (seldom one), tall enough for 40 to 60 mm above and below them.
+    """A label map (z, y, x) in LPS for two kidneys (seldom one), as tall as the margins above and below them ask.
 
     Args:
         spacing_z, spacing_xy: voxel spacing in mm.
@@ -25,7 +30,7 @@ def draw_labels(
     extent = matrix * spacing_xy
     size = float(np.clip(extent / 400, 0.75, 1.08) * rng.uniform(0.92, 1.08))
     sides = [-1, 1] if rng.random() > 0.06 else [int(rng.choice([-1, 1]))]
-    below, above = rng.uniform(40, 60, size=2)
+    below, above = rng.uniform(*margin_mm, size=2)
     length = {side: float(rng.uniform(92, 125) * min(size, 1.05)) for side in sides}
     heights = {-1: -rng.uniform(0, 18), 1: rng.uniform(-4, 12)}
     low = min(heights[side] - length[side] / 2 for side in sides) - below

@@ -45,8 +45,10 @@ class Plan:
     spacing_xy: tuple[float, float]
     matrix: int
     tumor_radius: tuple[float, float]
+    margin_mm: tuple[float, float]
     phases: dict[str, float]
     variety: float
+    decoys: float
     thin_mm: tuple[float, float] | None
 
 
@@ -72,9 +74,12 @@ def write_dataset(options: Phantom) -> list[str]:
     else:
         sources = [(f"case_{number:05d}", None) for number in range(options.cases or 0)]
     amount = options.variety.drawn if options.labels is None else options.variety.labels
-    ranges = (options.spacing_z, options.spacing_xy, options.matrix, options.tumor_radius)
+    ranges = (options.spacing_z, options.spacing_xy, options.matrix, options.tumor_radius, options.margin_mm)
     phases = options.phases.model_dump()
-    plans = [Plan(case_id, output, options.seed, source, *ranges, phases, amount, options.thin_mm) for case_id, source in sources]
+    plans = [
+        Plan(case_id, output, options.seed, source, *ranges, phases, amount, options.decoys, options.thin_mm)
+        for case_id, source in sources
+    ]
     refuse_other_labels([path for _, path in sources if path is not None])
     real = real_plans(options, first=len(plans)) if options.images is not None else []
     make_folder(output, "output")
@@ -123,7 +128,9 @@ def write_case(plan: Plan) -> dict[str, Any]:
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
     out = stored.transpose(grid.axes)[flips]
-    phase = paint(labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, variety=plan.variety, out=out)
+    phase = paint(
+        labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, variety=plan.variety, decoys=plan.decoys, out=out
+    )
 
     with whole_folder(plan.output / plan.case_id) as folder:
         write_labels(folder / "segmentation.nii.gz", labels, grid)
@@ -136,7 +143,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
 def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
     """Labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
     spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
-    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius)
+    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius, plan.margin_mm)
     size = (len(labels), plan.matrix, plan.matrix)
     return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
 

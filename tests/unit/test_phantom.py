@@ -130,7 +130,7 @@ def test_the_liver_is_on_the_right_and_the_spine_behind(drawn: Path) -> None:
 def test_drawn_kidneys_have_the_volume_of_kidneys_and_lie_clear_of_the_ends() -> None:
     volumes, tumors = [], []
     for seed in range(12):
-        labels, _ = draw_labels(np.random.default_rng(seed), 5.0, 2.0, 200, (6, 50))
+        labels, _ = draw_labels(np.random.default_rng(seed), 5.0, 2.0, 200, (6, 50), (40, 60))
         assert not labels[0].any()
         assert not labels[-1].any()
         volumes.append((labels == 1).sum() * 0.02)
@@ -188,7 +188,7 @@ def test_thinned_label_maps_are_every_nth_voxel_of_the_given_ones_in_the_right_p
 
 
 def test_the_order_of_axes_in_the_file_does_not_turn_the_body(tmp_path: Path) -> None:
-    rng_labels, _ = draw_labels(np.random.default_rng(1), 10.0, 5.5, 64, (6, 50))
+    rng_labels, _ = draw_labels(np.random.default_rng(1), 10.0, 5.5, 64, (6, 50), (40, 60))
     pictures = []
     for name, direction in (("kits19", KITS19_DIRECTION), ("lps", (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))):
         array = rng_labels if name == "lps" else np.ascontiguousarray(rng_labels[::-1].transpose(2, 1, 0))

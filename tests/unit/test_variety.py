@@ -16,7 +16,7 @@ from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
-from kits.painter import variety
+from kits.painter import decoys, variety
 from kits.painter.anatomy import paint_surroundings
 from kits.painter.canvas import Canvas
 from kits.painter.fields import Field, Lattice, signed_distance
@@ -137,7 +137,7 @@ def test_more_of_the_kidneys_surface_has_soft_tissue_on_it() -> None:
             body, distance = scene(seed)
             rng = np.random.default_rng(seed)
             contrast = variety.vary_contrast(rng, draw_contrast(rng, PORTAL), amount)
-            hu = paint_surroundings(rng, body, contrast, LATTICE, distance, amount=amount)
+            hu = paint_surroundings(rng, body, contrast, LATTICE, distance, amount=amount, share=0)
             shares.append(float(((hu > 30) & (hu < 250))[(distance > 0) & (distance < 5)].mean()))
         return float(np.mean(shares))
 
@@ -216,3 +216,63 @@ def test_a_way_reads_as_what_it_does() -> None:
     assert str(Way((120.0, np.inf), 2)) == "HU >= 120, 2 largest"
     assert str(Way((-np.inf, 40.0), 1)) == "HU < 40, 1 largest"
     assert str(Way((20.0, 60.0), 1)) == "20 <= HU < 60, 1 largest"
+
+
+# --- decoys -------------------------------------------------------------------------------------------------------------
+
+
+def test_no_decoys_draw_no_random_number() -> None:
+    canvas = blank(1, draw_contrast(np.random.default_rng(0), PORTAL), 0)
+    untouched = np.random.default_rng(5)
+    canvas.rng = np.random.default_rng(5)
+    decoys.paint_inner_decoys(canvas, 0)
+    decoys.paint_outer_decoys(canvas, 0)
+    assert canvas.rng.random() == untouched.random()
+    assert (canvas.hu == -100).all()
+
+
+def test_a_large_mass_has_a_tumors_hu_and_keeps_off_the_kidneys() -> None:
+    for seed in range(6):
+        canvas = blank(seed, draw_contrast(np.random.default_rng(seed), PORTAL), 0)
+        kidney = canvas.body.kidneys[0]
+        decoys.paint_large_mass(canvas, (kidney.high[0] + 10, kidney.center[1], kidney.center[2]), 30.0)
+        mass = canvas.hu > -50
+        assert 30_000 < mass.sum() * np.prod(LATTICE.step) < 200_000
+        assert 0 < np.median(canvas.hu[mass]) < 250
+        assert not (mass & (canvas.distance < -2)).any()
+
+
+def test_a_bladder_lies_below_the_kidneys_and_only_in_scans_that_reach_there() -> None:
+    low = Lattice.cover((-260, 0, 0), (200, 300, 400), (5, 4, 4))
+    body, _ = scene(0)
+    distance = np.full(low.shape, 500, np.float32)
+    contrast = draw_contrast(np.random.default_rng(0), {**dict.fromkeys(PHASES, 0.0), "excretory": 1.0})
+    canvas = Canvas.blank(np.random.default_rng(3), body, contrast, shifted(low, body.origin), distance, 0)
+    canvas.hu[:], canvas.inside = -100, np.full(low.shape, -200, np.float32)
+    decoys.paint_pelvic_organs(canvas)
+    planes = canvas.lattice.z[(canvas.hu > -50).any(axis=(1, 2))]
+    assert planes.max() < -90
+    assert ((canvas.hu > -50).sum() * np.prod(low.step)) > 50_000
+
+
+def test_an_arm_lies_in_the_air_and_nowhere_else() -> None:
+    canvas = blank(0, draw_contrast(np.random.default_rng(0), PORTAL), 0)
+    canvas.hu[..., 80:] = -1000
+    before = canvas.hu.copy()
+    decoys.paint_arm(canvas, 1)
+    np.testing.assert_array_equal(canvas.hu[..., :80], before[..., :80])
+    assert (canvas.hu[..., 80:] > 30).any()
+
+
+def test_metal_streaks_the_slices_that_hold_it_and_no_others() -> None:
+    found = set()
+    for seed in range(12):
+        canvas = blank(seed, draw_contrast(np.random.default_rng(0), PORTAL), 0)
+        decoys.paint_metal(canvas)
+        changed = abs(canvas.hu + 100).max(axis=(1, 2))
+        if (canvas.hu > 1000).any():  # a hip lies below this lattice
+            streaked = int(abs(canvas.hu + 100).max(axis=(1, 2)).argmax())
+            assert (abs(canvas.hu[streaked] + 100) > 5).mean() > 0.02
+            found.add(seed)
+        assert changed.min() < 1
+    assert len(found) >= 4

@@ -13,6 +13,9 @@ from kits.core.labels import CYST, KIDNEY
 AtMost20 = Annotated[Number, Field(ge=0.1, le=20)]
 
 
+Margins = Annotated[tuple[Length, Length], AfterValidator(not_descending), Meaning("[low, high], 0 <= low <= high mm")]
+
+
 def _kidney_or_cyst(label: int) -> int:
     if label not in (KIDNEY, CYST):
         raise ValueError("no label of cysts")
@@ -62,7 +65,7 @@ class Real(Options):
     size: Annotated[Number, Field(ge=0, le=0.3)]
     turn_degrees: Annotated[Number, Field(ge=0, le=45)]
     bend_mm: Annotated[Number, Field(ge=0, le=15)]
-    margin_mm: Annotated[tuple[Length, Length], AfterValidator(not_descending), Meaning("[low, high], 0 <= low <= high mm")]
+    margin_mm: Margins
     cropped: Share
     mirrored: Share
     filtered: Share
@@ -87,6 +90,8 @@ class Phantom(Options):
     spacing_xy: Spacings
     matrix: Annotated[int, Field(strict=True, ge=32)]
     tumor_radius: Radii
+    margin_mm: Margins
+    decoys: Share
     variety: Variety
     phases: Phases
 
