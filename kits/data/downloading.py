@@ -16,7 +16,7 @@ from tqdm import tqdm
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.data.remote import Client
-from kits.data.sources import Source, wanted
+from kits.data.sources import RemoteFile, wanted
 from kits.data.store import HIDDEN, DamagedError, Folder, Promise, check_arrived, size_of
 
 
@@ -57,7 +57,7 @@ def download(config: dict[str, Any]) -> str:
     return f"{summary}; in {path}"
 
 
-def announce(promises: Mapping[Source, Promise], folder: Folder, sound: int) -> int:
+def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int) -> int:
     """Say how much will be fetched, and return it in bytes; label maps, whose size nobody has told, are small.
 
     Raises:
@@ -78,7 +78,7 @@ def announce(promises: Mapping[Source, Promise], folder: Folder, sound: int) -> 
     return missing
 
 
-def fetch(item: tuple[Source, Promise], client: Client, folder: Folder) -> tuple[Source, int | KitsError]:
+def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> tuple[RemoteFile, int | KitsError]:
     """Fetch one file, once more where it arrives damaged, and put it in place: its size, or why it cannot be had."""
     source, promise = item
     part = folder.part(source, promise)
@@ -96,7 +96,7 @@ def fetch(item: tuple[Source, Promise], client: Client, folder: Folder) -> tuple
     return source, failure
 
 
-def grouped(failures: Mapping[Source, KitsError]) -> list[str]:
+def grouped(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
     """The failures as lines, one a reason: many cases commonly fail for the same one."""
     names: dict[str, list[str]] = {}
     for source in sorted(failures, key=lambda source: source.name):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kits.core.errors import KitsError
 from kits.core.locking import open_own
-from kits.data.sources import Source
+from kits.data.sources import RemoteFile
 from kits.data.store import DamagedError, Promise, size_of
 
 T = TypeVar("T")
@@ -41,11 +41,11 @@ class Client:
         self.bar: Any = None
         self.unreachable: dict[str, KitsError] = {}  # server: why; its other files are not waited for
 
-    def promises(self, repo: str, revision: str, sources: Sequence[Source]) -> dict[Source, Promise | KitsError]:
+    def promises(self, repo: str, revision: str, sources: Sequence[RemoteFile]) -> dict[RemoteFile, Promise | KitsError]:
         """What is known of files before they are sent: of the hub's size and SHA-256, in one question, of the others nothing."""
         from huggingface_hub import HfApi, RepoFile
 
-        results: dict[Source, Promise | KitsError] = {source: Promise() for source in sources if source.path is None}
+        results: dict[RemoteFile, Promise | KitsError] = {source: Promise() for source in sources if source.path is None}
         imaging = {source.path: source for source in sources if source.path is not None}
         if not imaging:
             return results
@@ -66,7 +66,7 @@ class Client:
                 results[source] = KitsError(f"{source.server} does not have it; {source.remedy}")
         return results
 
-    def fetch(self, source: Source, promise: Promise, part: Path) -> None:
+    def fetch(self, source: RemoteFile, promise: Promise, part: Path) -> None:
         """Append to `part` what it lacks of the file.
 
         Raises:
@@ -107,7 +107,7 @@ class Client:
             raise self.unreachable[source.server]
         self._patiently(source, append)
 
-    def _patiently(self, source: Source, ask: Callable[[], T]) -> T:
+    def _patiently(self, source: RemoteFile, ask: Callable[[], T]) -> T:
         """Ask until there is an answer, or a failure that does not pass."""
         from huggingface_hub.utils import httpx
 
@@ -124,7 +124,7 @@ class Client:
         raise AssertionError
 
 
-def judged(error: Exception, source: Source) -> tuple[KitsError, bool]:
+def judged(error: Exception, source: RemoteFile) -> tuple[KitsError, bool]:
     """What a failure means to the user, in one line without the libraries' addresses and headers; and whether it may pass."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx

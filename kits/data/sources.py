@@ -15,7 +15,7 @@ GRAMMAR = "give all, train, a number, a range such as 0-41, or a list such as [3
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteFile:
     """One file: its name below the output folder, its address, and how to speak of its server."""
 
     name: str
@@ -25,7 +25,7 @@ class Source:
     path: str | None = None  # in the hub's repository; None where it is kept elsewhere
 
 
-def wanted(config: dict[str, Any]) -> list[Source]:
+def wanted(config: dict[str, Any]) -> list[RemoteFile]:
     """The files of the configured cases, case by case, after the records of all.
 
     Raises:
@@ -78,12 +78,12 @@ def case_numbers(text: Any, key: str) -> list[int]:
     return numbers
 
 
-def _labels(config: dict[str, Any], path: str, name: str) -> Source:
+def _labels(config: dict[str, Any], path: str, name: str) -> RemoteFile:
     root = config["labels_url"].rstrip("/")
-    return Source(name, f"{root}/{path}", shown(root), "check labels_url and the case number")
+    return RemoteFile(name, f"{root}/{path}", shown(root), "check labels_url and the case number")
 
 
-def _imaging(config: dict[str, Any], case: str) -> Source:
+def _imaging(config: dict[str, Any], case: str) -> RemoteFile:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
@@ -93,7 +93,7 @@ def _imaging(config: dict[str, Any], case: str) -> Source:
     except HFValidationError:
         raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
     remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"
-    return Source(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, path)
+    return RemoteFile(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, path)
 
 
 def shown(url: str) -> str:

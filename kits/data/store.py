@@ -10,7 +10,7 @@ from threading import Lock
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import parse, read_object
-from kits.data.sources import Source
+from kits.data.sources import RemoteFile
 from kits.io import check_file, write_json
 
 # Below the output folder, so that a finished file moves by one rename; hidden, so that no pattern for cases finds it.
@@ -56,7 +56,7 @@ class Folder:
             self.checked[name] = _stamp(self.path / name)
             write_json(self.note, self.checked)
 
-    def part(self, source: Source, promise: Promise) -> Path:
+    def part(self, source: RemoteFile, promise: Promise) -> Path:
         """Where this version of a file arrives; parts of other versions are of no use and go."""
         # The ending stays: readers go by it.
         stem, dot, ending = source.name.replace("/", ".").partition(".nii.gz" if source.name.endswith(".nii.gz") else ".json")
@@ -84,7 +84,7 @@ class Folder:
         self._mark(name)
 
 
-def check_arrived(source: Source, promise: Promise, part: Path) -> None:
+def check_arrived(source: RemoteFile, promise: Promise, part: Path) -> None:
     """Raise DamagedError where a file is not what the server promised, or does not open to its end."""
     if promise.sha256:
         with part.open("rb") as stream:
