@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kits.config import plain, require
+from kits.config import require
 from kits.config.command import command
 
 if TYPE_CHECKING:
@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 @command("download")
 def main(options: Download) -> None:
     """Fetch what `conf/download.yaml` and the command line ask for and is not there yet."""
-    config = plain(options)
-    require(config["cases"], "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
+    require(options.cases, "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
     from kits.data.downloading import download
 
-    print(download(config))
+    print(download(options))
 
 
 if __name__ == "__main__":

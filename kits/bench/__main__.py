@@ -7,30 +7,31 @@ from importlib import import_module
 from typing import Any
 
 from kits.config.command import command
+from kits.core.errors import KitsError
 
-# Name: the configuration in conf/, and the module and function that measure.
+# Name: the module whose `measure` measures what conf/bench_NAME.yaml asks for.
 BENCHES = {
-    "demo": ("demo", "kits.bench.demo", "run_demo"),  # the demo against its bars: minutes, kidney and tumor Dice
-    "data": ("bench_data", "kits.bench.data_layer", "bench_data"),  # reading, preparing, random access, loading
-    "threshold": ("bench_threshold", "kits.bench.threshold", "bench_threshold"),  # a painted tree against HU alone
-    "startup": ("bench_startup", "kits.bench.startup", "bench_startup"),  # --help and a mistake on the command line
-    "logging": ("bench_logging", "kits.bench.logging_cost", "bench_logging"),  # what log and callbacks cost of a training's steps
-    "predict": (
-        "bench_predict",
-        "kits.bench.data_layer",
-        "bench_data",
-    ),  # against nnU-Net and plain reading
-    "peers": ("bench_peers", "kits.bench.peers", "bench_peers"),  # the two stages against one-stage networks
-    "model": (
-        "bench_model",
-        "kits.bench.training_step",
-        "bench_model",
-    ),  # a fine training step against plain passes
-    "evaluate": ("bench_evaluate", "kits.bench.scoring", "bench_evaluate"),  # all figures of a case against MONAI's functions
-    "readout": ("bench_readout", "kits.bench.known_bodies", "bench_readout"),  # the clinical read-out against closed forms
-    # The same on real label maps: agreement with the records, and how far numbers move when a map is changed.
-    "readout_study": ("bench_readout_study", "kits.bench.robustness", "bench_study"),
-    "ddp": ("bench_ddp", "kits.bench.ddp", "bench_ddp"),  # two processes that train together against one alone
+    "demo": "demo",  # the demo against its bars: minutes, kidney and tumor Dice
+    "data": None,  # its parts: reading, preparing, random access, loading
+    "threshold": "threshold",  # a painted tree against HU alone
+    "startup": "startup",  # --help and a mistake on the command line
+    "logging": "logging_cost",  # what log and callbacks cost of a training's steps
+    "predict": None,  # its parts: against nnU-Net and plain reading, memory
+    "peers": "peers",  # the two stages against one-stage networks
+    "model": "training_step",  # a fine training step against plain passes
+    "evaluate": "scoring",  # all figures of a case against MONAI's functions
+    "readout": "known_bodies",  # the clinical read-out against closed forms
+    "readout_study": "robustness",  # the same on real label maps, and on changed ones
+    "ddp": "ddp",  # two processes that train together against one alone
+}
+# What `parts` of a configuration names, and its module.
+PARTS = {
+    "reading": "scan_reading",
+    "preparing": "preparing",
+    "access": "access",
+    "loading": "loading",
+    "speed": "speed",
+    "footprint": "footprint",
 }
 
 
@@ -44,13 +45,23 @@ def main() -> None:
         print(f"kits.bench: {name or 'no name given'}: no such benchmark; take one of {', '.join(BENCHES)}", file=sys.stderr)
         raise SystemExit(2)
     del sys.argv[1]
-    configuration, module, function = BENCHES[name]
 
-    @command(configuration)
-    def measure(config: dict[str, Any]) -> None:
-        getattr(import_module(module), function)(config)
+    @command("demo" if name == "demo" else f"bench_{name}")
+    def run(options: Any) -> None:
+        from kits.bench.timing import judge
+        from kits.config import plain
 
-    measure()
+        config = plain(options)
+        measured: dict[str, float] = {}
+        modules = {name: BENCHES[name]} if BENCHES[name] else {part: PARTS.get(part) for part in config["parts"]}
+        for part, module in modules.items():
+            if module is None:
+                raise KitsError(f"parts={part}: no such part; take some of {', '.join(PARTS)}")
+            print(f"\n{part}", flush=True)
+            measured |= import_module(f"kits.bench.{module}").measure(config)
+        judge(measured, config.get("bars", {}))
+
+    run()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kits.bench.timing import seconds
 from kits.core.labels import BACKGROUND
 from kits.data import arrays
 from kits.data.datasets import CachedCase
@@ -29,7 +29,14 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     try:
         case = CachedCase(cache, write(cache, config["data"]))
         case.image.max(), case.label.max()  # warm: every page has been read
-        return {"patch_ms": median(timed(case, start) for start in starts()) * 1000}
+        corners = np.random.default_rng(1).integers(0, np.subtract(SHAPE, PATCH), (DRAWS, 3)).tolist()
+
+        def draw() -> None:
+            corner = corners.pop()
+            crop(case.image, corner, PATCH, PAD_HU)
+            crop(case.label, corner, PATCH, BACKGROUND)
+
+        return {"patch_ms": 1000 * median(seconds(draw) for _ in range(DRAWS))}
     finally:
         shutil.rmtree(cache, ignore_errors=True)
 
@@ -47,17 +54,3 @@ def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
     arrays.write_image(Volume(hu, SPACING, grid), kept, len(data["classes"]), data["coarse_size"], folder)
     slices = arrays.kidney_slices(kept.coarse)
     return {"id": "case", "folder": "case", "spacing": SPACING, "shape": SHAPE, "boxes": [], "kidney_slices": slices}
-
-
-def starts() -> np.ndarray:
-    """Corners (n, 3) of patches within the volume."""
-    return np.random.default_rng(1).integers(0, np.subtract(SHAPE, PATCH), (DRAWS, 3))
-
-
-def timed(case: CachedCase, start: np.ndarray) -> float:
-    """Seconds of one patch."""
-    corner = (int(start[0]), int(start[1]), int(start[2]))
-    begin = time.perf_counter()
-    crop(case.image, corner, PATCH, PAD_HU)
-    crop(case.label, corner, PATCH, BACKGROUND)
-    return time.perf_counter() - begin

@@ -17,16 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kits.bench.bars import judge
 from kits.core.errors import KitsError
 from kits.core.parallel import end_with_parent
 from kits.training.modules import MODULES
 from kits.training.trainer import build_trainer
-
-
-def bench_ddp(config: dict[str, Any]) -> None:
-    """Judge the figure of `measure` against the bar of `conf/bench_ddp.yaml`."""
-    judge(measure(config), config["bars"])
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:

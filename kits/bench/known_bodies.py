@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,49 +11,45 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from kits.bench.bars import judge
-from kits.bench.footprint import highest_gb
+from kits.bench.timing import in_fresh_process, peak_gb, seconds
+from kits.config.schema import parse
+from kits.config.schema.benches import ReadoutBench
 from kits.core.errors import KitsError
 from kits.core.parallel import map_cases
 from kits.io import read_labels
 from kits.readout import CaseReading, read_out
 from kits.readout.cohort import measure_map
 from kits.readout.maps import LabelMap, find_maps
-from kits.volume import Spacing
+from kits.volume import Spacing, Triple
 
 # Half axes in mm (z, y, x) of a kidney, and how far its center lies from the patient's middle.
 ELLIPSOID, BOX, FROM_MIDDLE = (52.0, 26.0, 29.0), (48.0, 23.0, 26.0), 65.0
 # The notch that stands for the sinus: half its height and width, and where it ends, mm.
 NOTCH = (16.0, 8.0, -10.0)
-CALL = "import sys; from kits.bench.known_bodies import child; child(sys.argv[1])"
 Inside = Callable[[np.ndarray], np.ndarray]
 
 
-def bench_readout(config: dict[str, Any]) -> None:
-    """Measure and judge.
-
-    Raises:
-        KitsError: a bar falls short.
-    """
-    rng = np.random.default_rng(config["seed"])
-    measured = large_case(config["large"])  # first, while memory is what the libraries take
-    for name, worst in known_bodies(config, rng).items():
-        measured[name] = worst
-    measured["wrong_sides_faces_poles"] = wrong_places(config, rng)
-    measured["rotated_percent"] = turned(config)
-    if config["root"] is not None:
-        measured |= records(Path(config["root"]), config)
-    judge(measured, {name: bar for name, bar in config["bars"].items() if name in measured})
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """The largest errors on bodies, the cost of a large case and, with `root`, agreement with the records."""
+    options: ReadoutBench = parse(ReadoutBench, config)
+    rng = np.random.default_rng(options.seed)
+    measured = large_case(options.large)  # first, while memory is what the libraries take
+    measured |= known_bodies(options, rng)
+    measured["wrong_sides_faces_poles"] = wrong_places(options, rng)
+    measured["rotated_percent"] = turned()
+    if options.root is not None:
+        measured |= records(Path(options.root), options)
+    return measured
 
 
-def known_bodies(config: dict[str, Any], rng: np.random.Generator) -> dict[str, float]:
+def known_bodies(options: ReadoutBench, rng: np.random.Generator) -> dict[str, float]:
     """The largest error of each quantity; those of each spacing are printed with their means."""
     worst: dict[str, float] = {}
-    for spacing in config["spacings"]:
+    for spacing in options.spacings:
         errors: dict[str, list[float]] = {}
         for half, inside in ((ELLIPSOID, in_ellipsoid), (BOX, in_box)):
-            for _ in range(config["poses"]):
-                for name, error in one_body(half, inside, tuple(spacing), config["radii_mm"], rng).items():
+            for _ in range(options.poses):
+                for name, error in one_body(half, inside, spacing, options.radii_mm, rng).items():
                     errors.setdefault(name, []).append(abs(error))
         told = ", ".join(f"{name} {np.mean(found):.3f} to {max(found):.3f}" for name, found in errors.items())
         print(f"{spacing}: errors, mean to largest: {told}", flush=True)
@@ -93,16 +86,14 @@ def one_body(
     }
 
 
-def wrong_places(config: dict[str, Any], rng: np.random.Generator) -> float:
+def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
     """How many sides, faces and polar positions are wrong, of tumors at known places."""
     wrong = 0
-    for spacing in config["spacings"]:
+    for spacing in options.spacings:
         for left in (False, True):
             for ahead, face in ((-24.0, "anterior"), (24.0, "posterior")):
                 for height, points in ((42.0, 1), (17.0, 2), (3.0, 3)):
-                    reading = read_out(
-                        placed(left, (height, ahead, 8.0), 8.0, tuple(spacing), rng.uniform(-20, 20)), tuple(spacing)
-                    )
+                    reading = read_out(placed(left, (height, ahead, 8.0), 8.0, spacing, rng.uniform(-20, 20)), spacing)
                     (tumor,) = reading.tumors
                     found = (tumor.side, tumor.face, tumor.renal["L"]["points"])
                     if found != ("left" if left else "right", face, points):
@@ -127,7 +118,7 @@ def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees
     return labels
 
 
-def turned(config: dict[str, Any]) -> float:
+def turned() -> float:
     """The largest change in percent of a number when a label map is turned by 30 degrees about the patient's long axis."""
     spacing = (1.0, 0.8, 0.8)
     labels = placed(True, (10.0, -18.0, 12.0), 14.0, spacing, 10.0)
@@ -154,7 +145,7 @@ def numbers(reading: CaseReading) -> list[tuple[str, float]]:
     return [*found, ("parenchyma_ml", left.parenchyma_ml), ("length_mm", left.length_mm)]
 
 
-def large_case(shape: list[int]) -> dict[str, float]:
+def large_case(shape: Triple) -> dict[str, float]:
     """Seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
     from kits.io import write_labels
     from kits.volume import Grid
@@ -168,21 +159,21 @@ def large_case(shape: list[int]) -> dict[str, float]:
         path = Path(folder) / "large.nii.gz"
         identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
         write_labels(path, labels, Grid((shape[2], shape[1], shape[0]), spacing[::-1], (0.0, 0.0, 0.0), identity))
-        ended = subprocess.run([sys.executable, "-c", CALL, str(path)], capture_output=True, text=True)
-    if ended.returncode:
-        raise KitsError(f"the measured process failed: {ended.stderr.strip().splitlines()[-1]}")
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+        found: dict[str, float] = in_fresh_process("kits.bench.known_bodies", str(path))
     print(f"{shape}: {found['large_seconds']:.2f} s, {found['large_gb']:.2f} GB above the libraries", flush=True)
     return found
 
 
-def child(path: str) -> None:
-    """Read and measure one label map; print seconds, and GB above what the libraries take."""
+def child(path: str) -> dict[str, float]:
+    """Read and measure one label map: seconds, and GB above what the libraries take."""
     read_out(placed(True, (0.0, -20.0, 10.0), 10.0, (3.0, 2.0, 2.0), 0.0), (3.0, 2.0, 2.0))  # loads them
-    before, began = highest_gb(), time.perf_counter()
-    volume = read_labels(path, allowed=range(4))
-    read_out(volume.array, volume.spacing)
-    print(json.dumps({"large_seconds": time.perf_counter() - began, "large_gb": highest_gb() - before}))
+    before = peak_gb()
+
+    def work() -> None:
+        volume = read_labels(path, allowed=range(4))
+        read_out(volume.array, volume.spacing)
+
+    return {"large_seconds": seconds(work), "large_gb": peak_gb() - before}
 
 
 def recorded_sizes(root: Path) -> dict[str, float]:
@@ -197,22 +188,24 @@ def recorded_sizes(root: Path) -> dict[str, float]:
     return {case["case_id"]: case["radiographic_size"] for case in json.loads(file.read_text(encoding="utf-8"))}
 
 
-def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
+def records(root: Path, options: ReadoutBench) -> dict[str, float]:
     """Agreement of the largest tumor's axial diameter with `radiographic_size` (cm), and seconds for 210 maps at this pace.
 
     Raises:
         KitsError: `root` has no kits.json.
     """
     recorded = recorded_sizes(root)
-    maps = find_maps(root, None, None, label_name=config["data"]["label_name"])
-    began = time.perf_counter()
-    with TemporaryDirectory() as folder:
-        calls: list[tuple[LabelMap, Path]] = [(job, Path(folder)) for job in maps]
-        cases = map_cases(measure_map, calls, workers=config["workers"], desc="readout")
-    seconds = time.perf_counter() - began
+    maps = find_maps(root, None, None, label_name=options.data.label_name)
+    cases: list[Any] = []
+
+    def read_all() -> None:
+        with TemporaryDirectory() as folder:
+            calls: list[tuple[LabelMap, Path]] = [(job, Path(folder)) for job in maps]
+            cases.extend(map_cases(measure_map, calls, workers=options.workers, desc="readout"))
+
+    taken = seconds(read_all)
     pairs = []
     for case in cases:
-        assert isinstance(case, dict)
         if case["tumors"]:
             largest = max(case["tumors"], key=lambda tumor: tumor["volume_ml"])
             pairs.append((recorded[case["case"]], largest["axial_mm"] / 10))
@@ -221,7 +214,7 @@ def records(root: Path, config: dict[str, Any]) -> dict[str, float]:
     r = float(np.corrcoef(true, found)[0, 1])
     told = f"mean error {off.mean():.2f} cm, median {np.median(off):.2f}, bias {(found - true).mean():+.2f}"
     print(f"{len(pairs)} maps: r {r:.3f}, {told}")
-    return {"record_r": r, "record_mean_cm": float(off.mean()), "seconds_of_210": seconds * 210 / len(maps)}
+    return {"record_r": r, "record_mean_cm": float(off.mean()), "seconds_of_210": taken * 210 / len(maps)}
 
 
 def in_ellipsoid(points: np.ndarray) -> np.ndarray:

@@ -6,14 +6,15 @@ What is timed is a loader in its steady state: its processes run, its cache is w
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kits.bench.rivals import QUEUE, monai_batches, torchio_batches
+from kits.bench.other_loaders import QUEUE, monai_batches, torchio_batches
+from kits.bench.timing import seconds
 from kits.core.errors import KitsError
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
 from kits.data.index import Case
@@ -87,32 +88,27 @@ def compare(
     filling = QUEUE // options["batch_size"]
     warm = {"kits": 20, "monai": 2 * options["cases"], "torchio": filling}
     timed = {"kits": 60, "monai": 4 * options["cases"], "torchio": filling}
-    seconds = dict.fromkeys(batches, 0.0)
-    for name, stream in batches.items():
-        for _ in islice(stream, warm[name]):
+    taken = dict.fromkeys(batches, 0.0)
+
+    def draw(stream: Iterator[Any], count: int) -> None:
+        for _ in islice(stream, count):
             pass
+
+    for name, stream in batches.items():
+        draw(stream, warm[name])
     for _ in range(ROUNDS):
         for name, stream in batches.items():
             # What was made while others were timed is not counted.
-            for _ in islice(stream, 2 * options["workers"] if name != "torchio" else 0):
-                pass
-            seconds[name] += elapsed(stream, timed[name])
-            print(f"  {name} {timed[name] * options['batch_size']} patches, {seconds[name]:.1f} s so far", flush=True)
-    rates = {name: ROUNDS * timed[name] * options["batch_size"] / seconds[name] for name in batches}
+            draw(stream, 2 * options["workers"] if name != "torchio" else 0)
+            taken[name] += seconds(partial(draw, stream, timed[name]))
+            print(f"  {name} {timed[name] * options['batch_size']} patches, {taken[name]:.1f} s so far", flush=True)
+    rates = {name: ROUNDS * timed[name] * options["batch_size"] / taken[name] for name in batches}
     kind = "augmented" if data["augmentation"] else "plain"
     for name, rate in rates.items():
         print(f"  {kind:>9} {name:>8} {rate:8.1f} patches/s")
     for stream in batches.values():
         stream.close()  # type: ignore[attr-defined]
     return rates
-
-
-def elapsed(stream: Iterator[Any], count: int) -> float:
-    """Seconds for `count` batches."""
-    begin = time.perf_counter()
-    for _ in islice(stream, count):
-        pass
-    return time.perf_counter() - begin
 
 
 def our_batches(cases: list[CachedCase], data: dict[str, Any], options: dict[str, Any]) -> Iterator[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from kits.bench.bars import judge
+from kits.bench.timing import seconds
 from kits.data.datasets import PatchLoader
 from kits.reporting import Scene
 from kits.runs.resuming import Start
@@ -26,15 +25,6 @@ from kits.tracking.validation_cases import overlay
 from kits.training.callbacks import build_callbacks
 from kits.training.modules import FineModule
 from kits.training.trainer import build_trainer
-
-
-def bench_logging(config: dict[str, Any]) -> None:
-    """Measure, and hold the share against its bar.
-
-    Raises:
-        KitsError: the bar falls short.
-    """
-    judge(measure(config), config["bars"])
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
@@ -49,9 +39,9 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         warnings.filterwarnings("ignore", message)
     with TemporaryDirectory() as folder:
         config = {**config, "run_dir": folder}
-        steps, seconds = measure_steps(config)
+        steps, step = measure_steps(config)
     options, sampling = config["logger"], config["sampling"]
-    between = options["images_every"] * (sampling["patches_per_epoch"] // sampling["batch_size"]) * seconds
+    between = options["images_every"] * (sampling["patches_per_epoch"] // sampling["batch_size"]) * step
     drawn = options["image_cases"] * measure_pictures(config["scan"])
     print(
         f"steps {100 * steps:.2f} %; pictures {drawn:.1f} s after every {between:.0f} s of steps, {100 * drawn / between:.2f} %"
@@ -158,11 +148,4 @@ def measure_pictures(scan: dict[str, Any]) -> float:
         surface_cloud(scene)
 
     draw()  # matplotlib reads its fonts
-    return timed(draw)
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Processor seconds of one call."""
-    began = time.process_time()
-    call()
-    return time.process_time() - began
+    return seconds(draw, time.process_time)

@@ -34,7 +34,7 @@ from kits.volume import Triple, crop
 from kits.volume.intensity import PAD_HU, normalise
 
 
-def bench_peers(config: dict[str, Any]) -> None:
+def measure(config: dict[str, Any]) -> dict[str, float]:
     """For each seed train the two stages, then every peer for as long; predictions, scores and `peers.json` go to `output`.
 
     With `budget`, so many CPU seconds, only the peers are trained, and what `peers.json` says of the others stays.
@@ -50,6 +50,7 @@ def bench_peers(config: dict[str, Any]) -> None:
             one_stage(config, name, output / f"{name}{seed}", seed, budget, record)
         write_json(kept, record)
     print(f"measured: {kept}; scores of each: {output}/*/scores")
+    return {}
 
 
 def run(command: str) -> float:
@@ -93,7 +94,7 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
     data = KitsDataModule({**config, "seed": seed})
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
     optimizer = build_optimizer(network, config["optimizers"][name])
-    steps = train(network, logits_of, Patches(data.cases["train"], config, seed), config, optimizer, budget)
+    steps = train(network, logits_of, ScanPatches(data.cases["train"], config, seed), config, optimizer, budget)
     network.eval()
     began, cases = time.process_time(), data.cases["validation"]
     for case in cases:
@@ -106,7 +107,7 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
     score(config, folder)
 
 
-class Patches:
+class ScanPatches:
     """Random patches of whole scans, a third of them around a voxel of kidney or tumor (as nnU-Net oversamples foreground)."""
 
     def __init__(self, cases: Sequence[CachedCase], config: dict[str, Any], seed: int) -> None:
@@ -142,7 +143,7 @@ class Patches:
 def train(
     network: nn.Module,
     pyramid_of: Callable[[Tensor], list[Tensor]],
-    patches: Patches,
+    patches: ScanPatches,
     config: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     budget: float,

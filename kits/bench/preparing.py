@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
-import resource
 import shutil
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from kits.bench.timing import peak_gb, seconds
 from kits.core.parallel import end_with_parent
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
@@ -37,23 +36,25 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         before = read_all(files)
         # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-            seconds, peak = pool.submit(timed_prepare, data).result()
+            taken, peak = pool.submit(timed_prepare, data).result()
         after = read_all(files)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     print(
-        f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {seconds:.1f} s;"
+        f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {taken:.1f} s;"
         f" largest volume {largest / 1e6:.0f} MB, worker {peak / 1e6:.0f} MB"
     )
-    return {"prepare": seconds / ((before + after) / 2), "worker_memory": peak / largest}
+    return {"prepare": taken / ((before + after) / 2), "worker_memory": peak / largest}
 
 
 def read_all(files: list[Path]) -> float:
     """Seconds to decompress every file in two processes, the largest first."""
-    start = time.perf_counter()
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        list(pool.map(read_to_end, files))
-    return time.perf_counter() - start
+
+    def work() -> None:
+        with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+            list(pool.map(read_to_end, files))
+
+    return seconds(work)
 
 
 def read_to_end(path: Path) -> None:
@@ -63,9 +64,6 @@ def read_to_end(path: Path) -> None:
             pass
 
 
-def timed_prepare(data: dict[str, Any]) -> tuple[float, int]:
+def timed_prepare(data: dict[str, Any]) -> tuple[float, float]:
     """Seconds of a prepare, and the peak resident bytes of the largest of its workers."""
-    start = time.perf_counter()
-    prepare(data)
-    seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # Linux counts in KiB
+    return seconds(lambda: prepare(data)), 1e9 * peak_gb(children=True)

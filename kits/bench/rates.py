@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kits.bench.timing import fastest
 from kits.inference.segmenter import Segmenter
 from kits.volume import Volume
 
@@ -81,9 +82,4 @@ def convolution_peak() -> float:
     """GFLOP/s of a large plain convolution in float32, the fastest of some."""
     convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).to(memory_format=torch.channels_last)
     image = torch.rand(SLICES, CHANNELS, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        convolution(image)
-        times.append(time.perf_counter() - began)
-    return 2 * image.numel() * CHANNELS * 9 / min(times) / 1e9
+    return 2 * image.numel() * CHANNELS * 9 / fastest(lambda: convolution(image), REPEATS) / 1e9

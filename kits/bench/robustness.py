@@ -12,6 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from kits.bench.known_bodies import recorded_sizes
+from kits.config.schema import parse
+from kits.config.schema.benches import ReadoutStudy
 from kits.core.labels import KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.core.plain_files import csv_text
@@ -29,14 +31,15 @@ THICK_MM = 5.0
 CUT_SHARE = 0.25
 
 
-def bench_study(config: dict[str, Any]) -> None:
-    """Measure, write tables and a plot, and print what they say."""
-    root, output = Path(config["root"]), Path(config["output"])
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """Write tables and a plot, and print what they say; nothing has a bar."""
+    options: ReadoutStudy = parse(ReadoutStudy, config)
+    root, output = Path(options.root), Path(options.output)
     make_folder(output, "output")
     sizes = recorded_sizes(root)
-    maps = find_maps(root, None, None, label_name=config["data"]["label_name"])
-    calls = [(job, number % config["every"] == 0) for number, job in enumerate(maps)]
-    results: list[Any] = map_cases(readings_of, calls, workers=config["workers"], desc="study")
+    maps = find_maps(root, None, None, label_name=options.data.label_name)
+    calls = [(job, number % options.every == 0) for number, job in enumerate(maps)]
+    results: list[Any] = map_cases(readings_of, calls, workers=options.workers, desc="study")
     found = {job.name: result for job, result in zip(maps, results, strict=True) if result["as it is"]}
     pairs = [(name, sizes[name], result["as it is"]["axial_mm"] / 10) for name, result in found.items()]
     write_text(output / "agreement.csv", csv_text(["case", "recorded_cm", "axial_cm"], pairs))
@@ -46,6 +49,7 @@ def bench_study(config: dict[str, Any]) -> None:
     write_json(output / "summary.json", summary)
     draw(pairs, output / "agreement.png")
     print(json.dumps(summary, indent=1))
+    return {}
 
 
 def readings_of(job: LabelMap, changed: bool) -> dict[str, dict[str, Any]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from kits.bench.timing import in_turn
 from kits.io import read_volume, write_volume
 from kits.volume import Grid
 
@@ -37,35 +36,17 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         path = Path(config["scratch"]) / f"{name}.nii.gz"
         try:
             write_volume(path, scan(grid.shape_zyx), grid)
-            ratios[name] = compare(name, path, int(np.prod(grid.size)) * 2)
+            path.read_bytes()  # neither reader waits for the disk
+            readers = {"kits": lambda path=path: read_volume(path), "itk": lambda path=path: sitk.ReadImage(str(path))}
+            taken = {reader: min(times) for reader, times in in_turn(readers, REPEATS).items()}
+            ratios[name] = taken["kits"] / taken["itk"]
+            sizes = f"{np.prod(grid.size) * 2 / 1e6:.0f} MB in {os.path.getsize(path) / 1e6:.0f} MB"
+            times = f"kits {taken['kits']:.3f} s, SimpleITK {taken['itk']:.3f} s"
+            print(f"{name:>28} {sizes}: {times}, ratio {ratios[name]:.2f}", flush=True)
         finally:
             path.unlink(missing_ok=True)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return ratios
-
-
-def compare(name: str, path: Path, size: int) -> float:
-    """Both readers in turn on a file that has just been read, so that neither waits for the disk; `size`: bytes of voxels."""
-    path.read_bytes()
-    ours, theirs = [], []
-    for _ in range(REPEATS):
-        ours.append(seconds(lambda: read_volume(path)))
-        theirs.append(seconds(lambda: sitk.ReadImage(str(path))))
-    ratio = min(ours) / min(theirs)  # whatever else the machine does only ever adds
-    packed = os.path.getsize(path)
-    print(
-        f"{name:>28} {size / 1e6:.0f} MB in {packed / 1e6:.0f} MB: kits {min(ours):.3f} s,"
-        f" SimpleITK {min(theirs):.3f} s, ratio {ratio:.2f}",
-        flush=True,
-    )
-    return ratio
-
-
-def seconds(read: Callable[[], object]) -> float:
-    """Time of one call, its result dropped again."""
-    start = time.perf_counter()
-    read()
-    return time.perf_counter() - start
 
 
 def scan(shape: tuple[int, int, int]) -> np.ndarray:

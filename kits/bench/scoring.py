@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
-from kits.bench.bars import judge
+from kits.bench.timing import peak_gb
 from kits.config.schema import parse
+from kits.config.schema.benches import EvaluateBench
 from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
 from kits.core.labels import KIDNEY, TUMOR, Regions, evaluated_regions
@@ -36,31 +37,23 @@ MARGIN = 16  # voxels around the labels that the bending may reach
 STEP, SMOOTH = 8, 2.0  # the bending is drawn at every eighth voxel and smoothed over two such steps
 
 
-def bench_evaluate(config: dict[str, Any]) -> None:
-    """Measure and judge.
-
-    Raises:
-        KitsError: a bar falls short.
-    """
-    judge(measure(config), config["bars"])
-
-
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """MONAI's seconds over ours (the slower of one run before and one after MONAI's), and the largest difference of a figure.
 
     Raises:
         KitsError: `root` has no such case, or MONAI wants more memory than it may have.
     """
+    options: EvaluateBench = parse(EvaluateBench, config)
     torch.set_num_threads(1)
-    truth, spacing = make_truth(config["root"], config["case"], config["shape"])
-    prediction = bent(truth, spacing, config["displacement_mm"], config["seed"])
-    regions, measures = evaluated_regions(config["data"]["classes"]), parse(Measures, config["measures"])
+    truth, spacing = make_truth(options.root, options.case, options.shape)
+    prediction = bent(truth, spacing, options.displacement_mm, options.seed)
+    regions, measures = evaluated_regions(options.data.classes), options.measures
     print(f"{truth.shape} voxels of {', '.join(f'{step:.3f}' for step in spacing)} mm; {', '.join(regions)}", flush=True)
 
     def own() -> CaseFigures:
         return measure_case(prediction, truth, spacing, regions, measures)
 
-    with at_most(config["memory_gib"]):
+    with at_most(options.memory_gib):
         before, case = timed("kits, all figures", own)
         theirs, oracle = monai_figures(prediction, truth, spacing, regions, measures)
         after, _ = timed("kits, again", own)
@@ -157,8 +150,7 @@ def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
     began, worked = time.perf_counter(), time.process_time()
     result = call()
     seconds, busy = time.perf_counter() - began, time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{name:>24}  {seconds:8.3f} s ({busy:.3f} s of processor)  peak memory so far {peak:.1f} GiB", flush=True)
+    print(f"{name:>24}  {seconds:8.3f} s ({busy:.3f} s of processor)  peak memory so far {peak_gb():.1f} GB", flush=True)
     return seconds, result
 
 

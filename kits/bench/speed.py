@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import SimpleITK as sitk
 import torch
 
-from kits.bench.peer import Peer
+from kits.bench.nnunet import NnunetPredictor
 from kits.bench.rates import measure_rates
 from kits.bench.segmenters import segmenter_of, without_networks
+from kits.bench.timing import in_turn, seconds
 from kits.inference.segmenter import Segmenter
 from kits.io import make_folder, read_volume, write_labels
 
@@ -31,28 +31,32 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     make_folder(scratch, "scratch")
     ours, theirs = scratch / "ours.nii.gz", scratch / "theirs.nii.gz"
     try:
-        overheads, plains = [], []
         instant = without_networks(segmenter_of(config))
-        for _ in range(config["instant_repeats"]):  # in turn, so that a busy machine slows both
-            overheads.append(run_ours(instant, scan, ours, "without networks"))
-            plains.append(read_and_write(scan, ours, theirs))
-        overhead, plain = min(overheads), min(plains)
+        run_ours(instant, scan, ours, "without networks")
+        labels = sitk.ReadImage(str(ours))
+        calls = {
+            "overhead": lambda: run_ours(instant, scan, ours, "without networks"),
+            "read": lambda: sitk.ReadImage(str(scan)),
+            "write": lambda: sitk.WriteImage(labels, str(theirs), useCompression=True),
+        }
+        taken = in_turn(calls, config["instant_repeats"])
+        overhead, plain = min(taken["overhead"]), min(map(sum, zip(taken["read"], taken["write"], strict=True)))
         print(f"SimpleITK reads the scan and writes the labels in {plain:.2f} s, all but our networks takes {overhead:.2f} s")
         segmenter = segmenter_of(config)
-        total = min(run_ours(segmenter, scan, ours, "ours") for _ in range(config["repeats"]))
+        total = min(seconds(lambda: run_ours(segmenter, scan, ours, "ours")) for _ in range(config["repeats"]))
         found = {"overhead": overhead / plain, **measure_rates(segmenter, read_volume(scan), config["repeats"])}
         if find_spec("nnunetv2") is None:
             print('nnU-Net is not installed, nothing is compared with it; pip install "kits[bench]"')
         else:
-            found["times_nnunet"] = Peer(config, scan).measure(theirs, full=config["full"]) / total
+            found["times_nnunet"] = NnunetPredictor(config, scan).measure(theirs, full=config["full"]) / total
     finally:
         ours.unlink(missing_ok=True)
         theirs.unlink(missing_ok=True)
     return found
 
 
-def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> float:
-    """Seconds from file to file."""
+def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> None:
+    """Segment from file to file, and print how long each phase took."""
     began = time.perf_counter()
     volume = read_volume(scan)
     read = time.perf_counter() - began
@@ -66,17 +70,3 @@ def run_ours(segmenter: Segmenter, scan: Path, target: Path, name: str) -> float
         f" ROIs {[list(box.shape) for box in result.boxes]}",
         flush=True,
     )
-    return ended - began
-
-
-def read_and_write(scan: Path, labels: Path, target: Path) -> float:
-    """Seconds that SimpleITK takes to read the scan and to write labels that it has in memory."""
-    image = sitk.ReadImage(str(labels))
-    return seconds(lambda: sitk.ReadImage(str(scan))) + seconds(lambda: sitk.WriteImage(image, str(target), useCompression=True))
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call, its result dropped again."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

@@ -9,18 +9,9 @@ import sys
 import time
 from typing import Any
 
-from kits.bench.bars import judge
-from kits.config import check_whole
+from kits.config.schema import parse
+from kits.config.schema.benches import StartupBench
 from kits.core.errors import KitsError
-
-
-def bench_startup(config: dict[str, Any]) -> None:
-    """Measure and hold against the bars of `conf/bench_startup.yaml`.
-
-    Raises:
-        KitsError: a call does something else than answer, or a bar falls short.
-    """
-    judge(measure(config), config["bars"])
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
@@ -29,12 +20,12 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     Beside it stands the processor time, which tells on a busy machine what an idle one would need.
     The rounds go around all calls, so that what else the machine does falls on all of them alike.
     """
-    check_whole("rounds", config["rounds"], 1)
-    calls = {name: ["-m", *shlex.split(f"kits.{call}")] for name, call in config["calls"].items()}
+    options: StartupBench = parse(StartupBench, config)
+    calls = {name: ["-m", *shlex.split(f"kits.{call}")] for name, call in options.calls.items()}
     everything = {"bare": ["-c", ""], **calls}
     best = dict.fromkeys(everything, float("inf"))
     processor = dict(best)
-    for turn in range(config["rounds"] + 1):
+    for turn in range(options.rounds + 1):
         for name, call in everything.items():
             seconds, busy = time_call(name, call)
             if turn:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kits.bench.bars import judge
+from kits.config.schema import parse
+from kits.config.schema.benches import ThresholdBench
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.index import LABEL_NAME, Case
@@ -40,13 +41,6 @@ class Way:
         return f"{text}, {self.kept} largest"
 
 
-def bench_threshold(config: dict[str, Any]) -> None:
-    """Judge the figures of `measure` against the bars of `conf/bench_threshold.yaml`."""
-    measured = measure(config)
-    print()
-    judge(measured, config["bars"])
-
-
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """Mean Dice over the cases of the best threshold and of the best band, for kidney (label > 0) and tumor.
 
@@ -56,13 +50,12 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     Raises:
         KitsError: no cases, or one that cannot be read.
     """
-    root = Path(config["root"])
+    options: ThresholdBench = parse(ThresholdBench, config)
+    root = Path(options.root)
     cases = list(kits_tree(root, LABEL_NAME, None).cases.values())
-    thresholds = [(float(low), np.inf) for low in steps(config["thresholds"])]
-    bands = sorted({*thresholds, *combinations((-np.inf, *steps(config["band_edges"])), 2)})
-    tables = map_cases(
-        score_bands, [(case, config["grid_mm"], bands) for case in cases], workers=config["workers"], desc="threshold"
-    )
+    thresholds = [(float(low), np.inf) for low in steps(options.thresholds)]
+    bands = sorted({*thresholds, *combinations((-np.inf, *steps(options.band_edges)), 2)})
+    tables = map_cases(score_bands, [(case, options.grid_mm, bands) for case in cases], workers=options.workers, desc="threshold")
     groups = phases_of(root, [case.id for case in cases])
     figures: dict[str, float] = {}
     for region, counts in KEPT.items():
@@ -79,7 +72,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
-def steps(limits: list[float]) -> list[float]:
+def steps(limits: tuple[float, float, float]) -> list[float]:
     """Lowest, highest (included) and step as a list."""
     low, high, step = limits
     return [float(value) for value in np.arange(low, high + step / 2, step)]

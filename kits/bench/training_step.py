@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kits.bench.bars import judge
+from kits.bench.timing import in_turn
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
@@ -19,23 +19,23 @@ from kits.models.memory import keep_freed_memory
 from kits.training.losses import build_loss, parallel_loss
 
 
-def bench_model(config: dict[str, Any]) -> None:
-    """Measure on the device that `conf/bench_model.yaml` names, and print what has a bar last.
+def measure(config: dict[str, Any]) -> dict[str, float]:
+    """Measure on the device that `conf/bench_model.yaml` names; only a CPU's figure has a bar.
 
     Raises:
-        KitsError: no such device here, or a bar falls short.
+        KitsError: no such device here.
     """
     if config["device"] == "cuda":
         if not torch.cuda.is_available():
             raise KitsError("device=cuda: torch sees no GPU here; take device=cpu")
         measure_cuda(config)
-    elif config["device"] == "cpu":
-        judge(measure_cpu(config), config["bars"])
-    else:
+        return {}
+    if config["device"] != "cpu":
         raise KitsError(f"device={config['device']}: no such device; take cpu or cuda")
+    return measure_cpu(config)
 
 
-class Step:
+class FineStep:
     """A training step of the fine network on one random patch, and the plain pass of its encoders over the same slices."""
 
     def __init__(self, config: dict[str, Any], device: str) -> None:
@@ -68,25 +68,17 @@ def mean_of_maps(encoder: nn.Module, slices: Tensor) -> Tensor:
     return torch.stack([scale.float().mean() for scale in encoder(slices)]).sum()
 
 
-def seconds(call: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
     """Seconds of a step over seconds of the plain passes, alternating so that a busy machine slows both; median of the rounds."""
     torch.set_num_threads(config["threads"])
     keep_freed_memory()  # as every training on a CPU does
-    step = Step(config, "cpu")
+    step = FineStep(config, "cpu")
     step.train()
     step.encoders()
-    ratios = []
-    for number in range(config["rounds"]):
-        plain, whole = (seconds(call) for call in (step.encoders, step.train))
-        ratios.append(whole / plain)
-        print(f"round {number + 1}: step {whole:.2f} s, plain 2D passes {plain:.2f} s, ratio {ratios[-1]:.3f}", flush=True)
+    taken = in_turn({"plain": step.encoders, "whole": step.train}, config["rounds"])
+    ratios = [whole / plain for whole, plain in zip(taken["whole"], taken["plain"], strict=True)]
+    for number, (whole, plain) in enumerate(zip(taken["whole"], taken["plain"], strict=True), 1):
+        print(f"round {number}: step {whole:.2f} s, plain 2D passes {plain:.2f} s, ratio {whole / plain:.3f}", flush=True)
     return {"step": median(ratios)}
 
 
@@ -95,7 +87,7 @@ def measure_cuda(config: dict[str, Any]) -> None:
 
     In bf16 autocast; the networks have their channels last by themselves.
     """
-    step = Step(config, "cuda")
+    step = FineStep(config, "cuda")
 
     def train() -> None:
         with torch.autocast("cuda", torch.bfloat16):

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.data.remote import Client
@@ -20,8 +20,8 @@ from kits.data.sources import RemoteFile, wanted
 from kits.data.store import HIDDEN, DamagedError, Folder, Promise, check_arrived, size_of
 
 
-def download(config: dict[str, Any]) -> str:
-    """Fetch what the configuration (conf/download.yaml) asks for and is not in `output` yet.
+def download(options: Download) -> str:
+    """Fetch what conf/download.yaml asks for and is not in `output` yet.
 
     Returns:
         What was done, in one line.
@@ -29,17 +29,17 @@ def download(config: dict[str, Any]) -> str:
     Raises:
         KitsError: a key cannot be understood, the disk is too small, or files could not be fetched (the others are in place).
     """
-    sources, path = wanted(config), Path(config["output"])
-    client = Client(config["hub_endpoint"], config["retries"])
+    sources, path = wanted(options), Path(options.output)
+    client = Client(options.hub_endpoint, options.retries)
     # The pool's threads are daemons: one that waits for a silent server does not hold up an interrupted program.
     lock = sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download")
     try:
-        with lock, ThreadPool(config["workers"]) as pool:
+        with lock, ThreadPool(options.workers) as pool:
             folder = Folder(path)
             sound = pool.imap(folder.sound, [source.name for source in sources])
             there = list(tqdm(sound, total=len(sources), desc="look", unit="file"))
             missing = [source for source, kept in zip(sources, there, strict=True) if not kept]
-            answers = client.promises(config["hub_repo"], config["hub_revision"], missing)
+            answers = client.promises(options.hub_repo, options.hub_revision, missing)
             promises = {source: promise for source, promise in answers.items() if isinstance(promise, Promise)}
             total = announce(promises, folder, sum(there))
             with tqdm(total=total, desc="download", unit="B", unit_scale=True, disable=not promises) as client.bar:

@@ -78,7 +78,7 @@ class Client:
 
         whole = self.bar
 
-        class Bar(tqdm):
+        class SilentBar(tqdm):
             """Of one file: it is not shown, and tells the bar of all."""
 
             def __init__(self, **options: Any) -> None:
@@ -100,7 +100,7 @@ class Client:
                     resume_size=size_of(part),
                     headers=headers,
                     expected_size=promise.size,
-                    tqdm_class=Bar,
+                    tqdm_class=SilentBar,
                 )
 
         if source.server in self.unreachable:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME, LABEL_NAME
 
@@ -25,38 +26,38 @@ class RemoteFile:
     path: str | None = None  # in the hub's repository; None where it is kept elsewhere
 
 
-def wanted(config: dict[str, Any]) -> list[RemoteFile]:
+def wanted(options: Download) -> list[RemoteFile]:
     """The files of the configured cases, case by case, after the records of all.
 
     Raises:
         KitsError: `cases` cannot be understood or names a case that the data set does not have, or an address is none.
     """
     for key in ("labels_url", "hub_endpoint"):
-        if not re.match(r"https?://[^/]", str(config[key])):
+        if not re.match(r"https?://[^/]", getattr(options, key)):
             raise KitsError(f"{key}: not an address of a server; it begins with https:// (or http:// for one of your own)")
-    labeled = set(case_numbers(config["labeled_cases"], "labeled_cases"))
-    sources = [_labels(config, config["records"], RECORDS_NAME)]
-    for number in chosen(config):
+    labeled = set(case_numbers(options.labeled_cases, "labeled_cases"))
+    sources = [_labels(options, options.records, RECORDS_NAME)]
+    for number in chosen(options):
         case = f"case_{number:05d}"
         if number in labeled:
-            sources.append(_labels(config, f"{case}/{LABEL_NAME}", f"{case}/{LABEL_NAME}"))
-        if config["imaging"]:
-            sources.append(_imaging(config, case))
+            sources.append(_labels(options, f"{case}/{LABEL_NAME}", f"{case}/{LABEL_NAME}"))
+        if options.imaging:
+            sources.append(_imaging(options, case))
     return sources
 
 
-def chosen(config: dict[str, Any]) -> list[int]:
+def chosen(options: Download) -> list[int]:
     """The numbers that `cases` asks for, in order, each once.
 
     Raises:
         KitsError: see `wanted`.
     """
-    groups = {"all": config["all_cases"], "train": config["labeled_cases"]}
-    cases = config["cases"]
+    groups = {"all": options.all_cases, "train": options.labeled_cases}
+    cases = options.cases
     numbers = case_numbers(groups.get(cases, cases) if isinstance(cases, str) else cases, "cases")
-    unknown = sorted(set(numbers) - set(case_numbers(config["all_cases"], "all_cases")))
+    unknown = sorted(set(numbers) - set(case_numbers(options.all_cases, "all_cases")))
     if unknown:
-        raise KitsError(f"cases: the data set has no case {unknown[0]}; it has {config['all_cases']}")
+        raise KitsError(f"cases: the data set has no case {unknown[0]}; it has {options.all_cases}")
     return sorted(set(numbers))
 
 
@@ -78,18 +79,18 @@ def case_numbers(text: Any, key: str) -> list[int]:
     return numbers
 
 
-def _labels(config: dict[str, Any], path: str, name: str) -> RemoteFile:
-    root = config["labels_url"].rstrip("/")
+def _labels(options: Download, path: str, name: str) -> RemoteFile:
+    root = options.labels_url.rstrip("/")
     return RemoteFile(name, f"{root}/{path}", shown(root), "check labels_url and the case number")
 
 
-def _imaging(config: dict[str, Any], case: str) -> RemoteFile:
+def _imaging(options: Download, case: str) -> RemoteFile:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
-    endpoint, repo, path = config["hub_endpoint"].rstrip("/"), config["hub_repo"], f"images/{case}.nii.gz"
+    endpoint, repo, path = options.hub_endpoint.rstrip("/"), options.hub_repo, f"images/{case}.nii.gz"
     try:
-        url = hf_hub_url(repo, path, repo_type="dataset", revision=config["hub_revision"], endpoint=endpoint)
+        url = hf_hub_url(repo, path, repo_type="dataset", revision=options.hub_revision, endpoint=endpoint)
     except HFValidationError:
         raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
     remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"

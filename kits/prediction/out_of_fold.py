@@ -68,10 +68,10 @@ def training_cases(path: str, config: dict[str, Any]) -> list[str]:
     """List the ids of the cases that a checkpoint was trained on.
 
     Raises:
-        KitsError: the checkpoint is older than this record.
+        KitsError: the checkpoint does not say.
     """
     if not config.get("trained_on"):
-        raise KitsError(f"{path}: does not say which cases it was trained on (an older checkpoint); train it again for split=oof")
+        raise KitsError(f"{path}: does not say which cases it was trained on; train it again for split=oof")
     return list(config["trained_on"])
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from kits.config import one_line
 from kits.core.errors import KitsError
 from kits.core.parallel import ticking
+from kits.core.peak_memory import peaks, reset_peaks
 from kits.data.scans import Scan
 from kits.data.validate import MIN_SLICES, odd_geometry
 from kits.prediction.ledger import RunReport
 from kits.prediction.outputs import Outputs
-from kits.prediction.peak_memory import peaks, reset_peaks
 from kits.prediction.stream import stream
 
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ def check_backend(backend: str, paths: Sequence[Path]) -> None:
 
 
 def refuse_leaks(cases: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse to predict as validation what a checkpoint was trained on; older checkpoints do not say what that was.
+    """Refuse to predict as validation what a checkpoint was trained on.
 
     Raises:
         KitsError: a checkpoint knows a case.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from kits.core.peak_memory import peak_bytes
 from kits.data.cache import digest
 from kits.io import write_json
 from kits.runs.folder import MANIFEST
@@ -137,9 +137,7 @@ def processor() -> str:
 
 def peak_memory() -> dict[str, float]:
     """The most that this process has held so far, GiB, on the processor's side and on each GPU's."""
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 2**10
-    found = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    found = {"process": peak_bytes() / GIB}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found |= {f"cuda:{index}": torch.cuda.max_memory_allocated(index) / GIB for index in range(torch.cuda.device_count())}
     return {name: round(value, 3) for name, value in found.items()}

@@ -158,7 +158,7 @@ def test_an_older_checkpoint_and_other_misuse_are_one_line(folder: Path, kits_tr
     del content["hyper_parameters"]["trained_on"]
     torch.save(content, tmp_path / "old.ckpt")
     for overrides, words in (
-        ([f"coarse={tmp_path}/old.ckpt"], "an older checkpoint"),
+        ([f"coarse={tmp_path}/old.ckpt"], "does not say which cases"),
         ([f"coarse={folder}/coarse0/best.ckpt"], "every checkpoint given was trained on"),
         ([f"input={kits_tree}/case_00000/imaging.nii.gz"], "needs a folder of cases"),
     ):

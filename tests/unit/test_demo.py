@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kits.bench.__main__ import BENCHES
 from kits.bench.__main__ import main as bench
-from kits.bench.bars import judge
 from kits.bench.rates import Passes
+from kits.bench.timing import judge
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.pipeline import OWN, STEPS

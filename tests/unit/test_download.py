@@ -17,6 +17,8 @@ import pytest
 
 from kits.config import conf_dir
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
 from kits.data.downloading import amount, download
 from kits.data.layouts import kits_tree
@@ -77,10 +79,14 @@ def defaults() -> dict:
     return compose("download", ["output=x", "cases=0"])
 
 
+def options(config: dict) -> Download:
+    return parse(Download, config)
+
+
 def run(server: Server, output: Path, cases: object = "0", **changes: object) -> str:
     """Download from the local server."""
     addresses = {"hub_endpoint": server.url, "labels_url": f"{server.url}{GIT}"}
-    return download(defaults() | addresses | {"output": str(output), "cases": cases, "retries": 2} | changes)
+    return download(options(defaults() | addresses | {"output": str(output), "cases": cases, "retries": 2} | changes))
 
 
 def in_place(output: Path) -> set[str]:
@@ -430,13 +436,13 @@ def test_the_users_environment_is_left_alone(server: Server, tmp_path: Path) -> 
     ],
 )
 def test_cases_are_named_as_one_would(text: str, numbers: list[int]) -> None:
-    assert chosen(compose("download", ["output=x", f"cases={text}"])) == numbers
+    assert chosen(options(compose("download", ["output=x", f"cases={text}"]))) == numbers
 
 
 @pytest.mark.parametrize("text", ["some", "300", "41-0", "[]", "-3", "1.5", "true", "[1,x]"])
 def test_other_cases_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(KitsError, match="cases") as caught:
-        chosen(compose("download", ["output=x", f"cases={text}"]))
+        chosen(options(compose("download", ["output=x", f"cases={text}"])))
     assert "\n" not in str(caught.value)
 
 
@@ -446,12 +452,12 @@ def test_other_cases_are_refused_in_one_line(text: str) -> None:
 )
 def test_an_address_that_is_none_is_refused_in_one_line(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(KitsError, match=key):
-        download(defaults() | {"output": str(tmp_path), key: value})
+        download(options(defaults() | {"output": str(tmp_path), key: value}))
 
 
 def test_the_public_addresses_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert [source.url for source in wanted(compose("download", ["output=x", "cases=[3,299]"]))] == [
+    assert [source.url for source in wanted(options(compose("download", ["output=x", "cases=[3,299]"])))] == [
         "https://raw.githubusercontent.com/neheller/kits19/master/data/kits.json",
         "https://raw.githubusercontent.com/neheller/kits19/master/data/case_00003/segmentation.nii.gz",
         "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_00003.nii.gz",

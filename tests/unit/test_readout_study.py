@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from kits.bench.robustness import agreement, bench_study, variants_of
+from kits.bench.robustness import agreement, measure, variants_of
 from kits.config.composing import compose
 from tests.unit.test_readout import body
 
@@ -44,7 +44,7 @@ def test_the_study_writes_tables_and_a_plot(tmp_path: Path) -> None:
     sizes = [{"case_id": f"case_0000{number}", "radiographic_size": size} for number, size in enumerate((1.8, 2.4, 3.0))]
     (root / "kits.json").write_text(json.dumps(sizes))
     config = compose("bench_readout_study", [f"root={root}", f"output={tmp_path / 'out'}", "every=2", "workers=1"])
-    bench_study(config)
+    measure(config)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["agreement"]["all"]["r"] > 0.99
     assert summary["changes"]["dilated"]["cases"] == 2

@@ -99,8 +99,8 @@ def test_bash_completes_with_the_installed_script() -> None:
 
 
 def test_the_bench_times_answers_and_refuses_a_call_that_works(capsys: pytest.CaptureFixture[str]) -> None:
-    found = measure({"rounds": 1, "calls": {"help": "train --help"}})
+    found = measure({"rounds": 1, "calls": {"help": "train --help"}, "bars": {}})
     assert 0 < found["help"] < 60
     assert "bare starts" in capsys.readouterr().out
     with pytest.raises(KitsError, match=r"calls\.none: ended with exit code 2"):
-        measure({"rounds": 1, "calls": {"none": "bench nothing"}})
+        measure({"rounds": 1, "calls": {"none": "bench nothing"}, "bars": {}})

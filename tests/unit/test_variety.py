@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kits.bench.threshold import Way, bench_threshold, measure
+from kits.bench.threshold import Way, measure
+from kits.bench.timing import judge
 from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.phantoms import Phantom
@@ -200,7 +201,7 @@ def test_the_adversary_finds_bright_kidneys_and_dark_tumors_and_the_bars_say_so(
     assert figures["tumor"] < figures["tumor_band"]
     assert "not recorded (4 cases)" in capsys.readouterr().out
     with pytest.raises(KitsError, match="kidney"):
-        bench_threshold(settings(kits_tree))
+        judge(figures, settings(kits_tree)["bars"])
 
 
 def test_the_adversary_fails_where_the_body_has_the_kidneys_hu(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Number, Options, PathText, Switch, Text
+from kits.config.schema.base import Count, Index, Length, Options, PathText, Switch, Text
+from kits.config.schema.benches import BENCHES
 from kits.config.schema.dataset import Data, Split
 from kits.config.schema.evaluation import Bootstrap, Measures
 from kits.config.schema.phantoms import Phantom
@@ -211,22 +212,6 @@ class Crossval(Options):
     overrides: CrossvalOverrides
 
 
-class Bar(Options):
-    """A figure that a measurement must reach."""
-
-    least: Number | None = None
-    most: Number | None = None
-
-
-class Demo(Options):
-    """conf/demo.yaml."""
-
-    output: PathText
-    kind: Text
-    steps: list[Text]
-    bars: dict[str, Bar]
-
-
 COMMANDS: dict[str, type[Options]] = {
     "prepare": Prepare,
     "predict": Predict,
@@ -239,5 +224,5 @@ COMMANDS: dict[str, type[Options]] = {
     "submission": Submission,
     "pipeline": Pipeline,
     "crossval": Crossval,
-    "demo": Demo,
+    **BENCHES,
 }

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from kits.bench.timing import fastest
 
-class Peer:
+
+class NnunetPredictor:
     """One scan, preprocessed, predicted tile by tile and exported by nnU-Net's own code."""
 
     def __init__(self, config: dict[str, Any], scan: Path) -> None:
@@ -82,12 +84,7 @@ class Peer:
         """The fastest of a few tiles, after one to warm up: the network alone, without adding up what it says."""
         tile = torch.randn(1, 1, *self.options["patch"])
         self.predictor.network.eval()
-        times = []
-        for _ in range(self.tiles + 1):
-            began = time.perf_counter()
-            self.predictor._internal_maybe_mirror_and_predict(tile)
-            times.append(time.perf_counter() - began)
-        return min(times[1:])
+        return fastest(lambda: self.predictor._internal_maybe_mirror_and_predict(tile), self.tiles)
 
 
 def network_of(configuration: Any, classes: int) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""The peak memory of this process since a moment, which the system itself only knows since the start."""
+"""The peak memory of a process, since its start or since a moment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def peaks(device: Any) -> dict[str, int]:
 
     Where the system cannot set its peak back (macOS) it is that of the process since its start.
     """
-    found = {"process_mib": _process() // _MIB}
+    found = {"process_mib": peak_bytes() // _MIB}
     if device.type == "cuda":
         import torch
 
@@ -36,9 +36,12 @@ def peaks(device: Any) -> dict[str, int]:
     return found
 
 
-def _process() -> int:
-    with suppress(OSError):
-        for line in _STATUS.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def peak_bytes(*, children: bool = False) -> int:
+    """The most resident memory that this process has had, or the largest of the children that it has waited for."""
+    if not children:
+        with suppress(OSError):  # on Linux not from getrusage, which counts what the parent had before exec
+            for line in _STATUS.read_text(encoding="utf-8").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
+    return resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss * unit

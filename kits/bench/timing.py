@@ -1,0 +1,81 @@
+"""What measurements share: time, peak memory, a process of its own, and figures against their bars."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kits.core.errors import KitsError
+from kits.core.peak_memory import peak_bytes
+
+CALL = "import json, sys; from {module} import child; print(json.dumps(child(json.loads(sys.argv[1]))))"
+
+
+def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Wall time of one call, its result dropped again; or what another clock says."""
+    began = clock()
+    call()
+    return clock() - began
+
+
+def fastest(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of some calls, after one to warm up: whatever else the machine does only ever adds."""
+    call()
+    return min(seconds(call) for _ in range(repeats))
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round; they take turns, so that a busy moment of the machine meets all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return taken
+
+
+def peak_gb(*, children: bool = False) -> float:
+    """`peak_bytes` in 10^9 bytes."""
+    return peak_bytes(children=children) / 1e9
+
+
+def in_fresh_process(module: str, task: Any) -> Any:
+    """What `child(task)` of a module returns in a process of its own, where the memory is its alone; both are plain containers.
+
+    Raises:
+        KitsError: it fails.
+    """
+    call = [sys.executable, "-c", CALL.format(module=module), json.dumps(task)]
+    ended = subprocess.run(call, capture_output=True, text=True)
+    if ended.returncode:
+        said = ended.stderr.strip() or f"killed by signal {-ended.returncode}; was memory short?"
+        raise KitsError(f"{module}: the measured process failed: {said.splitlines()[-1]}")
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def judge(measured: Mapping[str, float], bars: Mapping[str, Mapping[str, float]]) -> None:
+    """Print each figure against its bar as a ratio that is at least 1 where the bar is met.
+
+    Args:
+        measured: the figures; a bar without one is named as not measured.
+        bars: by name, `{"least": x}` or `{"most": x}`.
+
+    Raises:
+        KitsError: a bar falls short.
+    """
+    short = []
+    print()
+    for name, bar in bars.items():
+        if name not in measured:
+            print(f"{name:>28} not measured")
+            continue
+        ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / max(measured[name], 1e-12)
+        wanted = f">= {bar['least']}" if "least" in bar else f"<= {bar['most']}"
+        print(f"{name:>28} {measured[name]:9.4f}  bar {wanted:>8}  ratio {ratio:.3f}")
+        if not ratio >= 1:
+            short.append(name)
+    if short:
+        raise KitsError(f"{', '.join(short)}: short of the bar")

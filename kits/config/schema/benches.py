@@ -1,0 +1,93 @@
+"""Schemas of measurements, conf/bench_*.yaml and conf/demo.yaml; those that hold whole groups of a training have none."""
+
+from __future__ import annotations
+
+from kits.config.schema.base import Count, Length, Number, Options, PathText, Positive, Seed, Text, Triple, Window
+from kits.config.schema.dataset import Data
+from kits.config.schema.evaluation import Measures
+
+Millimeters = tuple[Positive, Positive, Positive]  # (z, y, x)
+Range = tuple[Number, Number, Positive]  # lowest, highest (included), step
+
+
+class Bar(Options):
+    """A figure that a measurement must reach."""
+
+    least: Number | None = None
+    most: Number | None = None
+
+
+class Demo(Options):
+    """conf/demo.yaml."""
+
+    output: PathText
+    kind: Text
+    steps: list[Text]
+    bars: dict[str, Bar]
+
+
+class ThresholdBench(Options):
+    """conf/bench_threshold.yaml."""
+
+    root: PathText
+    workers: Count
+    grid_mm: Positive
+    thresholds: Range
+    band_edges: Range
+    bars: dict[str, Bar]
+
+
+class StartupBench(Options):
+    """conf/bench_startup.yaml."""
+
+    rounds: Count
+    calls: dict[str, Text]
+    bars: dict[str, Bar]
+
+
+class EvaluateBench(Options):
+    """conf/bench_evaluate.yaml."""
+
+    data: Data
+    measures: Measures
+    root: PathText | None
+    case: Text
+    shape: Triple
+    displacement_mm: Length
+    seed: Seed
+    memory_gib: Positive
+    bars: dict[str, Bar]
+
+
+class ReadoutBench(Options):
+    """conf/bench_readout.yaml."""
+
+    data: Data
+    root: PathText | None
+    spacings: list[Millimeters]
+    poses: Count
+    radii_mm: Window
+    large: Triple
+    seed: Seed
+    workers: Count
+    bars: dict[str, Bar]
+
+
+class ReadoutStudy(Options):
+    """conf/bench_readout_study.yaml."""
+
+    data: Data
+    root: PathText
+    output: PathText
+    every: Count
+    workers: Count
+
+
+BENCHES: dict[str, type[Options]] = {
+    "demo": Demo,
+    "bench_threshold": ThresholdBench,
+    "bench_startup": StartupBench,
+    "bench_evaluate": EvaluateBench,
+    "bench_readout": ReadoutBench,
+    "bench_readout_study": ReadoutStudy,
+}
