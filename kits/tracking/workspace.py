@@ -9,24 +9,8 @@ from typing import Any
 from kits.config import one_line
 from kits.core.errors import KitsError
 from kits.io import write_json
+from kits.tracking import names
 from kits.tracking.loggers import PLOT, STEP
-from kits.tracking.names import (
-    CASES,
-    COARSE_SCORES,
-    CONFUSION_COLUMNS,
-    CONFUSION_TABLE,
-    DATA_WAIT,
-    GRADIENT_NORM,
-    LEARNING_RATE,
-    LOSS,
-    OVERLAYS,
-    SAMPLE_RATE,
-    SCORE,
-    SURFACES,
-    fine_scores,
-    loss_names,
-    score_name,
-)
 
 # The project's saved views by their names, to update the one that has ours.
 VIEWS = """
@@ -95,38 +79,38 @@ def build_workspace(config: dict[str, Any], entity: str) -> Any:
     except ImportError as error:
         raise KitsError("wandb-workspaces is not installed; pip install 'kits[dashboard]'") from error
 
-    def curve(names: Sequence[str], title: str) -> Any:
-        return wr.LinePlot(title=title, x=STEP, y=list(names))
+    def curve(metrics: Sequence[str], title: str) -> Any:
+        return wr.LinePlot(title=title, x=STEP, y=list(metrics))
 
     def score_curves(scores: Sequence[str]) -> list[Any]:
-        return [curve([score_name(score)], score.replace("_", " ")) for score in scores]
+        return [curve([names.score_name(score)], score.replace("_", " ")) for score in scores]
 
     terms = config["terms"]
-    fine = [score for score in fine_scores(config["data"]["classes"]) if score != "mean"]
+    fine = [score for score in names.fine_scores(config["data"]["classes"]) if score != "mean"]
     axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in config["parameters"]]
-    fields = dict(zip(("Actual", "Predicted", "nPredictions"), CONFUSION_COLUMNS, strict=True))
+    fields = dict(zip(("Actual", "Predicted", "nPredictions"), names.CONFUSION_COLUMNS, strict=True))
     sections = {
         "Fine stage": [
             *score_curves(fine),
-            curve(loss_names(len(config["model"]["sources"]), terms), "loss: fused, its terms, each source"),
+            curve(names.loss_names(len(config["model"]["sources"]), terms), "loss: fused, its terms, each source"),
         ],
-        "Coarse stage": [*score_curves(COARSE_SCORES), curve([LOSS], "loss")],
+        "Coarse stage": [*score_curves(names.COARSE_SCORES), curve([names.LOSS], "loss")],
         "Sweeps": [
-            wr.ParallelCoordinatesPlot(columns=[*axes, wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(SCORE))]),
-            wr.ParameterImportancePlot(with_respect_to=SCORE),
-            wr.ScalarChart(title="best score", metric=SCORE, groupby_aggfunc="max"),
+            wr.ParallelCoordinatesPlot(columns=[*axes, wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(names.SCORE))]),
+            wr.ParameterImportancePlot(with_respect_to=names.SCORE),
+            wr.ScalarChart(title="best score", metric=names.SCORE, groupby_aggfunc="max"),
         ],
         "Worst cases": [
-            wr.WeavePanelSummaryTable(table_name=CASES),
-            wr.MediaBrowser(title="the same cases", media_keys=[OVERLAYS]),
-            wr.MediaBrowser(title="prediction and truth", media_keys=[SURFACES]),
-            wr.CustomChart(query={"summaryTable": {"tableKey": CONFUSION_TABLE}}, chart_name=PLOT, chart_fields=fields),
+            wr.WeavePanelSummaryTable(table_name=names.CASES),
+            wr.MediaBrowser(title="the same cases", media_keys=[names.OVERLAYS]),
+            wr.MediaBrowser(title="prediction and truth", media_keys=[names.SURFACES]),
+            wr.CustomChart(query={"summaryTable": {"tableKey": names.CONFUSION_TABLE}}, chart_name=PLOT, chart_fields=fields),
         ],
         "Steps": [
-            curve([LEARNING_RATE], "learning rate"),
-            curve([GRADIENT_NORM], "gradient norm before clipping"),
-            curve([SAMPLE_RATE], "samples a second"),
-            curve([DATA_WAIT], "share of waiting for data"),
+            curve([names.LEARNING_RATE], "learning rate"),
+            curve([names.GRADIENT_NORM], "gradient norm before clipping"),
+            curve([names.SAMPLE_RATE], "samples a second"),
+            curve([names.DATA_WAIT], "share of waiting for data"),
         ],
     }
     return ws.Workspace(
