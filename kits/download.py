@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from kits.config import require
@@ -17,7 +19,12 @@ def main(options: Download) -> None:
     require(options.cases, "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
     from kits.data.downloading import download
 
-    print(download(options))
+    try:
+        print(download(options))
+    except KeyboardInterrupt:
+        # At once: a thread that waits for a silent server, or is in native code, must not meet the end of the interpreter.
+        sys.stderr.flush()
+        os._exit(130)
 
 
 if __name__ == "__main__":

@@ -340,7 +340,7 @@ def test_a_killed_or_interrupted_download_goes_on_from_its_part(
         began = time.monotonic()
         process.send_signal(sign)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == status
+    assert process.returncode == status, errors
     assert time.monotonic() - began < 10  # although the server would be waited for a minute
     if sign == signal.SIGINT:
         assert "the same command goes on from there" in errors
