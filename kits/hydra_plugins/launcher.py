@@ -29,10 +29,11 @@ from kits.config.composing import resolved
 from kits.config.quoting import quoted
 from kits.config.schema import check
 from kits.core.errors import KitsError
+from kits.core.locking import sole_user
 from kits.core.sharding import shard_from_environment
 from kits.hydra_plugins.gpus import deal
 from kits.hydra_plugins.trial_records import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, Trial, read_trials, results, update
-from kits.runs.folder import LAST, METRICS, read_manifest
+from kits.runs.folder import LAST, LOCK, METRICS, read_manifest
 
 LOG = "train.log"
 # A shell's exit codes of a training that a cluster or a user has asked to end, and that has saved.
@@ -158,10 +159,14 @@ class ProcessLauncher(Launcher):
 
     def train(self, trial: Trial, environment: dict[str, str]) -> tuple[str, str]:
         """Run the command, and stop it where it is to stop; the status, and the error in one line (empty where there is none)."""
+        try:
+            with sole_user(trial.run_dir, lock=trial.run_dir / LOCK, key="run_dir", work="kits.train"):
+                if not (trial.run_dir / LAST).exists():  # it begins anew, and the scores of an earlier attempt are not its own
+                    (trial.run_dir / METRICS).unlink(missing_ok=True)
+        except KitsError as error:  # a sweep that was killed has left it running
+            return FAILED, str(error)
         with self.lock:
             update(self.folder, trial, RUNNING, "", self.score)
-        if not (trial.run_dir / LAST).exists():  # it begins anew, and the scores of an earlier attempt are not its own
-            (trial.run_dir / METRICS).unlink(missing_ok=True)
         # Without Hydra's variable a mistake is one line there too.
         environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | environment
         environment.setdefault("WANDB_RUN_GROUP", self.folder.name)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kits.core.plain_files import csv_text, read_object
-from kits.hydra_plugins.sweep_picture import draw_sweep
-from kits.io import write_json, write_text
 from kits.runs.folder import METRICS, read_manifest
 
 RECORD, TABLE, PICTURE = "trial.json", "sweep.csv", "sweep.png"
@@ -64,6 +62,10 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 
 def update(folder: Path, trial: Trial, status: str, error: str, score: str) -> str:
     """Write what has become of a trial into its record, the table and the picture; it in one line."""
+    # NumPy and SimpleITK come with these, and a refusal needs neither.
+    from kits.hydra_plugins.sweep_picture import draw_sweep
+    from kits.io import write_json, write_text
+
     own = trial._asdict() | {"run_dir": trial.run_dir.name, "status": status, "error": error}
     record = own | results(trial.run_dir, score)
     changed = read_object(trial.run_dir / RECORD) != record

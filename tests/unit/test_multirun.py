@@ -14,6 +14,7 @@ from kits.config.command import command
 from kits.config.composing import compose
 from kits.config.schema.training import Train
 from kits.core.errors import KitsError
+from kits.core.locking import sole_user
 from kits.hydra_plugins.gpus import deal
 from kits.hydra_plugins.launcher import last_error, name_of
 from kits.hydra_plugins.sweep_picture import draw_sweep
@@ -72,9 +73,10 @@ def test_what_cannot_be_trained_is_one_line_before_anything_starts(
     assert not list(Path().glob("runs/*/*/"))
 
 
-def test_a_sweep_is_refused_without_torch(tmp_path: Path) -> None:
+def test_a_sweep_is_refused_without_torch_and_numpy(tmp_path: Path) -> None:
     line = "import sys; from kits.train import main; sys.argv[1:] = ['-m', 'stage=coarse', 'loss.bias=2,0.5']\n"
-    line += "try: main()\nexcept SystemExit: print(*sorted({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
+    heavy = {"torch", "optuna", "matplotlib", "numpy", "SimpleITK"}
+    line += f"try: main()\nexcept SystemExit: print(*sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stderr.startswith("kits.train: ")
     assert ran.stdout == "\n"
@@ -141,6 +143,19 @@ def test_a_trial_below_the_median_is_behind_after_the_warmup_and_others_are_not(
     assert not sweeper.prune(2, metrics(2, 0.05)), "it is still in its warmup"
     assert sweeper.prune(2, metrics(2, 0.05, 0.4, 0.9)), "after its second epoch, whatever came later"
     assert not sweeper.prune(3, metrics(3, 0.05, 0.55))
+
+
+def test_a_trial_that_a_killed_sweep_has_left_running_is_left_alone(
+    call: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(SCORES)
+    with sole_user(folder, lock=folder / ".lock", key="run_dir", work="kits.train"), pytest.raises(SystemExit):
+        call("stage=coarse", "seed=choice(0)", "data.cache=cache", "hydra.sweep.dir=sweep")
+    assert "seed-0: run_dir=sweep/seed-0: another kits.train is at work there" in capsys.readouterr().out
+    assert (folder / "metrics.csv").read_text() == SCORES
+    assert not (folder / "train.log").exists()
 
 
 def test_names_can_be_typed_in_an_override_and_tell_trials_apart() -> None:
