@@ -12,6 +12,7 @@ import numpy as np
 
 from kits.config.schema import parse
 from kits.config.schema.benches import ThresholdBench
+from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.index import LABEL_NAME, Case
@@ -52,6 +53,8 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """
     options: ThresholdBench = parse(ThresholdBench, config)
     root = Path(options.root)
+    if not root.is_dir():
+        raise KitsError(f"root={root}: no such folder; give a tree in KiTS19's layout")
     cases = list(kits_tree(root, LABEL_NAME, None).cases.values())
     thresholds = [(float(low), np.inf) for low in steps(options.thresholds)]
     bands = sorted({*thresholds, *combinations((-np.inf, *steps(options.band_edges)), 2)})

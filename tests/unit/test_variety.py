@@ -213,6 +213,11 @@ def test_the_adversary_fails_where_the_body_has_the_kidneys_hu(tmp_path: Path) -
     assert figures["tumor_band"] < 0.2
 
 
+def test_an_adversary_without_a_tree_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(KitsError, match="nowhere: no such folder"):
+        measure(settings(tmp_path / "nowhere"))
+
+
 def test_a_way_reads_as_what_it_does() -> None:
     assert str(Way((120.0, np.inf), 2)) == "HU >= 120, 2 largest"
     assert str(Way((-np.inf, 40.0), 1)) == "HU < 40, 1 largest"
