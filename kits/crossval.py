@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -10,25 +9,14 @@ from kits.config.command import command
 if TYPE_CHECKING:
     from kits.config.schema.commands import Crossval
 
-# Keys of conf/crossval.yaml, and the steps that may stand before a key.
-OWN = ("output", "coarse", "overwrite", "bootstrap", "overrides")
-STEPS = ("prepare", "predict", "evaluate")
-
-
-def main() -> None:
-    """Let Hydra read what is this command's own, and the rest as the steps' overrides."""
-    from kits.workflows.command_line import gathered
-
-    sys.argv[1:] = gathered(sys.argv[1:], OWN, STEPS, rest="train")
-    run()
-
 
 @command("crossval")
-def run(options: Crossval) -> None:
+def main(options: Crossval) -> None:
     """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
+    from kits.config.composing import typed
     from kits.workflows.folds import run_folds
 
-    run_folds(options)
+    run_folds(options, typed())
 
 
 if __name__ == "__main__":

@@ -78,6 +78,13 @@ def values_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise KitsError(explain(error, name, overrides)) from error
 
 
+def typed() -> list[str]:
+    """List this command line's overrides as Hydra has read them."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
 @contextmanager
 def ready() -> Iterator[None]:
     """Make Hydra ready to compose; inside its own job it is already."""
@@ -93,8 +100,6 @@ def ready() -> Iterator[None]:
 
 def with_paths(name: str, overrides: Sequence[str]) -> list[str]:
     """Quote the paths among a command's overrides for Hydra; see `quote_paths`."""
-    short = ("split",) if name in ("predict", "evaluate") else ("experiment",) if name == "pipeline" else ()
-    overrides = [re.sub(rf"^({'|'.join(short)})=", r"\1.source=", one) if short else one for one in overrides]
     return quote_paths(overrides, {key for schema in schemas_of(name) for key in path_keys(schema)})
 
 
@@ -128,7 +133,8 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         group, _, folder = (found[1], "", "") if found[1] in PLUGINS else found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)
         names = offered[1].split() if offered else choices_of(group)
-        return f"{group}={folder}{'/' if folder else ''}{found[2]}: no such choice; take one of {', '.join(names)}"
+        way = f"give study={found[2]}, or" if name == "pipeline" and group == "experiment" else "take"
+        return f"{group}={folder}{'/' if folder else ''}{found[2]}: no such choice; {way} one of {', '.join(names)}"
     if found := re.search(r"You must specify '([^']+)', e\.g,.*Available options:\s*(.*)", message, re.DOTALL):
         return f"{found[1]}: no value given; add {found[1]}=... with one of {', '.join(found[2].split())}"
     if found := re.search(r"Multiple values for (\w+)\.|force-add of config groups is not supported: '\+\+(\w+)=", message):

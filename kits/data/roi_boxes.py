@@ -28,7 +28,7 @@ SAME_SPACING_MM = 1e-3
 POINT = (float, float, float)
 CASE = {"checkpoint": str, "shape": (int, int, int), "spacing": POINT, "boxes_mm": [(POINT, POINT)]}
 CONTENT = {"kits_boxes": int, "checkpoints": {str: {"trained_on": [str]}}, "cases": {str: dict}}
-MAKE_AGAIN = "run kits.predict split=oof again"
+MAKE_AGAIN = "run kits.boxes again"
 
 
 def choose_checkpoints(ids: Iterable[str], trained_on: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -103,7 +103,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
     Raises:
         KitsError: it cannot be read, or is no such file.
     """
-    writer = "kits.predict split=oof writes it"
+    writer = "kits.boxes writes it"
     content: dict[str, Any] = read_json(path, CONTENT, "boxes", writer)
     if content["kits_boxes"] != FORMAT or not content["cases"]:
         what = f"its format is {content['kits_boxes']}, this version reads {FORMAT}" if content["cases"] else "it names no cases"

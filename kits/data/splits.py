@@ -126,7 +126,7 @@ def read_split(path: Path) -> Split:
 def refuse_lone_fold(split: str | None, fold: int | None) -> None:
     """Raise KitsError where a command line names a fold and no split to find it in."""
     if split is None and fold is not None:
-        raise KitsError(f"fold={fold}: means nothing without a split; add split=CACHE/splits.json")
+        raise KitsError(f"fold={fold}: means nothing without a split; add split_file=CACHE/splits.json")
 
 
 def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:

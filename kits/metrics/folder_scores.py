@@ -28,7 +28,7 @@ from kits.volume import brought_to, compare
 def evaluate_expected(options: Evaluate) -> str:
     """Score the predictions of all cases that must have one, as `evaluate` does."""
     truth, data = Path(options.truth), options.data
-    named, split = case_ids(options.cases), options.split.source
+    named, split = case_ids(options.cases), options.split_file
     return evaluate(
         Path(options.prediction),
         truth,

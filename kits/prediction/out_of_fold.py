@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kits.config.schema.commands import Predict
+from kits.config.schema.commands import Boxes
 from kits.core.errors import KitsError
 from kits.data.scans import Scan
 
 
-def predict_out_of_fold(options: Predict) -> None:
+def predict_out_of_fold(options: Boxes) -> None:
     """Write `boxes.json`: for every case the ROIs of the first coarse checkpoint that was not trained on it.
 
     A damaged case is named at the end and the others go on.
@@ -21,7 +21,7 @@ def predict_out_of_fold(options: Predict) -> None:
     """
     from tqdm import tqdm
 
-    from kits.core.sharding import choose_shard
+    from kits.core.sharding import shard_from_environment
     from kits.data.cache import file_digest
     from kits.data.index import case_ids
     from kits.data.roi_boxes import choose_checkpoints, write_boxes
@@ -31,13 +31,13 @@ def predict_out_of_fold(options: Predict) -> None:
     from kits.models.onnx_files import is_exported
     from kits.prediction.segmenting import check_backend, paths_of
 
-    if choose_shard(options.shard, options.shards)[1] > 1:
-        raise KitsError("split=oof: writes one boxes.json for all cases; start it as one process, without shards")
+    if shard_from_environment()[1] > 1:
+        raise KitsError("one boxes.json is written for all cases; start it as one process, without torchrun or srun")
     paths = paths_of(options.coarse)
     check_backend(options.backend, paths)
     source, output = Path(options.input), Path(options.output)
     if source.is_file():
-        raise KitsError(f"input={source}: is one file, whose case nobody can tell; split=oof needs a folder of cases")
+        raise KitsError(f"input={source}: is one file, whose case nobody can tell; give a folder of cases")
     images = find_inputs(source, case_ids(options.cases)).scans
     device = pick_device(device_for(paths, options.device))
     precision = "32" if any(map(is_exported, paths)) else pick_precision(str(options.precision), device)
@@ -71,7 +71,7 @@ def training_cases(path: str, config: dict[str, Any]) -> list[str]:
         KitsError: the checkpoint does not say.
     """
     if not config.get("trained_on"):
-        raise KitsError(f"{path}: does not say which cases it was trained on; train it again for split=oof")
+        raise KitsError(f"{path}: does not say which cases it was trained on; train it again")
     return list(config["trained_on"])
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kits.config import require
 from kits.config.schema.commands import Predict
 from kits.core.errors import KitsError
 from kits.core.sharding import choose_shard, local_rank, share
@@ -42,14 +41,13 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
         KitsError: a checkpoint cannot be used, no input is found, or one or more could not be segmented (the others are).
         SystemExit: 130 after Ctrl-C, with what to do.
     """
-    require(options.fine, "fine", "add fine=CKPT")
     if options.submission and options.shards not in (None, 1):
         raise KitsError("submission=true: is for one process; after all shards run kits.submission predictions=DIR")
     if options.dicom_seg:
         require_highdicom("dicom_seg=true:")
     outputs = Outputs.of(Path(options.output), options.save, options.dicom_seg)
     cases: Sequence[str] | None = case_ids(options.cases)
-    split = options.split.source
+    split = options.split_file
     refuse_lone_fold(split, options.fold)
     if cases is None and split is not None:
         cases = read_split(Path(split)).subset(options.subset, options.fold)

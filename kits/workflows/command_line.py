@@ -1,9 +1,9 @@
-"""Overrides as they are typed: which step each is for, and how a value is spelled."""
+"""Overrides as they are typed: which are for a workflow's steps, and how a value is spelled."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,18 @@ from kits.config.quoting import quoted
 PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
 
 
-def gathered(arguments: Sequence[str], own: Iterable[str], steps: Iterable[str], rest: str) -> list[str]:
-    """Turn `fine.model.fusion=gate` into an entry of the list `overrides.fine`, and so on: keys that the command has, for Hydra.
+def passed_on(overrides: Iterable[str], own: Collection[str]) -> list[str]:
+    """Leave out the overrides of a command's own keys; the others are for its trainings."""
+    return [override for override in overrides if re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in own]
 
-    Args:
-        arguments: of the command line; flags stay.
-        own: the command's own keys.
-        steps: those whose name, with a dot, may stand before an override.
-        rest: the step that all other overrides are for.
-    """
-    own, lists = set(own), dict[str, list[str]]()
-    kept = []
-    for argument in arguments:
-        sign, key = re.match(r"(~|\+{0,2})(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
-        name = re.split(r"[.=]", key, maxsplit=1)[0]
-        if argument.startswith("-") or name in own:
-            kept.append(argument)
-        elif name in steps and key.startswith(f"{name}."):
-            lists.setdefault(name, []).append(sign + key.removeprefix(f"{name}."))
-        else:
-            lists.setdefault(rest, []).append(argument)
-    return [*kept, *(f"overrides.{name}=[{','.join(map(quoted, given))}]" for name, given in lists.items())]
+
+def flat(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give nested groups dotted keys: `{model: {fusion: gate}}` as `{model.fusion: gate}`."""
+    found: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        inner = flat(value) if isinstance(value, Mapping) else {}
+        found |= {f"{key}.{name}": one for name, one in inner.items()} if inner else {key: value}
+    return found
 
 
 def spelled(value: Any) -> str:

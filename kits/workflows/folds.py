@@ -6,24 +6,26 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kits.config import require
 from kits.config.schema.commands import Crossval
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.metrics.coverage import write_coverage
-from kits.workflows.command_line import assigned, spelled
+from kits.workflows.command_line import assigned, flat, passed_on, spelled
 from kits.workflows.plan import Plan, best_of, check_training, configured, kept_split, splits_of
 from kits.workflows.step import Runner, Step
 
 
-def run_folds(options: Crossval) -> None:
+def run_folds(options: Crossval, overrides: Sequence[str]) -> None:
     """Run the steps of `conf/crossval.yaml` that are not up to date, and print the table of all cases.
+
+    Args:
+        overrides: the command line; those of other keys than the options' are for each training.
 
     Raises:
         KitsError: something is wrong with the configuration of any step, told before the first runs; or a step fails.
     """
-    output = Path(require(options.output, "output", "add output=DIR"))
-    plan = AllFolds(options, output)
+    output = Path(options.output)
+    plan = AllFolds(options, overrides)
     with sole_user(output, lock=output / "steps" / ".lock", key="output", work="kits.crossval"):
         runner = Runner(output, options.overwrite)
         ran = [step.name for step in plan.steps() if runner.run(step)]
@@ -45,12 +47,13 @@ class AllFolds(Plan):
         coarse: the folder of the coarse folds, which the fine stage is predicted with.
     """
 
-    def __init__(self, options: Crossval, output: Path) -> None:
-        super().__init__(output, options.overrides.model_dump())
+    def __init__(self, options: Crossval, overrides: Sequence[str]) -> None:
+        own = {step: assigned(flat(getattr(options, step))) for step in ("prepare", "boxes", "predict", "evaluate")}
+        super().__init__(Path(options.output), own | {"train": passed_on(overrides, Crossval.model_fields)})
         given = self.overrides["train"]
         if any(override.partition("=")[0].lstrip("+") == "fold" for override in given):
             raise KitsError("fold: every fold is trained here; leave it out, or use kits.train fold=... for one")
-        self.coarse = Path(options.coarse or output)
+        self.coarse = Path(options.coarse or self.output)
         # The cache of the coarse folds, so that both stages hold out the same cases.
         self.given = ["split=folds", *assigned({"data.cache": self.coarse / "cache"}), *given]
         self.config = configured("train", "train", (*self.given, "fold=0"))
@@ -97,13 +100,13 @@ class AllFolds(Plan):
         """Run both stages over the cases of a fold, with networks that were not trained on them."""
         networks = {"coarse": best_of(self.coarse / f"coarse{fold}"), "fine": best_of(self.output / f"fine{fold}")}
         split = splits_of(self.config)
-        subset = {"split": split, "subset": "validation", "fold": fold}
+        subset = {"split_file": split, "subset": "validation", "fold": fold}
         arguments = {**networks, "input": self.config["data"]["root"], "output": self.predictions, **subset}
         return self.predicting(f"predict{fold}", arguments, [self.predictions / f"{case}.nii.gz" for case in cases], split)
 
     def _evaluate(self, after: Sequence[str]) -> Step:
         """Score all cases."""
-        given = {"truth": self.config["data"]["root"], "split": splits_of(self.config), "subset": "all"}
+        given = {"truth": self.config["data"]["root"], "split_file": splits_of(self.config), "subset": "all"}
         return self.evaluating(self.config, given, after)
 
     def advice(self) -> str:

@@ -122,14 +122,17 @@ class Plan:
         """
         root, cases = Path(training["data"]["root"]), kept_split(training).cases
         others = {path.parent.name for path in root.glob(f"case_*/{IMAGE_NAME}")} - set(cases)
-        arguments = {"split": "oof", "coarse": [best_of(run) for run in runs], "input": root, "output": self.boxes.parent}
+        arguments = {"coarse": [best_of(run) for run in runs], "input": root, "output": self.boxes.parent}
         arguments |= {"cases": cases} if others else {}
-        return self.predicting("boxes", arguments, [self.boxes], splits_of(training))
+        inputs = {"input": root, "the split": splits_of(training)} | {f"{run.name}/{BEST}": best_of(run) for run in runs}
+        return self._step("boxes", "boxes", assigned(arguments), inputs, [], [self.boxes])
 
     def evaluating(self, training: Mapping[str, Any], arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
         """Score `predictions`."""
         given = {"prediction": self.predictions, "output": self.evaluation, **arguments, **data_of(training, TRUTH)}
-        inputs = {"truth": Path(arguments["truth"])} | ({"the split": arguments["split"]} if "split" in arguments else {})
+        inputs = {"truth": Path(arguments["truth"])} | (
+            {"the split": arguments["split_file"]} if "split_file" in arguments else {}
+        )
         outputs = [self.evaluation / name for name in ("cases.csv", "summary.json", "table.txt")]
         return self._step("evaluate", "evaluate", assigned(given), inputs, after, outputs)
 

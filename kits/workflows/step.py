@@ -29,7 +29,7 @@ FORMAT = 2
 RECORD = {"kits_step": int, "settings": {str: Any}, "inputs": {str: str}, "digest": str | None, "outputs": [str]}
 # Keys that name a place, which the digests of the inputs stand for.
 PLACES = ["data.root", "data.cache", "data.boxes", "run_dir", "coarse", "fine", "input", "prediction", "image", "truth", "output"]
-PLACES += ["split.source", "data.split.renew", "split.renew"]
+PLACES += ["split_file", "data.split.renew", "split.renew"]
 # Keys that say how fast, on what, or with what told to whom, and do not change the result.
 MEANS = ["workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards", "logger"]
 MEANS += ["overwrite", "resume", "callbacks.checkpoint"]

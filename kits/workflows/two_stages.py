@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kits.config import choices_of, require
+from kits.config import choices_of
 from kits.config.schema.commands import Pipeline
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
-from kits.workflows.command_line import assigned, spelled
+from kits.workflows.command_line import assigned, flat, passed_on, spelled
 from kits.workflows.plan import Plan, best_of, check_training, configured, kept_split, splits_of
 from kits.workflows.step import Runner, Step
 
+STEPS = ("prepare", "coarse", "boxes", "fine", "predict", "evaluate", "report")
 # What holds for both stages, because they read one cache.
 SHARED = ("root", "cache", "label_name", "classes", "coarse_size", "coarse_z_mm", "roi_rule", "split")
 
 
-def run_two_stages(options: Pipeline) -> None:
+def run_two_stages(options: Pipeline, overrides: Sequence[str]) -> None:
     """Run the steps of `conf/pipeline.yaml` that are not up to date.
+
+    Args:
+        overrides: the command line; those of other keys than the options' are for both trainings.
 
     Raises:
         KitsError: something is wrong with the configuration of any step, told before the first runs; or a step fails.
     """
-    output = Path(require(options.output, "output", "add output=DIR"))
-    plan = TwoStages(options, output)
+    output = Path(options.output)
+    plan = TwoStages(options, overrides)
     with sole_user(output, lock=output / "steps" / ".lock", key="output", work="kits.pipeline"):
         runner = Runner(output, options.overwrite)
         ran = [step.name for step in plan.steps() if runner.run(step)]
@@ -44,16 +49,18 @@ class TwoStages(Plan):
         truth: the tree of label maps to score against, None where there is none.
     """
 
-    def __init__(self, options: Pipeline, output: Path) -> None:
-        super().__init__(output, options.overrides.model_dump())
-        study, recipes = options.experiment.source, choices_of("experiment")
+    def __init__(self, options: Pipeline, overrides: Sequence[str]) -> None:
+        own = {step: assigned(flat(getattr(options, step))) for step in STEPS}
+        super().__init__(Path(options.output), own | {"train": passed_on(overrides, Pipeline.model_fields)})
+        study, recipes = options.study, choices_of("experiment")
         offered = sorted({name.rpartition("/")[0] for name in recipes if name.endswith("/coarse")} - {""})
         offered = [name for name in offered if f"{name}/fine" in recipes]
-        require(study, "experiment", f"add experiment=... with one of {', '.join(offered)}")
         if study not in offered:
             what = "no folder in experiments/ with a coarse.yaml and a fine.yaml"
-            raise KitsError(f"experiment={study}: {what}; take one of {', '.join(offered)}")
-        common = [*assigned({"data.cache": output / "cache"}), *self.overrides["train"]]
+            raise KitsError(f"study={study}: {what}; take one of {', '.join(offered)}")
+        if one := next((one for one in self.overrides["train"] if re.match(r"\+*(stage|experiment)=", one)), None):
+            raise KitsError(f"{one}: the study has both stages; leave it out")
+        common = [*assigned({"data.cache": self.output / "cache"}), *self.overrides["train"]]
         coarse, self.fine_given = (
             [f"experiment={study}/{stage}", *common, *self.overrides[stage]] for stage in ("coarse", "fine")
         )
@@ -93,7 +100,7 @@ class TwoStages(Plan):
         """Predict, score and draw the validation cases, or all scans of `input`, which name no cases."""
         subset: dict[str, Any] = {}
         if self.input is None:
-            subset = {"split": splits_of(self.coarse), "subset": "validation"}
+            subset = {"split_file": splits_of(self.coarse), "subset": "validation"}
             subset |= {} if self.fold is None else {"fold": self.fold}
         source = self.input or self.truth
         coarse = best_of(self.output / (f"coarse{self.fold}" if self.from_boxes else "coarse"))

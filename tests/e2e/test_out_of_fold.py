@@ -11,7 +11,7 @@ import torch
 
 from kits.config.composing import checked, compose
 from kits.config.schema import parse
-from kits.config.schema.commands import Predict
+from kits.config.schema.commands import Boxes
 from kits.core.errors import KitsError
 from kits.data.cache import file_digest
 from kits.data.preparation import prepare
@@ -20,7 +20,7 @@ from kits.inference import Members
 from kits.inference.coarse import find_rois_in
 from kits.io import read_volume
 from kits.prediction.out_of_fold import predict_out_of_fold
-from kits.prediction.segmenting import predict_labels, refuse_leaks
+from kits.prediction.segmenting import refuse_leaks
 from kits.train import train
 from kits.training.datamodule import KitsDataModule
 from kits.volume.rois import Box, coverage
@@ -50,10 +50,10 @@ def training(folder: Path, tree: Path, stage: list[str], *overrides: str) -> lis
     return [*stage, *TINY, f"data.root={tree}", f"data.cache={folder}/cache", *overrides]
 
 
-def prediction(folder: Path, tree: Path, *overrides: str) -> Predict:
+def prediction(folder: Path, tree: Path, *overrides: str) -> Boxes:
     both = f"coarse=[{folder}/coarse0/best.ckpt,{folder}/coarse1/best.ckpt]"
-    given = ["split=oof", both, f"input={tree}", f"output={folder}/oof", "device=cpu", *overrides]
-    options: Predict = parse(Predict, compose("predict", given))
+    given = [both, f"input={tree}", f"output={folder}/oof", "device=cpu", *overrides]
+    options: Boxes = parse(Boxes, compose("boxes", given))
     return options
 
 
@@ -124,7 +124,7 @@ def test_boxes_that_leak_or_do_not_belong_are_refused_in_one_line(folder: Path, 
     assert "case_00003 is damaged" in refusal(lambda boxes: boxes["cases"]["case_00003"].pop("boxes_mm"))
     outside = refusal(lambda boxes: boxes["cases"]["case_00003"]["boxes_mm"][0].__setitem__(1, [84.0, 96.0, 96.0]))
     assert "leaves its scan" in outside
-    assert "kits.predict split=oof writes it" in refusal(lambda boxes: boxes.clear())
+    assert "kits.boxes writes it" in refusal(lambda boxes: boxes.clear())
 
 
 def test_validation_cases_that_a_checkpoint_was_trained_on_are_refused(folder: Path) -> None:
@@ -160,12 +160,10 @@ def test_an_older_checkpoint_and_other_misuse_are_one_line(folder: Path, kits_tr
     for overrides, words in (
         ([f"coarse={tmp_path}/old.ckpt"], "does not say which cases"),
         ([f"coarse={folder}/coarse0/best.ckpt"], "every checkpoint given was trained on"),
-        ([f"input={kits_tree}/case_00000/imaging.nii.gz"], "needs a folder of cases"),
+        ([f"input={kits_tree}/case_00000/imaging.nii.gz"], "give a folder of cases"),
     ):
         with pytest.raises(KitsError, match=words):
             predict_out_of_fold(prediction(folder, kits_tree, *overrides))
-    with pytest.raises(KitsError, match="fine: no value given"):
-        predict_labels(prediction(folder, kits_tree, "split=null"))
 
 
 def test_an_empty_coarse_mask_is_recorded_and_a_damaged_case_is_named(folder: Path, tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def verdicts(said: str) -> dict[str, str]:
 
 
 def two_stages(tree: Path, output: Path) -> list[str]:
-    common = ["experiment=painted", f"data.root={tree}", f"output={output}", "split=paper", *SHARED, *TINY, "predict.device=cpu"]
-    network = ["coarse.model.norm=group", "coarse.trainer.precision=32-true", "prepare.data.workers=1"]
-    return [*common, *network, *overrides(COARSE, "coarse."), *overrides(FINE, "fine.")]
+    common = ["study=painted", f"data.root={tree}", f"output={output}", "split=paper", *SHARED, *TINY, "+predict.device=cpu"]
+    network = ["+coarse.model.norm=group", "+coarse.trainer.precision=32-true", "+prepare.data.workers=1"]
+    return [*common, *network, *overrides(COARSE, "+coarse."), *overrides(FINE, "+fine.")]
 
 
 def test_the_second_run_skips_all_and_a_changed_step_runs_again_with_those_after_it(kits_tree: Path, tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_the_second_run_skips_all_and_a_changed_step_runs_again_with_those_after
     assert "nothing had to run" in again
     assert split["validation"][0] in again, "the table is shown all the same"
 
-    changed = verdicts(run("pipeline", *arguments, "fine.optimizer.lr=0.004"))
+    changed = verdicts(run("pipeline", *arguments, "+fine.optimizer.lr=0.004"))
     assert changed["prepare"] == changed["coarse"] == "up to date"
     assert changed["fine"] == "runs again, because optimizer.lr changed"
     assert changed["predict"] == "runs again, because fine/best.ckpt changed"
 
     (output / "evaluation" / "table.txt").unlink()
-    lost = verdicts(run("pipeline", *arguments, "fine.optimizer.lr=0.004"))
+    lost = verdicts(run("pipeline", *arguments, "+fine.optimizer.lr=0.004"))
     assert {step: why for step, why in lost.items() if why != "up to date"} == {
         "evaluate": "runs again, because evaluation/table.txt is gone"
     }
@@ -75,7 +75,7 @@ def test_the_second_run_skips_all_and_a_changed_step_runs_again_with_those_after
 
 def test_a_killed_training_goes_on(kits_tree: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    arguments = [*two_stages(kits_tree, output), "coarse.trainer.max_epochs=400", "callbacks.early_stopping.patience=400"]
+    arguments = [*two_stages(kits_tree, output), "+coarse.trainer.max_epochs=400", "callbacks.early_stopping.patience=400"]
     root, environment = Path(__file__).parents[2], {**os.environ, "OMP_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "kits.pipeline", *arguments]
     process = subprocess.Popen(call, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -106,7 +106,7 @@ def test_a_killed_training_goes_on(kits_tree: Path, tmp_path: Path) -> None:
 
 
 def test_every_case_is_predicted_out_of_fold_and_the_folds_make_an_ensemble(kits_tree: Path, tmp_path: Path) -> None:
-    common = [f"data.root={kits_tree}", f"output={tmp_path}", "split.k=2", *SHARED, *TINY, "predict.device=cpu"]
+    common = [f"data.root={kits_tree}", f"output={tmp_path}", "split.k=2", *SHARED, *TINY, "+predict.device=cpu"]
     coarse = ["stage=coarse", *common, *overrides(COARSE, "")]
     said = run("crossval", *coarse)
     assert list(verdicts(said)) == ["prepare", "coarse0", "coarse1", "boxes"]

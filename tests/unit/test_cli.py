@@ -27,7 +27,7 @@ REQUIRED = re.compile(r"^([\w.]+): \?\?\?", re.MULTILINE)
 def required(name: str) -> list[str]:
     """`key=x` for every mandatory key of a command, and a stage where one is needed."""
     keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-    return [f"{key}=x" for key in keys] + (["stage=coarse"] if name == "train" else [])
+    return [f"{key}=x" for key in keys] + (["stage=coarse"] if name in ("train", "crossval") else [])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,7 +53,9 @@ def test_typed_options_are_the_configuration_again(name: str) -> None:
             assert same(plain(parse(schema_of("train"), composed)), composed)
     elif name in SCHEMAS:
         composed = compose(name, required(name) + (["cases=1"] if name == "phantom" else []))
-        assert same(plain(parse(schema_of(name), composed)), composed)
+        options = plain(parse(schema_of(name), composed))
+        # The workflows leave the keys of kits.train to its own schema.
+        assert same(options, {key: composed[key] for key in options} if name in ("pipeline", "crossval") else composed)
 
 
 def test_typed_options_keep_whole_numbers_and_names_that_are_no_utf8() -> None:

@@ -13,15 +13,13 @@ from kits.bench.rates import Passes
 from kits.bench.timing import judge
 from kits.config.composing import compose
 from kits.core.errors import KitsError
-from kits.pipeline import OWN, STEPS
-from kits.workflows.command_line import gathered
 from kits.workflows.step import run_process
 
 
 def test_every_step_is_a_command_whose_overrides_compose() -> None:
     for step in compose("demo", ["output=somewhere"])["steps"]:
         name, *overrides = step.split()
-        assert compose(name, gathered(overrides, OWN, STEPS, rest="train") if name == "pipeline" else overrides)
+        assert compose(name, overrides)
 
 
 def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

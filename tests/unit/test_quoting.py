@@ -17,8 +17,6 @@ from kits.config.schema import schemas_of
 from kits.config.schema.telling import path_keys
 from kits.core.errors import KitsError
 from kits.phantom import main as phantom
-from kits.pipeline import OWN, STEPS
-from kits.workflows.command_line import gathered
 
 # All but those that read as a list, such as `[x]`, unless a file has that very name.
 PATHS = [
@@ -54,7 +52,7 @@ def test_any_text_in_quotes_is_itself() -> None:
     rng = random.Random(0)
     pieces = [*"ab/ (),^=#&[]{}:$'\"\\~%?*!;|<>`.-+@ü\n\t\udcff", "${", "${x}", "\\${", "\\\\"]
     texts = ["".join(rng.choices(pieces, k=rng.randint(1, 8))) for _ in range(300)]
-    assert hydras("pipeline", [f"overrides.train=[{','.join(map(quoted, texts))}]"])["overrides"]["train"] == texts
+    assert hydras("measure", ["input=x", "output=x", f"members=[{','.join(map(quoted, texts))}]"])["members"] == texts
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -68,8 +66,8 @@ def test_any_path_is_itself_and_quoting_twice_changes_nothing(path: str) -> None
     for key in ("input", "output"):
         once = quote_paths([f"{key}={path}"], {key})
         assert quote_paths(once, {key}) == once
-    config = compose("predict", [f"{key}={path}" for key in ("input", "output", "split")] + ["coarse=a"])
-    assert config["input"] == config["output"] == config["split"]["source"] == path
+    config = compose("predict", [f"{key}={path}" for key in ("input", "output", "split_file")] + ["coarse=a", "fine=a"])
+    assert config["input"] == config["output"] == config["split_file"] == path
 
 
 @pytest.mark.parametrize("name", ["evaluate", "report"])
@@ -92,10 +90,9 @@ def test_nested_keys_take_any_path() -> None:
 
 def test_a_list_of_checkpoints_holds_any_paths() -> None:
     given = "[/runs (1)/a b.ckpt, it's.ckpt,'with, comma.ckpt',plain.ckpt]"
-    config = compose("predict", [f"coarse={given}", "fine=null", "input=x", "output=y"])
+    config = compose("predict", [f"coarse={given}", "fine=a", "input=x", "output=y"])
     assert config["coarse"] == ["/runs (1)/a b.ckpt", "it's.ckpt", "with, comma.ckpt", "plain.ckpt"]
-    assert config["fine"] is None
-    assert compose("predict", ["coarse=[]", "input=x", "output=y"])["coarse"] == []
+    assert compose("predict", ["coarse=[]", "fine=a", "input=x", "output=y"])["coarse"] == []
 
 
 def test_what_hydra_reads_is_left_to_it_but_for_files_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +103,7 @@ def test_what_hydra_reads_is_left_to_it_but_for_files_of_that_name(tmp_path: Pat
     (tmp_path / "${x}").touch()
     (tmp_path / "'a'").touch()
     (tmp_path / "[b]").touch()
-    config = compose("predict", ["input=${x}", "output='a'", "coarse=[b]"])
+    config = compose("predict", ["input=${x}", "output='a'", "coarse=[b]", "fine=a"])
     assert (config["input"], config["output"], config["coarse"]) == ("${x}", "'a'", "[b]")
 
 
@@ -120,15 +117,6 @@ def test_a_path_may_hold_a_comma() -> None:
     assert with_paths("train", ["data.root=/a,/b"]) == ["data.root='/a,/b'"]
 
 
-def test_a_pipelines_steps_get_the_path_that_was_given() -> None:
-    path = "/data/it's, ${mine} (1)"
-    own = gathered([f"output={path[:-12]}", f"data.root={path}", f"prepare.data.cache={path}"], OWN, STEPS, rest="train")
-    config = compose("pipeline", own)
-    assert config["output"] == path[:-12]
-    assert config["overrides"]["train"] == [f"data.root={path}"]
-    assert config["overrides"]["prepare"] == [f"data.cache={path}"]
-
-
 def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'Müller (1), a=b ^#&[]{}:$\' "x" caf\udce9'
     monkeypatch.setattr(sys, "argv", ["phantom", f"output={folder}", "cases=1", "matrix=32", "spacing_z=[5,5]"])
@@ -139,7 +127,7 @@ def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_schema_says_which_keys_take_a_path() -> None:
     keys = {name: {key for schema in schemas_of(name) for key in path_keys(schema)} for name in ("train", "predict", "pipeline")}
     assert {"data.root", "data.cache", "data.boxes", "run_dir", "resume"} <= keys["train"]
-    assert {"coarse", "fine", "input", "output", "split.source"} == keys["predict"]
+    assert {"coarse", "fine", "input", "output", "split_file"} == keys["predict"]
     assert {"output", "input", "truth", "data.root"} <= keys["pipeline"], "what it passes on has paths too"
     assert "seed" not in keys["train"]
     with pytest.raises(KitsError, match="no such key"):

@@ -199,11 +199,11 @@ def test_prepare_and_training_refuse_a_changed_case_list(tmp_path: Path) -> None
         prepare(small(tree, cache)["data"])
 
 
-def test_a_split_is_a_file_for_some_commands_and_a_kind_for_others() -> None:
+def test_a_split_is_a_kind_for_some_commands_and_its_file_for_others() -> None:
     assert compose("prepare", ["split=folds", "split.k=3"])["data"]["split"]["k"] == 3
-    for command, needed in (("predict", ["coarse=a", "input=b"]), ("evaluate", ["prediction=a", "truth=b"])):
-        config = compose(command, [*needed, "output=c", "split=cache/splits.json", "fold=2"])
-        assert config["split"]["source"] == "cache/splits.json"
+    for command, needed in (("predict", ["coarse=a", "fine=a", "input=b"]), ("evaluate", ["prediction=a", "truth=b"])):
+        config = compose(command, [*needed, "output=c", "split_file=cache/splits.json", "fold=2"])
+        assert config["split_file"] == "cache/splits.json"
         assert (config["subset"], config["fold"]) == ("validation", 2)
     with pytest.raises(KitsError, match="split=none: no such choice; take one of folds, paper"):
         compose("prepare", ["split=none"])

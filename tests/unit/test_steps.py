@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kits.config.composing import compose
+from kits.config.composing import checked, compose
 from kits.config.schema import parse
-from kits.config.schema.commands import Crossval, Pipeline
+from kits.config.schema.commands import Pipeline
 from kits.config.schema.evaluation import Bootstrap
 from kits.core.errors import KitsError
-from kits.crossval import OWN as CROSSVAL_KEYS
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
 from kits.metrics.coverage import write_coverage
-from kits.pipeline import OWN, STEPS
-from kits.workflows.command_line import gathered, later_wins, quoted, spelled
+from kits.workflows.command_line import flat, later_wins, passed_on, quoted, spelled
 from kits.workflows.folds import AllFolds
 from kits.workflows.step import Runner, Step, run_process
 from kits.workflows.two_stages import TwoStages
@@ -33,21 +31,28 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_overrides_go_to_the_steps_whose_name_stands_before_them() -> None:
-    arguments = [
-        "experiment=demo",
-        "output=x",
-        "fine.model.fusion=gate",
-        "+fine.a.b=1",
-        "fine.loss=dice",
-        "seed=3",
-        "--cfg",
-        "job",
-    ]
-    found = gathered(arguments, OWN, STEPS, rest="train")
-    assert found[:3] == ["experiment=demo", "output=x", "--cfg"]
-    assert "overrides.fine=['model.fusion=gate','+a.b=1','loss=dice']" in found
-    assert "overrides.train=['seed=3','job']" in found
+def test_other_keys_than_the_commands_own_are_for_its_trainings() -> None:
+    given = ["study=demo", "output=x", "+fine.loss=dice", "seed=3", "data.root='a b'", "~split", "++trainer.profiler=simple"]
+    assert passed_on(given, Pipeline.model_fields) == ["seed=3", "data.root='a b'", "~split", "++trainer.profiler=simple"]
+
+
+def test_what_is_for_a_step_is_given_key_by_key_or_at_once() -> None:
+    needed = ["study=demo", "output=x"]
+    key_by_key = checked("pipeline", [*needed, "+fine.model.fusion=gate", "+fine.loss=dice"])
+    at_once = checked("pipeline", [*needed, "fine={model.fusion:gate,loss:dice}"])
+    assert flat(key_by_key.fine) == flat(at_once.fine) == {"model.fusion": "gate", "loss": "dice"}
+    assert flat(at_once.coarse) == {}
+
+
+def test_a_workflow_refuses_what_no_training_has() -> None:
+    with pytest.raises(KitsError, match=r"trainer\.max_epoch: no such key; did you mean trainer\.max_epochs"):
+        checked("crossval", ["stage=coarse", "output=x", "trainer.max_epoch=3"])
+    with pytest.raises(
+        KitsError, match=r"split\.k: no such key under this choice of split; give split=\.\.\. with one of folds, paper"
+    ):
+        checked("pipeline", ["study=paper", "output=x", "split.k=3"])
+    with pytest.raises(KitsError, match="experiment=paper: no such choice; give study=paper"):
+        checked("pipeline", ["study=paper", "output=x", "experiment=paper"])
 
 
 @pytest.mark.parametrize("text", ["a=b", "x.y=[1,2,3]", "it's", 'say "so"', "end\\", "\\'", "a,b c={d:1}", "~key", "C:\\x\\\\'y"])
@@ -240,20 +245,20 @@ def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Pa
     assert len(list(output.glob("case_*"))) < 200
 
 
-def plan_of(*arguments: str, **config: Any) -> TwoStages:
-    given = gathered(["data.root=tree", *arguments], OWN, STEPS, rest="train")
-    options: Pipeline = parse(Pipeline, {**compose("pipeline", given), "experiment": {"source": "paper"}, **config})
-    return TwoStages(options, Path("out"))
+def plan_of(*arguments: str, study: str = "paper") -> TwoStages:
+    given = [f"study={study}", "output=out", "data.root=tree", *arguments]
+    return TwoStages(checked("pipeline", given), given)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fine.model.fusin=gate"], "^fine: model.fusin: no such key; did you mean model.fusion?"),
-        (["predict.devise=cpu"], "^predict: devise: no such key; did you mean device?"),
-        (["evaluate.bootstrap.level=0.9", "report.casses=1"], "^report: casses: no such key"),
-        (["fine.data.coarse_size=64"], r"data\.coarse_size: the coarse stage asks for 256, the fine stage for 64"),
-        (["fine.data.roi=oof"], "need folds; add split=folds fold=0"),
+        (["+fine.model.fusin=gate"], "^fine: model.fusin: no such key; did you mean model.fusion?"),
+        (["+predict.devise=cpu"], "^predict: devise: no such key; did you mean device?"),
+        (["+evaluate.bootstrap.level=0.9", "+report.casses=1"], "^report: casses: no such key"),
+        (["+fine.data.coarse_size=64"], r"data\.coarse_size: the coarse stage asks for 256, the fine stage for 64"),
+        (["experiment=paper/coarse"], "experiment=paper/coarse: the study has both stages; leave it out"),
+        (["+fine.data.roi=oof"], "need folds; add split=folds fold=0"),
     ],
 )
 def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -265,11 +270,11 @@ def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arg
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="take one of best, demo, fast, gpu, painted, paper"):
-        plan_of(experiment={"source": "papers"})
+        plan_of(study="papers")
 
 
 def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path) -> None:
-    plan = plan_of("data.coarse_size=128", "coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
+    plan = plan_of("data.coarse_size=128", "+coarse.sampling.patch=[32,128,128]", "split.validation_cases=7")
     step = plan.preparing(plan.coarse)
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
@@ -277,7 +282,7 @@ def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path
 
 
 def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
-    plan = plan_of(experiment={"source": "fast"})
+    plan = plan_of(study="fast")
     step = plan.preparing(plan.coarse)
     assert "data.coarse_z_mm=3.0" in step.arguments
     assert cache_settings(step.config["data"]) == cache_settings(plan.coarse["data"]) == cache_settings(plan.fine["data"])
@@ -292,7 +297,7 @@ def write_split(cache: Path) -> None:
 
 
 def test_rois_out_of_fold_need_every_coarse_fold_and_the_validation_cases_their_own(tmp_path: Path) -> None:
-    plan = plan_of("split=folds", "split.k=2", "fold=1", "fine.data.roi=oof", experiment={"source": "demo"})
+    plan = plan_of("split=folds", "split.k=2", "fold=1", "+fine.data.roi=oof", study="demo")
     write_split(tmp_path / "out" / "cache")
     steps = {step.name: step for step in plan.steps()}
     assert list(steps) == ["prepare", "coarse0", "coarse1", "boxes", "fine", "predict", "evaluate", "report"]
@@ -307,9 +312,8 @@ def test_rois_out_of_fold_need_every_coarse_fold_and_the_validation_cases_their_
 
 
 def folds_of(*arguments: str) -> AllFolds:
-    given = gathered(["data.root=tree", "output=out", *arguments], CROSSVAL_KEYS, STEPS, rest="train")
-    options: Crossval = parse(Crossval, compose("crossval", given))
-    return AllFolds(options, Path("out"))
+    given = ["data.root=tree", "output=out", *arguments]
+    return AllFolds(checked("crossval", given), given)
 
 
 def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path) -> None:
@@ -342,7 +346,7 @@ def test_every_case_is_predicted_by_the_networks_of_its_own_fold(tmp_path: Path)
         (["stage=coarse", "fold=1"], "fold: every fold is trained here"),
         (["stage=coarse", "split=paper"], "split=paper: has no folds"),
         (["stage=coarse", "model.widthz=[2]"], "model.widthz: no such key"),
-        (["stage=fine", "predict.devise=cpu"], "devise: no such key"),
+        (["stage=fine", "+predict.devise=cpu"], "devise: no such key"),
     ],
 )
 def test_a_cross_validation_that_cannot_work_is_refused_at_once(tmp_path: Path, arguments: list[str], words: str) -> None:

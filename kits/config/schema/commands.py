@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Options, PathText, Switch, Text
 from kits.config.schema.benches import BENCHES
@@ -14,6 +14,8 @@ from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
 
 CaseIds = Index | Text | list[Index | Text]
+Backend = Literal["auto", "torch", "onnx"]
+PredictPrecision = Literal["auto", "bf16", 32, 16]
 Subset = Literal["train", "validation", "all"]
 Saved = Literal["labels", "probabilities", "uncertainty"]
 
@@ -25,27 +27,15 @@ class Prepare(Options):
     split: Split
 
 
-class SplitFile(Options):
-    """The file that says which cases there are."""
-
-    source: PathText | None
-
-
-class TruthData(Data):
-    """Of what set the truth is. `split` here is the file of cases."""
-
-    split: SplitFile | None  # type: ignore[assignment]
-
-
 class Predict(Options):
     """conf/predict.yaml."""
 
     coarse: PathText | list[PathText]
-    fine: PathText | list[PathText] | None
+    fine: PathText | list[PathText]
     input: PathText
     output: PathText
     cases: CaseIds | None
-    split: SplitFile
+    split_file: PathText | None
     subset: Subset
     fold: Index | None
     save: Saved | Annotated[list[Saved], Field(min_length=1)]
@@ -54,10 +44,10 @@ class Predict(Options):
     measure: Switch
     overwrite: Switch
     allow_implausible: Switch
-    backend: Literal["auto", "torch", "onnx"]
+    backend: Backend
     device: Text
     mirror: Switch
-    precision: Literal["auto", "bf16", 32, 16]
+    precision: PredictPrecision
     window: Count | None
     slices_at_once: Count | None
     margin_mm: Length | None
@@ -66,16 +56,28 @@ class Predict(Options):
     shards: Count | None
 
 
+class Boxes(Options):
+    """conf/boxes.yaml."""
+
+    coarse: PathText | list[PathText]
+    input: PathText
+    output: PathText
+    cases: CaseIds | None
+    backend: Backend
+    device: Text
+    precision: PredictPrecision
+
+
 class Evaluate(Options):
     """conf/evaluate.yaml."""
 
-    data: TruthData
+    data: Data
     measures: Measures
     prediction: PathText
     truth: PathText
     output: PathText
     cases: CaseIds | None
-    split: SplitFile
+    split_file: PathText | None
     subset: Subset
     fold: Index | None
     workers: Count
@@ -164,57 +166,45 @@ class Submission(Options):
     images: PathText | None
 
 
-class PipelineOverrides(Options):
-    """By step what the command line gives."""
-
-    train: list[Text]
-    prepare: list[Text]
-    coarse: list[Text]
-    fine: list[Text]
-    predict: list[Text]
-    evaluate: list[Text]
-    report: list[Text]
+# More for one step of several: what could be typed behind its command.
+Step = dict[str, Any] | None
 
 
-class Study(Options):
-    """A folder of experiments/."""
+class Workflow(Options):
+    """What both workflows have; every other key is of kits.train, whose own schema judges it."""
 
-    source: Text | None
+    model_config = ConfigDict(extra="ignore")
+
+    output: PathText
+    overwrite: Switch
+    prepare: Step
+    boxes: Step
+    predict: Step
+    evaluate: Step
 
 
-class Pipeline(Options):
+class Pipeline(Workflow):
     """conf/pipeline.yaml."""
 
-    experiment: Study
-    output: PathText | None
+    study: Text
     input: PathText | None
     truth: PathText | None
-    overwrite: Switch
-    overrides: PipelineOverrides
+    coarse: Step
+    fine: Step
+    report: Step
 
 
-class CrossvalOverrides(Options):
-    """By step what the command line gives."""
-
-    train: list[Text]
-    prepare: list[Text]
-    predict: list[Text]
-    evaluate: list[Text]
-
-
-class Crossval(Options):
+class Crossval(Workflow):
     """conf/crossval.yaml."""
 
-    output: PathText | None
     coarse: PathText | None
-    overwrite: Switch
     bootstrap: Bootstrap
-    overrides: CrossvalOverrides
 
 
 COMMANDS: dict[str, type[Options]] = {
     "prepare": Prepare,
     "predict": Predict,
+    "boxes": Boxes,
     "evaluate": Evaluate,
     "report": Report,
     "measure": Measure,

@@ -150,6 +150,9 @@ def holds(kind: Any, mark: Meaning) -> bool:
 
 def suggestion(key: str, known: Sequence[str]) -> str:
     """The nearest known key: beside it, elsewhere under its own name, or by all of its letters; or the few that there are."""
+    if key in known:
+        group = key.partition(".")[0]
+        return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
     above, _, leaf = key.rpartition(".")
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == above}
     near = [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]

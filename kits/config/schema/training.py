@@ -129,9 +129,7 @@ class Fine(TrainOptions):
         """Refuse a patch that an encoder does not take, as far as that is known without building it, and empty phases."""
         check_classes(self.data.classes, self.model.classes)
         if self.data.roi == "oof" and self.data.boxes is None:
-            raise KitsError(
-                "data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.predict split=oof"
-            )
+            raise KitsError("data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.boxes")
         over, foreground = self.loss.over, max(1, self.model.classes - 1)
         regions = {"classes": foreground, "foreground": 1, "both": foreground + 1}[over]
         self.check_weights_of_regions(regions, "kidney and tumor together" if regions == 1 else f"loss.over={over}")
@@ -165,7 +163,7 @@ def check_files(train: Coarse | Fine) -> None:
     """Refuse files and folders that a training reads and that are not there; a checkpoint is used without them."""
     data = train.data
     if data.boxes is not None and not Path(data.boxes).is_file():
-        raise refuse("data.boxes", data.boxes, "no such file; kits.predict split=oof writes boxes.json")
+        raise refuse("data.boxes", data.boxes, "no such file; kits.boxes writes boxes.json")
     if isinstance(train, Fine):
         for position, source in enumerate(train.model.sources):
             if source.weights not in WEIGHTS and not Path(source.weights).is_file():
