@@ -1,4 +1,4 @@
-"""Give files names that ITK can open: it aborts the process at one that is not UTF-8, and believes a file's ending."""
+"""Give files names that ITK can open: it aborts at one that is not UTF-8, and believes a file's ending, in lower case."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def names_for_itk(paths: Sequence[Path], ending: str | None = None) -> Iterator[
     """Yield these paths or, where one is not UTF-8 or has another ending, links to them that are gone when the block ends.
 
     Args:
-        ending: what all names must end in, whatever case; None where it does not matter.
+        ending: what all names must end in, in this case; None where it does not matter.
     """
-    if all(is_utf8(str(path)) and path.name.lower().endswith(ending or "") for path in paths):
+    if all(is_utf8(str(path)) and path.name.endswith(ending or "") for path in paths):
         yield [str(path) for path in paths]
         return
     with TemporaryDirectory() as folder:

@@ -79,15 +79,23 @@ def find_voxels(path: Path, header: Header | None) -> Stored | None:
         return None
     fields, swapped = header
     slope, inter, offset = (float(fields[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
-    file, least = (path, _HEADER_BYTES) if fields["magic"] == _SINGLE else (_voxels_of(path), 0)
+    file, least = (path, _HEADER_BYTES + 4) if fields["magic"] == _SINGLE else (_voxels_of(path), 0)
+    if not least <= offset < 2**31:  # ITK begins at 348 then, nibabel at 352
+        what = f"says that its voxels begin at byte {offset:g} (vox_offset), and not behind its {least} bytes"
+        raise KitsError(f"{path}: its header {what}: programs read it shifted; convert it again from the original")
+    scaled = math.isfinite(slope) and slope != 0
+    inter = inter if math.isfinite(inter) else 0.0
+    if not scaled and inter:  # neither counts then (nifti1.h, nibabel); ITK adds scl_inter all the same
+        what = f"has scl_slope {slope:g} and scl_inter {inter:g}, which programs read differently"
+        raise KitsError(f"{path}: its header {what}; mend it: scl_slope is 1 where scl_inter counts")
     return Stored(
         file=file,
         dtype=np.dtype(_DTYPES[int(fields["datatype"])]),
         swapped=swapped,
         encoding=GZIP if is_gzip(file) else RAW,
-        skip=max(int(offset), least) if math.isfinite(offset) else least,
-        slope=slope if math.isfinite(slope) and slope != 0 else 1.0,
-        inter=inter if math.isfinite(inter) else 0.0,
+        skip=int(offset),
+        slope=slope if scaled else 1.0,
+        inter=inter,
     )
 
 

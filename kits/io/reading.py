@@ -20,13 +20,15 @@ from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
-from kits.io.stored import Stored, check_packed, is_gzip
+from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, check_packed, is_gzip, opened
 from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
 # Formats by ITK's names; it reads others, some of them packed so that damage passes unseen.
 NIFTI, NRRD, META, GIPL = "NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GiplImageIO"
 FORMATS = (NIFTI, NRRD, META, GIPL)
+# Endings that ITK knows in lower case alone, or not in a mixed one.
+_CASED = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 # Of its types of voxels those that are one number.
 _DTYPES = {
     getattr(sitk, f"sitk{name}"): np.dtype(kind)
@@ -153,7 +155,8 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
     # A compressed file that is called .nii, too; the other way about ITK does not mind.
-    ending = ".nii.gz" if path.name.lower().endswith(".nii") and is_gzip(path) else None
+    ending = next((one for one in _CASED if path.name.lower().endswith(one)), None)
+    ending = ".nii.gz" if ending == ".nii" and is_gzip(path) else ending
     with names_for_itk([path], ending) as (name,):
         kind = sitk.ImageFileReader.GetImageIOFromFileName(name)
         if kind not in FORMATS:
@@ -232,6 +235,13 @@ def _refuse_unreadable(path: Path) -> None:
 def _explain_format(path: Path, kind: str) -> str:
     if nifti.is_nifti_2(path):
         return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
+    packed = is_gzip(path)
+    with opened(path, GZIP if packed else RAW) as stream:
+        begins = stream.read(512)
+    if packed and begins.startswith(GZIP_MAGIC):
+        return f"{path}: is packed twice, gzip in gzip; unpack it once (mv FILE FILE.gz, gunzip FILE.gz)"
+    if begins.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return f"{path}: is a web page and no image (a login, or a link to where it can be downloaded); download the file itself"
     what = f"an image of a format ({kind.removesuffix('ImageIO')}) that is not read" if kind else "not an image that can be read"
     return f"{path}: {what} (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from kits.io.places import Places
 from kits.io.tree import Skipped, files_below, summary
 
 NOT_DICOM = "no DICOM file and no image format that is read"
+# Of files that may be slices of the series beside them: without them it is shorter than it was.
+LOST = ("cannot be opened", "damaged DICOM file")
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ def only_series(path: Path) -> Series:
     """The one CT series in a folder or a file.
 
     Raises:
-        KitsError: there is none, or more than one.
+        KitsError: there is none, or more than one, or a file that may be of it cannot be read.
     """
     found, skipped = find_series(path, min_slices=2)
+    if found and (lost := [item for item in skipped if item.why.startswith(LOST)]):
+        raise KitsError(f"{lost[0]}; or take it out, if the series is whole without it")
     if len(found) == 1:
         return found[0]
     if found:
@@ -119,6 +123,11 @@ def find_series(path: Path, *, min_slices: int) -> tuple[list[Series], list[Skip
             series, left_out = _judge(group, min_slices, apart=len(groups_of_one) > 1)
             found += [series] if series else []
             skipped += left_out
+    lost = Counter(item.path.parent for item in skipped if item.why.startswith(LOST))
+    for place, series in enumerate(found):
+        if count := sum(lost[folder] for folder in {file.parent for file in series.files}):
+            note = f"{count} file(s) beside its own cannot be read and are left out: are slices of it missing?"
+            found[place] = replace(series, notes=(*series.notes, note))
     found.sort(key=lambda one: (str(one.folder), int(one.number) if one.number.isdecimal() else 0, one.uid))
     return found, [*skipped, *others]
 

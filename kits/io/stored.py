@@ -22,13 +22,14 @@ from kits.io.reason import last_line
 from kits.io.voxels import Convert
 
 RAW, GZIP, ZLIB, BZIP2 = "raw", "gzip", "zlib", "bzip2"
+GZIP_MAGIC = b"\x1f\x8b"
 # Deflate codes at most 258 bytes in 2 bits, bzip2 a block of 900 kB in some 40 bytes: a header that promises more than the file
 # can hold is refused before memory is taken.
 MOST_COMPRESSION = {RAW: 1, GZIP: 1032, ZLIB: 1032, BZIP2: 1 << 15}
 # What is unpacked at a time: it stays in a core's cache while it is swapped, checked and converted.
 _CHUNK_BYTES = 1 << 18
-# What may follow the voxels (extensions, what other programs append); more is no image but a bomb.
-_MOST_BEHIND = 1 << 24
+# What may follow the voxels: padding to a block. More is another image than the header's, or a bomb.
+_MOST_BEHIND = 4096
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Stored:
         return expected
 
     def _finish(self, stream: BufferedIOBase) -> None:
-        if self.encoding != RAW and skip(stream, _MOST_BEHIND) == _MOST_BEHIND:  # the checksum comes last
-            raise KitsError(f"{self.file}: holds far more than its header says; copy it again")
+        if skip(stream, _MOST_BEHIND + 1) > _MOST_BEHIND:  # to the end, where the checksum is
+            raise KitsError(f"{self.file}: holds more voxels than its header says; is that of another image? Convert it again")
 
 
 class _Unpacked(RawIOBase):
@@ -189,7 +190,7 @@ def opened(file: Path, encoding: str, start: int = 0) -> Iterator[BufferedIOBase
 def check_packed(file: Path) -> None:
     """Read a gzip file of some other format to its end. Raises KitsError where it is damaged."""
     with opened(file, GZIP) as stream:
-        while skip(stream, _MOST_BEHIND) == _MOST_BEHIND:
+        while skip(stream, _CHUNK_BYTES):
             pass
 
 
@@ -200,7 +201,7 @@ def is_gzip(file: Path) -> bool:
         KitsError: it cannot be opened.
     """
     with opened(file, RAW) as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        return stream.read(2) == GZIP_MAGIC
 
 
 def skip(stream: BufferedIOBase, count: int) -> int:

@@ -65,6 +65,19 @@ def test_a_series_without_what_the_object_repeats_is_one_line(tmp_path: Path) ->
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_a_series_of_two_studies_is_one_line(tmp_path: Path) -> None:
+    hu, labels = kidney_pair(0)
+    write_series(tmp_path / "ct", hu)
+    path = min((tmp_path / "ct").iterdir())
+    other = pydicom.dcmread(path)
+    other.StudyInstanceUID = pydicom.uid.generate_uid()
+    other.save_as(path)
+    (series,), _ = find_series(tmp_path / "ct", min_slices=4)
+    assert len(series.files) == len(hu), "one study or two, it is one stack"
+    with pytest.raises(KitsError, match=r"ct: its headers do not allow a DICOM segmentation .*; leave out dicom_seg"):
+        write_dicom_seg(tmp_path / "seg.dcm", series.files, labels, CLASSES[:3])
+
+
 @pytest.mark.parametrize("order", [range(20), range(19, -1, -1)], ids=["up", "down"])
 def test_a_multi_frame_series_carries_its_segmentation_frame_by_frame(tmp_path: Path, order: range) -> None:
     hu, labels = kidney_pair(0)

@@ -328,6 +328,10 @@ def test_truths_whose_labels_are_sides_are_refused(predictions: Path, tmp_path: 
         write_case(tmp_path / "truth", f"case_{number:05d}", hu, sides, (6.0, 3.0, 3.0))
     with pytest.raises(KitsError, match=r"truth: .*label 2 \(tumor\) fills a region of .* as in 2 of 2 cases"):
         evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    with pytest.MonkeyPatch.context() as patch:  # said before anything is scored
+        patch.setattr("kits.metrics.folder_scores.score", None)
+        with pytest.raises(KitsError, match="truth: "):
+            evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
     one = evaluate(predictions, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1, **KITS19)
     assert "case_00000: " in one.splitlines()[-1]
     assert "are its labels the left and the right kidney" in one.splitlines()[-1]

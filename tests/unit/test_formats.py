@@ -219,7 +219,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_unpacked(tmp_path:
 
 
 def test_a_stream_that_never_ends_is_left(tmp_path: Path) -> None:
-    assert "far more than its header says" in refusal(announced(tmp_path / "bomb.nii.gz", (64, 64, 4), 1 << 24))
+    assert "holds more voxels than its header says" in refusal(announced(tmp_path / "bomb.nii.gz", (64, 64, 4), 1 << 24))
 
 
 def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:

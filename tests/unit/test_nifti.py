@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from kits.bench import scan_reading
 from kits.core.errors import KitsError
-from kits.io import nifti, read_geometry, read_labels, read_volume
+from kits.io import check_file, nifti, read_geometry, read_labels, read_volume
 from kits.volume import from_image, grid_of
 
 SHAPE = (5, 6, 7)  # as nibabel counts: the first axis is the fastest in the file
@@ -76,7 +76,7 @@ def whole_hu(image: sitk.Image) -> np.ndarray:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
 def test_values_are_itks_to_the_bit(tmp_path: Path, dtype: str, order: str, name: str) -> None:
-    scalings = [(0, 0), (0, -1024), (1, 0), (1, -1024), (2, 0), (0.1, -3.7), (-1, 5), (np.nan, 0), (np.nan, 7), (np.inf, np.nan)]
+    scalings = [(0, 0), (1, 0), (1, -1024), (2, 0), (0.1, -3.7), (-1, 5), (np.nan, 0), (np.inf, np.nan)]
     for slope, inter in scalings:
         path = save(tmp_path / name, content(numbers(dtype), order=order, slope=slope, inter=inter))
         image = sitk.ReadImage(path)
@@ -257,3 +257,42 @@ def test_a_real_dicom_series_is_itks_to_the_bit(shared_data: Path) -> None:
     image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
     np.testing.assert_array_equal(read_volume(folder).array, sitk.GetArrayFromImage(image))
     assert read_volume(folder).grid == grid_of(image)
+
+
+def test_voxels_that_no_two_programs_read_alike_are_refused(tmp_path: Path) -> None:
+    stored = numbers("i2")
+    for gap in (-348, 0, 3):
+        whole = content(stored, gap=max(gap, 0))
+        shifted = whole[:108] + np.float32(348 + gap).tobytes() + whole[112:]
+        said = refusal(save(tmp_path / "shifted.nii", shifted))
+        assert f"voxels begin at byte {348 + gap:g} (vox_offset), and not behind its 352 bytes" in said
+    for slope in (0, np.nan):
+        path = save(tmp_path / "odd.nii", content(stored, slope=slope, inter=-1024))
+        ours, theirs = sitk.GetArrayFromImage(sitk.ReadImage(path)), nib.load(path).get_fdata()
+        assert ours.min() == theirs.min() - 1024, "ITK adds the intercept, nibabel does not"
+        assert f"scl_slope {slope:g} and scl_inter -1024, which programs read differently" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["long.nii", "long.nii.gz"])
+def test_more_voxels_than_the_header_says_are_refused(tmp_path: Path, name: str) -> None:
+    whole = content(numbers("i2"))
+    assert read_volume(save(tmp_path / f"padded_{name}", whole + bytes(4096))).array.shape == SHAPE
+    assert "holds more voxels than its header says" in refusal(save(tmp_path / name, whole + bytes(4097)))
+    with pytest.raises(KitsError, match="more voxels"):
+        check_file(tmp_path / name)
+
+
+def test_what_a_name_hides_is_read_or_said(tmp_path: Path) -> None:
+    whole = content(numbers("i2"))
+    plain = read_volume(save(tmp_path / "plain.nii.gz", whole))
+    packed = (tmp_path / "plain.nii.gz").read_bytes()
+    for name in ("a.nii.GZ", "b.Nii.gz", "c.NII.GZ"):
+        (tmp_path / name).write_bytes(packed)
+        np.testing.assert_array_equal(read_volume(tmp_path / name).array, plain.array)
+    (tmp_path / "d.Nii").write_bytes(whole)
+    np.testing.assert_array_equal(read_volume(tmp_path / "d.Nii").array, plain.array)
+    assert "is packed twice, gzip in gzip; unpack it once" in refusal(save(tmp_path / "twice.nii.gz", packed))
+    page = b"\n<!DOCTYPE html>\n<html><body>Please log in</body></html>"
+    (tmp_path / "page.nii.gz").write_bytes(page)
+    for path in (tmp_path / "page.nii.gz", save(tmp_path / "packed.nii.gz", page)):
+        assert "is a web page and no image" in refusal(path)

@@ -219,6 +219,9 @@ def test_both_kidneys_joined_by_a_tumor() -> None:
 def test_ct_with_checkpoints_is_predicted_first(tmp_path: Path) -> None:
     write_case(tmp_path / "scans", "case_00003", *kidney_pair(0))
     given = [*write_checkpoints(tmp_path / "a, b"), f"input={tmp_path / 'scans'}", f"output={tmp_path / 'out'}"]
+    stale = write_case(tmp_path / "earlier", "case_00009", *kidney_pair(1)) / "segmentation.nii.gz"
+    (tmp_path / "out" / "predictions").mkdir(parents=True)
+    stale.rename(tmp_path / "out" / "predictions" / "case_00009.nii.gz")  # of an earlier input, and not of this one
     more = ["+predict.device=cpu", "+predict.min_component_ml=0", "pages=false", "workers=1"]
     said = command(*given, *more, module="measure")
     assert said.returncode == 0, said.stderr

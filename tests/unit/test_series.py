@@ -126,6 +126,19 @@ def test_nothing_is_decoded_that_no_ct_has_or_no_memory_holds(tmp_path: Path, mo
         read_volume(tmp_path / "scan")
 
 
+def test_a_series_without_its_last_file_is_no_shorter_series(tmp_path: Path) -> None:
+    write_series(tmp_path, HU)
+    last = max(tmp_path.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+    last.write_bytes(last.read_bytes()[:300])
+    with pytest.raises(KitsError, match=rf"{last.name}: damaged DICOM file .*; export it again; or take it out"):
+        read_volume(tmp_path)
+    (series,), skipped = find_series(tmp_path, min_slices=4)
+    assert series.notes == ("1 file(s) beside its own cannot be read and are left out: are slices of it missing?",)
+    assert [item.path for item in skipped] == [last]
+    last.unlink()
+    assert read_volume(tmp_path).array.shape == (19, 64, 64)
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared data here")
 def test_a_real_series_is_found_in_its_tree() -> None:
     found, skipped = find_series(SHARED / "ct", min_slices=4)
