@@ -1,6 +1,7 @@
 """Small data that the tests share: a KiTS tree of ellipsoids, made once a session."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,3 +61,21 @@ def kits_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         write_case(root, f"case_{number:05d}", *kidney_pair(number))
     return root
+
+
+def training_options(config: list[str] | dict[str, Any]) -> Any:
+    """The typed options of a training, from overrides or from a plain configuration."""
+    from kits.config.composing import compose
+    from kits.config.schema import parse
+    from kits.config.schema.training import Train
+
+    return parse(Train, compose("train", config) if isinstance(config, list) else config)
+
+
+def data_of(config: list[str] | dict[str, Any]) -> Any:
+    """The data module of a training, its cache read."""
+    from kits.training.datamodule import KitsDataModule
+
+    data = KitsDataModule(training_options(config))
+    data.setup()
+    return data

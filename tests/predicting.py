@@ -12,6 +12,7 @@ from kits.config.schema import parse
 from kits.config.schema.commands import Predict
 from kits.prediction.segmenting import predict_labels
 from kits.readout.cohort import READOUT, readout_of
+from tests.conftest import training_options
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.root=x", "data.cache=x", "run_dir=x"]
 STAGES = {
@@ -35,11 +36,10 @@ STAGES = {
 
 def write_checkpoint(path: Path, stage: str, *overrides: str, seed: int = 0) -> Path:
     """A network with random weights in a checkpoint as the training writes it."""
-    from kits.training.modules import CoarseModule, FineModule
+    from kits.training.modules import MODULES
 
     torch.manual_seed(seed)
-    config = compose("train", [*STAGES[stage], *SIZE, *overrides])
-    module = (CoarseModule if stage == "coarse" else FineModule)(config, pretrained=False)
+    module = MODULES[stage](training_options([*STAGES[stage], *SIZE, *overrides]), pretrained=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
     return path

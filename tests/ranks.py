@@ -22,9 +22,8 @@ from kits.config.composing import compose
 from kits.data.preparation import prepare
 from kits.prediction.ledger import RunReport
 from kits.train import train
-from kits.training.datamodule import KitsDataModule
 from kits.training.modules import MODULES, Examined, StageModule
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, training_options, write_case
 
 COMMON = [
     "split=paper",
@@ -117,24 +116,24 @@ def train_and_tell(rank: int, config: dict[str, Any]) -> None:
     module = MODULES[config["stage"]]
     examine = module.examine
 
-    def told(self: StageModule, case: Any) -> Examined:
+    def told(self: StageModule[Any], case: Any) -> Examined:
         with (folder / f"scored{rank}.txt").open("a") as stream:
             content = b"".join(tensor.numpy().tobytes() for tensor in self.state_dict().values())
             stream.write(f"{case.id} {self.current_epoch} {hashlib.sha256(content).hexdigest()}\n")
         return examine(self, case)
 
     module.examine = told  # type: ignore[method-assign]
-    train(config)
+    train(training_options(config))
 
 
 def score_again(rank: int, config: dict[str, Any]) -> None:
     """`scores.json`: the best checkpoint's scores of every validation case, from one process that knows of no others."""
     folder = Path(config["run_dir"])
-    module = MODULES[config["stage"]](config, pretrained=False)
+    module = MODULES[config["stage"]](training_options(config), pretrained=False)
     module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])
     module.eval()
     with torch.no_grad():
-        scores = {case.id: module.examine(case).scene.scores for case in KitsDataModule(config).cases["validation"]}
+        scores = {case.id: module.examine(case).scene.scores for case in data_of(config).cases["validation"]}
     (folder / "scores.json").write_text(json.dumps(scores))
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kits.config.schema import parse
+from kits.config.schema.training import Coarse, Fine, Train
 from kits.core.errors import KitsError
 from kits.core.parallel import end_with_parent
 from kits.training.modules import MODULES
@@ -80,14 +82,21 @@ def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int
         os.environ.update({name: str(number) for name, number in numbers.items()})
         os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "bench"})
     pl.seed_everything(config["seed"], verbose=False)
-    module = MODULES[config["stage"]](config, pretrained=False)
+    options = training_options({**config, "trainer": {**config["trainer"], "devices": ranks, "strategy": strategy}})
+    module = MODULES[options.stage](options, pretrained=False)
     clock = Clock()
-    options = {**config["trainer"], "devices": ranks, "strategy": strategy}
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = build_trainer({**config, "trainer": options}, [], callbacks=[clock], **quiet)
+    trainer = build_trainer(options, callbacks=[clock], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     batches = [random_batch(config, rank)] * (config["warm_up"] + config["steps"])
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     sender.send(clock.seconds[config["warm_up"] :])
+
+
+def training_options(config: dict[str, Any]) -> Train:
+    """The typed options of a training in the configuration of a measurement, which has keys of its own beside them."""
+    options: Train = parse(
+        Train, {key: value for key, value in config.items() if key in {*Coarse.model_fields, *Fine.model_fields}}
+    )
+    return options
 
 
 class Clock(pl.Callback):

@@ -15,6 +15,9 @@ from typing import Any
 
 from kits.bench.other_loaders import QUEUE, monai_batches, torchio_batches
 from kits.bench.timing import seconds
+from kits.config.schema import parse
+from kits.config.schema.dataset import Data
+from kits.config.schema.stage import FineSampling
 from kits.core.errors import KitsError
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
 from kits.data.index import Case
@@ -113,7 +116,8 @@ def compare(
 
 def our_batches(cases: list[CachedCase], data: dict[str, Any], options: dict[str, Any]) -> Iterator[Any]:
     """Endless batches as the data module makes them."""
-    patches = RoiPatches(cases, data, {**options["sampling"], "patches_per_epoch": 400}, seed=0)
+    sampling = {**options["sampling"], "batch_size": options["batch_size"], "patches_per_epoch": 400}
+    patches = RoiPatches(cases, parse(Data, data), parse(FineSampling, sampling), seed=0)
     sampler = EpochSampler(len(patches))
     loader = PatchLoader(
         patches,

@@ -15,14 +15,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from kits.bench.ddp import training_options
 from kits.bench.timing import seconds
+from kits.config.schema.training import Fine
 from kits.data.datasets import PatchLoader
 from kits.reporting import Scene
 from kits.runs.resuming import Start
-from kits.tracking import CaseMonitor, StepMonitor, build_loggers
+from kits.tracking import build_loggers
 from kits.tracking.cloud import surface_cloud
 from kits.tracking.validation_cases import overlay
 from kits.training.callbacks import build_callbacks
+from kits.training.datamodule import KitsDataModule
 from kits.training.modules import FineModule
 from kits.training.trainer import build_trainer
 
@@ -58,14 +61,13 @@ def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
     block, pairs = config["trainer"]["log_every_n_steps"], config["pairs"]
     batches = (2 * pairs + 1) * block * config["sampling"]["batch_size"]
     loader = PatchLoader([{"image": image, "label": label}] * batches, batch_size=config["sampling"]["batch_size"])  # type: ignore[arg-type]
-    module = FineModule(config, pretrained=False)
-    split = {"train": ["case_00000"], "validation": ["case_00001"]}
-    switch = Switch(block)
-    shortened = {**config, "trainer": {**config["trainer"], "max_epochs": 1, "limit_val_batches": 0}}
-    start = Start(Path(config["run_dir"]))
-    monitors = [StepMonitor(), CaseMonitor(config, split["validation"])]
-    callbacks = [switch, *quiet(build_callbacks(config, "", split, start)), *monitors]
-    trainer = build_trainer(shortened, [], callbacks=callbacks, logger=build_loggers(config, start))
+    options = training_options({**config, "trainer": {**config["trainer"], "max_epochs": 1, "limit_val_batches": 0}})
+    assert isinstance(options, Fine)
+    module, switch, start = FineModule(options, pretrained=False), Switch(block), Start(Path(options.run_dir))
+    data = KitsDataModule(options)
+    data.split = {"train": ["case_00000"], "validation": ["case_00001"]}
+    callbacks = [switch, *quiet(build_callbacks(options, data, start))]
+    trainer = build_trainer(options, callbacks=callbacks, logger=build_loggers(options, start))
     trainer.fit(module, loader)
     without, with_logging = switch.seconds[1:-1:2], switch.seconds[2::2]
     added = [on / off - 1 for off, on in zip(without, with_logging, strict=False)]

@@ -25,10 +25,11 @@ from torch.nn import functional
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
-from kits.data.datasets import CachedCase
+from kits.data.cache import cache_settings
+from kits.data.cached_case import CachedCase
+from kits.data.prepared import read_index, split_of
 from kits.io import read_volume, write_json, write_labels
 from kits.models.memory import keep_freed_memory
-from kits.training.datamodule import KitsDataModule
 from kits.training.losses import build_loss, deep_supervision
 from kits.volume import Triple, crop
 from kits.volume.intensity import PAD_HU, normalise
@@ -91,17 +92,20 @@ def score(config: dict[str, Any], folder: Path) -> int:
 def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:
     """Train a peer for so many CPU seconds, predict the validation cases with it and score them."""
     torch.manual_seed(seed)
-    data = KitsDataModule({**config, "seed": seed})
+    cache = Path(config["data"]["cache"])
+    records = read_index(cache, cache_settings(config["data"]))["cases"]
+    split = split_of(cache, records, config["data"]["split"], None)
+    training, validation = ([CachedCase(cache, records[case]) for case in split[part]] for part in ("train", "validation"))
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
     optimizer = build_optimizer(network, config["optimizers"][name])
-    steps = train(network, logits_of, ScanPatches(data.cases["train"], config, seed), config, optimizer, budget)
+    steps = train(network, logits_of, ScanPatches(training, config, seed), config, optimizer, budget)
     network.eval()
-    began, cases = time.process_time(), data.cases["validation"]
-    for case in cases:
+    began = time.process_time()
+    for case in validation:
         volume = read_volume(Path(config["data"]["root"]) / case.id / "imaging.nii.gz")
         labels = predict(network, logits_of, volume.array, config)
         write_labels(folder / "predictions" / f"{case.id}.nii.gz", labels, volume.grid)
-    took = (time.process_time() - began) / len(cases)
+    took = (time.process_time() - began) / len(validation)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     record[folder.name] = {"training": budget, "steps": steps, "predicting_a_case": took, "parameters": parameters}
     score(config, folder)

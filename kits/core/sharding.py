@@ -87,6 +87,19 @@ def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
     return "SLURM_STEP_NUM_TASKS" in (os.environ if environment is None else environment)
 
 
+def check_ranks() -> None:
+    """Refuse ranks that are no numbers, whoever has set them.
+
+    Raises:
+        KitsError: one is none.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        try:
+            int(os.environ.get(name, "0"))
+        except ValueError as error:
+            raise KitsError(f"{name}={os.environ[name]}: the environment holds no whole number there; unset it") from error
+
+
 def launched(environment: Mapping[str, str] | None = None) -> Place:
     """Where torchrun or srun has put this process.
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kits.config.schema.dataset import Data
+from kits.config.schema.stage import CoarseSampling, FineSampling
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
 from kits.core.parallel import allow_long_folder, end_with_parent
@@ -41,7 +43,7 @@ def allow_open_maps(cases: int) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class UnreadPatch:
     """A patch that has not been read: volume (z, y, x), labels, first voxel (may be outside) and spacing in mm."""
 
     image: np.ndarray
@@ -50,22 +52,25 @@ class Place:
     spacing: Spacing
 
 
-class Patches(Dataset[dict[str, Tensor]]):
-    """`length` random patches an epoch; patch i of epoch e is the same for a seed whatever the number of workers.
+SamplingT = TypeVar("SamplingT", CoarseSampling, FineSampling)
+
+
+class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
+    """Random patches, so many an epoch; patch i of epoch e is the same for a seed whatever the number of workers.
 
     An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` uint8 (D, H, W).
     """
 
-    def __init__(self, cases: list[CachedCase], data: dict[str, Any], sampling: dict[str, Any], seed: int) -> None:
+    def __init__(self, cases: list[CachedCase], data: Data, sampling: SamplingT, seed: int) -> None:
         self.cases = cases
-        self.sampling = sampling
-        self.patch: tuple[int, int, int] = tuple(sampling["patch"])
-        self.classes = len(data["classes"])
+        self.sampling: SamplingT = sampling
+        self.patch = sampling.patch
+        self.classes = len(data.classes)
         self.seed = seed
-        self.augmentation = Augmentation(data["augmentation"], self.patch, data["window_hu"])
+        self.augmentation = Augmentation(data.augmentation, self.patch, data.window_hu)
 
     def __len__(self) -> int:
-        return int(self.sampling["patches_per_epoch"])
+        return self.sampling.patches_per_epoch
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         """Item `position`, counted over all epochs (see EpochSampler)."""
@@ -81,47 +86,47 @@ class Patches(Dataset[dict[str, Tensor]]):
         turn, place = divmod(position, len(self.cases))
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> UnreadPatch:
         """Where one patch is."""
         raise NotImplementedError
 
 
-class CoarseWindows(Patches):
+class CoarseWindows(Patches[CoarseSampling]):
     """Windows along z of the coarse volume, most of them around the kidneys."""
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> UnreadPatch:
         depth, slices = self.patch[0], len(case.coarse_image)
-        if rng.random() < self.sampling["foreground"]:
+        if rng.random() < self.sampling.foreground:
             first, last = case.kidney_slices
             centre = int(rng.integers(first, last + 1))
         else:
             centre = int(rng.integers(slices))
         start = np.clip(centre - depth // 2, 0, max(0, slices - depth))
         spacing = plane_grid(case.shape, case.coarse_image.shape[1], slices).spacing(case.spacing)
-        return Place(case.coarse_image, case.coarse_label, np.array([start, 0, 0]), spacing)
+        return UnreadPatch(case.coarse_image, case.coarse_label, np.array([start, 0, 0]), spacing)
 
 
-class RoiPatches(Patches):
+class RoiPatches(Patches[FineSampling]):
     """Patches of the ROIs at original resolution, from true boxes whose faces are jittered.
 
     Shares around a voxel of tumor and around one of kidney or tumor come first. Of the rest a share comes from around the boxes:
     without it the network has never seen a psoas or a spleen whole, and calls them tumor as soon as a predicted box shows one.
     """
 
-    def draw(self, case: CachedCase, rng: np.random.Generator) -> Place:
-        return Place(case.image, case.label, self._start(case, rng), case.spacing)
+    def draw(self, case: CachedCase, rng: np.random.Generator) -> UnreadPatch:
+        return UnreadPatch(case.image, case.label, self._start(case, rng), case.spacing)
 
     def _start(self, case: CachedCase, rng: np.random.Generator) -> np.ndarray:
         chance = rng.random()
-        if len(case.tumor_points) and chance < self.sampling["tumor"]:
+        if len(case.tumor_points) and chance < self.sampling.tumor:
             return self._around(case.tumor_points[rng.integers(len(case.tumor_points))], rng)
-        if 1 - chance < self.sampling["kidney"]:
+        if 1 - chance < self.sampling.kidney:
             return self._around(foreground_voxel(case, rng), rng)
         box = case.boxes[rng.integers(len(case.boxes))]
-        if rng.random() < self.sampling["around"]:
-            box = box.grow_mm(self.sampling["around_mm"], case.spacing, case.shape)
+        if rng.random() < self.sampling.around:
+            box = box.grow_mm(self.sampling.around_mm, case.spacing, case.shape)
         else:
-            box = jitter(box, rng, self.sampling["jitter_mm"], case.spacing, case.shape)
+            box = jitter(box, rng, self.sampling.jitter_mm, case.spacing, case.shape)
         return self._inside(box, rng)
 
     def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -177,7 +182,7 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
             raise KitsError(text.removesuffix("\\n")) from None
 
 
-def worker_context(patches: Patches) -> BaseContext:
+def worker_context(patches: Patches[Any]) -> BaseContext:
     """How the processes of a loader start: forked from a server that has imported torch, and MONAI where patches are augmented.
 
     Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so

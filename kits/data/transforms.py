@@ -5,14 +5,14 @@ MONAI takes seconds to import, so it is imported when the first patch is augment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kits.config.schema import augmentation, parse
+from kits.config.schema.augmentation import Step
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
 from kits.data.warp import Warp
@@ -36,17 +36,13 @@ class Augmentation:
     """Cuts patches, and varies them as the configuration says.
 
     Args:
-        options: the group `augmentation`, plain; steps with a probability of 0 are left out.
+        options: the group `augmentation`; steps with a probability of 0 are left out.
         patch: voxels (z, y, x).
         window: HU that become -1 and 1.
-
-    Raises:
-        KitsError: `options` cannot be used.
     """
 
-    def __init__(self, options: dict[str, Any], patch: Triple, window: Sequence[float]) -> None:
-        steps: dict[str, augmentation.Step] = parse(augmentation.Augmentation, options, "augmentation")
-        self.options = {name: step for name, step in steps.items() if step.prob > 0}
+    def __init__(self, options: Mapping[str, Step], patch: Triple, window: Sequence[float]) -> None:
+        self.options = {name: step for name, step in options.items() if step.prob > 0}
         self.patch, self.window = patch, window
         self._steps: dict[str, list[Any]] | None = None
         self._warp: Warp | None = None

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
+from kits.config.schema.training import Coarse, Fine
+from kits.core.errors import KitsError
 from kits.io import whole_file
 from kits.models.checkpoint import open_checkpoint
-from kits.runs.folder import LAST
-from kits.runs.last_checkpoint import BATCHES, STATE
+from kits.runs.folder import BEST, LAST
+from kits.runs.last_checkpoint import BATCHES, PLACE, STATE
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
 from kits.runs.resuming import Start, batches_done
@@ -30,11 +33,7 @@ ASK_STEPS, ASK_SECONDS = 10, 5.0
 
 
 class Stopped(SystemExit):
-    """Training ended because a signal asked for it, with its checkpoint written; the exit code is the shell's, 128 + signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.signal = signal.Signals(number)
+    """A training that ends because a signal asked for it, with its checkpoint written; the exit code is 128 + signal."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -42,7 +41,14 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     Lightning's own writer goes through the system's temporary folder, and a move from there to another disk is a copy, which a
     kill cuts short.
+
+    Args:
+        start: where this training begins; its checkpoint, which has been read and checked, is not read again.
     """
+
+    def __init__(self, start: Start) -> None:
+        super().__init__()
+        self._start: Start | None = start
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint."""
@@ -58,12 +64,26 @@ class WholeCheckpoints(TorchCheckpointIO):
             os.close(folder)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of ours."""
+        """Read a checkpoint of ours, or take the one that has been read, which is then let go."""
+        start, self._start = self._start, None
+        if start is not None and start.content is not None and start.checkpoint == Path(path):
+            return start.content
         return open_checkpoint(Path(path))
 
 
 class Best(ModelCheckpoint):
     """`best.ckpt`: the weights of the epoch with the best score. Its memory of them follows a run folder that was moved."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the best score.
+
+        Raises:
+            KitsError: there is none.
+        """
+        if self.best_model_score is None:
+            raise KitsError(f"run_dir={self.dirpath}: no epoch was finished, so there is no checkpoint; train longer")
+        if trainer.is_global_zero:
+            print(f"best {self.monitor} {float(self.best_model_score):.4f}: {Path(str(self.dirpath)) / BEST}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over, and give the files the names that they have here."""
@@ -86,17 +106,15 @@ class Last(Checkpoint):
     Args:
         start: where this training begins.
         data_hash: of the cache.
-        every_steps: write after so many steps; None leaves it to the time.
-        every_minutes: write after so many minutes; None leaves it to the steps.
+        options: of the training; `callbacks.checkpoint` says after how many steps and minutes it is written.
     """
 
-    def __init__(self, start: Start, data_hash: str, every_steps: int | None, every_minutes: float | None) -> None:
+    def __init__(self, start: Start, data_hash: str, options: Coarse | Fine) -> None:
         self.path = start.folder / LAST
-        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.options, self.often = options, options.callbacks.checkpoint
         self.seconds = start.seconds
         self._data_hash = data_hash
-        self._start = start
-        self._random = start.random
+        self._random = start.content[STATE]["random"] if start.content is not None else None
         self._signal = 0
         self._began = self._saved_at = time.monotonic()
         self._saved_step = self._asked_step = self._next_question = 0
@@ -128,8 +146,9 @@ class Last(Checkpoint):
         if batch_idx == 0 or validated or batch_idx % trainer.accumulate_grad_batches:
             self._random_again()
             return
-        steps = self.every_steps is not None and trainer.global_step - self._saved_step >= self.every_steps
-        minutes = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        every_steps, every_minutes = self.often.every_steps, self.often.every_minutes
+        steps = every_steps is not None and trainer.global_step - self._saved_step >= every_steps
+        minutes = every_minutes is not None and time.monotonic() - self._saved_at >= 60 * every_minutes
         if trainer.world_size > 1 and not steps and trainer.global_step < self._next_question:
             return
         self._pause(trainer, "batch", due=steps or minutes)
@@ -142,7 +161,7 @@ class Last(Checkpoint):
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         """Do not wait for the other cases. Of several processes each has its own number of them and could not ask the others."""
         if self._signal and not trainer.sanity_checking and trainer.world_size == 1:
-            raise Stopped(self._signal)
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning leaves a scheduler that watches the score out of the epoch that was resumed; its score is at hand here."""
@@ -158,7 +177,7 @@ class Last(Checkpoint):
         if self._agreed(trainer, due or bool(self._signal)):
             self.save(trainer, place)
             if self._agreed(trainer, bool(self._signal)):
-                raise Stopped(self._signal or signal.SIGTERM)
+                self._stop(trainer)
         # Until the next question, which all set alike by the slowest one's step, no process asks: each makes their GPUs wait.
         if trainer.world_size > 1:
             now, steps = time.monotonic(), max(1, trainer.global_step - self._asked_step)
@@ -166,6 +185,13 @@ class Last(Checkpoint):
             slowest = float(trainer.strategy.reduce(seconds, reduce_op="max"))
             self._asked_step, self._asked_at = trainer.global_step, now
             self._next_question = trainer.global_step + int(min(ASK_STEPS, max(1, ASK_SECONDS / max(slowest, 1e-6))))
+
+    def _stop(self, trainer: pl.Trainer) -> NoReturn:
+        """End the training at the checkpoint that has been written."""
+        number = self._signal or signal.SIGTERM  # another process was asked
+        again = shlex.join(["python", "-m", "kits.train", f"resume={self.path.parent}"])
+        trainer.lightning_module.print(f"{signal.Signals(number).name}: saved at step {trainer.global_step}; go on with: {again}")
+        raise Stopped(128 + number)
 
     def _random_again(self) -> None:
         """Go on with the random numbers of the interrupted run, at the place where they were noted."""
@@ -186,26 +212,21 @@ class Last(Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning's counters as of what is done, and the state that Lightning does not know of."""
         assert self._place is not None
-        fit = checkpoint["loops"]["fit_loop"]
-        set_back(fit, self._place)
-        epochs, batches = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]["current"]
+        set_back(checkpoint["loops"]["fit_loop"], self._place)
         rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         checkpoint[STATE] = {
-            "epoch": epochs["processed"],
-            "batches": batches["completed"] if self._place in ("batch", "validation") else 0,
             "rows": rows[0] if rows else 0,
             "seconds": self.elapsed(),
             "finished": self._place == "end",
-            "ranks": trainer.world_size,
             "random": random_state(),
             "data_hash": self._data_hash,
         }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """The counters as the processes of now count, and the patience of now, which Lightning would replace by the former."""
-        state, counts = checkpoint[STATE], checkpoint["loops"]["fit_loop"][BATCHES]
-        more = batches_done(self._start, trainer.world_size, pl_module.hparams) - state["batches"]  # type: ignore[arg-type]
-        for part in ("total", "current") if state["batches"] else ():
+        place, counts = checkpoint[PLACE], checkpoint["loops"]["fit_loop"][BATCHES]
+        more = batches_done(place, trainer.world_size, self.options) - place["batches"]
+        for part in ("total", "current") if place["batches"] else ():
             counts[part] = {name: count + more for name, count in counts[part].items()}
         for stopping in trainer.early_stopping_callbacks:
             memory = {"patience": stopping.patience, "stopping_reason": 0, "stopping_reason_message": None}

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kits.config import check_whole
-from kits.config.composing import values_of
+from kits.config import check_whole, plain
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_object
+from kits.core.sharding import check_ranks
+
+if TYPE_CHECKING:
+    from kits.config.schema.training import Train
 
 CONFIG, LAST, BEST, METRICS, MANIFEST, LOCK = "config.yaml", "last.ckpt", "best.ckpt", "metrics.csv", "manifest.json", ".lock"
 # Of a manifest what others than its reader go by.
@@ -37,12 +40,18 @@ ADJUSTABLE = (
 )
 
 
-def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
-    """The configuration of the run that `resume=RUN_FOLDER` names; None where the command line names none.
+def resumed_options(arguments: list[str]) -> Train | None:
+    """The options of the run that `resume=RUN_FOLDER` names; None where the command line names none.
 
     Raises:
-        KitsError: there is no run in the folder, or something is to change that makes it another run.
+        KitsError: there is no run in the folder, its configuration is damaged, or a key is given that makes it another run.
     """
+    if not any(argument.startswith("resume=") for argument in arguments):
+        return None
+    # Here and not above: --help needs neither of them, which take longer than all else that it does.
+    from kits.config.composing import values_of
+    from kits.config.schema import check
+
     given = values_of("train", arguments)
     folder = given.pop("resume", None)
     if folder in (None, "", AUTO):
@@ -54,7 +63,15 @@ def resumed_configuration(arguments: list[str]) -> dict[str, Any] | None:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
         put(config, key, value)
     check_length(before, config)
-    return {**config, "run_dir": folder, "resume": folder}
+    where = f"resume={folder}: its {CONFIG} cannot be trained with"
+    wrong = misfit(config, {"model": {"name": str}})
+    if wrong or config["stage"] not in ("coarse", "fine"):
+        raise KitsError(f"{where} ({wrong or 'stage'})")
+    try:
+        options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
+    except KitsError as error:
+        raise KitsError(f"{where} ({error})") from error
+    return options
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -101,27 +118,31 @@ def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
     if epochs == now:
         return
     check_whole("trainer.max_epochs", now, 1)
-    schedule = get(config, "scheduler.name") or get(config, "optimizer.schedule") or "constant"
+    schedule = get(config, "scheduler.name") or "constant"
     if schedule not in ("constant", "plateau") or get(config, "scheduler.warmup") or get(config, "training") == "staged":
         raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
 
 
-def going_on(config: dict[str, Any]) -> dict[str, Any]:
-    """A composed configuration whose `resume` names a folder or is null, in place of `auto`; so too its precision then.
+def settle(options: Train) -> Train:
+    """Decide `resume=auto`, before torch is imported: the folder of the run to go on with, or null where there is none.
 
     Raises:
-        KitsError: it begins a run in a folder that holds one.
+        KitsError: a run is to begin in a folder that holds one, or the environment has ranks that are no numbers.
     """
-    folder = Path(config["run_dir"])
-    if config["resume"] == AUTO:
-        if not (folder / LAST).exists():
-            return {**config, "resume": None}
-        if get(config, "trainer.precision") == AUTO:  # what was chosen when the run began holds on
-            config = {**config, "trainer": {**config["trainer"], "precision": get(read_config(folder), "trainer.precision")}}
-        return {**config, "resume": config["run_dir"]}
-    if not config["resume"] and not config["overwrite"]:
+    check_ranks()  # of which Lightning reads some when it is imported
+    from kits.config.schema import parse
+    from kits.config.schema.training import Train
+
+    folder, config = Path(options.run_dir), plain(options)
+    if options.resume == AUTO:
+        going_on = (folder / LAST).exists()
+        if going_on and options.trainer.precision == AUTO:  # what was chosen when the run began holds on
+            put(config, "trainer.precision", get(read_config(folder), "trainer.precision"))
+        settled: Train = parse(Train, {**config, "resume": options.run_dir if going_on else None})
+        return settled
+    if not options.resume and not options.overwrite:
         check_unused(folder)
-    return config
+    return options
 
 
 def check_unused(folder: Path) -> None:
@@ -146,4 +167,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a training has left checkpoints in a folder."""
-    return any((folder / name).exists() for name in (BEST, LAST))
+    return bool(checkpoints(folder))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder; those too that another program's Lightning saved when its job on a cluster was queued again.
+
+    We write none of these (see `kits.training.trainer.environment_of`), but Lightning would begin a new run with them.
+    """
+    return [*filter(Path.exists, (folder / BEST, folder / LAST)), *folder.glob("hpc_ckpt_*.ckpt")]

@@ -26,23 +26,15 @@ from kits.core.plain_files import misfit
 from kits.runs.folder import BEST
 from kits.runs.random_state import unusable
 
-# Where a checkpoint holds the state that Lightning does not know of.
-STATE = "kits_run"
+# Where a checkpoint holds the state that Lightning does not know of, and that of the data module: the place within an epoch.
+STATE, PLACE = "kits_run", "KitsDataModule"
 COUNTS = {"ready": int, "completed": int}
 PROGRESS = {"total": COUNTS, "current": COUNTS}
 OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress"
 BATCHES = "epoch_loop.batch_progress"
 SAVED = {
-    STATE: {
-        "epoch": int,
-        "batches": int,
-        "rows": int,
-        "seconds": float,
-        "ranks": int,
-        "finished": bool,
-        "data_hash": str,
-        "random": dict,
-    },
+    STATE: {"rows": int, "seconds": float, "finished": bool, "data_hash": str, "random": dict},
+    PLACE: {"epoch": int, "batches": int, "ranks": int},
     "epoch": int,
     "global_step": int,
     "pytorch-lightning_version": str,
@@ -91,21 +83,21 @@ def damaged(path: Path, wrong: str) -> KitsError:
 
 def impossible(content: dict[str, Any]) -> str | None:
     """What the counters of a checkpoint say that no training comes to; None where nothing is."""
-    state, fit = content[STATE], content["loops"]["fit_loop"]
+    state, place, fit = content[STATE], content[PLACE], content["loops"]["fit_loop"]
     for name, counts in counters(fit):
         values = [counts[key] for key in ("completed", "processed", "started", "ready") if key in counts]
         if not all(type(value) is int for value in values) or values != sorted(values) or values[0] < max(0, values[-1] - 1):
             return f"its loops.fit_loop.{name}"
-    if state["ranks"] < 1 or min(state["epoch"], state["batches"], state["rows"], state["seconds"]) < 0:
+    if place["ranks"] < 1 or min(place["epoch"], place["batches"], state["rows"], state["seconds"]) < 0:
         return "its progress is below 0"
     epochs, batches = (fit[name].get("current") for name in ("epoch_progress", BATCHES))
     whole = {"ready": int, "started": int, "processed": int, "completed": int}
     if wrong := misfit([epochs, batches], (whole, whole), "its loops"):
         return wrong
     within = epochs["ready"] > epochs["processed"]
-    if (epochs["processed"], within) != (state["epoch"], state["batches"] > 0):
+    if (epochs["processed"], within) != (place["epoch"], place["batches"] > 0):
         return "its loops are in another epoch than its state"
-    if within and batches["completed"] != state["batches"]:
+    if within and batches["completed"] != place["batches"]:
         return "its loops are at another batch than its state"
     if fit[OPTIMIZER]["optimizer"]["step"]["total"]["completed"] != content["global_step"]:
         return "its loops are at another step than its weights"
@@ -122,17 +114,17 @@ def counters(node: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]
                 yield from counters(value, f"{prefix}{key}.")
 
 
-def check_fits(
-    path: Path, content: dict[str, Any], module: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, trainer: pl.Trainer
-) -> None:
+def check_fits(path: Path, content: dict[str, Any], module: Any, trainer: pl.Trainer) -> None:
     """Hold the content of a `last.ckpt` against the training that is to go on with it, before anything of that begins.
 
     Args:
-        optimizer, scheduler: as the training builds them, to be tried on; they are of no use afterwards.
+        module: a `kits.training.modules.StageModule`.
 
     Raises:
         KitsError: it is that of another network, optimizer or callbacks, or parts of theirs lack.
     """
+    optimizer = module.build_optimizer()  # to be tried on: the training builds its own
+    scheduler = module.build_schedule(optimizer, 1)["scheduler"]
     wrong = (
         misfit(content["loops"]["fit_loop"], like(trainer.fit_loop.state_dict()), "its loops.fit_loop")
         or misfit_weights(content["state_dict"], module)

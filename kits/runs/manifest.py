@@ -16,6 +16,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from kits.config import plain
+from kits.config.schema.training import Coarse, Fine
 from kits.core.peak_memory import peak_bytes
 from kits.data.cache import digest
 from kits.io import write_json
@@ -25,29 +27,29 @@ from kits.runs.resuming import Start
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "monai", "numpy", "SimpleITK", "hydra-core", "wandb")
 GIB = 2**30
 # Of the configuration what tells of the run's folder and of its begin, and not of the training.
-NOT_HASHED = ("run_dir", "overwrite", "resume", "trained_on")
+NOT_HASHED = ("run_dir", "overwrite", "resume")
 
 
 class Manifest(Callback):
     """Writes the manifest when a run begins and when it ends, however it ends; a resumed run adds to it."""
 
-    def __init__(self, start: Start, config: dict[str, Any], data_hash: str, split: dict[str, list[str]]) -> None:
+    def __init__(self, start: Start, options: Coarse | Fine, data_hash: str, split: dict[str, list[str]]) -> None:
         self.path = start.folder / MANIFEST
         self.began = time.monotonic()
         self.seconds = start.seconds
         made = {"command": command_line(), "versions": versions(), "commit": commit(), "machine": machine()}
         self.content: dict[str, Any] = {
             **made,
-            "config_hash": config_hash(config),
+            "config_hash": config_hash(plain(options)),
             "data_hash": data_hash,
             "split": split,
-            "seed": config["seed"],
+            "seed": options.seed,
             "wandb_id": start.wandb_id,
         }
         if start.manifest:
             before = {key: start.manifest[key] for key in made if key in start.manifest}
             changed = {key: value for key, value in made.items() if key == "command" or value != before.get(key)}
-            again = {"epoch": start.epoch, "batches": start.batches, **changed}
+            again = {"epoch": start.place["epoch"], "batches": start.place["batches"], **changed}
             self.content |= {**before, "resumed": [*start.manifest.get("resumed", []), again]}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

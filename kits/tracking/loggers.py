@@ -19,6 +19,8 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from kits.config import one_line
+from kits.config.schema.trainer_options import WandB
+from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.runs.folder import BEST, MANIFEST
 from kits.runs.metrics_file import MetricsFile
@@ -31,16 +33,16 @@ STEP = "trainer/global_step"  # WandbLogger's name of the step that everything i
 PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
 
 
-def build_loggers(config: dict[str, Any], start: Start) -> list[Logger]:
+def build_loggers(options: Coarse | Fine, start: Start) -> list[Logger]:
     """Build the logger of metrics.csv, and what the group `logger` names beside it.
 
     Raises:
         KitsError: the logger's package is not installed.
     """
     loggers: list[Logger] = [MetricsFile(start.folder, start.rows)]
-    if config["logger"]["name"] == "wandb":
-        loggers.append(GuardedWandbLogger(start.folder, config, start.wandb_id))
-    elif config["logger"]["name"] == "tensorboard":
+    if isinstance(options.logger, WandB):
+        loggers.append(GuardedWandbLogger(start.folder, options.logger, options.stage, start.wandb_id))
+    elif options.logger.name == "tensorboard":
         try:
             loggers.append(RunTensorBoardLogger(start.folder, start.step))
         except ModuleNotFoundError as error:
@@ -67,23 +69,22 @@ class GuardedWandbLogger(WandbLogger):
     A server that does not answer at the start within `logger.timeout_s` leaves an offline run, which `wandb sync` sends later.
     """
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], wandb_id: str) -> None:
+    def __init__(self, run_dir: Path, options: WandB, stage: str, wandb_id: str) -> None:
         import wandb
 
-        options = config["logger"]
-        wait = float(options["timeout_s"])
+        wait = float(options.timeout_s)
         super().__init__(
-            name=options["run_name"] or run_dir.name,
+            name=options.run_name or run_dir.name,
             save_dir=run_dir,
             version=wandb_id,  # of a resumed run the interrupted one's, so that both are one
-            project=options["project"],
-            entity=options["entity"],
-            group=options["group"],
-            job_type=config["stage"],
-            mode=options["mode"] or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+            project=options.project,
+            entity=options.entity,
+            group=options.group,
+            job_type=stage,
+            mode=options.mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
             settings=wandb.Settings(init_timeout=wait, login_timeout=wait, finish_timeout=wait),
         )
-        self._run_dir, self._artifacts = run_dir, options["artifacts"]
+        self._run_dir, self._artifacts = run_dir, options.artifacts
         self._said = False
 
     def say(self, error: object, consequence: str) -> None:

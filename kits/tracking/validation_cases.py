@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from kits.config.schema.trainer_options import LoggerOptions
 from kits.core.labels import CLASSES
 from kits.core.ranks import gather
 from kits.reporting import Scene, slices_figure
@@ -33,10 +34,9 @@ class Seen:
 class CaseMonitor(Callback):
     """Pictures and surfaces of the same few cases every n epochs; at the end the scores and the confusion of the best epoch."""
 
-    def __init__(self, config: dict[str, Any], validation: Sequence[str]) -> None:
-        options = config["logger"]
-        self.every: int | None = options["images_every"]
-        self.shown = frozenset(validation[: options["image_cases"]])
+    def __init__(self, options: LoggerOptions, validation: Sequence[str]) -> None:
+        self.every = options.images_every
+        self.shown = frozenset(validation[: options.image_cases])
         self.seen: dict[str, Seen] = {}
         self.best: dict[str, Any] = {"score": None, "step": 0, "scores": {}, "confusion": []}
 

@@ -9,11 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 
+from kits.config.schema.training import Coarse, Fine
 from kits.core.parallel import REDRAW_SECONDS, ticking
 from kits.runs.checkpointing import Best, Last
 from kits.runs.manifest import Manifest
 from kits.runs.resuming import Start
+from kits.tracking import CaseMonitor, StepMonitor
 from kits.tracking.names import SCORE
+from kits.training.datamodule import KitsDataModule
 
 
 class ProgressBar(TQDMProgressBar):
@@ -67,15 +70,15 @@ class ProgressBar(TQDMProgressBar):
         self._clock.close()
 
 
-def build_callbacks(config: dict[str, Any], data_hash: str, split: dict[str, list[str]], start: Start) -> list[Callback]:
-    """The callbacks of a run, from the group `callbacks`."""
-    options = config["callbacks"]
-    best = Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False)
+def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) -> list[Callback]:
+    """Build the callbacks of a run, from the group `callbacks`."""
     return [
-        best,
+        Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False),
         # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
-        EarlyStopping(SCORE, mode="max", patience=options["early_stopping"]["patience"], strict=False),
-        *([ProgressBar()] if config["trainer"]["enable_progress_bar"] else []),
-        Manifest(start, config, data_hash, split),
-        Last(start, data_hash, **options["checkpoint"]),
+        EarlyStopping(SCORE, mode="max", patience=options.callbacks.early_stopping.patience, strict=False),
+        *([ProgressBar()] if options.trainer.enable_progress_bar else []),
+        Manifest(start, options, data.data_hash, data.split),
+        Last(start, data.data_hash, options),
+        StepMonitor(),
+        CaseMonitor(options.logger, data.split["validation"]),
     ]

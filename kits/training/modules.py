@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from kits.config import check_classes
-from kits.config.schema import parse
-from kits.config.schema.loss import Loss
-from kits.config.schema.optimizer import Optimizer, Scheduler
+from kits.config import plain
+from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
@@ -29,6 +27,7 @@ from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
 from kits.reporting import Scene
 from kits.tracking.names import LOSS, SCORE, loss_name, score_name
+from kits.training.datamodule import KitsDataModule
 from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import build_optimizer
 from kits.training.schedules import build_scheduler, clock_of
@@ -49,34 +48,41 @@ class Examined:
     confusion: np.ndarray
 
 
-class StageModule(pl.LightningModule):
-    """What both stages share: the network, its optimiser, and case-level validation.
+OptionsT = TypeVar("OptionsT", Coarse, Fine)
+
+
+class StageModule(pl.LightningModule, Generic[OptionsT]):
+    """The network of a stage, its loss, its optimizer and its validation by cases, which both stages share.
 
     Args:
-        config: the plain training configuration. It travels in the checkpoint, which is enough to predict from.
-        pretrained: load the weights that the configuration names; false where a checkpoint brings its own.
+        options: of the training. They travel in the checkpoint as plain containers, which are enough to predict from.
+        pretrained: load the weights that the options name; false where a checkpoint brings its own.
     """
 
-    stage: str
-
-    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
+    def __init__(self, options: OptionsT, *, pretrained: bool) -> None:
         super().__init__()
-        self.save_hyperparameters({**config, "kits_format": FORMAT})
-        self.config = config
-        self.network = build_network(config["model"], pretrained=pretrained)
-        self.loss = build_loss(parse(Loss, config["loss"], "loss"))
+        self.options: OptionsT = options
+        self.save_hyperparameters({**plain(options), "kits_format": FORMAT})
+        self.network = build_network(options.model, pretrained=pretrained)
+        self.loss = build_loss(options.loss)
         self._scores: dict[str, dict[str, float]] = {}  # of this process's cases, by id
         self._fallback: Fallback | None = None
 
+    def setup(self, stage: str) -> None:
+        """Note the training cases, so that no checkpoint is ever asked for out-of-fold boxes of a case that it learned from."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and isinstance(data, KitsDataModule):
+            self.hparams["trained_on"] = data.split["train"]
+
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam in the paper (section 3); other choices by name."""
-        return build_optimizer(parse(Optimizer, self.config["optimizer"], "optimizer"), self.network)
+        return build_optimizer(self.options.optimizer, self.network)
 
     def build_schedule(
         self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1, elapsed: Callable[[], float] | None = None
     ) -> dict[str, Any]:
         """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""
-        return build_scheduler(parse(Scheduler, self.config["scheduler"], "scheduler"), optimizer, steps, SCORE, epochs, elapsed)
+        return build_scheduler(self.options.scheduler, optimizer, steps, SCORE, epochs, elapsed)
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, a constant rate in the paper."""
@@ -127,15 +133,16 @@ class StageModule(pl.LightningModule):
             )
 
     def sparing(self) -> Fallback:
-        """What a validation does without memory: smaller windows to its end, on the device where the network is trained."""
+        """Take smaller windows to the end of a validation that lacks memory, on the device where the network is trained."""
         if self._fallback is None:
-            self._fallback = Fallback([self.network], self.device, self.config["inference"]["window"], self.stage, stays=True)
+            window = self.options.inference.window
+            self._fallback = Fallback([self.network], self.device, window, self.options.stage, stays=True)
         return self._fallback
 
     def members(self) -> Members:
         """The network in the precision that it is trained in."""
         trained = {name: precision for precision, name in TRAINED.items()}
-        return Members([self.network], trained.get(self.config["trainer"]["precision"], "32"), self.device.type)
+        return Members([self.network], trained.get(self.options.trainer.precision, "32"), self.device.type)
 
     def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
         """Segment and score one whole case; callbacks get what was scored, to draw and to count it.
@@ -171,10 +178,8 @@ class StageModule(pl.LightningModule):
         raise NotImplementedError
 
 
-class CoarseModule(StageModule):
+class CoarseModule(StageModule[Coarse]):
     """Stage one: kidney and tumor together against the rest, on the coarse grid."""
-
-    stage = "coarse"
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The loss of a batch of windows."""
@@ -186,14 +191,14 @@ class CoarseModule(StageModule):
         mask = coarse_mask(
             self.members(),
             case.coarse_image,
-            window_hu=self.config["data"]["window_hu"],
-            inference=self.config["inference"],
+            window_hu=self.options.data.window_hu,
+            inference=self.hparams["inference"],
             device=self.device,
             fallback=self.sparing(),
         )
         truth = np.asarray(case.coarse_label)
         grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
-        boxes = rois_of(mask, grid, case.spacing, self.config["roi"])
+        boxes = rois_of(mask, grid, case.spacing, self.hparams["roi"])
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
@@ -209,14 +214,8 @@ class CoarseModule(StageModule):
         return Examined(scene, case_confusion(labels, truth))
 
 
-class FineModule(StageModule):
+class FineModule(StageModule[Fine]):
     """Stage two: every class of the data set inside the ROIs, all sources trained in one pass."""
-
-    stage = "fine"
-
-    def __init__(self, config: dict[str, Any], *, pretrained: bool) -> None:
-        check_classes(config["data"]["classes"], config["model"]["classes"])
-        super().__init__(config, pretrained=pretrained)
 
     def on_train_start(self) -> None:
         """A run that goes on within an epoch does not begin the epoch again."""
@@ -227,8 +226,8 @@ class FineModule(StageModule):
         self._choose_phase()
 
     def _choose_phase(self) -> None:
-        if self.config["training"] == "staged":
-            phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.config["staged_shares"])
+        if self.options.training == "staged":
+            phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.options.staged_shares)
             self.network.set_phase(phase)  # type: ignore[operator]
             for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
                 stopping.wait_count = -1  # 0 after this epoch, however it is scored
@@ -236,7 +235,7 @@ class FineModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
-        parts = parallel_loss(self.loss, fused, sources, batch["label"], self.config["parallel_weight"])
+        parts = parallel_loss(self.loss, fused, sources, batch["label"], self.options.parallel_weight)
         return self.log_losses(parts, len(batch["image"]))
 
     def examine(self, case: CachedCase) -> Examined:
@@ -244,11 +243,11 @@ class FineModule(StageModule):
 
         With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
         """
-        margin = 0 if self.config["data"]["roi"] == "oof" else self.config["roi"]["margin_mm"]
+        margin = 0 if self.options.data.roi == "oof" else self.options.roi.margin_mm
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
-        reader = BoxReader.of(self.members(), self.config, self.device, self.sparing())
+        reader = BoxReader.of(self.members(), self.hparams, self.device, self.sparing())
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
-        regions = regions_of(self.config["data"]["classes"])
+        regions = regions_of(self.options.data.classes)
         truth = np.asarray(case.label)
         confusion = case_confusion(labels, truth)
         scores = scores_from_confusion(confusion, regions)
@@ -257,4 +256,4 @@ class FineModule(StageModule):
         return Examined(scene, confusion)
 
 
-MODULES: dict[str, type[StageModule]] = {"coarse": CoarseModule, "fine": FineModule}
+MODULES: dict[str, type[StageModule[Any]]] = {"coarse": CoarseModule, "fine": FineModule}

@@ -45,7 +45,7 @@ def checked_data(tree: Path, cache: Path) -> dict:
 def test_overfit_learns_one_case_and_a_plateau_lowers_the_rate(common: list[str], tmp_path: Path) -> None:
     plateau = ["scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-12", "scheduler.min_lr=0"]
     size = ["sampling.batch_size=1", "sampling.patches_per_epoch=1", "trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
-    train(plain(checked("train", [*common, "debug=overfit", *plateau, *size, f"run_dir={tmp_path / 'run'}"])))
+    train(checked("train", [*common, "debug=overfit", *plateau, *size, f"run_dir={tmp_path / 'run'}"]))
     split = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["split"]
     assert split["train"] == split["validation"]
     assert len(split["train"]) == 1
@@ -55,7 +55,7 @@ def test_overfit_learns_one_case_and_a_plateau_lowers_the_rate(common: list[str]
 
 
 def test_fast_makes_a_checkpoint_that_an_older_schedule_does_not_spoil(common: list[str], tmp_path: Path) -> None:
-    train(plain(checked("train", [*common, "debug=fast", "scheduler=cosine", f"run_dir={tmp_path / 'run'}"])))
+    train(checked("train", [*common, "debug=fast", "scheduler=cosine", f"run_dir={tmp_path / 'run'}"]))
     best = tmp_path / "run" / "best.ckpt"
     content = torch.load(best, weights_only=True)
     assert content["hyper_parameters"]["debug"] == "fast"

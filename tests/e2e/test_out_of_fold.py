@@ -22,9 +22,8 @@ from kits.io import read_volume
 from kits.prediction.out_of_fold import predict_out_of_fold
 from kits.prediction.segmenting import refuse_leaks
 from kits.train import train
-from kits.training.datamodule import KitsDataModule
 from kits.volume.rois import Box, coverage
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, training_options, write_case
 from tests.e2e.test_whole_way import COARSE, FINE, SMALL
 
 CASES = [f"case_{number:05d}" for number in range(4)]
@@ -41,7 +40,7 @@ def folder(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             training(folder, kits_tree, COARSE, f"run_dir={folder}/coarse{fold}", f"fold={fold}", "split=folds", "split.k=2"),
         )
         prepare(config["data"])
-        train(config)
+        train(training_options(config))
     predict_out_of_fold(prediction(folder, kits_tree))
     return folder
 
@@ -91,11 +90,11 @@ def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder:
 def test_the_fine_stage_trains_and_validates_on_them(folder: Path, kits_tree: Path) -> None:
     config = fine(folder, kits_tree, folder / "oof" / "boxes.json", f"run_dir={folder}/fine0", "trainer.max_epochs=1")
     found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]
-    data = KitsDataModule(config)
+    data = data_of(config)
     for case in [*data.cases["train"], *data.cases["validation"]]:
         assert case.boxes == [to_voxels(corners, case.spacing) for corners in found[case.id]["boxes_mm"]]
-    assert data.train_dataloader().dataset.sampling["jitter_mm"] == 0  # type: ignore[attr-defined]
-    train(config)
+    assert data.train_dataloader().dataset.sampling.jitter_mm == 0  # type: ignore[attr-defined]
+    train(training_options(config))
     assert torch.load(folder / "fine0" / "best.ckpt", weights_only=True)["hyper_parameters"]["data"]["roi"] == "oof"
 
 
@@ -109,7 +108,7 @@ def test_boxes_that_leak_or_do_not_belong_are_refused_in_one_line(folder: Path, 
         path = tmp_path / "boxes.json"
         path.write_text(json.dumps(changed))
         with pytest.raises(KitsError) as caught:
-            KitsDataModule(fine(folder, kits_tree, path))
+            data_of(fine(folder, kits_tree, path))
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
         return str(caught.value)

@@ -10,6 +10,7 @@ from kits.core.errors import KitsError
 from kits.data.preparation import prepare
 from kits.models.finenet import FineNet
 from kits.train import train
+from tests.conftest import training_options
 
 TINY = [
     "stage=fine",
@@ -48,7 +49,7 @@ def fit(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory):
     prepare(compose("train", common)["data"])
 
     def run(name: str, *overrides: str) -> dict[str, torch.Tensor]:
-        train(compose("train", [*common, f"run_dir={folder / name}", *overrides]))
+        train(training_options([*common, f"run_dir={folder / name}", *overrides]))
         return torch.load(folder / name / "last.ckpt", weights_only=True)["state_dict"]
 
     return run

@@ -15,7 +15,7 @@ from kits.data.preparation import prepare
 from kits.inference.segmenter import Segmenter
 from kits.models.checkpoint import load_network
 from kits.train import train
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import kidney_pair, training_options, write_case
 from tests.predicting import run as predict
 
 SMALL = [
@@ -62,7 +62,7 @@ def runs(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage, overrides in (("coarse", COARSE), ("fine", FINE)):
         config = compose("train", [*overrides, *common, f"run_dir={folder / stage}"])
         prepare(config["data"])
-        train(config)
+        train(training_options(config))
     return folder
 
 

@@ -17,7 +17,7 @@ from kits.core.errors import KitsError
 from kits.data.preparation import prepare
 from kits.data.transforms import Augmentation, State
 from kits.data.warp import Warp
-from kits.training.datamodule import KitsDataModule
+from tests.conftest import data_of
 
 PATCH = (8, 24, 20)
 WINDOW = (-100, 300)
@@ -39,8 +39,13 @@ def scan() -> tuple[np.ndarray, np.ndarray]:
     return hu, (hu > 100).astype(np.uint8) + (hu > 160).astype(np.uint8)
 
 
+def augmentation(options: dict[str, Any], patch: Any = PATCH, window: Any = WINDOW) -> Augmentation:
+    """The steps that the schema makes of a plain group."""
+    return Augmentation(parse(Schema, options, "augmentation"), patch, window)
+
+
 def vary(scan: tuple[np.ndarray, np.ndarray], options: dict[str, Any], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    return Augmentation(options, PATCH, WINDOW)(*scan, (6, 18, 15), (3.0, 0.8, 0.8), [seed])
+    return augmentation(options)(*scan, (6, 18, 15), (3.0, 0.8, 0.8), [seed])
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -134,13 +139,13 @@ def test_turning_brings_no_padding_into_a_patch() -> None:
     scan = np.full((60, 90, 90), 50, np.int16), np.ones((60, 90, 90), np.uint8)
     options = {**surely("affine", rotate_range=[0.8, 0.3, 0.3], scale_range=[0.3, 0.3, 0.3]), **surely("elastic")}
     for seed in range(10):
-        image, label = Augmentation(options, PATCH, WINDOW)(*scan, (26, 33, 35), (3.0, 0.8, 0.8), [seed])
+        image, label = augmentation(options)(*scan, (26, 33, 35), (3.0, 0.8, 0.8), [seed])
         assert torch.allclose(image, torch.tensor(-0.25), atol=1e-5)
         assert (label == 1).all()
 
 
 def test_beyond_the_scan_a_turned_patch_holds_air(scan: tuple[np.ndarray, np.ndarray]) -> None:
-    image, label = Augmentation(surely("affine"), PATCH, WINDOW)(*scan, (6, 18, 60), CUBES, [0])
+    image, label = augmentation(surely("affine"))(*scan, (6, 18, 60), CUBES, [0])
     assert (image[:, :, -8:] == -1).all()
     assert (label[:, :, -8:] == 0).all()
 
@@ -167,7 +172,7 @@ def test_the_light_set_varies_hu_as_it_says() -> None:
     light = compose("train", ["stage=fine"])["data"]["augmentation"]
     hu = np.full((4, 64, 64), 100, np.int16)
     label = np.broadcast_to(np.arange(64) > 31, hu.shape).astype(np.uint8)
-    augment = Augmentation(light, (4, 64, 64), (-1000, 1000))
+    augment = augmentation(light, (4, 64, 64), (-1000, 1000))
     drawn = [augment(hu, label, (0, 0, 0), CUBES, [seed]) for seed in range(300)]
     means = np.array([float(image.mean()) * 1000 for image, _ in drawn])
     deviations = np.array([float(image.std()) * 1000 for image, _ in drawn])
@@ -180,11 +185,11 @@ def test_the_light_set_varies_hu_as_it_says() -> None:
 
 
 def test_probabilities_are_kept(scan: tuple[np.ndarray, np.ndarray]) -> None:
-    augment = Augmentation(surely("shift", prob=0.3), PATCH, WINDOW)
+    augment = augmentation(surely("shift", prob=0.3))
     plain = vary(scan, {})[0]
     changed = [not torch.equal(augment(*scan, (6, 18, 15), CUBES, [seed])[0], plain) for seed in range(400)]
     assert abs(np.mean(changed) - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 400)
-    assert not Augmentation(surely("shift", prob=0.0), PATCH, WINDOW).options
+    assert not augmentation(surely("shift", prob=0.0)).options
 
 
 def test_no_global_random_state_is_used(scan: tuple[np.ndarray, np.ndarray]) -> None:
@@ -231,7 +236,7 @@ def test_a_configuration_can_name_nothing_else(options: dict[str, Any], text: st
 @pytest.fixture(scope="module")
 def loading(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The small tree with every augmentation at an even chance."""
-    config = compose("train", ["stage=fine", "augmentation=full", "split=paper"])
+    config = compose("train", ["stage=fine", "augmentation=full", "split=paper", "model.out_indices=[0,1]", "model.widths=[4,4]"])
     config["data"].update(root=str(kits_tree), cache=str(tmp_path_factory.mktemp("cache")), coarse_size=32, workers=1)
     config["data"].update(roi_rule={"count": 2, "min_voxels": 100})
     config["data"]["augmentation"] = {name: {**step, "prob": 0.5} for name, step in FULL.items()}
@@ -242,7 +247,7 @@ def loading(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def epochs(config: dict[str, Any], workers: int) -> Iterator[dict[str, torch.Tensor]]:
     data = {**config["data"], "loader_workers": workers}
-    loader = KitsDataModule({**config, "data": data}).train_dataloader()
+    loader = data_of({**config, "data": data}).train_dataloader()
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         yield from loader

@@ -225,7 +225,7 @@ def test_debug_changes_only_what_there_is() -> None:
 
 
 def test_overfit_trains_and_validates_on_one_training_case() -> None:
-    from kits.training.datamodule import one_case
+    from kits.data.prepared import one_case
 
     split = {"train": ["case_00001", "case_00002"], "validation": ["case_00000"]}
     assert one_case(split, "first") == {"train": ["case_00001"], "validation": ["case_00001"]}

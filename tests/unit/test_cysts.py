@@ -17,9 +17,8 @@ from kits.data.preparation import prepare
 from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
 from kits.metrics.folder_scores import evaluate, expected_cases
-from kits.training.datamodule import KitsDataModule
 from kits.training.modules import CoarseModule, FineModule
-from tests.conftest import ellipsoid, kidney_pair, write_case
+from tests.conftest import data_of, ellipsoid, kidney_pair, training_options, write_case
 from tests.predicting import run as predict
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.workers=1"]
@@ -99,7 +98,7 @@ def test_the_sets_differ_from_kits19_in_classes_file_name_and_test_set_alone(sta
 
 
 def test_the_cache_keeps_cysts_and_the_coarse_label_knows_them_as_foreground(configs: dict[str, dict[str, Any]]) -> None:
-    data = KitsDataModule(configs["fine"])
+    data = data_of(configs["fine"])
     cases = {case.id: case for part in data.cases.values() for case in part}
     for case in cases.values():
         number = int(case.id[-5:])
@@ -113,9 +112,9 @@ def test_the_cache_keeps_cysts_and_the_coarse_label_knows_them_as_foreground(con
 
 def test_a_training_step_teaches_the_fine_network_the_cyst(configs: dict[str, dict[str, Any]]) -> None:
     torch.manual_seed(0)
-    module = FineModule(configs["fine"], pretrained=False)
+    module = FineModule(training_options(configs["fine"]), pretrained=False)
     module.log_losses = lambda parts, size: parts["total"]  # type: ignore[method-assign, assignment]  # wants a trainer
-    batch = next(iter(KitsDataModule(configs["fine"]).train_dataloader()))
+    batch = next(iter(data_of(configs["fine"]).train_dataloader()))
     batch["label"][:] = 3
     loss = module.training_step(batch, 0)
     loss.backward()
@@ -126,9 +125,9 @@ def test_a_training_step_teaches_the_fine_network_the_cyst(configs: dict[str, di
 
 
 def test_validation_scores_the_cyst_and_the_mean_over_three_regions(configs: dict[str, dict[str, Any]]) -> None:
-    module = FineModule(configs["fine"], pretrained=False).eval()
+    module = FineModule(training_options(configs["fine"]), pretrained=False).eval()
     everywhere(module, 3)
-    case = KitsDataModule(configs["fine"]).cases["train"][0]
+    case = data_of(configs["fine"]).cases["train"][0]
     scores = module.examine(case).scene.scores
     boxes = np.zeros(case.shape, bool)
     for box in case.boxes:
@@ -156,7 +155,10 @@ def save(module: CoarseModule | FineModule, path: Path) -> Path:
 def test_a_four_class_checkpoint_writes_cysts_and_their_volume(
     configs: dict[str, dict[str, Any]], tree: Path, tmp_path: Path
 ) -> None:
-    coarse, fine = CoarseModule(configs["coarse"], pretrained=False), FineModule(configs["fine"], pretrained=False)
+    coarse, fine = (
+        CoarseModule(training_options(configs["coarse"]), pretrained=False),
+        FineModule(training_options(configs["fine"]), pretrained=False),
+    )
     everywhere(fine, 3)
     checkpoints = [f"coarse={save(coarse, tmp_path / 'coarse.ckpt')}", f"fine={save(fine, tmp_path / 'fine.ckpt')}"]
     predict(*checkpoints, f"input={tree}", "cases=0", f"output={tmp_path / 'out'}")
@@ -168,9 +170,9 @@ def test_a_four_class_checkpoint_writes_cysts_and_their_volume(
 
 
 def test_a_three_class_checkpoint_reports_no_cyst(kits_tree: Path, tmp_path: Path) -> None:
-    fine = FineModule(config_of("fine", kits_tree, tmp_path), pretrained=False)
-    coarse = CoarseModule(config_of("coarse", kits_tree, tmp_path), pretrained=False)
-    segmenter = Segmenter([coarse.network], [coarse.config], [fine.network], [fine.config], torch.device("cpu"))
+    fine = FineModule(training_options(config_of("fine", kits_tree, tmp_path)), pretrained=False)
+    coarse = CoarseModule(training_options(config_of("coarse", kits_tree, tmp_path)), pretrained=False)
+    segmenter = Segmenter([coarse.network], [dict(coarse.hparams)], [fine.network], [dict(fine.hparams)], torch.device("cpu"))
     assert segmenter.classes == ["background", "kidney", "tumor"]
 
 
@@ -187,7 +189,7 @@ def test_training_refuses_a_cache_with_cysts_that_it_cannot_learn(
 ) -> None:
     three = config_of("fine", tree, Path(configs["fine"]["data"]["cache"]))
     with pytest.raises(KitsError, match="was prepared with"):
-        KitsDataModule(three)
+        data_of(three)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_training_refuses_a_cache_with_cysts_that_it_cannot_learn(
 )
 def test_classes_that_do_not_fit_are_named(overrides: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match=words):
-        FineModule(config_of("fine", tmp_path, tmp_path, *overrides), pretrained=False)
+        training_options(config_of("fine", tmp_path, tmp_path, *overrides))
 
 
 @pytest.mark.parametrize("knows", ["truth", "prediction", "both"])

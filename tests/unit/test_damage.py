@@ -27,11 +27,11 @@ from kits.inference.segmenter import Segmenter
 from kits.models.checkpoint import load_network
 from kits.prediction.ledger import exist, read_entry
 from kits.reporting.run_notes import read_notes
-from kits.train import resumed, train
-from kits.training.datamodule import KitsDataModule
+from kits.runs.folder import resumed_options
+from kits.train import train
 from kits.volume import Grid, Volume
 from kits.volume.rois import Box
-from tests.conftest import kidney_pair
+from tests.conftest import data_of, kidney_pair, training_options
 from tests.unit.test_runs import FINE, TINY
 
 OTHERS = (None, -1, 0, 7, 2.5, float("nan"), float("inf"), "", "a text", "two\nlines", True, [], {}, [1, "x"], {"x": [0]})
@@ -54,8 +54,8 @@ def sound(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("damage")
     cache = folder / "cache"
     index = prepare(compose("train", [*TINY, f"data.root={kits_tree}", f"data.cache={cache}"])["data"])
-    for stage, overrides in (("coarse", TINY), ("fine", FINE)):
-        train(compose("train", [*overrides, "trainer.max_epochs=2", f"data.cache={cache}", f"run_dir={folder / stage}"]))
+    for stage, overrides in (("coarse", TINY), ("fine", [*FINE, "training=parallel"])):  # which may train on
+        train(training_options([*overrides, "trainer.max_epochs=2", f"data.cache={cache}", f"run_dir={folder / stage}"]))
     cases = {
         case: {
             "boxes_mm": [to_mm(Box.from_list(box), record["spacing"]) for box in record["boxes"]],
@@ -75,9 +75,7 @@ def sound(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go_on(folder: Path, run: str = "coarse") -> None:
     """`python -m kits.train resume=RUN`, for one more epoch."""
     given = [f"resume={folder / run}", f"data.cache={folder / 'cache'}", "trainer.max_epochs=3", "data.loader_workers=0"]
-    config = resumed(given)
-    assert config is not None
-    train(config)
+    train(resumed_options(given))
 
 
 def predict(folder: Path) -> None:
@@ -98,7 +96,7 @@ def export(folder: Path) -> None:
 def look(folder: Path) -> None:
     """Read every patch of an epoch and every validation case, of both stages, and the boxes."""
     for overrides in ([*TINY], [*FINE], [*FINE, "data.roi=oof", f"data.boxes={folder / 'boxes.json'}"]):
-        data = KitsDataModule(compose("train", [*overrides, f"data.cache={folder / 'cache'}"]))
+        data = data_of([*overrides, f"data.cache={folder / 'cache'}"])
         assert len(list(data.train_dataloader())) == 5
         for case in data.val_dataloader():
             assert np.asarray(case.label).max() >= 0

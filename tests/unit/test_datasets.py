@@ -11,18 +11,21 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.stage import CoarseSampling, FineSampling
 from kits.core.errors import KitsError
 from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.data.preparation import prepare
-from kits.training.datamodule import EpochSampler, KitsDataModule
+from kits.training.datamodule import EpochSampler
 from kits.volume.intensity import normalise
 from kits.volume.rois import Box
+from tests.conftest import data_of, training_options
 
 
 @pytest.fixture(scope="module")
 def config(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The fine stage's real configuration on the small tree, without augmentation."""
-    config = compose("train", ["stage=fine", "split=paper"])
+    config = compose("train", ["stage=fine", "split=paper", "model.out_indices=[0,1]", "model.widths=[4,4]"])
     config["data"].update(root=str(kits_tree), cache=str(tmp_path_factory.mktemp("cache")), coarse_size=32, loader_workers=0)
     config["data"].update(workers=1, roi_rule={"count": 2, "min_voxels": 100})
     config["data"]["augmentation"] = {}
@@ -33,7 +36,7 @@ def config(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 def patches(config: dict, **sampling: object) -> list[dict[str, torch.Tensor]]:
     changed = {**config, "sampling": {**config["sampling"], **sampling}}
-    dataset = KitsDataModule(changed).train_dataloader().dataset
+    dataset = data_of(changed).train_dataloader().dataset
     return [dataset[position] for position in range(len(dataset))]  # type: ignore[arg-type]
 
 
@@ -54,8 +57,9 @@ def test_some_patches_show_what_lies_beside_the_kidneys(config: dict) -> None:
 
 def shares(config: dict, count: int, **sampling: object) -> list[str]:
     """What lies in the middle of many patches that are one voxel large: `kidney`, `tumor` or `background`."""
-    sampling = {**config["sampling"], **sampling, "patch": [1, 1, 1]}
-    dataset = RoiPatches(KitsDataModule(config).cases["train"], config["data"], sampling, 0)
+    data = data_of(config)
+    sampled = parse(FineSampling, {**config["sampling"], **sampling, "patch": [1, 1, 1]})
+    dataset = RoiPatches(data.cases["train"], data.options.data, sampled, 0)
     names = ("background", "kidney", "tumor")
     return [names[int(dataset[position]["label"][0, 0, 0])] for position in range(count)]
 
@@ -72,14 +76,14 @@ def test_shares_of_tumor_and_kidney_are_those_of_the_configuration(config: dict)
 
 
 def test_a_box_without_foreground_gives_its_middle(config: dict) -> None:
-    case = KitsDataModule(config).cases["train"][0]
+    case = data_of(config).cases["train"][0]
     case.boxes = [Box((0, 0, 0), (4, 6, 8))]
     np.testing.assert_array_equal(foreground_voxel(case, np.random.default_rng(0)), [2, 3, 4])
 
 
 def test_the_share_of_windows_around_the_kidneys_is_that_of_the_configuration(config: dict) -> None:
     sampling = {"patch": [1, 32, 32], "foreground": 0.7, "patches_per_epoch": 400, "batch_size": 1}
-    dataset = CoarseWindows(KitsDataModule(config).cases["train"], config["data"], sampling, 0)
+    dataset = CoarseWindows(data_of(config).cases["train"], training_options(config).data, parse(CoarseSampling, sampling), 0)
     kidney = {case.id: (case.kidney_slices[1] - case.kidney_slices[0] + 1) / case.shape[0] for case in dataset.cases}
     chance = 0.7 + 0.3 * float(np.mean(list(kidney.values())))
     found = np.mean([bool((dataset[position]["label"] > 0).any()) for position in range(400)])
@@ -105,27 +109,26 @@ def test_a_seed_decides_every_patch_and_epochs_differ(config: dict) -> None:
 
 
 def test_every_case_is_drawn_equally_often(config: dict) -> None:
-    dataset = KitsDataModule(config).train_dataloader().dataset
+    dataset = data_of(config).train_dataloader().dataset
     drawn = [dataset.case_of(position).id for position in range(12)]  # type: ignore[attr-defined]
     assert len(set(drawn)) == 3
     assert all(drawn.count(case) == 4 for case in drawn)
 
 
+def coarse(config: dict, **sampling: object) -> dict:
+    """The coarse stage on the same cache."""
+    whole = compose("train", ["stage=coarse", "model.width=4", "model.depth=2"])
+    return {**whole, "data": config["data"], "sampling": {"batch_size": 1, **sampling}}
+
+
 def test_coarse_windows_are_whole_slices_around_the_kidneys(config: dict) -> None:
-    sampling = {"patch": [6, 32, 32], "foreground": 1.0, "patches_per_epoch": 8, "batch_size": 1}
-    coarse = {**config, "stage": "coarse", "sampling": sampling}
-    for patch in patches(coarse):
+    for patch in patches(coarse(config, patch=[6, 32, 32], foreground=1.0, patches_per_epoch=8)):
         assert patch["image"].shape == (1, 6, 32, 32)
         assert (patch["label"] > 0).any()
 
 
 def test_a_window_longer_than_the_scan_is_padded_with_air(config: dict) -> None:
-    coarse = {
-        **config,
-        "stage": "coarse",
-        "sampling": {"patch": [32, 32, 32], "foreground": 0.5, "patches_per_epoch": 2, "batch_size": 1},
-    }
-    for patch in patches(coarse):
+    for patch in patches(coarse(config, patch=[32, 32, 32], foreground=0.5, patches_per_epoch=2)):
         assert (patch["image"][0, 20:] == -1).all()
         assert (patch["label"][20:] == 0).all()
 
@@ -162,7 +165,7 @@ def test_a_refusal_by_a_worker_is_the_line_that_it_is_without_workers(
             raise
         yield {}
 
-    loader = KitsDataModule(config).train_dataloader()
+    loader = data_of(config).train_dataloader()
     monkeypatch.setattr(DataLoader, "__iter__", read)
     with pytest.raises(KitsError) as caught:
         list(loader)

@@ -13,7 +13,8 @@ import torch
 from kits.core.errors import KitsError
 from kits.inference import devices
 from kits.inference.devices import TRAINED, cpu_gain, described, pick_device, pick_precision
-from kits.training.trainer import with_precision
+from kits.training.fitting import choose_precision
+from tests.conftest import training_options
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -39,17 +40,19 @@ def capability(monkeypatch: pytest.MonkeyPatch):
     return give
 
 
-def config_of(precision: str, accelerator: str = "cpu") -> dict:
-    return {"trainer": {"precision": precision, "accelerator": accelerator, "devices": 1}}
+def chosen(precision: str, accelerator: str = "cpu") -> str:
+    """What a training computes in that asks for this."""
+    asked = ["stage=coarse", f"trainer.precision={precision}", f"trainer.accelerator={accelerator}"]
+    return choose_precision(training_options(asked)).trainer.precision
 
 
 def test_auto_takes_half_precision_on_processors_that_compute_it_faster(gain) -> None:
     gain(1.4)
     assert pick_precision("auto", CPU) == "bf16"
-    assert with_precision(config_of("auto")) == (config_of("bf16-mixed"), "bf16")
+    assert chosen("auto") == "bf16-mixed"
     gain(0.07)
     assert pick_precision("auto", CPU) == "32"
-    assert with_precision(config_of("auto")) == (config_of("32-true"), "32")
+    assert chosen("auto") == "32-true"
     assert pick_precision("bf16", CPU) == "bf16"  # asked for by hand
 
 
@@ -85,16 +88,16 @@ def test_what_a_device_cannot_compute_is_refused(precision: str, device: torch.d
         pick_precision(precision, device, "trainer.precision")
 
 
-def test_precisions_that_no_validation_survives_are_refused_in_configurations_of_old_runs_too() -> None:
-    with pytest.raises(KitsError, match=r"^trainer\.precision=bf16-true: .*take one of auto, 32-true, bf16-mixed, 16-mixed$"):
-        with_precision(config_of("bf16-true"))
+def test_precisions_that_no_validation_survives_are_refused() -> None:
+    with pytest.raises(KitsError, match=r"^trainer\.precision=bf16-true: give one of auto, 32-true, bf16-mixed, 16-mixed"):
+        chosen("bf16-true")
 
 
 def test_training_and_prediction_take_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert pick_device("auto") == MPS
-    assert with_precision(config_of("auto", "auto"))[1] == with_precision(config_of("auto", "gpu"))[1] == "32"
+    assert chosen("auto", "auto") == chosen("auto", "gpu") == "32-true"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device("auto") == CPU
 

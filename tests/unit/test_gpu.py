@@ -23,9 +23,10 @@ from kits.runs.resuming import Start
 from kits.train import train
 from kits.training import datamodule, modules
 from kits.training.callbacks import ProgressBar
-from kits.training.datamodule import KitsDataModule, own_workers
-from kits.training.trainer import build_trainer, compile_network
-from tests.unit.test_distributed import QUIET, config_of
+from kits.training.fitting import adapt_network
+from kits.training.trainer import build_trainer
+from tests.conftest import data_of, training_options
+from tests.unit.test_distributed import QUIET, options_of
 from tests.unit.test_runs import FINE, TINY
 from tests.unit.test_stages import COARSE, batches, fit, module_of, trainer_of
 
@@ -130,7 +131,7 @@ def test_a_validation_without_memory_says_so_and_the_training_goes_on(
         return forward(self, image)
 
     monkeypatch.setattr(modules.build_network(prepared["model"], pretrained=False).__class__, "forward", greedy)
-    train(prepared)
+    train(training_options(prepared))
     said = capsys.readouterr().out
     assert set(seen) >= {LEAST_WINDOW}
     # Each validation begins with the window that it was asked for.
@@ -158,7 +159,7 @@ def test_a_step_without_memory_is_one_line_that_names_what_saves_some(prepared: 
 
     monkeypatch.setattr(modules.CoarseModule, "training_step", step)
     with pytest.raises(KitsError) as caught:
-        train(prepared)
+        train(training_options(prepared))
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("cpu: memory ran out in step 1 (")
@@ -166,7 +167,7 @@ def test_a_step_without_memory_is_one_line_that_names_what_saves_some(prepared: 
 
 
 def test_the_first_lines_name_device_precision_and_workers(prepared: dict, capsys: pytest.CaptureFixture[str]) -> None:
-    train(prepared)
+    train(training_options(prepared))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "coarse: 3 training and 1 validation cases",
@@ -208,19 +209,23 @@ def test_labels_travel_as_bytes_and_learn_the_same() -> None:
 
 
 def test_a_gpu_gets_pinned_batches_from_its_share_of_the_cores(prepared: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = KitsDataModule(prepared)
-    assert data.train_dataloader(gpus=1).pin_memory
+    data = data_of(prepared)
     assert not data.train_dataloader().pin_memory
     assert next(iter(data.train_dataloader()))["label"].dtype == torch.uint8
+    cuda = SimpleNamespace(root_device=torch.device("cuda"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, strategy=cuda)
+    assert data.train_dataloader().pin_memory
+    data.options = training_options({**prepared, "data": {**prepared["data"], "loader_workers": "auto"}})
     for cores, gpus, wanted in ((64, 8, 8), (64, 1, 12), (4, 8, 1), (2, 0, 0), (16, 0, 1)):
         monkeypatch.setattr(datamodule.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
-        assert own_workers(gpus) == wanted
+        data.trainer = SimpleNamespace(num_devices=gpus, strategy=cuda) if gpus else None
+        assert data.workers() == wanted
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_statistics_are_not_sent_around(frozen: bool) -> None:
-    config = config_of("trainer=ddp", "trainer.devices=2", f"model.freeze_statistics={frozen}")
-    options = build_trainer(config, **QUIET).strategy._ddp_kwargs
+    asked = options_of("trainer=ddp", "trainer.devices=2", f"model.freeze_statistics={frozen}")
+    options = build_trainer(asked, **QUIET).strategy._ddp_kwargs
     (sent,) = (value for name, value in options.items() if name.endswith("_buffers"))
     assert sent is not frozen
 
@@ -232,6 +237,7 @@ class Ranks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, last: Last) -> None:
         self.seconds, self.last, self.global_step, self.questions, self.now = seconds, last, 0, [], 0.0
+        self.lightning_module = SimpleNamespace(print=print)
         self.strategy = SimpleNamespace(
             root_device="cpu", reduce=lambda tensor, reduce_op: tensor, reduce_boolean_decision=self.decide
         )
@@ -250,7 +256,8 @@ class Ranks:
 
 
 def last_of(folder: Any, every_steps: int | None = None) -> Last:
-    return Last(Start(folder), "", every_steps, None)
+    often = [f"callbacks.checkpoint.every_steps={every_steps or 'null'}", "callbacks.checkpoint.every_minutes=null"]
+    return Last(Start(folder), "", options_of(*often))
 
 
 @pytest.mark.parametrize(("seconds", "apart"), [(0.1, 10), (1.0, 5), (30.0, 1)])
@@ -288,12 +295,11 @@ def test_bars_are_drawn_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compiling_is_refused_where_it_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = config_of("trainer.compile=true")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(KitsError, match=r"^trainer\.compile=true: torch\.compile needs a C\+\+ compiler, which is not here"):
-        compile_network(module_of(COARSE), config)
+        adapt_network(module_of([*COARSE, "trainer.compile=true"]), trainer_of())
     module = module_of(COARSE)
-    compile_network(module, config_of())
+    adapt_network(module, trainer_of())
     assert "training_logits" not in vars(module.network)
 
 
@@ -301,8 +307,8 @@ def test_compiling_is_refused_where_it_cannot_work(monkeypatch: pytest.MonkeyPat
 def test_a_compiled_training_learns_the_same(prepared: dict) -> None:
     losses = []
     for compiled in (False, True):
-        module = module_of(COARSE)
-        compile_network(module, config_of(f"trainer.compile={compiled}"))
+        module = module_of([*COARSE, f"trainer.compile={compiled}"])
+        adapt_network(module, trainer_of())
         module.log_losses = lambda parts, size: parts["total"]
         loss = module.training_step(next(iter(batches(0.3))), 0)
         loss.backward()

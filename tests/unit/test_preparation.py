@@ -14,8 +14,7 @@ from kits.data.cache import case_key, file_digests
 from kits.data.index import Case, case_ids
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
-from kits.training.datamodule import KitsDataModule
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, write_case
 
 
 def data_config(root: Path, cache: Path, **changes: object) -> dict:
@@ -23,6 +22,12 @@ def data_config(root: Path, cache: Path, **changes: object) -> dict:
     data = compose("prepare", [f"data.root={root}", f"data.cache={cache}"])["data"]
     data["coarse_size"], data["workers"], data["roi_rule"]["min_voxels"] = 32, 1, 100
     return {**data, **changes}
+
+
+def coarse_config(data: dict) -> dict:
+    """A training of the coarse stage on this group `data`."""
+    small = ["stage=coarse", "data.coarse_size=32", "sampling.patch=[8,32,32]", "model.width=4", "model.depth=2"]
+    return {**compose("train", small), "data": data}
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +161,14 @@ def test_a_test_case_is_one_only_where_it_has_no_labels(kits_tree: Path, tmp_pat
 
 
 def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path, tmp_path: Path) -> None:
-    config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, cache)}
-    assert sum(len(cases) for cases in KitsDataModule(config).cases.values()) == 4
-    config["data"]["coarse_size"] = 64
+    config = coarse_config(data_config(kits_tree, cache))
+    assert sum(len(cases) for cases in data_of(config).cases.values()) == 4
+    config["data"]["roi_rule"]["count"] = 1
     with pytest.raises(KitsError, match="prepared with"):
-        KitsDataModule(config)
-    config["data"]["cache"] = tmp_path
+        data_of(config)
+    config["data"]["cache"] = str(tmp_path)
     with pytest.raises(KitsError, match=r"kits\.prepare"):
-        KitsDataModule(config)
+        data_of(config)
 
 
 @pytest.mark.parametrize("exclude", [["case_0015"], [15], "case_00001", 15])
@@ -182,14 +187,14 @@ def test_cases_are_named_by_id_or_number(given: object, ids: object) -> None:
 
 def test_training_refuses_a_cache_that_is_not_whole_or_of_another_version(kits_tree: Path, tmp_path: Path) -> None:
     index = prepare(data_config(kits_tree, tmp_path))
-    config = {"stage": "coarse", "sampling": {}, "seed": 0, "data": data_config(kits_tree, tmp_path)}
+    config = coarse_config(data_config(kits_tree, tmp_path))
     (tmp_path / "index.json").write_text(json.dumps({**index, "format": 0}))
     with pytest.raises(KitsError, match="another version"):
-        KitsDataModule(config)
+        data_of(config)
     (tmp_path / "index.json").write_text(json.dumps(index))
     (tmp_path / index["cases"]["case_00002"]["folder"] / "image.npy").write_bytes(b"")
     with pytest.raises(KitsError, match="case_00002 is not whole"):
-        KitsDataModule(config)
+        data_of(config)
 
 
 def test_one_image_under_two_ids_is_refused(kits_tree: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from kits.core.errors import KitsError
 from kits.data.datasets import Patches
 from kits.data.preparation import prepare
 from kits.models.checkpoint import load_network
-from kits.runs.folder import check_unused, going_on, read_config, read_manifest, resumed_configuration
+from kits.runs.folder import check_unused, read_config, read_manifest, resumed_options, settle
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
@@ -38,7 +38,8 @@ from kits.runs.resuming import Start, batches_done, where_to_start
 from kits.runs.resuming import begin as begin_folder
 from kits.tracking.names import DATA_WAIT, SAMPLE_RATE
 from kits.train import main, train
-from kits.training.datamodule import EpochSampler, KitsDataModule
+from kits.training.datamodule import EpochSampler
+from tests.conftest import data_of, training_options
 
 TINY = [
     "stage=coarse",
@@ -77,7 +78,7 @@ FINE = [
 ]
 
 
-def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -> None:
+def run_and_die(options, event: str, count: int, number: int, queue=None) -> None:
     """Train, and send this process a signal at an event's turn `count` (from 1); every step draws random numbers."""
     from kits.runs import checkpointing
     from kits.train import train
@@ -129,7 +130,7 @@ def run_and_die(config: dict, event: str, count: int, number: int, queue=None) -
             os.kill(os.getpid(), number)
 
     os.replace = renamed
-    train(config)
+    train(options)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +164,10 @@ def begin(server, folder: Path):
 
     def start(target: Path, overrides: list[str], event: str = "", count: int = 0, number: int = signal.SIGKILL):
         if (target / "config.yaml").exists():
-            config = resumed_configuration([f"resume={target}"])
+            options = resumed_options([f"resume={target}"])
         else:
-            config = compose("train", [*overrides, f"data.cache={folder / 'cache'}", f"run_dir={target}"])
-        process = server.Process(target=run_and_die, args=(config, event, count, number))
+            options = training_options([*overrides, f"data.cache={folder / 'cache'}", f"run_dir={target}"])
+        process = server.Process(target=run_and_die, args=(options, event, count, number))
         process.start()
         return process
 
@@ -342,7 +343,7 @@ def test_a_folder_of_a_finished_run_tells_how_it_was_made(straight: Path, folder
 
 def test_the_hash_of_a_configuration_tells_of_the_training_and_not_of_its_folder(straight: Path) -> None:
     config = read_config(straight)
-    assert config_hash({**config, "run_dir": "elsewhere", "overwrite": True, "trained_on": ["case_00000"]}) == config_hash(config)
+    assert config_hash({**config, "run_dir": "elsewhere", "overwrite": True}) == config_hash(config)
     assert config_hash({**config, "seed": 1}) != config_hash(config)
 
 
@@ -392,24 +393,24 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(straight, copy)
-    config = {**resumed_configuration([f"resume={copy}", "trainer.max_epochs=5"])}
+    options = resumed_options([f"resume={copy}", "trainer.max_epochs=5"])
     data_hash = read(copy / "last.ckpt")["kits_run"]["data_hash"]
-    assert where_to_start(config, data_hash).epoch == 3
+    assert where_to_start(options, data_hash).place["epoch"] == 3
     with pytest.raises(KitsError, match="other data than this run began with"):
-        where_to_start(config, "another")
+        where_to_start(options, "another")
     with pytest.raises(KitsError, match=r"seed=7: the run in .* was trained with 0; set it back"):
-        where_to_start({**config, "seed": 7}, data_hash)
+        where_to_start(options.model_copy(update={"seed": 7}), data_hash)
     with pytest.raises(KitsError, match="a checkpoint of the coarse stage"):
-        where_to_start({**config, "stage": "fine"}, data_hash)
+        where_to_start(options.model_copy(update={"stage": "fine"}), data_hash)
     shutil.copy(copy / "best.ckpt", copy / "last.ckpt")
     with pytest.raises(KitsError, match="holds no state to go on from"):
-        where_to_start(config, data_hash)
+        where_to_start(options, data_hash)
     (copy / "last.ckpt").write_bytes(b"nothing")
     with pytest.raises(KitsError, match="safely"):
-        where_to_start(config, data_hash)
+        where_to_start(options, data_hash)
     (copy / "config.yaml").write_text("- a list")
     with pytest.raises(KitsError, match="not a training's"):
-        resumed_configuration([f"resume={copy}"])
+        resumed_options([f"resume={copy}"])
 
 
 @pytest.mark.parametrize("lost", ["loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "kits_run"])
@@ -421,18 +422,17 @@ def test_a_checkpoint_without_a_part_is_refused_and_does_not_begin_again(straigh
     del content[lost]
     torch.save(content, run / "last.ckpt")
     with pytest.raises(KitsError, match=r"last\.ckpt: (damaged or edited \(it has no \w+\)|holds no state)"):
-        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+        where_to_start(resumed_options([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
     (run / "last.ckpt").unlink()
     with pytest.raises(KitsError, match=r"has best\.ckpt and no last\.ckpt, so nothing to go on from; begin again"):
-        where_to_start(resumed_configuration([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
+        where_to_start(resumed_options([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
     assert (run / "best.ckpt").exists()
 
 
 def test_a_run_goes_on_with_the_patience_that_is_given(straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(straight, run)
-    config = resumed_configuration([f"resume={run}", "trainer.max_epochs=4", "callbacks.early_stopping.patience=9"])
-    train(config)
+    train(resumed_options([f"resume={run}", "trainer.max_epochs=4", "callbacks.early_stopping.patience=9"]))
     (state,) = (state for key, state in read(run / "last.ckpt")["callbacks"].items() if key.startswith("EarlyStopping"))
     assert state["patience"] == 9
 
@@ -443,11 +443,16 @@ def test_a_run_goes_on_with_the_patience_that_is_given(straight: Path, tmp_path:
 )
 def test_a_run_on_other_devices_draws_each_patch_of_the_epoch_once(before: int, batches: int, now: int, done: int) -> None:
     """400 patches, one a batch: what was drawn before and what is drawn then."""
-    config = compose("train", [*TINY, "sampling.patches_per_epoch=400"])
-    start = Start(Path("run"), Path("last.ckpt"), epoch=2, batches=batches, ranks=before)
-    assert batches_done(start, now, config) == done
-    drawn = [list(EpochSampler(400, rank, before, epoch=2))[:batches] for rank in range(before)]
-    drawn += [list(EpochSampler(400, rank, now, epoch=2, done=done)) for rank in range(now)]
+    options = training_options([*TINY, "sampling.patches_per_epoch=400"])
+    assert batches_done({"epoch": 2, "batches": batches, "ranks": before}, now, options) == done
+
+    def positions(rank: int, ranks: int, done: int) -> list[int]:
+        sampler = EpochSampler(400, rank, ranks, done={2: done})
+        sampler.set_epoch(2)
+        return list(sampler)
+
+    drawn = [positions(rank, before, 0)[:batches] for rank in range(before)]
+    drawn += [positions(rank, now, done) for rank in range(now)]
     assert sorted(position for own in drawn for position in own) == sorted(set(range(800, 800 + 400 // before * before)))
 
 
@@ -461,9 +466,9 @@ def test_a_run_on_other_devices_draws_each_patch_of_the_epoch_once(before: int, 
     ],
 )
 def test_a_run_that_cannot_go_on_exactly_on_other_devices_is_refused(before, batches, now, overrides, words) -> None:
-    config = compose("train", [*TINY, "sampling.patches_per_epoch=400", *[one.lstrip("+") for one in overrides]])
+    options = training_options([*TINY, "sampling.patches_per_epoch=400", *[one.lstrip("+") for one in overrides]])
     with pytest.raises(KitsError, match=words):
-        batches_done(Start(Path("run"), Path("last.ckpt"), epoch=2, batches=batches, ranks=before), now, config)
+        batches_done({"epoch": 2, "batches": batches, "ranks": before}, now, options)
 
 
 def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,8 +478,8 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
     )
     assert code == -signal.SIGKILL
     content = read(run / "last.ckpt")
-    assert (content["kits_run"]["batches"], content["kits_run"]["ranks"]) == (4, 1)
-    content["kits_run"] |= {"batches": 2, "ranks": 2}
+    assert content["KitsDataModule"] == {"epoch": 0, "batches": 4, "ranks": 1}
+    content["KitsDataModule"] |= {"batches": 2, "ranks": 2}
     counts = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     counts |= {part: dict.fromkeys(counts[part], 2) for part in ("total", "current")}
     torch.save(content, run / "last.ckpt")
@@ -485,7 +490,7 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
         return draw(self, position)
 
     monkeypatch.setattr(Patches, "__getitem__", told)
-    train(resumed_configuration([f"resume={run}"]))
+    train(resumed_options([f"resume={run}"]))
     assert drawn == [4, 5, 6, 7]
     after = read(run / "last.ckpt")
     assert after["global_step"] == 8
@@ -498,21 +503,21 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
         ({"max_steps": 2}, "trainer.max_steps=2: ends before step 5, .*; give at least 5, or a smaller sampling"),
         ({"limit_val_batches": 0}, "trainer.limit_val_batches: leaves no batch"),
         ({"limit_train_batches": 0}, "trainer.limit_train_batches: leaves no batch"),
-        ({"check_val_every_n_epoch": 4}, "trainer.check_val_every_n_epoch=4: more than trainer.max_epochs=3"),
+        ({"check_val_every_n_epoch": 4}, "trainer.check_val_every_n_epoch=4: no epoch would be validated"),
         ({"val_check_interval": 9}, "trainer.val_check_interval=9: an epoch has 5 batches"),
-        ({"fast_dev_run": True}, "trainer.fast_dev_run: keeps no checkpoint"),
+        ({"fast_dev_run": True}, "trainer.fast_dev_run: no such key"),
     ],
 )
 def test_a_training_that_would_validate_nothing_is_refused(folder: Path, tmp_path: Path, options: dict, words: str) -> None:
     config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
     with pytest.raises(KitsError, match=words):
-        train({**config, "trainer": {**config["trainer"], **options}})
+        train(training_options({**config, "trainer": {**config["trainer"], **options}}))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_training_may_end_within_an_epoch_or_validate_every_other_one(folder: Path, tmp_path: Path) -> None:
     config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
-    train({**config, "trainer": {**config["trainer"], "max_steps": 12, "check_val_every_n_epoch": 2}})
+    train(training_options({**config, "trainer": {**config["trainer"], "max_steps": 12, "check_val_every_n_epoch": 2}}))
     assert read(tmp_path / "run" / "last.ckpt")["global_step"] == 12
     assert (tmp_path / "run" / "best.ckpt").exists()
 
@@ -540,49 +545,50 @@ def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp
     text = (straight / "config.yaml").read_text(encoding="utf-8")
     (tmp_path / "config.yaml").write_text(text.replace("name: constant", "name: cosine"))
     with pytest.raises(KitsError, match=r"trainer.max_epochs=9: this run's schedule is laid out over 3 epochs"):
-        resumed_configuration([f"resume={tmp_path}", "trainer.max_epochs=9"])
+        resumed_options([f"resume={tmp_path}", "trainer.max_epochs=9"])
 
 
 def test_auto_goes_on_only_where_there_is_a_run(straight: Path, tmp_path: Path) -> None:
-    assert going_on({"run_dir": str(tmp_path), "resume": "auto", "overwrite": False})["resume"] is None
-    assert going_on({"run_dir": str(straight), "resume": "auto", "overwrite": False})["resume"] == str(straight)
+    for folder, wanted in ((tmp_path, None), (straight, str(straight))):
+        assert settle(training_options([*TINY, f"run_dir={folder}", "resume=auto"])).resume == wanted
 
 
 def test_auto_keeps_the_precision_that_the_run_began_with(straight: Path) -> None:
-    composed = {"run_dir": str(straight), "resume": "auto", "overwrite": False, "trainer": {"precision": "auto"}}
-    assert going_on(composed)["trainer"]["precision"] == read_config(straight)["trainer"]["precision"] == "32-true"
-    assert going_on({**composed, "trainer": {"precision": "bf16-mixed"}})["trainer"]["precision"] == "bf16-mixed"  # refused later
+    for asked, wanted in (("auto", "32-true"), ("bf16-mixed", "bf16-mixed")):  # the latter is refused later
+        given = training_options([*TINY, f"run_dir={straight}", "resume=auto", f"trainer.precision={asked}"])
+        assert settle(given).trainer.precision == wanted
+    assert read_config(straight)["trainer"]["precision"] == "32-true"
 
 
 def test_one_folder_takes_one_training_at_a_time(tmp_path: Path) -> None:
-    with begin_folder(Start(tmp_path), {"seed": 0}):
+    options = training_options(TINY)
+    with begin_folder(Start(tmp_path), options):
         kept = (tmp_path / ".lock").stat().st_ino
         with pytest.raises(KitsError, match="at work there"):
-            begin_folder(Start(tmp_path), {"seed": 0}).__enter__()
-        with begin_folder(Start(tmp_path), {"seed": 0}, rank=1):  # of the same training
-            pass
+            begin_folder(Start(tmp_path), options).__enter__()
     assert (tmp_path / ".lock").stat().st_ino == kept
 
 
 def test_a_run_that_another_process_finished_in_the_meantime_is_kept(straight: Path, tmp_path: Path) -> None:
     """Both found an empty folder; the other one was faster."""
-    start = where_to_start({"run_dir": str(tmp_path / "run")}, "")
+    options = training_options([*TINY, f"run_dir={tmp_path / 'run'}"])
+    start = where_to_start(options, "")
     shutil.copytree(straight, tmp_path / "run")
     kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(KitsError, match=r"run_dir=.*: holds a run already; give another run_dir"):
-        begin_folder(start, {"seed": 0}).__enter__()
+        begin_folder(start, options).__enter__()
     with pytest.raises(KitsError, match=r"another kits\.train has worked there since this one began; start it again"):
-        begin_folder(start, {"seed": 0, "overwrite": True}).__enter__()
+        begin_folder(start, options.model_copy(update={"overwrite": True})).__enter__()
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
 
 
 def test_a_run_that_another_process_went_on_with_in_the_meantime_is_kept(straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "run")
-    config = resumed_configuration([f"resume={tmp_path / 'run'}", "trainer.max_epochs=5"])
-    start = where_to_start(config, read(straight / "last.ckpt")["kits_run"]["data_hash"])
+    options = resumed_options([f"resume={tmp_path / 'run'}", "trainer.max_epochs=5"])
+    start = where_to_start(options, read(straight / "last.ckpt")["kits_run"]["data_hash"])
     os.utime(tmp_path / "run" / "last.ckpt")
     with pytest.raises(KitsError, match=r"another kits\.train has worked there"):
-        begin_folder(start, config).__enter__()
+        begin_folder(start, options).__enter__()
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "pipe", "folder"])
@@ -597,7 +603,7 @@ def test_a_lock_that_is_no_file_is_refused_and_nothing_behind_it_touched(tmp_pat
     else:
         (run / ".lock").symlink_to(precious if what == "link" else tmp_path / "new.txt")
     with pytest.raises(KitsError, match=r"\.lock: is no file that kits.train made, but a link, a folder or a pipe; remove it"):
-        begin_folder(Start(run), {"seed": 0}).__enter__()
+        begin_folder(Start(run), training_options(TINY)).__enter__()
     assert precious.read_text(encoding="utf-8") == "measured for years"
     assert not (tmp_path / "new.txt").exists()
 
@@ -615,11 +621,14 @@ def test_a_checkpoint_of_another_format_is_refused_in_one_line(straight: Path, t
 
 
 def test_an_interrupted_epoch_goes_on_with_the_patches_that_are_left(folder: Path) -> None:
-    config = compose("train", [*TINY, "sampling.batch_size=2", "sampling.patches_per_epoch=8", f"data.cache={folder / 'cache'}"])
-    data = KitsDataModule(config)
+    data = data_of([*TINY, "sampling.batch_size=2", "sampling.patches_per_epoch=8", f"data.cache={folder / 'cache'}"])
     torch.manual_seed(3)
-    whole, rest = data.train_dataloader(), data.train_dataloader(epoch=1, batches=3)
-    whole.sampler.set_epoch(1)
+    whole = data.train_dataloader()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    data.load_state_dict({"epoch": 1, "batches": 3, "ranks": 1})
+    rest = data.train_dataloader()
+    for loader in (whole, rest):
+        loader.sampler.set_epoch(1)
     images = [batch["image"] for batch in whole]
     assert_equal([batch["image"] for batch in rest], images[3:], "images")
     rest.sampler.set_epoch(2)

@@ -11,8 +11,7 @@ from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
 from kits.data.splits import draw, draw_folds, draw_paper, read_split, settle_split, some_of
-from kits.training.datamodule import KitsDataModule
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, write_case
 
 
 def group(kind: str, **changes: object) -> dict:
@@ -171,6 +170,7 @@ def test_a_file_that_is_no_sound_split_is_refused(tmp_path: Path) -> None:
 def small(root: Path, cache: Path, *overrides: str) -> dict:
     """A training configuration on the small tree; its group `data` prepares it."""
     scaled = ["data.coarse_size=32", "data.workers=1", "data.loader_workers=0", "data.roi_rule.min_voxels=100"]
+    scaled += ["sampling.patch=[8,32,32]", "model.width=4", "model.depth=2"]
     return compose("train", ["stage=coarse", f"data.root={root}", f"data.cache={cache}", *scaled, *overrides])
 
 
@@ -185,16 +185,16 @@ def test_prepare_and_training_refuse_a_changed_case_list(tmp_path: Path) -> None
         prepare(small(tree, cache, *folds, "data.exclude=[case_00002]")["data"])
     assert (cache / "index.json").read_bytes() == index, "a refusal leaves the cache as it was"
 
-    module = KitsDataModule(small(tree, cache, "fold=1"))
+    module = data_of(small(tree, cache, "fold=1"))
     assert [case.id for case in module.cases["validation"]] == module.split["validation"]
     assert len(module.cases["train"]) == 2
     with pytest.raises(KitsError, match="this run asks for kind=paper"):
-        KitsDataModule(small(tree, cache, "fold=1", "split=paper"))
+        data_of(small(tree, cache, "split=paper"))
     content = json.loads(index)
     del content["cases"]["case_00001"]
     (cache / "index.json").write_text(json.dumps(content))
     with pytest.raises(KitsError, match=r"gone case_00001; run kits\.prepare again"):
-        KitsDataModule(small(tree, cache, "fold=1"))
+        data_of(small(tree, cache, "fold=1"))
     with pytest.raises(KitsError, match="split=paper or split=folds"):
         prepare(small(tree, cache)["data"])
 

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.train import quieten
-from kits.training.datamodule import KitsDataModule
-from kits.training.modules import CoarseModule, FineModule
+from kits.training.modules import MODULES
+from kits.training.trainer import quieten
+from tests.conftest import data_of, training_options
 
 COARSE = ["stage=coarse", "model.width=4", "model.depth=2", "data.coarse_size=32", "sampling.patch=[4,32,32]"]
 FINE = [
@@ -37,9 +37,9 @@ QUIET: dict[str, Any] = {
 
 
 def module_of(overrides: list[str]) -> Any:
-    config = compose("train", overrides)
+    options = training_options(overrides)
     torch.manual_seed(0)
-    return {"coarse": CoarseModule, "fine": FineModule}[config["stage"]](config, pretrained=False)
+    return MODULES[options.stage](options, pretrained=False)
 
 
 def trainer_of(**options: Any) -> pl.Trainer:
@@ -135,7 +135,7 @@ def test_the_coarse_stage_learns_and_is_scored_on_joined_slices(kits_tree: Path,
     overrides = [*sizes, f"data.root={kits_tree}", f"data.cache={tmp_path}", "data.coarse_z_mm=8.0"]
     config = compose("train", overrides)
     prepare(config["data"])
-    data = KitsDataModule(config)
+    data = data_of(config)
     case = data.cases["validation"][0]
     assert case.shape[0] == 20
     assert case.coarse_image.shape == case.coarse_label.shape == (10, 32, 32)
@@ -148,4 +148,4 @@ def test_the_coarse_stage_learns_and_is_scored_on_joined_slices(kits_tree: Path,
     truth = np.asarray(case.coarse_label) > 0
     assert found.scene.scores["dice"] == pytest.approx(2 * truth.sum() / (truth.size + truth.sum()))
     with pytest.raises(KitsError, match=r"run kits\.prepare again"):
-        KitsDataModule(compose("train", overrides[:-1]))
+        data_of(overrides[:-1])

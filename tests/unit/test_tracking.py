@@ -38,6 +38,7 @@ from kits.tracking.names import (
     score_name,
 )
 from kits.train import train
+from tests.conftest import training_options
 
 STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 COMMON = [
@@ -77,7 +78,7 @@ def train_here(folder: Path, tree: Path, *overrides: str) -> Path:
         common.remove("roi.min_voxels=10")
     config = compose("train", [*common, *overrides])
     prepare(config["data"])
-    train(config)
+    train(training_options(config))
     return folder / "run"
 
 
@@ -263,7 +264,9 @@ def test_tensorboard_has_the_same_scalars_and_the_pictures(coarse: Path) -> None
 
 def loggers_of(name: str, run_dir: Path, *overrides: str, **start: Any) -> list[Any]:
     """What a run in a folder logs to."""
-    return build_loggers(compose("train", [*COARSE, f"logger={name}", f"run_dir={run_dir}", *overrides]), Start(run_dir, **start))
+    return build_loggers(
+        training_options([*COMMON, *COARSE, f"logger={name}", f"run_dir={run_dir}", *overrides]), Start(run_dir, **start)
+    )
 
 
 def test_a_resumed_run_goes_on_in_its_files_and_under_its_id(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from kits.config import plain
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
@@ -50,7 +49,7 @@ def places(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
 
 def trained(folder: Path, overrides: list[str]) -> tuple[int, list[int]]:
     """Optimizer steps of the whole training, and the epochs with a score."""
-    train(plain(checked("train", [*overrides, f"run_dir={folder}"])))
+    train(checked("train", [*overrides, f"run_dir={folder}"]))
     rows = csv.DictReader((folder / "metrics.csv").read_text(encoding="utf-8").splitlines())
     steps = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["steps"]
     return steps, [int(row["epoch"]) for row in rows if row["val/score"]]

@@ -1,0 +1,141 @@
+"""What surrounds a fit: the precision, what is refused before it begins, and what is done when it fails."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+
+from kits.config import one_line
+from kits.config.schema.training import Coarse, Fine
+from kits.core.errors import KitsError
+from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
+from kits.inference.fallback import is_out_of_memory
+from kits.models.statistics import with_synchronized_statistics
+from kits.runs.folder import LAST
+from kits.runs.last_checkpoint import check_fits
+from kits.runs.resuming import Start, batches_done, run_folder
+from kits.training.datamodule import KitsDataModule
+from kits.training.modules import StageModule
+
+
+def choose_precision(options: Coarse | Fine) -> Coarse | Fine:
+    """Choose the precision where that is left to us: the fastest on the device that trains.
+
+    Raises:
+        KitsError: this device cannot compute in the one that is asked for.
+    """
+    own = options.trainer
+    device = pick_device(AUTO if own.accelerator in (AUTO, "gpu") else own.accelerator)
+    asked = next((precision for precision, name in TRAINED.items() if name == own.precision), AUTO)
+    precision = TRAINED[pick_precision(asked, device, "trainer.precision")]
+    return options.model_copy(update={"trainer": own.model_copy(update={"precision": precision})})
+
+
+def announce(trainer: pl.Trainer, data: KitsDataModule, *, chosen: bool) -> None:
+    """Print on what data and on what device is trained.
+
+    Args:
+        chosen: the precision is our choice.
+    """
+    options, ranks = data.options, trainer.world_size
+    counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
+    print(f"{options.stage}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))
+    precision = next(name for name, trained in TRAINED.items() if trained == options.trainer.precision)
+    print(f"{data.workers()} loader workers on {described(trainer.strategy.root_device, precision, chosen=chosen)}")
+
+
+def check_scored(trainer: pl.Trainer, batches: int) -> None:
+    """Refuse a training that would end before anything is validated, and so without a checkpoint.
+
+    Args:
+        batches: of an epoch, before `trainer.limit_train_batches`.
+
+    Raises:
+        KitsError: it would, or Lightning would refuse its intervals once it has begun.
+    """
+    limit, every, between = trainer.limit_train_batches, trainer.check_val_every_n_epoch or 1, trainer.val_check_interval
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if not batches or not trainer.limit_val_batches:
+        part = "train" if trainer.limit_val_batches else "val"
+        raise KitsError(f"trainer.limit_{part}_batches: leaves no batch, and nothing to choose a checkpoint by; give more")
+    if isinstance(between, int) and between > batches and trainer.check_val_every_n_epoch is not None:
+        raise KitsError(f"trainer.val_check_interval={between}: an epoch has {batches} batches; give at most that")
+    first = between if isinstance(between, int) else max(1, int(batches * between)) if between != 1.0 else batches * every
+    steps = math.ceil(first / trainer.accumulate_grad_batches)
+    if 0 <= trainer.max_steps < steps:
+        raise KitsError(
+            f"trainer.max_steps={trainer.max_steps}: ends before step {steps}, the first that is followed by a validation and so"
+            f" by a checkpoint; give at least {steps}, or a smaller sampling.patches_per_epoch"
+        )
+
+
+def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
+    """Let BatchNorm take its statistics over all processes, and torch.compile fuse a training step, where options ask for it.
+
+    Validation, whose windows have any size, is not compiled.
+
+    Raises:
+        KitsError: torch cannot do so here.
+    """
+    options, network = module.options.trainer, cast(Any, module.network)
+    if options.sync_batchnorm:
+        if trainer.strategy.root_device.type == "cpu":
+            raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
+        module.network = network = with_synchronized_statistics(network)
+    if options.compile:
+        lacking = "triton" if trainer.strategy.root_device.type != "cpu" and find_spec("triton") is None else None
+        if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+            lacking = "a C++ compiler"
+        if lacking:
+            raise KitsError(
+                f"trainer.compile=true: torch.compile needs {lacking}, which is not here; install it, or leave the key out"
+            )
+        network.training_logits = torch.compile(network.training_logits)
+
+
+@contextmanager
+def guarded(
+    trainer: pl.Trainer, module: StageModule[Any], data: KitsDataModule, start: Start, asked: Coarse | Fine
+) -> Iterator[None]:
+    """Refuse what cannot be trained, hold the run folder, and end all processes together if one fails.
+
+    Args:
+        asked: the options before the precision was chosen.
+
+    Raises:
+        KitsError: something is refused, the run folder cannot be had, or memory ran out.
+    """
+    adapt_network(module, trainer)
+    if start.content is not None:
+        batches_done(start.place, trainer.world_size, module.options)
+        check_fits(start.folder / LAST, start.content, module, trainer)
+    data.trainer = trainer  # as `fit` does, too late to count the batches of each process
+    check_scored(trainer, data.check_batches())
+    if trainer.is_global_zero:
+        announce(trainer, data, chosen=asked.trainer.precision == AUTO)
+    options = module.options
+    try:
+        with run_folder(start, options, trainer):
+            yield
+    except Exception as error:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            # They would wait for this one for minutes; one that waits in a collective does not hear SIGTERM.
+            launcher.kill(signal.SIGKILL)
+        if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
+            raise
+        saving = "" if options.trainer.precision != "32-true" else ", or trainer.precision=bf16-mixed"
+        saving += ", or model.checkpointing=true" if isinstance(options, Fine) and not options.model.checkpointing else ""
+        raise KitsError(
+            f"{trainer.strategy.root_device}: memory ran out in step {trainer.global_step + 1} ({one_line(error)[:160]});"
+            f" give a smaller sampling.patch or sampling.batch_size{saving}"
+        ) from error
