@@ -34,7 +34,7 @@ def parse(schema: Any, config: Any, group: str = "") -> Any:
 def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
     """Hold the configuration of the command `name` against its schema, and return its typed options.
 
-    A measurement has no schema of its own but its defaults, and gets its plain configuration.
+    A measurement that holds whole groups of a training has no schema but its defaults, and gets its plain configuration.
 
     Args:
         config: plain.
@@ -61,7 +61,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
 
 
 def schema_of(name: str) -> Any:
-    """The schema of a command's configuration; measurements and what else is not for everyone have one like their defaults."""
+    """The schema of a command's configuration; where it has none of its own, one like its defaults."""
     if name == "train":
         from kits.config.schema.training import Train
 
