@@ -17,6 +17,7 @@ from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -24,10 +25,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from kits.config import check_whole, one_line
+from kits.config import one_line
 from kits.config.composing import resolved
 from kits.config.quoting import quoted
-from kits.config.schema import check
+from kits.config.schema import check, parse
+from kits.config.schema.multirun import Processes
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.core.sharding import shard_from_environment
@@ -41,8 +43,12 @@ ASKED_TO_END = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, 
 LONGEST_NAME = 150  # letters; file systems take 255 bytes
 
 
-class PrunedError(Exception):
-    """A trial was stopped because it fell behind the others."""
+class TrialError(KitsError):
+    """A trial has not come to its end: with the status `failed`, `pruned` or `interrupted`."""
+
+    def __init__(self, trial: Trial, status: str, error: str) -> None:
+        super().__init__(f"{trial.run_dir}: {error or status}")
+        self.status = status
 
 
 class ProcessLauncher(Launcher):
@@ -54,11 +60,9 @@ class ProcessLauncher(Launcher):
     Args: see conf/hydra/launcher/processes.yaml.
     """
 
-    def __init__(
-        self, n_jobs: int | None, gpus: Sequence[int | str] | None, score: str, poll_seconds: float, grace_seconds: float
-    ) -> None:
-        self.n_jobs, self.gpus, self.score = n_jobs, gpus, score
-        self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
+    def __init__(self, **options: Any) -> None:
+        self.options: Processes = parse(Processes, options, "hydra.launcher")
+        self.score = self.options.score
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.prune: Callable[[int, Path], bool] = lambda number, run_dir: False
 
@@ -73,10 +77,8 @@ class ProcessLauncher(Launcher):
                 "--multirun: started as one of several ranks, and each would run the whole sweep; start it once, without "
                 "torchrun or srun: every trial starts its own ranks (trainer.devices)"
             )
-        if self.n_jobs is not None:
-            check_whole("hydra.launcher.n_jobs", self.n_jobs, 1)
         self.loader, self.config, self.folder = hydra_context.config_loader, config, Path(config.hydra.sweep.dir)
-        slots = deal(self.n_jobs, self.gpus, config.trainer.accelerator, config.trainer.devices)
+        slots = deal(self.options.n_jobs, self.options.gpus, config.trainer.accelerator, config.trainer.devices)
         self.n_jobs, self.free = len(slots), SimpleQueue[str | None]()
         for slot in slots:
             self.free.put(slot)
@@ -153,7 +155,7 @@ class ProcessLauncher(Launcher):
             print(update(self.folder, trial, status, error, self.score), flush=True)
         if status == INTERRUPTED and self.stopping.is_set():
             raise KeyboardInterrupt
-        value = {DONE: score, PRUNED: PrunedError()}.get(status, KitsError(f"{trial.run_dir}: {status} {error}".rstrip()))
+        value = score if status == DONE else TrialError(trial, status, error)
         ended = JobStatus.COMPLETED if status == DONE else JobStatus.FAILED
         return JobReturn(trial.overrides, config, working_dir=str(trial.run_dir), status=ended, _return_value=value)
 
@@ -187,10 +189,13 @@ class ProcessLauncher(Launcher):
                 if asked and time.monotonic() > deadline:
                     signal_group(process, signal.SIGKILL)
                 elif not asked and (self.stopping.is_set() or self.prune(trial.number, trial.run_dir)):
-                    asked, deadline = INTERRUPTED if self.stopping.is_set() else PRUNED, time.monotonic() + self.grace_seconds
+                    asked, deadline = (
+                        INTERRUPTED if self.stopping.is_set() else PRUNED,
+                        time.monotonic() + self.options.grace_seconds,
+                    )
                     signal_group(process, signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(self.poll_seconds)
+                    process.wait(self.options.poll_seconds)
         finally:
             signal_group(process, signal.SIGKILL)  # whatever it has started and left goes with it
         self.prune(trial.number, trial.run_dir)  # the others are compared with its last epochs too

@@ -20,10 +20,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from kits.config import check_whole, one_line
+from kits.config import one_line
+from kits.config.schema import parse
+from kits.config.schema.multirun import TPE
 from kits.core.errors import KitsError
-from kits.hydra_plugins.launcher import ProcessLauncher, PrunedError, sigterm_as_interrupt
-from kits.hydra_plugins.trial_records import scored_epochs
+from kits.hydra_plugins.launcher import ProcessLauncher, sigterm_as_interrupt
+from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, PRUNED, scored_epochs
 
 if TYPE_CHECKING:
     import optuna
@@ -37,24 +39,21 @@ class TPESweeper(Sweeper):
     Args: see conf/hydra/sweeper/tpe.yaml.
     """
 
-    def __init__(self, n_trials: int, n_jobs: int | None, seed: int, n_startup_trials: int, pruning: Any, params: Any) -> None:
-        self.n_trials, self.n_jobs, self.seed, self.n_startup_trials = n_trials, n_jobs, seed, n_startup_trials
-        self.pruning, self.params = pruning, params or {}
-        self.lock = threading.Lock()
+    def __init__(self, **options: Any) -> None:
+        self.options: TPE = parse(TPE, options, "hydra.sweeper")
+        self.lock, self.stopping = threading.Lock(), False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Let Hydra make the launcher that the configuration names.
 
         Raises:
-            KitsError: Optuna is not installed, or an option is none that it can be.
+            KitsError: Optuna is not installed.
         """
         try:
             import optuna
         except ImportError as error:
             raise KitsError("hydra/sweeper=tpe: needs Optuna; install it with pip install 'kits[sweep]'") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        for key in ("n_trials", "n_startup_trials"):
-            check_whole(f"hydra.sweeper.{key}", getattr(self, key), 1)
         self.optuna, self.folder, self.loader = optuna, Path(config.hydra.sweep.dir), hydra_context.config_loader
         self.launcher: Any = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
@@ -64,7 +63,7 @@ class TPESweeper(Sweeper):
         Raises:
             KitsError: there is nothing to search, the folder holds another search, or no trial has a score in the end.
         """
-        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        lines = [*(f"{key}={value}" for key, value in (self.options.params or {}).items()), *arguments]
         overrides = OverridesParser.create(self.loader).parse_overrides(lines)
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
         self.space = {each.get_key_element(): distribution(each) for each in overrides if each.is_sweep_override()}
@@ -74,7 +73,7 @@ class TPESweeper(Sweeper):
             )
         self.study = self.open_study()
         self.left = self.study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,))
-        jobs: Any = self.n_jobs or getattr(self.launcher, "n_jobs", 1)
+        jobs: Any = self.options.n_jobs or getattr(self.launcher, "n_jobs", 1)
         if isinstance(self.launcher, ProcessLauncher):
             self.launcher.prune = self.prune
         # A thread for each trial at once: where one is pruned the next begins, and nobody waits for the slowest.
@@ -83,7 +82,7 @@ class TPESweeper(Sweeper):
                 for thread in [pool.submit(self.work) for _ in range(jobs)]:
                     thread.result()
             except BaseException:
-                self.n_trials, self.left = 0, []
+                self.stopping = True
                 if isinstance(self.launcher, ProcessLauncher):
                     self.launcher.stopping.set()
                 raise
@@ -103,7 +102,8 @@ class TPESweeper(Sweeper):
         self.folder.mkdir(parents=True, exist_ok=True)
         # Appended to, so that it outlives a kill at any moment, on a network's disk too.
         storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
-        pruner = MedianPruner(**self.pruning) if self.pruning else NopPruner()
+        pruning = self.options.pruning
+        pruner = MedianPruner(pruning.n_startup_trials, pruning.n_warmup_steps) if pruning else NopPruner()
         study = self.optuna.create_study(
             storage=storage, study_name="sweep", direction="maximize", pruner=pruner, load_if_exists=True
         )
@@ -130,21 +130,22 @@ class TPESweeper(Sweeper):
                 continue
             if result.status == JobStatus.COMPLETED:
                 self.study.tell(drawn.number, float(result.return_value))
-            else:  # then the value is an exception
-                pruned = isinstance(result._return_value, PrunedError)
-                self.study.tell(drawn.number, state=states.PRUNED if pruned else states.FAIL)
+            else:  # then the value is an exception; a trial that was interrupted goes on when the search is started again
+                status = getattr(result._return_value, "status", FAILED)
+                if status != INTERRUPTED:
+                    self.study.tell(drawn.number, state=states.PRUNED if status == PRUNED else states.FAIL)
 
     def next(self) -> Any:
         """The next trial to run, with `number` and `params`; None where there are as many as asked for."""
         with self.lock:
-            if self.left:
-                return self.left.pop(0)
             number = len(self.study.get_trials(deepcopy=False))
-            if number >= self.n_trials:
+            if self.left and not self.stopping:
+                return self.left.pop(0)
+            if self.stopping or number >= self.options.n_trials:
                 return None
             # Seeded anew for every trial, so that a search that is interrupted draws what it would have drawn without.
-            seed = Random(f"{self.seed} {number}").getrandbits(32)
-            self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.n_startup_trials)
+            seed = Random(f"{self.options.seed} {number}").getrandbits(32)
+            self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.options.n_startup_trials)
             return self.study.ask(self.space)
 
     def prune(self, number: int, run_dir: Path) -> bool:

@@ -49,6 +49,10 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         (["stage=fine", "seed=1,2", "sampling.patch=[24,150,160]"], "sampling.patch=[24,150,160]: the encoders' scales"),
         (["stage=coarse", "loss.bias=1,2", "hydra/launcher=slum"], "hydra/launcher=slum: no such choice; take one of"),
         (["stage=coarse", "loss.bias=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: give a whole number of 1"),
+        (
+            ["stage=coarse", "loss.bias=1,2", "hydra.launcher.poll_seconds=soon"],
+            "hydra.launcher.poll_seconds=soon: give a number",
+        ),
         (["stage=coarse", "loss.bias=1,2", "hydra.launcher.jobs=2"], "hydra.launcher.jobs: no such key"),
         (["stage=coarse", "loss.bias=interval(1,2)"], "loss.bias=interval(1,2): a grid takes values"),
         (["stage=coarse", "loss.bias=1,2", "run_dir=x"], "run_dir=x: each trial has its own folder"),
@@ -122,7 +126,8 @@ def test_a_search_is_seeded_and_one_that_is_started_again_draws_what_it_would_ha
 
 def test_a_trial_below_the_median_is_behind_after_the_warmup_and_others_are_not(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    sweeper = TPESweeper(8, None, 0, 2, {"n_startup_trials": 2, "n_warmup_steps": 1}, None)
+    pruning = {"n_startup_trials": 2, "n_warmup_steps": 1}
+    sweeper = TPESweeper(n_trials=8, n_jobs=None, seed=0, n_startup_trials=2, pruning=pruning, params=None)
     sweeper.optuna, sweeper.folder, sweeper.fixed = optuna, tmp_path, []
     sweeper.space = {"lr": optuna.distributions.FloatDistribution(0, 1)}
     sweeper.study = sweeper.open_study()
