@@ -44,7 +44,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         data = config["data"]
-        found = list(find_data_set(data, Path(config["root"])).cases.values())
+        found = list(find_data_set(parse(Data, data), Path(config["root"])).cases.values())
         cases = chosen(found, config["loading"]["cases"])
         print(f"cases: {', '.join(case.id for case in cases)}")
         link_tree(cases, scratch / "tree")

@@ -12,6 +12,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 from kits.bench.timing import peak_gb, seconds
+from kits.config.schema import parse
+from kits.config.schema.dataset import Data
 from kits.core.parallel import end_with_parent
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
@@ -24,7 +26,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """`prepare`: its seconds over those of reading every file; `worker_memory`: a worker's peak over the largest int16 volume."""
     root, scratch = Path(config["root"]), Path(config["scratch"])
     data = {**config["data"], "root": str(root), "workers": WORKERS}
-    cases = list(find_data_set(data, root).cases.values())
+    cases = list(find_data_set(parse(Data, data), root).cases.values())
     largest = max(math.prod(read_geometry(case.image).size) * 2 for case in cases)
     files = sorted((path for case in cases for path in (case.image, case.label)), key=lambda path: -path.stat().st_size)
     scratch.mkdir(parents=True, exist_ok=True)

@@ -32,19 +32,17 @@ def evaluated_regions(classes: Sequence[str]) -> Regions:
     return {**HIERARCHICAL_REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
 
 
-def classes_by_id(regions: Mapping[str, Sequence[int] | int | None]) -> dict[int, int]:
+def classes_by_id(regions: Mapping[str, Sequence[int]]) -> dict[int, int]:
     """Tell which class each id of a data set's label maps means.
 
     Args:
-        regions: by name the id or ids in it, `data.labels`. Regions may hold one another as nnU-Net's do: an id in `kidney` and
+        regions: by name the ids in it, `data.labels`. Regions may hold one another as nnU-Net's do: an id in `kidney` and
             in `tumor` is tumor. `masses` are tumors and cysts together (KiTS23): what is in it and not in `tumor` is a cyst.
 
     Raises:
         KitsError: an id is called tumor and cyst, or none is called kidney.
     """
-    kidneys, tumors, cysts, masses = (
-        {ids} if isinstance(ids := regions.get(name), int) else set(ids or ()) for name in ("kidney", "tumor", "cyst", "masses")
-    )
+    kidneys, tumors, cysts, masses = (set(regions.get(name, ())) for name in ("kidney", "tumor", "cyst", "masses"))
     if both := sorted(tumors & cysts):
         raise KitsError(f"data.labels: {both[0]} is a tumor's id and a cyst's; give each id one meaning")
     found = {BACKGROUND: BACKGROUND, **dict.fromkeys(kidneys, KIDNEY), **dict.fromkeys(cysts | masses, CYST)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -18,8 +18,11 @@ from kits.data.validate import check_headers
 from kits.io import make_folder, read_labels, read_volume, whole_folder, write_labels, write_volume
 from kits.io.tree import summary
 
+if TYPE_CHECKING:
+    from kits.config.schema.dataset import Data
 
-def convert(data: Mapping[str, Any], root: Path, output: Path) -> str:
+
+def convert(data: Data, root: Path, output: Path) -> str:
     """Make `output` a KiTS tree of the data set in `root`: a folder a case, with its image and its label map.
 
     Compressed NIfTI files are linked, and those of other formats written anew. Label ids stay as they are.
@@ -33,7 +36,7 @@ def convert(data: Mapping[str, Any], root: Path, output: Path) -> str:
     if output.resolve().is_relative_to(root.resolve()):
         raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
     found = find_data_set(data, root)
-    labels = label_ids(data["labels"], found)
+    labels = label_ids(data, found)
     classes = classes_by_id(labels) if labels else None
     make_folder(output, "output")
     for case in tqdm(found.cases.values(), desc="convert", unit="case"):

@@ -40,13 +40,11 @@ def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
     """Refuse an id in `data.exclude` that is none of a case; a KiTS case that is not in the tree does no harm.
 
     Raises:
-        KitsError: it is no list, or one of its entries names no case.
+        KitsError: an entry names no case.
     """
-    if isinstance(exclude, str) or not isinstance(exclude, Sequence):
-        raise KitsError(f"data.exclude={exclude}: is no list; give case ids, as in data.exclude=[case_00015]")
     for name in exclude:
-        if name not in known and not (isinstance(name, str) and re.fullmatch(r"case_\d{5}", name)):
-            near = difflib.get_close_matches(str(name), list(known), n=1)
+        if name not in known and not re.fullmatch(r"case_\d{5}", name):
+            near = difflib.get_close_matches(name, known, n=1)
             like = f"did you mean {near[0]}?" if near else "give ids as their folders are called, as in data.exclude=[case_00015]"
             raise KitsError(f"data.exclude: {name} is no case of this data set; {like}")
 

@@ -7,16 +7,19 @@ the small JSON files that tell where the rest is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kits.config.schema.base import text
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.index import IMAGE_NAME, Case, check_excluded, is_test_case, odd_id
 from kits.io.tree import Skipped
+
+if TYPE_CHECKING:
+    from kits.config.schema.dataset import Data
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 # What other data sets call our classes; what a name here means follows in `kits.core.labels.classes_by_id`.
@@ -29,9 +32,6 @@ NAMES = {
     "masses": "masses",
     "mass": "masses",
 }
-
-
-Ids = list[int]
 
 
 @dataclass
@@ -157,7 +157,7 @@ def complete(found: DataSet, root: Path, *maps: Path) -> DataSet:
         found.left_out.append(Skipped(root / "imagesTs", "scans without label maps; kits.predict takes them"))
     if not found.cases:
         reasons = "".join(f"; {one}" for one in found.left_out[:2])
-        raise KitsError(f"data.root={root}: no image with a label map in this layout{reasons}")
+        raise KitsError(f"{root}: no image with a label map in this layout{reasons}")
     return found
 
 
@@ -168,7 +168,7 @@ def listed(folder: Path, found: DataSet) -> list[Path]:
         KitsError: no such folder.
     """
     if not folder.is_dir():
-        raise KitsError(f"data.root={folder.parent}: has no folder {folder.name}; give the folder that holds it")
+        raise KitsError(f"{folder.parent}: has no folder {folder.name}; give the folder that holds it")
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     found.left_out += [Skipped(entry, "no file") for entry in entries if not entry.is_file()]
     return [entry for entry in entries if entry.is_file()]
@@ -185,15 +185,15 @@ def without_ending(path: Path) -> str:
     return next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.stem)
 
 
-def label_ids(asked: Mapping[str, Ids] | None, found: DataSet) -> dict[str, Ids] | None:
+def label_ids(data: Data, found: DataSet) -> dict[str, list[int]] | None:
     """Tell the ids of our classes: as the configuration says, else as the data set names them; None where neither says anything.
 
     Raises:
         KitsError: the data set has a name that is none of ours.
     """
-    if asked is not None or not found.named:
-        return dict(asked) if asked else None
-    labels: dict[str, Ids] = {}
+    if data.labels is not None:
+        return data.labels.ids
+    labels: dict[str, list[int]] = {}
     for name, ids in found.named.items():
         if name.casefold() == "background":
             continue
@@ -201,33 +201,33 @@ def label_ids(asked: Mapping[str, Ids] | None, found: DataSet) -> dict[str, Ids]
         if name.casefold() not in NAMES or not all(isinstance(number, int) and 0 < number < 256 for number in numbers):
             give = "say which ids are what with data.labels={kidney: [...], tumor: [...]}"
             raise KitsError(f"dataset.json: its label {name}={text(ids)} is none that is known; {give}")
-        labels[NAMES[name.casefold()]] = [*labels.get(NAMES[name.casefold()], []), *numbers]
-    return labels
+        labels.setdefault(NAMES[name.casefold()], []).extend(numbers)
+    return labels or None
 
 
-def find_data_set(data: Mapping[str, Any], root: Path) -> DataSet:
+def find_data_set(data: Data, root: Path) -> DataSet:
     """Find the cases of the data set in `root` that the group `data` describes, by id and without those of `data.exclude`.
 
     Raises:
         KitsError: no such folder, no case in it, an id that is none, or one in `data.exclude` that names no case.
     """
     if not root.is_dir():
-        raise KitsError(f"data.root={root}: no such folder; point it at the data set")
-    layout = data["layout"]
+        raise KitsError(f"{root}: no such folder; point it at the data set")
+    layout = data.layout
     if layout == "kits":
-        found = kits_tree(root, data["label_name"], data["unlabeled_from"])
+        found = kits_tree(root, data.label_name, data.unlabeled_from)
     elif layout == "pairs":
-        found = pairs(root, data["images"], data["label_maps"])
+        found = pairs(root, data.images, data.label_maps)
     else:
         found = LAYOUTS[layout](root)
     for name, case in found.cases.items():
         if wrong := odd_id(name):
             raise KitsError(f"{case.image}: its case would be called {name!r:.60}, {wrong}; rename it")
-    check_excluded(data["exclude"], found.cases)
-    for name in data["exclude"]:
+    check_excluded(data.exclude, found.cases)
+    for name in data.exclude:
         found.cases.pop(name, None)
     if not found.cases:
-        raise KitsError(f"data.root={root}: every case in it is excluded (data.exclude)")
+        raise KitsError(f"{root}: every case in it is excluded (data.exclude)")
     found.cases = dict(sorted(found.cases.items()))
     return found
 
@@ -249,7 +249,7 @@ def kits_tree(root: Path, label_name: str, unlabeled_from: int | None) -> DataSe
         else:
             found.left_out.append(Skipped(folder, f"neither {IMAGE_NAME} nor {label_name} in it"))
     if not found.cases:
-        raise KitsError(f"data.root={root}: no case in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
+        raise KitsError(f"{root}: no case in it; the layout is case_XXXXX/{IMAGE_NAME} and {label_name}")
     return found
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kits.config.schema import parse
 from kits.config.schema.base import text
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, classes_by_id
 from kits.core.parallel import map_cases
@@ -42,8 +44,10 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         KitsError: the root has no cases, the disk has no room, cases are damaged and `data.skip_invalid` is false, or
             `splits.json` holds another split.
     """
-    found = find_data_set(data, Path(data["root"]))
-    refuse_other_ids(label_ids(data["labels"], found), data["labels"])
+    options: Data = parse(Data, data, "data")
+    found = find_data_set(options, Path(data["root"]))
+    if options.labels is None:
+        refuse_other_ids(label_ids(options, found))
     for line in summary(found.left_out):
         tqdm.write(f"left out: {line}")
     cases, cache = list(found.cases.values()), Path(data["cache"])
@@ -56,30 +60,30 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         forget_changed(results, cache)
         refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
         records = [record for record in results if not errors(findings_of(record))]
-        refuse_absent_ids(records, data["labels"])
+        if options.labels is not None:
+            refuse_absent_ids(records, classes_by_id(options.labels.ids))
         return write_index(records, settings, cache, data)
 
 
-def refuse_other_ids(told: Mapping[str, Sequence[int] | int] | None, asked: Mapping[str, Sequence[int] | int] | None) -> None:
+def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
     """Refuse a data set that says itself that its ids mean something else than ours, where `data.labels` does not say so.
 
     Raises:
         KitsError: the text gives the `data.labels` to ask for.
     """
-    if asked is None and told is not None and any(number != label for number, label in classes_by_id(told).items()):
-        raise KitsError(f"data.labels: no value given, and its ids are not KiTS's; add 'data.labels={text(dict(told))}'")
+    if told and any(number != label for number, label in classes_by_id(told).items()):
+        add = f"add 'data.labels={text(dict(told))}'"
+        raise KitsError(f"data.labels: no value given, and the data set has other ids than KiTS; {add}")
 
 
-def refuse_absent_ids(records: list[dict[str, Any]], labels: Mapping[str, Sequence[int] | int] | None) -> None:
+def refuse_absent_ids(records: list[dict[str, Any]], classes: Mapping[int, int]) -> None:
     """Refuse a map of label ids that names one which no case has: it is of another data set, or mistyped.
 
     Raises:
         KitsError: the text names the id.
     """
-    if not labels:
-        return
     seen = {number for record in records for number in record["label_ids"]}
-    if absent := sorted(set(classes_by_id(labels)) - {BACKGROUND} - seen):
+    if absent := sorted(set(classes) - {BACKGROUND} - seen):
         there = ", ".join(map(str, sorted(seen - {BACKGROUND})))
         raise KitsError(f"data.labels: no label map has the id {absent[0]}; the ids in {len(records)} cases are {there}")
 

@@ -27,7 +27,8 @@ REQUIRED = re.compile(r"^([\w.]+): \?\?\?", re.MULTILINE)
 def required(name: str) -> list[str]:
     """`key=x` for every mandatory key of a command, and a stage where one is needed."""
     keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-    return [f"{key}=x" for key in keys] + (["stage=coarse"] if name in ("train", "crossval") else [])
+    needed = {"train": ["stage=coarse"], "crossval": ["stage=coarse"], "convert": ["data=nnunet"]}
+    return [f"{key}=x" for key in keys] + needed.get(name, [])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

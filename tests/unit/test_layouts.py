@@ -10,6 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from kits.config.composing import checked, compose
+from kits.config.schema import parse
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.labels import classes_by_id
 from kits.data.converting import convert
@@ -28,8 +30,13 @@ def copied(kits_tree: Path, number: int, image: Path, label: Path | None) -> Non
             shutil.copy(kits_tree / f"case_{number:05d}" / f"{name}.nii.gz", place)
 
 
+def typed(root: Path, layout: str, **changes: object) -> Data:
+    """As `group`, typed."""
+    return parse(Data, group(root, layout, **changes))
+
+
 def group(root: Path, layout: str, **changes: object) -> dict:
-    """The real group `data` of a layout, for small cases."""
+    """The real group `data` of a layout, for small cases, plain."""
     data = compose("prepare", [f"data={layout}", f"data.root={root}", f"data.cache={root.parent / 'cache'}"])["data"]
     data["coarse_size"], data["workers"], data["roi_rule"]["min_voxels"] = 32, 1, 100
     return {**data, **changes}
@@ -49,7 +56,7 @@ def test_nnunets_cases_are_found_and_the_rest_is_named(kits_tree: Path, tmp_path
     copied(kits_tree, 2, root / "imagesTr/patient_017_0001.nii.gz", None)
     copied(kits_tree, 2, root / "imagesTr/odd.nii.gz", root / "labelsTr/nobody.nii.gz")
     copied(kits_tree, 3, root / "imagesTs/unseen_0000.nii.gz", None)
-    found = find_data_set(group(root, "nnunet"), root)
+    found = find_data_set(typed(root, "nnunet"), root)
     assert list(found.cases) == sorted(CASES)
     assert found.cases["patient_017"].label == root / "labelsTr/patient_017.nii.gz"
     left_out = {item.path.name: item.why for item in found.left_out}
@@ -64,13 +71,13 @@ def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path:
     listed = [{"image": "./imagesTr/kidney_0.nii.gz", "label": "./labelsTr/kidney_0.nii.gz"}]
     about = {"labels": {"0": "background", "1": "kidney", "2": "tumor"}, "training": listed, "test": []}
     (tmp_path / "dataset.json").write_text(json.dumps(about))
-    found = find_data_set(group(tmp_path, "msd"), tmp_path)
+    found = find_data_set(typed(tmp_path, "msd"), tmp_path)
     assert list(found.cases) == ["kidney_0"]
     assert [item.path.name for item in found.left_out] == ["kidney_1.nii.gz"]  # a label map that is not listed
     about["training"] = [{"image": "../x.nii.gz", "label": "./labelsTr/kidney_0.nii.gz"}]
     (tmp_path / "dataset.json").write_text(json.dumps(about))
     with pytest.raises(KitsError, match="outside of its folder"):
-        find_data_set(group(tmp_path, "msd"), tmp_path)
+        find_data_set(typed(tmp_path, "msd"), tmp_path)
 
 
 def test_scans_and_label_maps_of_bids_meet_by_their_entities(kits_tree: Path, tmp_path: Path) -> None:
@@ -81,7 +88,7 @@ def test_scans_and_label_maps_of_bids_meet_by_their_entities(kits_tree: Path, tm
         tmp_path / "derivatives/us/sub-01/ses-a/sub-01_ses-a_desc-x_dseg.nii.gz",
     )
     copied(kits_tree, 1, tmp_path / "sub-01/ses-b/ct/sub-01_ses-b_ct.nii.gz", None)
-    found = find_data_set(group(tmp_path, "bids"), tmp_path)
+    found = find_data_set(typed(tmp_path, "bids"), tmp_path)
     assert list(found.cases) == ["sub-01_ses-a"]
     assert [item.path.name for item in found.left_out] == ["sub-01_ses-b_ct.nii.gz"]
 
@@ -90,13 +97,13 @@ def test_pairs_meet_by_what_the_star_stands_for(kits_tree: Path, tmp_path: Path)
     for number, case in enumerate(CASES):
         copied(kits_tree, number, tmp_path / f"ct/{case}.nii.gz", tmp_path / f"ct/{case}_seg.nii.gz")
     data = group(tmp_path, "pairs", images="ct/*.nii.gz", label_maps="ct/*_seg.nii.gz")
-    found = find_data_set(data, tmp_path)
+    found = find_data_set(parse(Data, data), tmp_path)
     assert {name: case.label.name for name, case in found.cases.items()} == {case: f"{case}_seg.nii.gz" for case in CASES}
     assert not found.left_out
     with pytest.raises(KitsError, match=r"data\.label_maps=null: give a pattern"):
-        find_data_set({**data, "label_maps": None}, tmp_path)
+        find_data_set(parse(Data, {**data, "label_maps": None}), tmp_path)
     with pytest.raises(KitsError, match=r"has 2 \* and"):
-        find_data_set({**data, "label_maps": "*/*_seg.nii.gz"}, tmp_path)
+        find_data_set(parse(Data, {**data, "label_maps": "*/*_seg.nii.gz"}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_pairs_meet_by_what_the_star_stands_for(kits_tree: Path, tmp_path: Path)
 def test_an_id_that_is_no_safe_text_is_refused(kits_tree: Path, tmp_path: Path, name: str, what: str) -> None:
     shutil.copytree(kits_tree / "case_00000", tmp_path / "tree" / name)
     with pytest.raises(KitsError, match=what) as caught:
-        find_data_set(group(tmp_path / "tree", "kits19"), tmp_path / "tree")
+        find_data_set(typed(tmp_path / "tree", "kits19"), tmp_path / "tree")
     assert str(caught.value).isprintable()
 
 
@@ -120,14 +127,14 @@ def test_ids_that_differ_by_capitals_only_are_refused(kits_tree: Path, tmp_path:
     for name in ("Patient", "patient"):
         shutil.copytree(kits_tree / "case_00000", tmp_path / "tree" / name)
     with pytest.raises(KitsError, match="rename one"):
-        find_data_set(group(tmp_path / "tree", "kits19"), tmp_path / "tree")
+        find_data_set(typed(tmp_path / "tree", "kits19"), tmp_path / "tree")
 
 
 def test_what_ids_mean_follows_the_regions() -> None:
-    assert classes_by_id({"kidney": [1, 2], "tumor": 3, "cyst": [4]}) == {0: 0, 1: 1, 2: 1, 3: 2, 4: 3}
-    assert classes_by_id({"kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2}) == {0: 0, 1: 1, 2: 2, 3: 3}  # KiTS23 in nnU-Net
+    assert classes_by_id({"kidney": [1, 2], "tumor": [3], "cyst": [4]}) == {0: 0, 1: 1, 2: 1, 3: 2, 4: 3}
+    assert classes_by_id({"kidney": [1, 2, 3], "masses": [2, 3], "tumor": [2]}) == {0: 0, 1: 1, 2: 2, 3: 3}  # KiTS23 in nnU-Net
     with pytest.raises(KitsError, match="tumor's id and a cyst's"):
-        classes_by_id({"kidney": [1], "tumor": 2, "cyst": [2]})
+        classes_by_id({"kidney": [1], "tumor": [2], "cyst": [2]})
     with pytest.raises(KitsError, match="no id is left for kidney"):
         classes_by_id({"kidney": [1], "tumor": [1]})
 
@@ -163,8 +170,8 @@ def test_own_label_ids_become_ours_in_the_cache(kits_tree: Path, tmp_path: Path)
         sitk.WriteImage(moved, str(folder / "segmentation.nii.gz"))
     with pytest.raises(KitsError, match="label values 3 are not among"):
         prepare(group(root, "kits19"))
-    index = prepare(group(root, "kits19", labels={"kidney": [1, 2], "tumor": 3}))
-    assert index["settings"]["labels"] == {"kidney": [1, 2], "tumor": 3}
+    index = prepare(group(root, "kits19", labels={"kidney": [1, 2], "tumor": [3]}))
+    assert index["settings"]["labels"] == {"kidney": [1, 2], "tumor": [3]}
     ours = prepare(group(kits_tree, "kits19", cache=str(tmp_path / "ours")))
     for case in ("case_00000", "case_00001"):
         assert index["cases"][case]["statistics"]["tumor_ml"] == ours["cases"][case]["statistics"]["tumor_ml"] > 0
@@ -181,7 +188,7 @@ def test_a_data_set_with_other_ids_asks_for_their_meaning(kits_tree: Path, tmp_p
 
 
 def test_ids_that_no_case_has_are_told(kits_tree: Path, tmp_path: Path) -> None:
-    data = group(kits_tree, "kits19", cache=str(tmp_path), labels={"kidney": 1, "tumor": 2, "cyst": 7})
+    data = group(kits_tree, "kits19", cache=str(tmp_path), labels={"kidney": [1], "tumor": [2, 7]})
     with pytest.raises(KitsError, match=r"data\.labels: no label map has the id 7"):
         prepare(data)
 
@@ -189,7 +196,7 @@ def test_ids_that_no_case_has_are_told(kits_tree: Path, tmp_path: Path) -> None:
 def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path: Path) -> None:
     root = nnunet_tree(kits_tree, tmp_path / "raw", {"background": 0, "kidney": 1, "tumor": 2})
     image = sitk.ReadImage(str(root / f"imagesTr/{CASES[0]}_0000.nii.gz"))
-    told = convert(group(root, "nnunet"), root, tmp_path / "tree")
+    told = convert(typed(root, "nnunet"), root, tmp_path / "tree")
     assert told.startswith("2 cases in")
     assert (tmp_path / f"tree/{CASES[0]}/imaging.nii.gz").resolve() == root / f"imagesTr/{CASES[0]}_0000.nii.gz"
     assert sorted(prepare(group(tmp_path / "tree", "kits19"))["cases"]) == sorted(CASES)
@@ -197,11 +204,11 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
     pairs.mkdir()
     sitk.WriteImage(image, str(pairs / "a_ct.mha"))
     sitk.WriteImage(sitk.ReadImage(str(root / f"labelsTr/{CASES[0]}.nii.gz")), str(pairs / "a_seg.nrrd"))
-    convert(group(pairs, "pairs", images="*_ct.mha", label_maps="*_seg.nrrd"), pairs, tmp_path / "other")
+    convert(typed(pairs, "pairs", images="*_ct.mha", label_maps="*_seg.nrrd"), pairs, tmp_path / "other")
     written = nibabel.load(tmp_path / "other/a/imaging.nii.gz")
     expected = nibabel.load(root / f"imagesTr/{CASES[0]}_0000.nii.gz")
     assert np.array_equal(nibabel.as_closest_canonical(written).get_fdata(), nibabel.as_closest_canonical(expected).get_fdata())
     labels = read_labels(tmp_path / "other/a/segmentation.nii.gz", allowed=range(3)).array
     assert np.array_equal(labels, read_labels(root / f"labelsTr/{CASES[0]}.nii.gz", allowed=range(3)).array)
     with pytest.raises(KitsError, match="give a folder of its own"):
-        convert(group(root, "nnunet"), root, root / "tree")
+        convert(typed(root, "nnunet"), root, root / "tree")

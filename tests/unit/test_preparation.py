@@ -9,6 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.data.cache import case_key, file_digests
 from kits.data.index import Case, case_ids
@@ -28,6 +30,11 @@ def coarse_config(data: dict) -> dict:
     """A training of the coarse stage on this group `data`."""
     small = ["stage=coarse", "data.coarse_size=32", "sampling.patch=[8,32,32]", "model.width=4", "model.depth=2"]
     return {**compose("train", small), "data": data}
+
+
+def typed(root: Path, cache: Path, **changes: object) -> Data:
+    """As `data_config`, typed."""
+    return parse(Data, data_config(root, cache, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -141,20 +148,20 @@ def test_a_damaged_case_is_named_and_stops_prepare_unless_it_may_be_skipped(kits
 
 def test_a_root_without_cases_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        find_data_set(data_config(tmp_path, tmp_path), tmp_path / "nowhere")
+        find_data_set(typed(tmp_path, tmp_path), tmp_path / "nowhere")
     with pytest.raises(KitsError, match="no case in it; the layout is case_XXXXX"):
-        find_data_set(data_config(tmp_path, tmp_path), tmp_path)
+        find_data_set(typed(tmp_path, tmp_path), tmp_path)
 
 
 def test_excluded_cases_are_left_out(kits_tree: Path) -> None:
-    found = find_data_set(data_config(kits_tree, kits_tree, exclude=["case_00001"]), kits_tree)
+    found = find_data_set(typed(kits_tree, kits_tree, exclude=["case_00001"]), kits_tree)
     assert list(found.cases) == ["case_00000", "case_00002", "case_00003"]
 
 
 def test_a_test_case_is_one_only_where_it_has_no_labels(kits_tree: Path, tmp_path: Path) -> None:
     shutil.copytree(kits_tree, tmp_path / "tree")
     (tmp_path / "tree/case_00003/segmentation.nii.gz").unlink()
-    found = find_data_set(data_config(tmp_path, tmp_path, unlabeled_from=2), tmp_path / "tree")
+    found = find_data_set(typed(tmp_path, tmp_path, unlabeled_from=2), tmp_path / "tree")
     assert list(found.cases) == ["case_00000", "case_00001", "case_00002"]
     assert compose("prepare", [])["data"]["unlabeled_from"] == 210
     assert compose("prepare", ["data=kits23"])["data"]["unlabeled_from"] is None
@@ -171,10 +178,13 @@ def test_training_refuses_a_cache_of_other_settings(kits_tree: Path, cache: Path
         data_of(config)
 
 
-@pytest.mark.parametrize("exclude", [["case_0015"], [15], "case_00001", 15])
-def test_an_exclusion_that_is_no_case_id_is_refused(kits_tree: Path, exclude: object) -> None:
-    with pytest.raises(KitsError, match=r"data\.exclude.*case_000"):
-        find_data_set(data_config(kits_tree, kits_tree, exclude=exclude), kits_tree)
+@pytest.mark.parametrize(
+    ("exclude", "told"),
+    [(["case_0015"], r"data\.exclude: case_0015 .*did you mean case_000"), ([15], r"exclude=\[15\]"), ("case_00001", "give")],
+)
+def test_an_exclusion_that_is_no_case_id_is_refused(kits_tree: Path, exclude: object, told: str) -> None:
+    with pytest.raises(KitsError, match=told):
+        find_data_set(typed(kits_tree, kits_tree, exclude=exclude), kits_tree)
 
 
 @pytest.mark.parametrize(

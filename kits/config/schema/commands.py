@@ -132,6 +132,14 @@ class Measure(Options):
     workers: Count
 
 
+class Convert(Options):
+    """conf/convert.yaml."""
+
+    data: Data
+    root: Text
+    output: Text
+
+
 class Download(Options):
     """conf/download.yaml."""
 
@@ -208,6 +216,7 @@ COMMANDS: dict[str, type[Options]] = {
     "evaluate": Evaluate,
     "report": Report,
     "measure": Measure,
+    "convert": Convert,
     "download": Download,
     "phantom": Phantom,
     "export": Export,

@@ -1,0 +1,23 @@
+"""`python -m kits.convert data=nnunet|msd|bids|pairs root=DIR output=DIR`: a data set as a KiTS tree of links."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kits.config.command import command
+
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Convert
+
+
+@command("convert")
+def main(options: Convert) -> None:
+    """Link the cases of a data set into a KiTS tree, and name what is left out."""
+    from kits.data.converting import convert
+
+    print(convert(options.data, Path(options.root), Path(options.output)))
+
+
+if __name__ == "__main__":
+    main()
