@@ -95,7 +95,7 @@ def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
                 for height, points in ((42.0, 1), (17.0, 2), (3.0, 3)):
                     reading = read_out(placed(left, (height, ahead, 8.0), 8.0, spacing, rng.uniform(-20, 20)), spacing)
                     (tumor,) = reading.tumors
-                    found = (tumor.side, tumor.face, tumor.renal["L"]["points"])
+                    found = (tumor.side, tumor.face, tumor.renal.L.points)
                     if found != ("left" if left else "right", face, points):
                         print(f"  {spacing}: found {found}, placed {'left' if left else 'right'}, {face}, {points}")
                         wrong += 1

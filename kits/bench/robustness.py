@@ -87,10 +87,10 @@ def numbers_of(reading: CaseReading) -> dict[str, Any]:
         return {}
     tumor = max(reading.tumors, key=lambda one: one.volume_ml)
     (kidney,) = (one for one in reading.kidneys if one.side == tumor.side)
-    points = {f"points_{letter.lower()}": tumor.renal[letter]["points"] for letter in "RENL"}
+    points = {f"points_{letter.lower()}": getattr(tumor.renal, letter).points for letter in "RENL"}
     own = {name: getattr(tumor, name) for name in (*PERCENT[:6], *OWN_UNIT[:3])}
     cut = any(flag.startswith("cut") for flag in kidney.flags)
-    told = {"total": tumor.renal["total"], "face": tumor.face, "cut": cut}
+    told = {"total": tumor.renal.total, "face": tumor.face, "cut": cut}
     return {**own, "parenchyma_ml": kidney.parenchyma_ml, "length_mm": kidney.length_mm, **points, **told}
 
 

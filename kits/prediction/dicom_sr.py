@@ -38,7 +38,7 @@ SEG_NAME, SR_NAME = "seg.dcm", "sr.dcm"
 
 
 @dataclass(frozen=True)
-class Finding:
+class ReportedRegion:
     """A kidney or a tumor that is reported.
 
     Attributes:
@@ -52,7 +52,7 @@ class Finding:
     values: Mapping[str, float | None]
 
 
-def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, findings: Sequence[Finding]) -> None:
+def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, findings: Sequence[ReportedRegion]) -> None:
     """Write `seg.dcm` with a segment for each finding, and `sr.dcm` with a group of measurements for each, which refers to it.
 
     Args:
@@ -75,7 +75,7 @@ def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, find
     save(folder / SR_NAME, report)
 
 
-def _group(number: int, finding: Finding, uid: str, segmentation: Dataset) -> Any:
+def _group(number: int, finding: ReportedRegion, uid: str, segmentation: Dataset) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code

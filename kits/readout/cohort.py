@@ -1,4 +1,4 @@
-"""The label maps at a path measured one by one: a JSON file a case, so that what is done stays done, and the tables of all."""
+"""Measure label maps one by one, with a JSON file a case so that a run can be resumed, and write the tables of all."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from kits.core.labels import CLASSES, TUMOR
 from kits.core.plain_files import csv_text, read_object
 from kits.data.validate import ABSURD_SPACING_MM
 from kits.io import write_json, write_text
-from kits.prediction.dicom_sr import SR_NAME, Finding, write_dicom_sr
+from kits.prediction.dicom_sr import SR_NAME, ReportedRegion, write_dicom_sr
 from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column, definitions
 from kits.readout.intervals import with_intervals
+from kits.readout.kidney_measurement import read_out
 from kits.readout.maps import OWN_IDS, LabelMap, on_grid_of
-from kits.readout.readings import CaseReading, read_out
+from kits.readout.readings import CaseReading
 from kits.volume import Volume, stored_order
 
 # Raised when a definition changes, so that older results are measured again.
-EDITION = 3
-# What a report of kits.predict calls it.
+EDITION = 4
+# The key of the read-out in a report of kits.predict.
 READOUT = "readout"
 
 
@@ -34,7 +35,7 @@ def measure_map(
     ids: Mapping[str, Sequence[int]] = OWN_IDS,
     reports: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the first.
+    """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the content of the JSON.
 
     Args:
         ids: by class the label ids that stand for it.
@@ -68,7 +69,7 @@ def measure_map(
 
 
 def measure(labels: Volume, volume: Volume | None, name: str, notes: Sequence[str] = ()) -> tuple[CaseReading, Volume]:
-    """Measure a label map (z, y, x), with the HU of its CT where that is given; the reading, and the map on the CT's grid.
+    """Measure a label map (z, y, x), with the HU of its CT where that is given; return the reading and the map on the CT's grid.
 
     Args:
         name: for messages.
@@ -112,18 +113,18 @@ def reported(reading: CaseReading, labels: Volume, job: LabelMap, folder: Path) 
         solid = (region.labels > 0) & (region.labels != TUMOR)
         if solid.any():
             values = {"volume_ml": (kidney.parenchyma_ml or 0) + (kidney.cyst_ml or 0), "length_mm": kidney.length_mm}
-            findings.append(Finding(f"{region.side} kidney without tumors", "kidney", region.side, values))
+            findings.append(ReportedRegion(f"{region.side} kidney without tumors", "kidney", region.side, values))
             part[solid] = len(findings)
         for number in range(1, region.tumor_count + 1):
             tumor = next(tumors)
-            findings.append(Finding(f"tumor {tumor.id}", "tumor", region.side, asdict(tumor)))
+            findings.append(ReportedRegion(f"tumor {tumor.id}", "tumor", region.side, asdict(tumor)))
             part[region.tumors == number] = len(findings)
     write_dicom_sr(folder, job.scan.files, stored_order(numbers, labels.grid), findings)
     return reading
 
 
 def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
-    """As `kits.measure`: a label map, or an array of labels of the volume that is given with it."""
+    """Measure a label map, or an array of labels on the grid of `volume`; `kits.measure` is this function."""
     if isinstance(labels, np.ndarray):
         if volume is None:
             raise KitsError("measure: an array of labels has no spacing; give the volume that it is of too")
@@ -134,13 +135,13 @@ def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) ->
 
 
 def readout_of(labels: np.ndarray, volume: Volume) -> dict[str, Any]:
-    """The read-out of a prediction as its report tells it."""
-    told: dict[str, Any] = rounded(measure_volume(labels, volume).to_dict())
-    return told
+    """Measure a prediction, in the form of its report."""
+    content: dict[str, Any] = rounded(measure_volume(labels, volume).to_dict())
+    return content
 
 
 def source_of(job: LabelMap, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """What a result depends on: the files as they are, what their labels mean, and the definitions."""
+    """Describe everything that a result depends on: the files, the ids of their labels, and the definitions."""
     return {"edition": EDITION, "ids": {name: list(numbers) for name, numbers in ids.items()}, **job.identity()}
 
 
@@ -151,7 +152,7 @@ def finished(
     ids: Mapping[str, Sequence[int]] = OWN_IDS,
     reports: Path | None = None,
 ) -> dict[str, Any] | None:
-    """What an earlier run measured of this very map; None where it has to be measured, or a wanted output is missing."""
+    """Read what an earlier run measured of this very map; None where it has to be measured, or a wanted output is missing."""
     content = read_object(folder / f"{job.name}.json")
     wanted = [] if pages is None else [pages / f"{job.name}.html"]
     if reports is not None and job.scan is not None and job.scan.files and content and content.get("tumors"):
@@ -172,7 +173,7 @@ def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], 
 
 
 def rounded(value: Any) -> Any:
-    """A plain container with numbers of four decimals: more is noise, and less would show in sums."""
+    """Round the numbers in a plain container to four decimals: more is noise, and less would show in sums."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The columns of the read-out, each with its unit and its definition; dotted names reach into a reading."""
+"""Define the columns of the read-out, each with its unit; dotted names reach into a reading."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ KIDNEY_COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def definitions() -> dict[str, Any]:
-    """Every column with its unit and definition, and what the numbers are not."""
+    """Collect every column with its unit and definition, the axes, and what the numbers are not for."""
     tables = {"tumors": TUMOR_COLUMNS, "kidneys": KIDNEY_COLUMNS}
     told: dict[str, Any] = {
         part: {name: {"unit": unit, "definition": text} for name, (unit, text) in columns.items()}
@@ -82,7 +82,7 @@ def definitions() -> dict[str, Any]:
 
 
 def column(entry: Mapping[str, Any], name: str) -> Any:
-    """A column's cell: nothing where there is no value, flags in one cell."""
+    """Look a column up in a reading: an empty text where there is no value, flags joined."""
     value: Any = entry
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

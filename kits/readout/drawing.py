@@ -1,4 +1,4 @@
-"""Where the numbers of a tumor were taken: its diameters in their slice, the polar lines, and what lies outside of the kidney."""
+"""Draw where the numbers of a tumor were taken: its diameters in their slice, the polar lines, and the exophytic part."""
 
 from __future__ import annotations
 

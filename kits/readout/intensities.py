@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from kits.readout.kidneys import LEFT, KidneyRegion
 from kits.volume import Spacing
 
-PERCENTILES = (5, 25, 50, 75, 95)
 # Muscle without and with contrast, HU; what lies between these beside the spine behind a kidney is muscle.
 MUSCLE_HU = (15.0, 110.0)
 # Behind the kidney and toward the spine, mm, lie psoas, quadratus lumborum and the erectors of the spine.
@@ -17,16 +18,28 @@ BEHIND_MM, MEDIAL_MM = 50.0, 20.0
 LEAST_ML, WIDEST_HU = 5.0, 40.0
 
 
-def statistics_hu(values: np.ndarray) -> dict[str, float] | None:
-    """Mean, deviation and percentiles of HU values; None where there are none."""
-    if not values.size:
-        return None
-    found = {f"p{level}": float(value) for level, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
-    return {"mean": float(values.mean()), "sd": float(values.std()), **found}
+@dataclass(frozen=True)
+class Intensities:
+    """Mean, standard deviation and percentiles of a region, HU."""
+
+    mean: float
+    sd: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Intensities | None:
+        """Describe HU values; None where there are none."""
+        if not values.size:
+            return None
+        return cls(float(values.mean()), float(values.std()), *map(float, np.percentile(values, (5, 25, 50, 75, 95))))
 
 
 def muscle_hu(hu: np.ndarray, labels: np.ndarray, region: KidneyRegion, spacing: Spacing) -> float | None:
-    """The median HU of the muscle behind a kidney; None where it cannot be told.
+    """Find the median HU of the muscle behind a kidney; None where it cannot be told.
 
     Args:
         hu, labels: the whole scan and its label map (z, y, x).

@@ -1,4 +1,4 @@
-"""How far a tumor's volume and diameter may be off: measured on what other networks, or the same ones less sure, call tumor."""
+"""Give volume and diameter an interval, from label maps by other networks or from probabilities."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from kits.readout.extents import diameters_of
+from kits.readout.diameters import diameters_of
 from kits.readout.nephrometry import size_points
-from kits.readout.readings import CaseReading, TumorReading
+from kits.readout.readings import CaseReading, Range
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected
 
@@ -44,26 +44,24 @@ def with_intervals(reading: CaseReading, spacing: Spacing, others: Iterable[np.n
                     volume, diameter = float(mask.sum()) * voxel_ml, diameters_of(mask[box], spacing).axial
             volumes[index].append(volume)
             diameters[index].append(diameter)
-    tumors = [_told(*one) for one in zip(reading.tumors, volumes, diameters, strict=True)]
+    tumors = []
+    for tumor, *both in zip(reading.tumors, volumes, diameters, strict=True):
+        ml, mm = (Range(min(values), max(values)) for values in both)
+        flags = [*tumor.flags]
+        if ml.least == 0:
+            flags.append("uncertain: at the least there is no tumor here")
+        elif ml.most - ml.least > WIDE_VOLUME * tumor.volume_ml or mm.most - mm.least > WIDE_DIAMETER * tumor.axial_mm:
+            flags.append(f"uncertain border: {ml.least:.1f} to {ml.most:.1f} mL, diameter {mm.least:.0f} to {mm.most:.0f} mm")
+        points = size_points(mm.least), size_points(mm.most)
+        if points[0] != points[1]:
+            flags.append(f"uncertain score: the diameter's interval has {points[0]} to {points[1]} points of R")
+        tumors.append(replace(tumor, flags=flags, volume_interval_ml=ml, axial_interval_mm=mm))
     return replace(reading, tumors=tumors)
 
 
 def _shared(of: tuple[slice, ...], other: tuple[slice, ...]) -> tuple[slice, ...]:
-    """The part of the window `of` that lies in another window, in indices of `of`."""
+    """Intersect the window `of` with another one, in indices of `of`."""
     return tuple(
         slice(max(a.start, b.start) - a.start, max(max(a.start, b.start), min(a.stop, b.stop)) - a.start)
         for a, b in zip(of, other, strict=True)
     )
-
-
-def _told(tumor: TumorReading, volumes: list[float], diameters: list[float]) -> TumorReading:
-    flags = []
-    (v0, v1), (d0, d1) = ([min(values), max(values)] for values in (volumes, diameters))
-    if v0 == 0:
-        flags.append("uncertain: at the least there is no tumor here")
-    elif v1 - v0 > WIDE_VOLUME * tumor.volume_ml or d1 - d0 > WIDE_DIAMETER * tumor.axial_mm:
-        flags.append(f"uncertain border: {v0:.1f} to {v1:.1f} mL, diameter {d0:.0f} to {d1:.0f} mm")
-    if size_points(d0) != size_points(d1):
-        flags.append(f"uncertain score: the diameter's interval has {size_points(d0)} to {size_points(d1)} points of R")
-    intervals = {"volume_interval_ml": {"least": v0, "most": v1}, "axial_interval_mm": {"least": d0, "most": d1}}
-    return replace(tumor, flags=[*tumor.flags, *flags], **intervals)  # type: ignore[arg-type]

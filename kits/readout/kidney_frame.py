@@ -1,4 +1,4 @@
-"""The frame that a kidney itself gives: its outline filled, its center, the way to its sinus, and distances from both."""
+"""Find the frame of a kidney: its outline filled, the way to its sinus, its length, and distances from outline and sinus."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kits.core.labels import TUMOR
-from kits.readout.extents import length_along
-from kits.readout.isotropic import Cubes, distance_to
+from kits.readout.cubes import Cubes, distance_to
 from kits.readout.kidneys import LEFT
 from kits.readout.outline import LEAST_SEEN, Outline
 from kits.readout.sinus import Sinus
@@ -23,8 +22,8 @@ class KidneyFrame:
         depth: mm from each cube to the nearest outside of the outline; 0 there.
         sinus_distance: mm from each cube to the sinus; infinite where none was found.
         medial: unit vector (y, x) from the kidney's center to its sinus; toward the spine where none was found.
-        length_mm: from pole to pole.
-        flags: what could not be found.
+        length_mm: from pole to pole; that of one cube without an outline.
+        flags: warnings about what could not be found.
     """
 
     outline: Outline | None
@@ -40,6 +39,8 @@ class KidneyFrame:
         """Find the frame; the sinus and the tumor inside the outline belong to the kidney."""
         cube = (cubes.step,) * 3
         solid = cubes.kidney | sinus.gap
+        medial = np.array([0.0, -1.0 if side == LEFT else 1.0])
+        length = 0.0
         flags = []
         if outline is not None:
             points = np.argwhere(cubes.labels == TUMOR)
@@ -47,21 +48,12 @@ class KidneyFrame:
             solid[tuple(inside.T)] = True
             if outline.seen < LEAST_SEEN:
                 flags.append(f"outline doubtful: tumors cover {100 * (1 - outline.seen):.0f} % of the kidney's surface")
-        medial = np.array([0.0, -1.0 if side == LEFT else 1.0])
-        if outline is not None and sinus.mask.any():
-            toward = np.argwhere(sinus.mask).mean(axis=0)[1:] - outline.center[1:]
-            medial = toward / max(float(np.linalg.norm(toward)), 1e-6)
-        elif outline is not None:
-            flags.append("no sinus found: what is measured from it is missing")
-        length = 0.0
-        if outline is not None:
-            length = length_along(np.argwhere(solid), outline.axes[:, 0] / np.linalg.norm(outline.axes[:, 0]))
-        return cls(
-            outline,
-            sinus,
-            distance_to(~solid, cube),
-            distance_to(sinus.mask, cube),
-            medial,
-            (length + 1) * cubes.step,
-            flags,
-        )
+            if sinus.mask.any():
+                toward = np.argwhere(sinus.mask).mean(axis=0)[1:] - outline.center[1:]
+                medial = toward / max(float(np.linalg.norm(toward)), 1e-6)
+            else:
+                flags.append("no sinus found: what is measured from it is missing")
+            axis = outline.axes[:, 0] / np.linalg.norm(outline.axes[:, 0])
+            length = float(np.ptp(np.argwhere(solid) @ axis))
+        distances = distance_to(~solid, cube), distance_to(sinus.mask, cube)
+        return cls(outline, sinus, *distances, medial, (length + 1) * cubes.step, flags)

@@ -1,4 +1,4 @@
-"""Whose is what in a label map: right and left kidney, and the tumors of each.
+"""Separate a label map into the right and the left kidney, each with its own tumors and cysts.
 
 Arrays are (z, y, x) and x runs to the patient's left, so the left kidney has the larger x whatever the file's axes were.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from kits.core.labels import BACKGROUND, TUMOR
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected, region_sizes_and_centers
+from kits.volume.rois import body_box
 
 RIGHT, LEFT = "right", "left"
 SIDES = (RIGHT, LEFT)
@@ -26,6 +27,8 @@ LEAST_HALF_ML, BRIDGE_SHARE = 20.0, 0.5
 APART_MM = 80.0
 # A lone kidney closer than this to the middle may be on either side.
 DOUBTFUL_MM = 15.0
+# The body is what is denser than this in the kidneys' slices; fat has -100 HU, air -1000.
+BODY_HU = -300.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class KidneyRegion:
         window: where it lies in the label map.
         labels: uint8 of that window, this kidney's voxels alone.
         tumors: the number of its tumor, from 1, at each voxel of the window; 0 elsewhere. Largest first.
-        flags: what a reader must know of it.
+        flags: warnings for the reader.
     """
 
     side: str
@@ -48,38 +51,47 @@ class KidneyRegion:
 
     @property
     def tumor_count(self) -> int:
-        """How many tumors it has."""
+        """Count its tumors."""
         return int(self.tumors.max(initial=0))
 
 
 @dataclass(frozen=True)
 class Separated:
-    """The kidneys of a label map, and the specks that belong to none."""
+    """The kidneys of a label map, and the number and the volume of tumor pieces too small to measure."""
 
     kidneys: list[KidneyRegion]
     specks: int
     specks_ml: float
 
 
-def separate(labels: np.ndarray, spacing: Spacing, middle_mm: float | None = None) -> Separated:
+def separate(labels: np.ndarray, spacing: Spacing, hu: np.ndarray | None = None) -> Separated:
     """Separate a label map (z, y, x) into the kidneys of both sides.
 
     Args:
         spacing: (z, y, x) mm.
-        middle_mm: the patient's middle along x, from the center of the first column; None takes the middle of the image.
+        hu: the CT on the same grid. With it the middle of the body parts right from left, without it that of the image.
     """
     window = bounding_slices(labels)
     if window is None:
         return Separated([], 0, 0.0)
     inside = np.ascontiguousarray(labels[window])
     voxel_ml = float(np.prod(spacing)) / 1000
-    middle = (labels.shape[2] - 1) / 2 if middle_mm is None else middle_mm / spacing[2]
+    middle = (labels.shape[2] - 1) / 2
+    if hu is not None:
+        body = body_box(hu[window[0]], BODY_HU)
+        middle = (body.start[2] + body.stop[2] - 1) / 2
     middle -= window[2].start
     foreground = connected(inside > BACKGROUND)
     pieces = connected((inside > BACKGROUND) & (inside != TUMOR))
     seeds = _seeds(pieces, voxel_ml, middle, APART_MM / spacing[2])
     owner, joined = _owners(inside, foreground, pieces, seeds, voxel_ml)
-    specks, specks_ml = _drop_specks(inside, owner, voxel_ml)
+    tumors = connected(inside == TUMOR)
+    sizes = np.bincount(tumors.ravel())
+    small = sizes * voxel_ml < LEAST_TUMOR_ML
+    small[0] = False
+    if small.any():
+        owner[small[tumors]] = 0
+    specks, specks_ml = int(small.sum()), float(sizes[small].sum() * voxel_ml)
     kidneys = []
     for number, side in enumerate(SIDES, start=1):
         region = _region(inside, owner == number, side, labels.shape, window, voxel_ml)
@@ -95,7 +107,14 @@ def separate(labels: np.ndarray, spacing: Spacing, middle_mm: float | None = Non
 
 @dataclass(frozen=True)
 class _Seeds:
-    """The pieces of parenchyma that are kidneys: side (1 right, 2 left) by number, x of their centers, and a split column."""
+    """The pieces of parenchyma that are kidneys, by their number.
+
+    Attributes:
+        side: 1 right, 2 left.
+        x: column of the piece's center.
+        split: of a piece that holds both kidneys, the column that parts them.
+        middle: column of the patient's middle.
+    """
 
     side: dict[int, int]
     x: dict[int, float]
@@ -107,12 +126,13 @@ class _Seeds:
         return {*self.side.values()} | ({1, 2} if self.split else set())
 
     def mean_x(self, side: str) -> float:
-        """The mean column of a side's kidneys; that of the middle where it has none."""
+        """Find the mean column of a side's kidneys; the middle where it has none."""
         columns = [self.x[piece] for piece, number in self.side.items() if SIDES[number - 1] == side]
         return float(np.mean(columns)) if columns else self.middle
 
 
 def _seeds(pieces: np.ndarray, voxel_ml: float, middle: float, apart: float) -> _Seeds:
+    """Find the pieces that are kidneys, and part them where two lie farther than `apart` columns from each other."""
     sizes, centers = region_sizes_and_centers(pieces)
     large = [number for number in range(1, len(sizes)) if sizes[number] * voxel_ml >= LEAST_KIDNEY_ML]
     split = {number: column for number in large if (column := _bridge(pieces == number, voxel_ml)) is not None}
@@ -125,7 +145,7 @@ def _seeds(pieces: np.ndarray, voxel_ml: float, middle: float, apart: float) -> 
 
 
 def _bridge(piece: np.ndarray, voxel_ml: float) -> int | None:
-    """The column where a horseshoe's bridge is thinnest; None where a piece is one kidney."""
+    """Find the column where a horseshoe's bridge is thinnest; None where a piece is one kidney."""
     profile = piece.sum(axis=(0, 1)).astype(float)
     if profile.sum() * voxel_ml < 2 * LEAST_HALF_ML:
         return None
@@ -141,7 +161,7 @@ def _bridge(piece: np.ndarray, voxel_ml: float) -> int | None:
 def _owners(
     inside: np.ndarray, foreground: np.ndarray, pieces: np.ndarray, seeds: _Seeds, voxel_ml: float
 ) -> tuple[np.ndarray, list[str]]:
-    """The side (1 right, 2 left, 0 none) of every voxel, and what joins the two sides."""
+    """Find the side (1 right, 2 left, 0 none) of every voxel, and flag what joins the two sides."""
     sizes, centers = region_sizes_and_centers(foreground)
     sides_in: dict[int, set[int]] = {number: set() for number in range(1, len(sizes))}
     for piece in (*seeds.side, *seeds.split):
@@ -167,7 +187,7 @@ def _owners(
 
 
 def _share_out(inside: np.ndarray, part: np.ndarray, pieces: np.ndarray, seeds: _Seeds, owner: np.ndarray) -> None:
-    """Give each voxel of a region that holds both kidneys to one: parenchyma by its piece, a tumor to whom it touches more."""
+    """Divide a region that holds both kidneys in `owner`: parenchyma by its piece, a tumor to the side that it touches more."""
     columns = np.arange(inside.shape[2])
     for piece, side in seeds.side.items():
         owner[part & (pieces == piece)] = side
@@ -184,7 +204,7 @@ def _share_out(inside: np.ndarray, part: np.ndarray, pieces: np.ndarray, seeds: 
 
 
 def _contacts(one: np.ndarray, other: np.ndarray) -> float:
-    """Faces that two masks share."""
+    """Count the faces that two masks share."""
     count = 0
     for axis in range(3):
         low = [slice(None)] * 3
@@ -192,17 +212,6 @@ def _contacts(one: np.ndarray, other: np.ndarray) -> float:
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         count += int((one[tuple(low)] & other[tuple(high)]).sum() + (other[tuple(low)] & one[tuple(high)]).sum())
     return float(count)
-
-
-def _drop_specks(inside: np.ndarray, owner: np.ndarray, voxel_ml: float) -> tuple[int, float]:
-    """Take specks of tumor from their kidney; how many there were, and their mL."""
-    tumors = connected(inside == TUMOR)
-    sizes = np.bincount(tumors.ravel())
-    small = sizes * voxel_ml < LEAST_TUMOR_ML
-    small[0] = False
-    if small.any():
-        owner[small[tumors]] = 0
-    return int(small.sum()), float(sizes[small].sum() * voxel_ml)
 
 
 def _region(
@@ -213,6 +222,7 @@ def _region(
     window: tuple[slice, slice, slice],
     voxel_ml: float,
 ) -> KidneyRegion | None:
+    """Cut one kidney out and number its tumors by size; None where the side has no voxel."""
     box = bounding_slices(own)
     if box is None:
         return None

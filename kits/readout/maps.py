@@ -1,4 +1,4 @@
-"""The label maps at a path, files or DICOM segmentations, each with its CT where one is given."""
+"""Find the label maps at a path, files or DICOM segmentations, each with its CT where one is given."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelMap:
     members: tuple[Path, ...] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What tells a map that was changed from one that was not."""
+        """Describe the files, so that a later run can tell whether one was changed."""
         stat = self.path.stat()
         image = None if self.scan is None else self.scan.identity()
         beside = [path for path in (self.probabilities, *(self.members or ())) if path is not None]
@@ -45,7 +45,7 @@ class LabelMap:
         return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image, "doubt": doubt}
 
     def read(self, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> tuple[Volume, list[str]]:
-        """The labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst, and what a reader must know of how they were read.
+        """Read the labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst; return them with warnings for the reader.
 
         Args:
             ids: by class the label ids that stand for it in a file; of a DICOM segmentation its codes say what is what.
@@ -56,7 +56,7 @@ class LabelMap:
         return _labels_at(self.path, ids)
 
     def others(self, grid: Grid, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> Iterator[np.ndarray]:
-        """What may be tumor beside what the map says is (bool (z, y, x) on its grid): of each member, or by probability.
+        """Read the other masks of tumor (bool (z, y, x) on this map's grid): of each member, and by probability.
 
         Raises:
             KitsError: a file is damaged, or of another grid.
@@ -72,6 +72,7 @@ class LabelMap:
 
 
 def _labels_at(path: Path, ids: Mapping[str, Sequence[int]]) -> tuple[Volume, list[str]]:
+    """Read a label map of any kind; see `LabelMap.read`."""
     from kits.io import read_labels
     from kits.prediction.seg_reading import is_dicom_seg, read_dicom_seg
 
@@ -87,14 +88,14 @@ def _labels_at(path: Path, ids: Mapping[str, Sequence[int]]) -> tuple[Volume, li
 
 
 def _beside(grid: Grid, found: Volume, path: Path) -> np.ndarray:
-    """The voxels of a map beside the label map's; one with another header is no doubt but a mistake."""
+    """Bring the voxels of another map to the label map's grid; one with another header is a mistake, so it is refused."""
     if differs := compare(found.grid, grid):
         raise KitsError(f"{path}: {differs}, as the label map that it belongs to has")
     return brought_to(grid, found)
 
 
 def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, list[str]]:
-    """The labels (z, y, x) beside the voxels of their CT, and how the two headers differ.
+    """Bring labels (z, y, x) to the grid of their CT, and tell how the two headers differ.
 
     Raises:
         KitsError: the label map is neither of the CT's size nor a part of it.
@@ -155,7 +156,7 @@ def find_maps(
 
 
 def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
-    """These label maps with the CT of each."""
+    """Give each label map its CT."""
     from kits.data.naming import match
     from kits.data.scans import find_inputs
 
@@ -175,7 +176,7 @@ def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
 
 
 def _probabilities(path: Path) -> Path | None:
-    """Where kits.predict has put the tumor's probabilities of a label map that it wrote, if it has."""
+    """Find the tumor's probabilities that kits.predict wrote beside a label map; None where there are none."""
     from kits.data.scans import stem
     from kits.prediction.outputs import ENDING, PROBABILITIES
 
@@ -184,7 +185,7 @@ def _probabilities(path: Path) -> Path | None:
 
 
 def _named(path: Path, label_name: str, key: str = "input") -> dict[str, Path]:
-    """The label maps at a path by the names of their cases."""
+    """Find the label maps at a path, by the names of their cases."""
     from kits.data.naming import label_maps
     from kits.data.scans import Scan, stem, unique
     from kits.io.tree import files_below

@@ -1,9 +1,10 @@
-"""The outline that the kidney would have without its tumors, and how much of a tumor lies outside of it.
+"""Find the outline that the kidney would have without its tumors, and which part of a tumor lies outside of it.
 
 A convex hull is no such outline: it overstates what is outside by 0.06 to 0.08 of the tumor. Here it is an ellipsoid of the
 kidney's own moments, found together with the part of the tumors inside it, and corrected where the kidney's surface is seen: each
 direction from the center that no tumor covers says how far the kidney differs from its ellipsoid, and a thin plate carries that
-on across the tumors.
+on across the tumors. What is carried on is one over the radius: it is constant on the ellipsoid and linear in the direction on a
+flat face, and a thin plate continues both exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from kits.readout.isotropic import Cubes
+from kits.readout.cubes import Cubes
 
 # Directions from the center; 4000 are 3 degrees apart, 2.6 mm at a kidney's 50 mm.
 DIRECTIONS = 4000
@@ -53,18 +54,18 @@ class Outline:
 
     @property
     def whitened(self) -> np.ndarray:
-        """The matrix that takes an offset from the center to the frame where the ellipsoid is the unit ball."""
+        """Compute the matrix that takes an offset from the center to the frame where the ellipsoid is the unit ball."""
         return np.linalg.inv(self.axes)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """Whether points (n, 3) in cubes lie inside."""
+        """Tell which points (n, 3) in cubes lie inside."""
         offsets = (points - self.center) @ self.whitened.T
         distances = np.linalg.norm(offsets, axis=1)
         return distances <= self._table[_cell(offsets / np.maximum(distances, 1e-9)[:, None])]
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """The radius by height and turn of a direction, two degrees and finer: looking it up is quicker than searching for it."""
+        """Tabulate the radius by height and turn of a direction, two degrees and finer: quicker than a search for every point."""
         heights, turns = (np.arange(n) + 0.5 for n in TABLE)
         z = 2 * heights[:, None] / TABLE[0] - 1
         angle = 2 * np.pi * turns[None] / TABLE[1] - np.pi
@@ -76,7 +77,7 @@ class Outline:
 
 
 def _cell(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where unit vectors (n, 3) stand in the table of radii."""
+    """Find the cells of unit vectors (n, 3) in the table of radii."""
     height = np.clip(((directions[:, 0] + 1) / 2 * TABLE[0]).astype(int), 0, TABLE[0] - 1)
     turn = (np.arctan2(directions[:, 1], directions[:, 2]) + np.pi) / (2 * np.pi) * TABLE[1]
     return height, np.clip(turn.astype(int), 0, TABLE[1] - 1)
@@ -110,14 +111,14 @@ def outline_of(cubes: Cubes, sinus: np.ndarray, blur_mm: float) -> Outline:
     radii = np.ones(len(directions))
     radii[seen] = steps[last[seen]] + (steps[1] - steps[0]) / 2
     if seen.mean() >= LEAST_SEEN and not seen.all():
-        radii[~seen] = 1 + _carried_on(directions[seen], radii[seen] - 1, directions[~seen])
+        radii[~seen] = 1 / _continued(directions[seen], 1 / radii[seen], directions[~seen])
     elif not seen.all():
         radii[~seen] = 1.0
     return Outline(center, axes, directions, radii, float(seen.mean()))
 
 
-def _carried_on(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values on the sphere carried on from the directions (n, 3) that are known, by a thin plate through those nearest."""
+def _continued(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Continue values on the sphere from known directions (n, 3) to wanted ones, by a thin plate through those nearest."""
     # Those nearest to what is missing decide; a plate through more of them costs the cube of their number.
     apart, _ = cKDTree(wanted).query(known)
     nearest = np.argsort(apart, kind="stable")[: 4 * MOST_KNOWN]
@@ -128,7 +129,7 @@ def _carried_on(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np
 
 
 def _self_consistent(kidney: np.ndarray, tumor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ellipsoid of the moments of the kidney and of those tumor voxels (n, 3) that lie inside it."""
+    """Fit the ellipsoid of the moments of the kidney and of those tumor voxels (n, 3) that lie inside it."""
     fixed = _moments(kidney)
     every = 1 + len(tumor) // MOST_TUMOR
     tumor = tumor[::every]
@@ -144,7 +145,7 @@ def _self_consistent(kidney: np.ndarray, tumor: np.ndarray) -> tuple[np.ndarray,
 
 
 def _moments(mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Count, sums and sums of products of a mask's indices, from its projections."""
+    """Compute count, sums and sums of products of a mask's indices, from its projections."""
     indices = [np.arange(n, dtype=float) for n in mask.shape]
     planes = {(0, 1): mask.sum(axis=2), (0, 2): mask.sum(axis=1), (1, 2): mask.sum(axis=0)}
     lines = [planes[0, 1].sum(axis=1), planes[0, 1].sum(axis=0), planes[0, 2].sum(axis=0)]
@@ -156,7 +157,7 @@ def _moments(mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _ellipsoid(count: float, sums: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The solid ellipsoid of these moments: a half axis is the root of five times the variance along it."""
+    """Find the solid ellipsoid of these moments: a half axis is the root of five times the variance along it."""
     center = sums / count
     values, vectors = np.linalg.eigh(products / count - np.outer(center, center))
     axes = vectors[:, ::-1] * np.sqrt(5 * np.maximum(values[::-1], 0.25))
@@ -164,7 +165,7 @@ def _ellipsoid(count: float, sums: np.ndarray, products: np.ndarray) -> tuple[np
 
 
 def sphere(count: int) -> np.ndarray:
-    """Unit vectors (count, 3) spread evenly over the sphere (a Fibonacci lattice)."""
+    """Spread unit vectors (count, 3) evenly over the sphere (a Fibonacci lattice)."""
     index = np.arange(count) + 0.5
     z, turn = 1 - 2 * index / count, np.pi * (1 + 5**0.5) * index
     ring = np.sqrt(1 - z**2)

@@ -1,4 +1,4 @@
-"""One page a case, which opens without a network: where each number was taken, and the numbers with units, rules and doubts."""
+"""Write one page a case, which opens without a network: pictures of where each number was taken, then the numbers and rules."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sheet(name: str, reading: CaseReading, spacing: Spacing, hu: np.ndarray | No
 
 
 def _table(entries: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]], title: str) -> str:
-    """Values by row, entries by column: definitions have room at the end."""
+    """Lay out a table: a row a value, a column an entry, definitions in the last column."""
     heads = "".join(f"<th>{escape(str(entry[title]))}</th>" for entry in entries)
     rows = [f"<tr><th></th>{heads}<th></th></tr>"]
     for name, (unit, definition) in columns.items():
@@ -66,7 +66,7 @@ def _table(entries: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str
 
 
 def _scores(tumor: Mapping[str, Any]) -> str:
-    """The points of both scores with the value that each follows from, and its rule."""
+    """Lay out the points of both scores, each with its value and its rule."""
     rows = []
     for title, score in (("R.E.N.A.L.", tumor["renal"]), ("PADUA", tumor["padua"])):
         for part, entry in score.items():

@@ -1,4 +1,4 @@
-"""The renal sinus, which no KiTS label names: what the kidney's hull leaves free on the medial side, and where it opens.
+"""Find the renal sinus, which no KiTS label names: the medial part of the kidney's hull that is free, and where it opens.
 
 R.E.N.A.L. (Kutikov and Uzzo 2009, J Urol 182:844) takes its polar lines from where the sinus opens, and its N from the distance
 to the collecting system, for which the sinus stands here.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from kits.readout.isotropic import Cubes, distance_to
+from kits.readout.cubes import Cubes, distance_to
 from kits.readout.kidneys import LEFT
 from kits.volume import bounding_slices
 from kits.volume.components import connected
@@ -20,6 +21,9 @@ from kits.volume.components import connected
 OPENING_MM = 2.5
 # Ours: less is no sinus (a kidney has 5 to 30 mL).
 LEAST_ML = 0.5
+# A cube's four neighbors in its axial slice, without the cube itself.
+IN_PLANE = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]], bool)
+CENTER = np.array([[[0, 0, 0], [0, 1, 0], [0, 0, 0]]], bool)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Sinus:
 
     Attributes:
         mask: bool (z, y, x); empty where none was found.
-        gap: what the hull leaves free on the medial side, before it is opened.
+        gap: the free part of the hull on the medial side, before the opening.
         hull: the kidney's convex hull, bool (z, y, x).
         polar_lines: first and last slice in which it opens to the outside; None where there is none.
     """
@@ -60,15 +64,13 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     if len(sizes) < 2 or sizes[1:].max() * cubes.step**3 < LEAST_ML * 1000:
         return Sinus(np.zeros_like(hull), gap, hull, None)
     mask = regions == 1 + int(np.argmax(sizes[1:]))
-    mask |= _holes(cubes, mask)
-    # In-plane neighbors outside of the hull: there the sinus opens.
-    outside = ~hull
-    beside = np.zeros_like(outside)
-    beside[:, 1:] |= outside[:, :-1]
-    beside[:, :-1] |= outside[:, 1:]
-    beside[:, :, 1:] |= outside[:, :, :-1]
-    beside[:, :, :-1] |= outside[:, :, 1:]
-    open_slices = np.flatnonzero((mask & beside).any(axis=(1, 2)))
+    # Kidney and tumor may close around a part of it within a slice.
+    solid = cubes.labels > 0
+    holes = ndimage.binary_fill_holes(solid, IN_PLANE | CENTER) & ~solid
+    regions = connected(holes | mask)
+    own = np.unique(regions[mask])
+    mask |= holes & np.isin(regions, own[own > 0])
+    open_slices = np.flatnonzero((mask & ndimage.binary_dilation(~hull, IN_PLANE)).any(axis=(1, 2)))
     lines = (int(open_slices[0]), int(open_slices[-1])) if len(open_slices) else None
     return Sinus(mask, gap | mask, hull, lines)
 
@@ -102,18 +104,3 @@ def hull_of(mask: np.ndarray) -> np.ndarray:
     filled = mask.copy()
     filled[box] |= (x >= low[..., None] - 1e-6) & (x <= high[..., None] + 1e-6)
     return filled
-
-
-def _holes(cubes: Cubes, sinus: np.ndarray) -> np.ndarray:
-    """What kidney and tumor enclose in a slice, where it touches the sinus in space."""
-    box = bounding_slices(cubes.labels)
-    holes = np.zeros_like(sinus)
-    if box is None:
-        return holes
-    free = np.pad(cubes.labels[box] == 0, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    for k, slice_ in enumerate(free):
-        regions = connected(slice_[None], 6)[0]
-        holes[box][k] = ((regions > 0) & (regions != regions[0, 0]))[1:-1, 1:-1]
-    regions = connected(holes | sinus)
-    own = np.unique(regions[sinus])
-    return holes & np.isin(regions, own[own > 0])

@@ -22,7 +22,7 @@ from kits.core.labels import regions_of
 from kits.io import whole_file
 from kits.metrics import volumes_ml
 from kits.reporting.mesh import STEP_MM, mesh_of
-from kits.reporting.run_notes import RunNotes, doubts_of
+from kits.reporting.run_notes import TUMOR, RunNotes, doubts_of
 from kits.reporting.scene import COLORS, TRUTH_COLORS, Scene
 from kits.reporting.slices import WINDOW_HU, focus_point
 from kits.reporting.stack import overview, stack_of
@@ -50,6 +50,8 @@ def entry_of(scene: Scene, run: RunNotes) -> Entry:
         for which, labels in zip(MAPS, scene.maps, strict=False)
     }
     row = {"name": scene.name, "scores": scene.scores, "volumes": volumes, "doubts": doubts_of(scene, run)}
+    if run.tumors is not None:
+        row["tumors"] = [{key: tumor[key] for key in TUMOR} for tumor in run.tumors]
     focus = focus_point(scene)
     stack = stack_of(scene)
     meshes, blocks = _meshes(scene)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kits.core.errors import printable
 from kits.core.plain_files import misfit, read_object
@@ -16,6 +17,19 @@ from kits.volume.rois import Box
 CORNER = (int, int, int)
 # What is read of a case in a run's report.
 ENTRY = {"boxes": [(CORNER, CORNER)], "seconds": {str: float}, "warnings": [str]}
+# What is read of a tumor in the read-out that `kits.predict measure=true` adds to it.
+MAYBE = float | None
+TUMOR = {
+    "id": str,
+    "volume_ml": float,
+    "axial_mm": float,
+    "exophytic_share": MAYBE,
+    "contact_mm2": MAYBE,
+    "sinus_mm": MAYBE,
+    "c_index": MAYBE,
+    "renal": {"total": str | None},
+    "padua": {"at_least": int, "at_most": int},
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class RunNotes:
         warnings: what the run warned of.
         judged: whether the run itself looked for missing and cut kidneys.
         error: why there is no prediction, where the run says so.
+        tumors: the read-out's tumors with the keys of `TUMOR`; None where the run measured none of its predictions.
     """
 
     boxes: list[Box] = field(default_factory=list)
@@ -35,6 +50,7 @@ class RunNotes:
     warnings: list[str] = field(default_factory=list)
     judged: bool = False
     error: str | None = None
+    tumors: list[dict[str, Any]] | None = None
 
 
 def read_notes(folder: Path, name: str) -> RunNotes:
@@ -54,10 +70,13 @@ def read_notes(folder: Path, name: str) -> RunNotes:
     if "boxes" not in entry:
         return RunNotes()
     read = {"seconds": {}, "warnings": [], **entry}
-    if misfit(read, ENTRY) or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
+    readout = entry.get("readout")  # none where it failed, or was not asked for
+    tumors = readout.get("tumors", "none") if isinstance(readout, Mapping) else None
+    damaged = misfit(read, ENTRY) or (tumors is not None and misfit(tumors, [TUMOR]))
+    if damaged or any(low > high for box in read["boxes"] for low, high in zip(*box, strict=True)):
         return RunNotes(warnings=["the run's report of this case is damaged"])
     boxes = [Box.from_list(corners) for corners in read["boxes"]]
-    return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry)
+    return RunNotes(boxes, read["seconds"], read["warnings"], judged="parts" in entry, tumors=tumors)
 
 
 def doubts_of(scene: Scene, notes: RunNotes) -> list[str]:

@@ -16,14 +16,17 @@ import pytest
 from PIL import Image
 
 from kits.metrics import score_case
+from kits.readout.cohort import readout_of
 from kits.reporting import RunNotes, Scene, entry_of, missing_entry, read_notes, write_page
 from kits.reporting.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
 from kits.reporting.run_notes import doubts_of
 from kits.reporting.stack import MOST_VOXELS, factors_of, stack_of
+from kits.volume import Grid, Volume
 from kits.volume.rois import Box
 from tests.conftest import ellipsoid
 
 SPACING = (5.0, 1.0, 0.8)
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def scene(name: str = "case_00007", truth: bool = True) -> Scene:
@@ -153,6 +156,24 @@ def test_the_report_of_a_run_is_read_of_many_cases_and_of_one(tmp_path: Path) ->
     assert read_notes(tmp_path, "scan").warnings == ["odd"]
 
 
+def test_the_tumors_of_a_readout_are_in_the_table(tmp_path: Path) -> None:
+    shown = scene(truth=False)
+    told = readout_of(shown.prediction, Volume(shown.hu, SPACING, Grid(shown.hu.shape[::-1], SPACING[::-1], (0, 0, 0), IDENTITY)))
+    entry = {**ONE, "readout": told}
+    (tmp_path / "report.json").write_text(json.dumps({"cases": {"case_00001": entry}}))
+    run = read_notes(tmp_path, "case_00001")
+    assert run.warnings == ["odd"]
+    write_page(tmp_path / "index.html", [entry_of(shown, run), entry_of(shown, RunNotes())])
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    first, second = block(page, "header")["cases"]  # type: ignore[misc]
+    (tumor,) = first["tumors"]
+    assert {key: tumor[key] for key in ("id", "volume_ml", "axial_mm")} == {
+        key: told["tumors"][0][key] for key in ("id", "volume_ml", "axial_mm")
+    }
+    assert tumor["renal"]["total"] == told["tumors"][0]["renal"]["total"]
+    assert "tumors" not in second  # that run measured nothing
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"case_00001": 3}', '{"cases": []}', '{"failed": 1, "cases": {"case_00001": {}}}']
 )
@@ -176,6 +197,8 @@ def test_no_report_that_can_be_read_is_none(tmp_path: Path, content: str) -> Non
         '{"boxes": null}',
         '{"boxes": [], "warnings": [NaN]}',
         '{"boxes": [], "warnings": "odd"}',
+        '{"boxes": [], "readout": {"tumors": [{"id": "left-1", "axial_mm": "31"}]}}',
+        '{"boxes": [], "readout": {}}',
     ],
 )
 def test_a_damaged_report_is_a_warning_and_costs_no_page(tmp_path: Path, entry: str) -> None:

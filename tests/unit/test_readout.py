@@ -1,5 +1,6 @@
 """The clinical read-out against bodies whose numbers are known, and what people draw wrong."""
 
+from dataclasses import asdict
 from itertools import permutations, product
 from math import pi
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_a_ball_in_the_face_of_a_box() -> None:
     (tumor,) = read_out(body(12.0, (20.0, -HALF[1], 6.0), spacing, kind="box", notch=False), spacing).tumors
     assert tumor.exophytic_share == pytest.approx(0.5, abs=0.03)
     assert tumor.contact_mm2 == pytest.approx(2 * pi * 12**2, rel=0.05)
-    assert (tumor.face, tumor.renal["E"]["points"]) == ("anterior", 1)
+    assert (tumor.face, tumor.renal.E.points) == ("anterior", 1)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_ball_in_the_face_of_a_box() -> None:
 )
 def test_the_face_is_the_patients(offset: float, face: str, letter: str) -> None:
     (tumor,) = read_out(body(8.0, (0.0, offset, 12.0)), (2.0, 1.0, 1.0)).tumors
-    assert (tumor.face, tumor.renal["A"]["value"]) == (face, letter)
+    assert (tumor.face, tumor.renal.A.value) == (face, letter)
 
 
 @pytest.mark.parametrize(("height", "points"), [(45.0, 1), (18.0, 2), (4.0, 3)])
@@ -86,7 +87,7 @@ def test_polar_lines(height: float, points: int) -> None:
     reading = read_out(body(8.0, (height, 0.0, 20.0)), (2.0, 1.0, 1.0))
     (left,) = [kidney for kidney in reading.kidneys if kidney.side == "left"]
     assert left.polar_lines_mm == pytest.approx([80 - 16, 80 + 16], abs=3)
-    assert reading.tumors[0].renal["L"]["points"] == points
+    assert reading.tumors[0].renal.L.points == points
 
 
 def test_distances() -> None:
@@ -121,6 +122,17 @@ def test_a_single_kidney_keeps_its_side() -> None:
     assert right.flags == ["absent, or outside of the image"]
 
 
+def test_with_a_ct_the_bodys_middle_decides_the_side() -> None:
+    labels = body(10.0, (0.0, 0.0, 30.0))
+    labels[:, :, : labels.shape[2] // 2] = 0  # the left kidney alone, at column 180 of 241
+    labels = np.pad(labels, ((0, 0), (0, 0), (0, 160)))  # in an image whose middle is at column 200
+    hu = np.full(labels.shape, -1000, np.int16)
+    hu[:, 10:-10, 5:236] = 40  # the body
+    hu[:, -4:] = 0  # the table, which is wider
+    sides = [[kidney.present for kidney in read_out(labels, (2.0, 1.0, 1.0), of).kidneys] for of in (None, hu)]
+    assert sides == [[True, False], [False, True]]
+
+
 def test_a_horseshoe_is_parted_at_its_bridge() -> None:
     labels = body(10.0, (0.0, 0.0, 30.0))
     z, y, _ = labels.shape
@@ -140,8 +152,8 @@ def test_a_kidney_that_is_all_tumor_has_no_outline() -> None:
     reading = read_out(labels, (2.0, 1.0, 1.0))
     (tumor,) = reading.tumors
     assert any(flag.startswith("no parenchyma") for flag in tumor.flags)
-    assert (tumor.exophytic_share, tumor.sinus_mm, tumor.renal["total"]) == (None, None, None)
-    assert tumor.renal["R"]["points"] == 2
+    assert (tumor.exophytic_share, tumor.sinus_mm, tumor.renal.total) == (None, None, None)
+    assert tumor.renal.R.points == 2
 
 
 def test_specks_and_the_border_are_flagged() -> None:
@@ -165,7 +177,7 @@ def test_noise_has_volumes_and_no_shape() -> None:
     for tumor in reading.tumors:
         assert tumor.volume_ml > 0
         assert tumor.axial_mm > 0
-        assert (tumor.sphericity, tumor.contact_mm2, tumor.parenchyma_5mm_ml, tumor.renal["total"]) == (None,) * 4
+        assert (tumor.sphericity, tumor.contact_mm2, tumor.parenchyma_5mm_ml, tumor.renal.total) == (None,) * 4
         assert any(flag.startswith("ragged: ") for flag in tumor.flags)
 
 
@@ -181,7 +193,7 @@ def test_hu_and_enhancement() -> None:
     hu = np.where(labels == 1, 180, np.where(labels == 2, 90, 50)).astype(np.int16)
     reading = read_out(labels, (2.0, 1.0, 1.0), hu)
     assert reading.tumors[0].hu is not None
-    assert reading.tumors[0].hu["mean"] == 90
+    assert reading.tumors[0].hu.mean == 90
     assert reading.kidneys[1].enhancement_hu == 130
     assert read_out(labels, (2.0, 1.0, 1.0), np.where(labels > 0, 180, -900).astype(np.int16)).kidneys[1].enhancement_hu is None
 
@@ -189,15 +201,15 @@ def test_hu_and_enhancement() -> None:
 @pytest.mark.parametrize(("mm", "points"), [(20, 1), (40, 1), (40.1, 2), (69.9, 2), (70.0, 3), (90, 3)])
 def test_limits_of_size(mm: float, points: int) -> None:
     score = renal(Position(mm, 0.3, 5.0, 0.0, False, "anterior", False))
-    assert score["R"]["points"] == points
-    assert score["total"] == f"{points + 2 + 2 + 1}a"
-    assert score["h"]["value"] is None
-    assert score["h"]["rule"]
+    assert score.R.points == points
+    assert score.total == f"{points + 2 + 2 + 1}a"
+    assert score.h.value is None
+    assert score.h.rule
 
 
 def test_padua_says_what_it_cannot_know() -> None:
     score = padua(Position(70.0, 0.6, 0.0, 0.7, True, "posterior", True))
-    assert {name: part["points"] for name, part in score.items() if isinstance(part, dict)} == {
+    assert {name: part["points"] for name, part in asdict(score).items() if isinstance(part, dict)} == {
         "longitudinal": 2,
         "exophytic": 1,
         "rim": 2,
@@ -205,7 +217,7 @@ def test_padua_says_what_it_cannot_know() -> None:
         "collecting_system": None,
         "size": 2,
     }
-    assert (score["at_least"], score["at_most"], score["face"]) == (10, 11, "posterior")
+    assert (score.at_least, score.at_most, score.face) == (10, 11, "posterior")
 
 
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
@@ -222,7 +234,7 @@ def test_every_axis_order_gives_the_same_numbers(tmp_path: Path, order: tuple[tu
     volume = read_labels(tmp_path / "case.nii.gz", allowed=range(4))
     (tumor,) = read_out(volume.array, volume.spacing).tumors
     (expected,) = read_out(labels, (2.0, 1.0, 1.0)).tumors
-    assert (tumor.side, tumor.face, tumor.renal["total"]) == (expected.side, expected.face, expected.renal["total"])
+    assert (tumor.side, tumor.face, tumor.renal.total) == (expected.side, expected.face, expected.renal.total)
     assert tumor.volume_ml == expected.volume_ml
     assert tumor.exophytic_share == pytest.approx(expected.exophytic_share, abs=1e-6)
 

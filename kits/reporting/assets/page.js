@@ -20,6 +20,7 @@ function element(tag, properties = {}, ...children) {
 const scored = header.cases.some((row) => row.scores.composite !== undefined);
 const score = (name) => (row) => (row.missing ? 0 : row.scores[name]);
 const volume = (name) => (row) => row.volumes.prediction?.[name];
+const measured = header.cases.some((row) => row.tumors);
 const COLUMNS = [
   { title: "Case", value: (row) => row.name, show: (value) => value, first: 1 },
   ...(scored
@@ -31,6 +32,12 @@ const COLUMNS = [
       title: `${name[0].toUpperCase()}${name.slice(1)} mL`, value: volume(name), show: (value) => value.toFixed(1), first: -1,
       help: `predicted volume of the ${name}${name === "kidney" ? ", tumors and cysts included" : ""}`,
     }))),
+  ...(measured
+    ? [{
+      title: "Tumor mm", value: (row) => (row.tumors?.length ? Math.max(...row.tumors.map((tumor) => tumor.axial_mm)) : undefined),
+      show: (value) => value.toFixed(0), first: -1, help: "largest axial diameter of a tumor, from the run's read-out (kits.predict measure=true)",
+    }]
+    : []),
   {
     title: "Doubt", value: (row) => (row.missing ? Infinity : row.doubts.length), show: (value) => (value === Infinity ? "missing" : String(value)),
     first: -1, alarm: (value) => value > 0,
@@ -191,6 +198,25 @@ function list(texts) {
   return element("ul", { className: "alarm" }, ...texts.map((text) => element("li", { textContent: text })));
 }
 
+// Rows of a table with a column a tumor.
+function measures(tumors) {
+  const number = (value, digits) => value?.toFixed(digits) ?? "–";
+  const rows = [
+    ["", (tumor) => tumor.id],
+    ["volume, mL", (tumor) => number(tumor.volume_ml, 1)],
+    ["axial diameter, mm", (tumor) => number(tumor.axial_mm, 1)],
+    ["exophytic share", (tumor) => number(tumor.exophytic_share, 2)],
+    ["contact area, mm²", (tumor) => number(tumor.contact_mm2, 0)],
+    ["to the sinus, mm", (tumor) => number(tumor.sinus_mm, 1)],
+    ["C-index", (tumor) => number(tumor.c_index, 2)],
+    ["R.E.N.A.L.", (tumor) => tumor.renal.total ?? "–"],
+    ["PADUA", (tumor) => `${tumor.padua.at_least} to ${tumor.padua.at_most}`],
+  ];
+  const cell = (place) => (place ? "td" : "th");
+  return rows.map(([name, show], place) => element("tr", {}, element(cell(place), { textContent: name }),
+    ...tumors.map((tumor) => element(cell(place), { textContent: show(tumor) }))));
+}
+
 function fillDetails(row) {
   const { view } = state;
   const maps = Object.keys(row.volumes);
@@ -203,6 +229,7 @@ function fillDetails(row) {
   const heads = ["", "prediction", ...(view.truth ? ["truth", "difference", "Dice"] : [])];
   const volumes = element("table", {}, element("tr", {}, ...heads.map((text) => element("th", { textContent: text }))));
   volumes.append(...rows.map((cells) => element("tr", {}, ...cells.map((text) => element("td", { textContent: text })))));
+  const tumors = element("table", {}, ...measures(row.tumors ?? []));
   const { shape, spacing } = view.volume;
   const boxes = view.boxes.map(([start, stop]) => `${sizes(stop.map((n, a) => (n - start[a]) * spacing[a]), 0)} mm`);
   const seconds = Object.entries(view.seconds).map(([step, value]) => `${step} ${value.toFixed(2)}`);
@@ -218,6 +245,7 @@ function fillDetails(row) {
     ...(row.doubts.length ? [element("h3", { textContent: "Warnings" }), list(row.doubts)] : []),
     element("h3", { textContent: "Volumes in mL" }),
     volumes,
+    ...(row.tumors ? [element("h3", { textContent: row.tumors.length ? "Measurements" : "Measurements: no tumor" }), tumors] : []),
     element("h3", { textContent: "Scan and run" }),
     element("div", { className: "where" }, canvas, element("dl", {}, ...facts.flatMap(([term, text]) => [
       element("dt", { textContent: term }), element("dd", { textContent: text }),

@@ -1,4 +1,4 @@
-"""A kidney on cubes: slices are 0.5 to 5 mm apart, pixels 0.4 to 1 mm, and shape is measured on neither.
+"""Resample a kidney to cubes: shape is not measured on slices 0.5 to 5 mm apart and pixels of 0.4 to 1 mm.
 
 Masks are interpolated by their signed distance (shape-based interpolation, Raya and Udupa 1990, IEEE TMI 9:32), so that a ball
 cut into thick slices becomes round again.
@@ -45,11 +45,11 @@ class Cubes:
 
     @property
     def kidney(self) -> np.ndarray:
-        """Parenchyma and cysts."""
+        """Mask parenchyma and cysts."""
         return (self.labels > BACKGROUND) & (self.labels != TUMOR)
 
     def tumor(self, index: int) -> np.ndarray:
-        """The mask of one tumor, counted from 0."""
+        """Mask one tumor, counted from 0."""
         mask = np.zeros(self.labels.shape, bool)
         distance, place = self.tumors[index]
         mask[place] = (distance > -TIE_MM) & (self.labels[place] == TUMOR)
@@ -98,12 +98,12 @@ def cubes_of(region: KidneyRegion, spacing: Spacing) -> Cubes:
 
 
 def signed_distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """The distance in mm of every voxel to the nearest one of the other kind, positive inside; zero lies half way between two."""
+    """Compute the signed distance in mm to the border, half way between voxels of the two kinds; positive inside."""
     return distance_to(~mask, spacing) - distance_to(mask, spacing)
 
 
 def distance_to(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """The distance in mm of every voxel's center to the nearest center in the mask, 0 inside; infinite where it is empty."""
+    """Compute the mm from every voxel's center to the nearest one in the mask, 0 inside; infinite where it is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     image = sitk.GetImageFromArray(mask.view(np.uint8))

@@ -1,4 +1,4 @@
-"""Surfaces of a tumor: how large it is, how much of it touches the kidney, and which part looks out of it.
+"""Mesh the surface of a tumor, for its area and the part of it that touches the kidney.
 
 The surface is that of marching cubes on the signed distance: counting voxel faces overstates areas by 45 %.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.measure import marching_cubes
 
-from kits.readout.isotropic import Cubes
+from kits.readout.cubes import Cubes
 
 # Ours: cubes by which the signed distance is smoothed before its surface is taken, so that steps of voxels do not count as area.
 SMOOTHING = 0.7
@@ -26,23 +26,10 @@ LEAST_KEPT = 0.5
 
 @dataclass(frozen=True)
 class TumorSurface:
-    """A tumor's surface.
+    """The areas of a tumor's surface, mm2: the whole, and the part that touches the kidney or a cyst."""
 
-    Attributes:
-        vertices: (n, 3) (z, y, x) in cubes. triangles: (m, 3) indices of vertices. areas: (m,) mm2.
-        touches: (m,) whether its outer side lies in
-            the kidney or a cyst: another tumor cannot lie there, since what touches is one tumor.
-    """
-
-    vertices: np.ndarray
-    triangles: np.ndarray
-    areas: np.ndarray
-    touches: np.ndarray
-
-    @property
-    def area_mm2(self) -> float:
-        """Of the whole surface."""
-        return float(self.areas.sum())
+    area_mm2: float
+    contact_mm2: float
 
 
 def surface_of(cubes: Cubes, index: int, thickest_mm: float, volume_ml: float) -> TumorSurface | None:
@@ -62,17 +49,16 @@ def surface_of(cubes: Cubes, index: int, thickest_mm: float, volume_ml: float) -
     vertices, triangles, _, _ = marching_cubes(smooth, level, gradient_direction="ascent", allow_degenerate=False)
     vertices = vertices - 2 + np.array([part.start for part in place])
     corners = vertices[triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1)
-    outward = normals / np.maximum(lengths, 1e-12)[:, None]
-    middles = corners.mean(axis=1)
-    if (((middles - middles.mean(axis=0)) * outward).sum(axis=1) * lengths).sum() < 0:
-        outward = -outward
-    outside = middles + max(REACH_MM, REACH_SHARE * thickest_mm) / step * outward
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # outward, by the order of corners
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    reach = max(REACH_MM, REACH_SHARE * thickest_mm) / step
+    outside = corners.mean(axis=1) + reach * normals / np.maximum(lengths, 1e-12)
+    # No other tumor can lie there: tumors that touch are one.
     touches = map_coordinates(cubes.inside, list(outside.T), order=1, cval=-step) > 0
-    return TumorSurface(vertices, triangles, lengths / 2 * step**2, touches)
+    areas = lengths[:, 0] / 2 * step**2
+    return TumorSurface(float(areas.sum()), float(areas[touches].sum()))
 
 
 def sphericity(volume_ml: float, area_mm2: float) -> float:
-    """The surface of the ball of this volume over the surface: 1 is a ball."""
+    """Divide the surface of the ball of this volume by the tumor's: 1 is a ball."""
     return float(pi ** (1 / 3) * (6 * volume_ml * 1000) ** (2 / 3) / area_mm2)

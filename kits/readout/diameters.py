@@ -1,4 +1,4 @@
-"""How long things are: diameters of a tumor between voxel centers, and a kidney's length along its own axis."""
+"""Measure the diameters of a tumor between voxel centers."""
 
 from __future__ import annotations
 
@@ -59,13 +59,8 @@ def diameters_of(mask: np.ndarray, spacing: Spacing) -> Diameters:
     return Diameters(axial, float(np.ptp(across)), place, ends / pixel, short_ends / pixel, in_space_mm)
 
 
-def length_along(points: np.ndarray, axis: np.ndarray) -> float:
-    """How far points (n, 3) reach along a unit vector."""
-    return float(np.ptp(points @ axis)) if len(points) else 0.0
-
-
 def _corners(slice_: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """The corners (n, 2) (y, x) mm of a slice's convex hull, from the ends of its rows."""
+    """Find the corners (n, 2) (y, x) mm of a slice's convex hull, from the ends of its rows."""
     rows = np.flatnonzero(slice_.any(axis=1))
     first, last = slice_[rows].argmax(axis=1), slice_.shape[1] - 1 - slice_[rows, ::-1].argmax(axis=1)
     points = np.concatenate([np.stack([rows, first], axis=1), np.stack([rows, last], axis=1)])
@@ -73,7 +68,7 @@ def _corners(slice_: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """The corners of points' convex hull; all of them where they lie in a line or a plane."""
+    """Find the corners of points' convex hull; all of them where they lie in a line or a plane."""
     if len(points) <= points.shape[1] + 1:
         return points
     try:
@@ -83,7 +78,7 @@ def _hull(points: np.ndarray) -> np.ndarray:
 
 
 def _longest(points: np.ndarray) -> tuple[float, np.ndarray]:
-    """The longest distance of two points (n, d), and the two."""
+    """Find the longest distance of two points (n, d), and the two."""
     distances = cdist(points, points)
     one, other = np.unravel_index(int(np.argmax(distances)), distances.shape)
     return float(distances[one, other]), points[[one, other]]
