@@ -30,7 +30,7 @@ Inside = Callable[[np.ndarray], np.ndarray]
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """The largest errors on bodies, the cost of a large case and, with `root`, agreement with the records."""
+    """Measure the largest errors on bodies, the cost of a large case and, with `root`, agreement with the records."""
     options: ReadoutBench = parse(ReadoutBench, config)
     rng = np.random.default_rng(options.seed)
     measured = large_case(options.large)  # first, while memory is what the libraries take
@@ -43,24 +43,22 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def known_bodies(options: ReadoutBench, rng: np.random.Generator) -> dict[str, float]:
-    """The largest error of each quantity; those of each spacing are printed with their means."""
+    """Find the largest error of each quantity; print mean and largest of each body on each spacing."""
     worst: dict[str, float] = {}
     for spacing in options.spacings:
-        errors: dict[str, list[float]] = {}
-        for half, inside in ((ELLIPSOID, in_ellipsoid), (BOX, in_box)):
-            for _ in range(options.poses):
-                for name, error in one_body(half, inside, spacing, options.radii_mm, rng).items():
-                    errors.setdefault(name, []).append(abs(error))
-        told = ", ".join(f"{name} {np.mean(found):.3f} to {max(found):.3f}" for name, found in errors.items())
-        print(f"{spacing}: errors, mean to largest: {told}", flush=True)
-        worst = {name: max(worst.get(name, 0.0), *found) for name, found in errors.items()}
+        for name, half, inside in (("ellipsoid", ELLIPSOID, in_ellipsoid), ("box", BOX, in_box)):
+            poses = [one_body(half, inside, spacing, options.radii_mm, rng) for _ in range(options.poses)]
+            errors = {quantity: np.abs([pose[quantity] for pose in poses]) for quantity in poses[0]}
+            told = ", ".join(f"{quantity} {found.mean():.3f} to {found.max():.3f}" for quantity, found in errors.items())
+            print(f"{name} on {spacing}: errors, mean to largest: {told}", flush=True)
+            worst = {quantity: max(worst.get(quantity, 0.0), float(found.max())) for quantity, found in errors.items()}
     return worst
 
 
 def one_body(
     half: Spacing, inside: Inside, spacing: Spacing, radii: tuple[float, float], rng: np.random.Generator
 ) -> dict[str, float]:
-    """The errors of one ball at a random place on or in a body in a random pose."""
+    """Measure the errors of one ball at a random place on or in a body in a random pose."""
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     radius = rng.uniform(*radii)
     toward = rng.normal(size=3)
@@ -87,7 +85,7 @@ def one_body(
 
 
 def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
-    """How many sides, faces and polar positions are wrong, of tumors at known places."""
+    """Count wrong sides, faces and polar positions of tumors at known places."""
     wrong = 0
     for spacing in options.spacings:
         for left in (False, True):
@@ -103,7 +101,7 @@ def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
 
 
 def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees: float) -> np.ndarray:
-    """Two kidneys with notches, one of them with a ball at `offset` mm (z, y, outward), both turned about the long axis."""
+    """Draw two kidneys with notches, one of them with a ball at `offset` mm (z, y, outward), both turned about the long axis."""
     axes = [np.arange(-h, h + step, step) for h, step in zip((75, 60, 125), spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     labels = np.zeros(z.shape, np.uint8)
@@ -119,7 +117,7 @@ def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees
 
 
 def turned() -> float:
-    """The largest change in percent of a number when a label map is turned by 30 degrees about the patient's long axis."""
+    """Measure the largest change in percent of a number when a label map is turned by 30 degrees about the long axis."""
     spacing = (1.0, 0.8, 0.8)
     labels = placed(True, (10.0, -18.0, 12.0), 14.0, spacing, 10.0)
     angle = np.deg2rad(30)
@@ -138,7 +136,7 @@ def turned() -> float:
 
 
 def numbers(reading: CaseReading) -> list[tuple[str, float]]:
-    """The continuous values of a case with one tumor."""
+    """Collect the continuous values of a case with one tumor."""
     tumor, left = reading.tumors[0], reading.kidneys[1]
     names = ("volume_ml", "axial_mm", "short_mm", "diameter_3d_mm", "sphericity", "exophytic_share", "contact_mm2", "c_index")
     found = [(name, getattr(tumor, name)) for name in (*names, "depth_mm", "parenchyma_5mm_ml", "parenchyma_10mm_ml")]
@@ -146,7 +144,7 @@ def numbers(reading: CaseReading) -> list[tuple[str, float]]:
 
 
 def large_case(shape: Triple) -> dict[str, float]:
-    """Seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
+    """Measure seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
     from kits.io import write_labels
     from kits.volume import Grid
 
@@ -177,7 +175,7 @@ def child(path: str) -> dict[str, float]:
 
 
 def recorded_sizes(root: Path) -> dict[str, float]:
-    """`radiographic_size` by case, cm.
+    """Read `radiographic_size` by case, cm.
 
     Raises:
         KitsError: `root` has no kits.json.
@@ -189,7 +187,7 @@ def recorded_sizes(root: Path) -> dict[str, float]:
 
 
 def records(root: Path, options: ReadoutBench) -> dict[str, float]:
-    """Agreement of the largest tumor's axial diameter with `radiographic_size` (cm), and seconds for 210 maps at this pace.
+    """Compare the largest tumors' axial diameters with `radiographic_size` (cm), and time 210 maps at this pace.
 
     Raises:
         KitsError: `root` has no kits.json.
@@ -218,10 +216,10 @@ def records(root: Path, options: ReadoutBench) -> dict[str, float]:
 
 
 def in_ellipsoid(points: np.ndarray) -> np.ndarray:
-    """Whether points (..., 3), over the half axes, lie in the unit ball."""
+    """Tell which points (..., 3), over the half axes, lie in the unit ball."""
     return np.asarray((points**2).sum(axis=-1) <= 1)
 
 
 def in_box(points: np.ndarray) -> np.ndarray:
-    """Whether points (..., 3), over the half axes, lie in the cube of edge 2."""
+    """Tell which points (..., 3), over the half axes, lie in the cube of edge 2."""
     return np.asarray(np.abs(points).max(axis=-1) <= 1)

@@ -49,7 +49,7 @@ def entry_of(scene: Scene, run: RunNotes) -> Entry:
         which: volumes_ml(labels, scene.spacing, regions_of(list(scene.names.values())))
         for which, labels in zip(MAPS, scene.maps, strict=False)
     }
-    row = {"name": scene.name, "scores": scene.scores, "volumes": volumes, "doubts": doubts_of(scene, run)}
+    row: dict[str, Any] = {"name": scene.name, "scores": scene.scores, "volumes": volumes, "doubts": doubts_of(scene, run)}
     if run.tumors is not None:
         row["tumors"] = [{key: tumor[key] for key in TUMOR} for tumor in run.tumors]
     focus = focus_point(scene)
