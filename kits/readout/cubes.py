@@ -32,6 +32,7 @@ class Cubes:
     Attributes:
         labels: uint8 (z, y, x): 1 kidney, 2 tumor, 3 cyst.
         inside: signed distance of kidney, tumors and cysts together, mm, positive inside.
+        solid: the same of kidney and cysts without the tumors.
         tumors: each tumor's signed distance in mm, positive inside, and where it lies in `labels`.
         step: edge of a cube, mm.
         origin: (z, y, x) mm of the first cube's center in the label map, whose first voxel's center is 0.
@@ -39,6 +40,7 @@ class Cubes:
 
     labels: np.ndarray
     inside: np.ndarray
+    solid: np.ndarray
     tumors: list[tuple[np.ndarray, tuple[slice, slice, slice]]]
     step: float
     origin: tuple[float, float, float]
@@ -72,9 +74,11 @@ def cubes_of(region: KidneyRegion, spacing: Spacing) -> Cubes:
             array, [scale for _, scale in places], [begin for begin, _ in places], tuple(sizes), None, order, "constant", outside
         )
 
-    foreground = signed_distance(np.pad(region.labels > BACKGROUND, 1), spacing)
     shifted = [begin + s for begin, s in zip(offset, spacing, strict=True)]  # the padding's voxel
-    inside = on_cubes(foreground, 1, shifted, counts, -step)
+    inside, solid = (
+        on_cubes(signed_distance(np.pad(mask, 1), spacing), 1, shifted, counts, -step)
+        for mask in (region.labels > BACKGROUND, (region.labels > BACKGROUND) & (region.labels != TUMOR))
+    )
     labels = (inside > 0).astype(np.uint8) * KIDNEY
     if (region.labels == CYST).any():
         labels[(on_cubes((region.labels == CYST).astype(np.float32), 1, offset, counts, 0.0) > 0.5) & (labels > 0)] = CYST
@@ -94,7 +98,7 @@ def cubes_of(region: KidneyRegion, spacing: Spacing) -> Cubes:
         labels[place][(distance > -TIE_MM) & (labels[place] > BACKGROUND)] = TUMOR
         tumors.append((distance, place))
     origin = tuple(f + o for f, o in zip(first, offset, strict=True))
-    return Cubes(labels, inside, tumors, step, (origin[0], origin[1], origin[2]))
+    return Cubes(labels, inside, solid, tumors, step, (origin[0], origin[1], origin[2]))
 
 
 def signed_distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:

@@ -95,7 +95,7 @@ def _measure_kidney(
     masks = [region.tumors == number for number in range(1, region.tumor_count + 1)]
     volumes = [float(np.count_nonzero(mask)) * voxel_ml for mask in masks]
     diameters = [diameters_of(mask, spacing) for mask in masks]
-    surfaces = [surface_of(cubes, index, max(spacing), volume) for index, volume in enumerate(volumes)]
+    surfaces = [surface_of(cubes, index, volume) for index, volume in enumerate(volumes)]
     tumors = [
         _measure_tumor(index, region, volumes[index], diameters[index], surfaces[index], cubes, frame)
         for index in range(len(masks))

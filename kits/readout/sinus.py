@@ -33,13 +33,11 @@ class Sinus:
     Attributes:
         mask: bool (z, y, x); empty where none was found.
         gap: the free part of the hull on the medial side, before the opening.
-        hull: the kidney's convex hull, bool (z, y, x).
         polar_lines: first and last slice in which it opens to the outside; None where there is none.
     """
 
     mask: np.ndarray
     gap: np.ndarray
-    hull: np.ndarray
     polar_lines: tuple[int, int] | None
 
 
@@ -62,7 +60,7 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     regions = connected(opened & gap)
     sizes = np.bincount(regions.ravel())
     if len(sizes) < 2 or sizes[1:].max() * cubes.step**3 < LEAST_ML * 1000:
-        return Sinus(np.zeros_like(hull), gap, hull, None)
+        return Sinus(np.zeros_like(hull), gap, None)
     mask = regions == 1 + int(np.argmax(sizes[1:]))
     # Kidney and tumor may close around a part of it within a slice.
     solid = cubes.labels > 0
@@ -72,7 +70,7 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     mask |= holes & np.isin(regions, own[own > 0])
     open_slices = np.flatnonzero((mask & ndimage.binary_dilation(~hull, IN_PLANE)).any(axis=(1, 2)))
     lines = (int(open_slices[0]), int(open_slices[-1])) if len(open_slices) else None
-    return Sinus(mask, gap | mask, hull, lines)
+    return Sinus(mask, gap | mask, lines)
 
 
 def hull_of(mask: np.ndarray) -> np.ndarray:

@@ -16,9 +16,10 @@ from kits.readout.cubes import Cubes
 
 # Ours: cubes by which the signed distance is smoothed before its surface is taken, so that steps of voxels do not count as area.
 SMOOTHING = 0.7
-# What lies this far outside of a triangle is what it touches: mm at least, and this share of the thickest spacing, across which
-# interpolation fills the crease between tumor and kidney.
-REACH_MM, REACH_SHARE = 0.4, 0.25
+# Ours: a triangle touches the kidney where two signed distances, this far outside of it, are on average more than that.
+# Interpolation fills the crease where a tumor leaves the kidney, and so overstates the distance of both together; it blunts the
+# kidney's edge along that crease, and so understates the distance of the kidney alone. The errors of the two nearly cancel.
+REACH_MM, LEAST_MEAN_MM = 0.75, -0.5
 
 # Ours: of what is so ragged or thin that cubes lose half of it, no shape is measured.
 LEAST_KEPT = 0.5
@@ -32,12 +33,8 @@ class TumorSurface:
     contact_mm2: float
 
 
-def surface_of(cubes: Cubes, index: int, thickest_mm: float, volume_ml: float) -> TumorSurface | None:
-    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels; None where cubes lose half of it.
-
-    Args:
-        thickest_mm: largest spacing of the label map.
-    """
+def surface_of(cubes: Cubes, index: int, volume_ml: float) -> TumorSurface | None:
+    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels; None where cubes lose half of it."""
     (distance, place), step = cubes.tumors[index], cubes.step
     smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
     cube_ml = step**3 / 1000
@@ -51,10 +48,10 @@ def surface_of(cubes: Cubes, index: int, thickest_mm: float, volume_ml: float) -
     corners = vertices[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # outward, by the order of corners
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    reach = max(REACH_MM, REACH_SHARE * thickest_mm) / step
-    outside = corners.mean(axis=1) + reach * normals / np.maximum(lengths, 1e-12)
+    outside = corners.mean(axis=1) + REACH_MM / step * normals / np.maximum(lengths, 1e-12)
     # No other tumor can lie there: tumors that touch are one.
-    touches = map_coordinates(cubes.inside, list(outside.T), order=1, cval=-step) > 0
+    both, kidney = (map_coordinates(field, list(outside.T), order=1, cval=-step) for field in (cubes.inside, cubes.solid))
+    touches = (both + kidney) / 2 > LEAST_MEAN_MM
     areas = lengths[:, 0] / 2 * step**2
     return TumorSurface(float(areas.sum()), float(areas[touches].sum()))
 
