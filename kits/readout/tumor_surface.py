@@ -16,10 +16,11 @@ from kits.readout.cubes import Cubes
 
 # Ours: cubes by which the signed distance is smoothed before its surface is taken, so that steps of voxels do not count as area.
 SMOOTHING = 0.7
-# Ours: a triangle touches the kidney where two signed distances, this far outside of it, are on average more than that.
+# Ours: a triangle touches the kidney where the mean of two signed distances, this far outside of it, is more than that.
 # Interpolation fills the crease where a tumor leaves the kidney, and so overstates the distance of both together; it blunts the
-# kidney's edge along that crease, and so understates the distance of the kidney alone. The errors of the two nearly cancel.
-REACH_MM, LEAST_MEAN_MM = 0.75, -0.5
+# kidney's edge along that crease, and so understates, half as much, the distance of the kidney alone. Farther outside the angle
+# between tumor and kidney would decide.
+REACH_MM, LEAST_MEAN_MM = 0.25, -0.23
 
 # Ours: of what is so ragged or thin that cubes lose half of it, no shape is measured.
 LEAST_KEPT = 0.5
@@ -51,7 +52,7 @@ def surface_of(cubes: Cubes, index: int, volume_ml: float) -> TumorSurface | Non
     outside = corners.mean(axis=1) + REACH_MM / step * normals / np.maximum(lengths, 1e-12)
     # No other tumor can lie there: tumors that touch are one.
     both, kidney = (map_coordinates(field, list(outside.T), order=1, cval=-step) for field in (cubes.inside, cubes.solid))
-    touches = (both + kidney) / 2 > LEAST_MEAN_MM
+    touches = (both + 2 * kidney) / 3 > LEAST_MEAN_MM
     areas = lengths[:, 0] / 2 * step**2
     return TumorSurface(float(areas.sum()), float(areas[touches].sum()))
 
