@@ -1,4 +1,4 @@
-"""The files of conf/, and what everybody says about keys and values."""
+"""Find the files of conf/, and say what everybody says about keys and values."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from kits.core.labels import CLASSES, KITS19_CLASSES
 
 
 def conf_dir() -> Path:
-    """The folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    """Find the folder of YAML files: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "_conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def choices_of(group: str) -> list[str]:
-    """The names that a configuration group offers."""
+    """List the names that a configuration group offers."""
     folder = conf_dir() / group
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def groups() -> list[str]:
-    """The configuration groups: the folders of conf/, but for Hydra's own."""
+    """List the configuration groups: the folders of conf/, but for Hydra's own."""
     return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def plain(options: Any) -> Any:
-    """Typed options, or a part of them, as the dicts, lists and scalars that they were parsed from."""
+    """Give typed options, or a part of them, as the dicts, lists and scalars that they were parsed from."""
     from pydantic import BaseModel
 
     if isinstance(options, BaseModel):
@@ -41,7 +41,7 @@ def plain(options: Any) -> Any:
 
 
 def all_keys(node: Any, prefix: str = "") -> list[str]:
-    """Every dotted key of a plain configuration."""
+    """List every dotted key of a plain configuration."""
     if not isinstance(node, dict):
         return []
     keys = []
@@ -52,7 +52,7 @@ def all_keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean X?` for the closest known name, or the empty string."""
+    """Say `; did you mean X?` of the closest known name, or nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:  # a right leaf under the wrong parent is the commonest slip
         close = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
@@ -60,7 +60,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def one_line(error: object) -> str:
-    """An exception's text with its line breaks folded."""
+    """Fold the line breaks of an exception's text."""
     return " ".join(str(error).split())
 
 
@@ -71,7 +71,7 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 
 def require(value: Any, key: str, remedy: str) -> Any:
-    """`value`, or a KitsError that names the key where it is null or empty."""
+    """Return `value`, or raise a KitsError that names the key where it is null or empty."""
     if value is None or value == "":
         raise KitsError(f"{key}: no value given; {remedy}")
     return value

@@ -31,7 +31,7 @@ FLAGS = {
 
 
 def usage(name: str, doc: str | None) -> str:
-    """The help of `python -m kits.<name>`, of which `doc` says what it does."""
+    """Write the help of `python -m kits.<name>`, of which `doc` says what it does."""
     head, own = read(conf_dir() / f"{name}.yaml")
     chosen = groups_of(name)
     calls = [line for line in head if line.startswith("python -m")]
@@ -55,7 +55,7 @@ def usage(name: str, doc: str | None) -> str:
 
 
 def groups_of(name: str) -> dict[str, Any]:
-    """The groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
+    """Find the groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
     chosen: dict[str, Any] = {}
     for entry in yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]:
         if entry == "_self_":
@@ -71,7 +71,7 @@ def groups_of(name: str) -> dict[str, Any]:
 
 
 def explain_group(group: str) -> str:
-    """The choices of a group, each with the comment at the head of its file.
+    """List the choices of a group, each with the comment at the head of its file.
 
     Raises:
         KitsError: no such group.
@@ -88,7 +88,7 @@ def explain_group(group: str) -> str:
 
 
 def read(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """The comment at the head of a YAML file, line by line, and by dotted key its value and the comment above and beside it."""
+    """Read a YAML file's comment at its head, line by line, and by dotted key its value and the comment above and beside it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     head = [line.removeprefix("#").removeprefix(" ") for line in lines[:start]]
@@ -109,7 +109,7 @@ def read(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
 
 
 def table(rows: Mapping[str, str]) -> list[str]:
-    """Two columns, the second one wrapped."""
+    """Lay out two columns, the second one wrapped."""
     width = min(28, max(map(len, rows)))
     lines = []
     for left, right in rows.items():

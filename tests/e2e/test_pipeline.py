@@ -61,13 +61,13 @@ def test_the_second_run_skips_all_and_a_changed_step_runs_again_with_those_after
     assert "nothing had to run" in again
     assert split["validation"][0] in again, "the table is shown all the same"
 
-    changed = verdicts(run("pipeline", *arguments, "+fine.optimizer.lr=0.004"))
+    changed = verdicts(run("pipeline", *arguments, "++fine.optimizer.lr=0.004"))
     assert changed["prepare"] == changed["coarse"] == "up to date"
     assert changed["fine"] == "runs again, because optimizer.lr changed"
     assert changed["predict"] == "runs again, because fine/best.ckpt changed"
 
     (output / "evaluation" / "table.txt").unlink()
-    lost = verdicts(run("pipeline", *arguments, "+fine.optimizer.lr=0.004"))
+    lost = verdicts(run("pipeline", *arguments, "++fine.optimizer.lr=0.004"))
     assert {step: why for step, why in lost.items() if why != "up to date"} == {
         "evaluate": "runs again, because evaluation/table.txt is gone"
     }

@@ -15,7 +15,7 @@ from kits.core.errors import KitsError
 
 
 def parse(schema: Any, config: Any, group: str = "") -> Any:
-    """The typed options of a plain configuration.
+    """Parse a plain configuration, or a part of it, into typed options.
 
     Args:
         schema: a model, or a union of them.
@@ -61,7 +61,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
 
 
 def schema_of(name: str) -> Any:
-    """The schema of a command's configuration; where it has none of its own, one like its defaults."""
+    """Find the schema of a command's configuration; where it has none of its own, one like its defaults."""
     if name == "train":
         from kits.config.schema.training import Train
 
@@ -76,19 +76,21 @@ def schema_of(name: str) -> Any:
 
 
 def schemas_of(name: str) -> list[Any]:
-    """The schemas whose keys a command takes; kits.pipeline and kits.crossval take those of kits.train too."""
+    """List the schemas whose keys a command takes; kits.pipeline and kits.crossval take those of kits.train too."""
     return [schema_of(name), *([schema_of("train")] if name in ("pipeline", "crossval") else [])]
 
 
 def check_network(config: Mapping[str, Any]) -> None:
     """Refuse the other stage's network, whose keys would all be told as wrong."""
-    network = {"coarse": "unet3d", "fine": "finenet"}[config["stage"]]
-    if config["model"]["name"] != network:
-        raise KitsError(f"model={config['model']['name']}: stage={config['stage']} trains {network}; leave model out")
+    stage, model = config.get("stage"), config.get("model")
+    network = {"coarse": "unet3d", "fine": "finenet"}.get(str(stage))
+    name = model.get("name") if isinstance(model, dict) else None
+    if network and name in ("unet3d", "finenet") and name != network:
+        raise KitsError(f"model={name}: stage={stage} trains {network}; leave model out")
 
 
 def like(default: Any) -> Any:
-    """Values of the kind that a default in conf/ has; an open one (null, `???`, an interpolation) takes anything."""
+    """Make a schema for values of a default's kind; an open default (null, `???`, an interpolation) takes anything."""
     if isinstance(default, dict):
         fields: dict[str, Any] = {key: (like(value), ...) for key, value in default.items()}
         return create_model("Like", __config__=ConfigDict(frozen=True, extra="allow"), **fields)

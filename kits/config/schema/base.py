@@ -74,7 +74,7 @@ PerLevel = Annotated[list[Triple], Field(min_length=1)]
 
 
 def text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Write a value as the command line takes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -85,5 +85,5 @@ def text(value: Any) -> str:
 
 
 def refuse(key: str, value: Any, what: str) -> KitsError:
-    """The refusal of a value, to be raised by a schema that finds values that do not go together."""
+    """Make the refusal of a value, for a schema to raise that finds values that do not go together."""
     return KitsError(f"{key}={text(value)}: {what}")

@@ -175,7 +175,7 @@ class Submission(Options):
 
 
 # More for one step of several: what could be typed behind its command.
-Step = dict[str, Any] | None
+Given = dict[str, Any] | None
 
 
 class Workflow(Options):
@@ -185,10 +185,10 @@ class Workflow(Options):
 
     output: PathText
     overwrite: Switch
-    prepare: Step
-    boxes: Step
-    predict: Step
-    evaluate: Step
+    prepare: Given
+    boxes: Given
+    predict: Given
+    evaluate: Given
 
 
 class Pipeline(Workflow):
@@ -197,9 +197,9 @@ class Pipeline(Workflow):
     study: Text
     input: PathText | None
     truth: PathText | None
-    coarse: Step
-    fine: Step
-    report: Step
+    coarse: Given
+    fine: Given
+    report: Given
 
 
 class Crossval(Workflow):

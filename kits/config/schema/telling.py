@@ -30,7 +30,7 @@ def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> K
     found = error.errors(include_url=False)
     first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
     key, value, (kind, metadata) = place(first["loc"], schema, config)
-    key = f"{group}.{key}".strip(".")
+    key = f"{group}.{key}".strip(".") or "configuration"
     for repeated in REPEATED:
         key = key.removeprefix("data.") if key.startswith(repeated) else key
     if first["type"] == "extra_forbidden":
@@ -46,7 +46,7 @@ def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> K
 
 
 def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any, Kind]:
-    """Where an error lies: its dotted key, the value there, and what it may be.
+    """Find where an error lies: its dotted key, the value there, and what it may be.
 
     Pydantic's location also names branches of unions, which are no keys; a list is told as a whole, unless of models.
     """
@@ -70,12 +70,12 @@ def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any,
 
 
 def known(kind: Any, key: str, config: Any) -> bool:
-    """Whether a model here has a field of this name."""
+    """Tell whether a model here has a field of this name."""
     return any(key in model.model_fields for model in chosen(kind, config))
 
 
 def descend(kind: Any, key: str, config: Any) -> Kind:
-    """What the value of a key may be."""
+    """Find what the value of a key may be."""
     kind = bare(kind)
     if get_origin(kind) is dict:
         return get_args(kind)[1], ()
@@ -84,7 +84,7 @@ def descend(kind: Any, key: str, config: Any) -> Kind:
 
 
 def bare(kind: Any) -> Any:
-    """A kind without its metadata, and without None where it may be that."""
+    """Take a kind without its metadata, and without None where it may be that."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, UnionType):
@@ -94,14 +94,14 @@ def bare(kind: Any) -> Any:
 
 
 def models_in(kind: Any) -> list[type[BaseModel]]:
-    """Every model that a kind names."""
+    """List every model that a kind names."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
     return [model for one in get_args(kind) for model in models_in(one)]
 
 
 def chosen(kind: Any, config: Any) -> list[type[BaseModel]]:
-    """The models of a kind that fit what the configuration says by its tags; all where it says nothing."""
+    """List the models of a kind that fit what the configuration says by its tags; all where it says nothing."""
     values = config if isinstance(config, dict) else {}
     return [
         model
@@ -111,13 +111,13 @@ def chosen(kind: Any, config: Any) -> list[type[BaseModel]]:
 
 
 def tags_of(model: type[BaseModel], tag: str) -> tuple[Any, ...]:
-    """The names that a model goes by."""
+    """List the names that a model goes by."""
     field = model.model_fields.get(tag)
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
 
 
 def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a configuration may have, under the choices that it has made."""
+    """List every dotted key that a configuration may have, under the choices that it has made."""
     kind = bare(kind)
     if get_origin(kind) is dict:
         for name, value in (config or {}).items():
@@ -135,7 +135,7 @@ def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def path_keys(kind: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key that takes the path of a file or folder, under whatever choices."""
+    """List every dotted key that takes the path of a file or folder, under whatever choices."""
     for model in models_in(kind):
         for name, field in model.model_fields.items():
             if any(holds(part, A_PATH) for part in (field.annotation, *field.metadata)):
@@ -144,12 +144,12 @@ def path_keys(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 def holds(kind: Any, mark: Meaning) -> bool:
-    """Whether an annotation has a mark, at whatever depth."""
+    """Tell whether an annotation has a mark, at whatever depth."""
     return kind == mark or any(holds(part, mark) for part in get_args(kind))
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """The nearest known key: beside it, elsewhere under its own name, or by all of its letters; or the few that there are."""
+    """Suggest the nearest known key: beside it, elsewhere under its own name, or by all letters; or name the few there are."""
     if key in known:
         group = key.partition(".")[0]
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
@@ -167,7 +167,7 @@ def suggestion(key: str, known: Sequence[str]) -> str:
 
 
 def wrong_name(key: str, value: Any, kind: Any) -> KitsError:
-    """The refusal of a name that selects no model."""
+    """Refuse a name that selects no model."""
     group, _, name = key.rpartition(".")
     names = [one for model in models_in(kind) for one in tags_of(model, name or key)]
     if group in groups():
@@ -178,7 +178,7 @@ def wrong_name(key: str, value: Any, kind: Any) -> KitsError:
 
 
 def meaning(kind: Any, metadata: Sequence[Any] = ()) -> str:
-    """What a kind of values is, in words."""
+    """Say in words what a kind of values is."""
     for one in metadata:
         if isinstance(one, Meaning):
             return one.words
@@ -198,7 +198,7 @@ def meaning(kind: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def number(kind: Any, metadata: Sequence[Any]) -> str:
-    """A number within its bounds, in words; a group of keys where it is no number."""
+    """Say in words what a number within its bounds is; a group of keys where it is no number."""
     bounds = {name: getattr(one, name) for one in metadata for name in ("ge", "gt", "lt", "le") if hasattr(one, name)}
     if kind is int:
         least = bounds["gt"] + 1 if "gt" in bounds else bounds.get("ge")
