@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kits.config import check_whole, plain
+from kits.config import plain
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_object
 from kits.core.sharding import check_ranks
@@ -50,27 +50,24 @@ def resumed_options(arguments: list[str]) -> Train | None:
         return None
     # Here and not above: --help needs neither of them, which take longer than all else that it does.
     from kits.config.composing import values_of
-    from kits.config.schema import check
+    from kits.config.schema import check, parse, schema_of
 
     given = values_of("train", arguments)
     folder = given.pop("resume", None)
     if folder in (None, "", AUTO):
         return None
     before = read_config(Path(folder))
+    try:
+        parse(schema_of("train"), before)  # it may be damaged or edited
+    except KitsError as error:
+        raise KitsError(f"resume={folder}: its {CONFIG} cannot be trained with ({error})") from error
     config = copy.deepcopy(before)
     for key, value in given.items():
         if key not in ADJUSTABLE:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
         put(config, key, value)
+    options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
     check_length(before, config)
-    where = f"resume={folder}: its {CONFIG} cannot be trained with"
-    wrong = misfit(config, {"model": {"name": str}})
-    if wrong or config["stage"] not in ("coarse", "fine"):
-        raise KitsError(f"{where} ({wrong or 'stage'})")
-    try:
-        options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
-    except KitsError as error:
-        raise KitsError(f"{where} ({error})") from error
     return options
 
 
@@ -117,7 +114,6 @@ def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
     epochs, now = get(before, "trainer.max_epochs"), get(config, "trainer.max_epochs")
     if epochs == now:
         return
-    check_whole("trainer.max_epochs", now, 1)
     schedule = get(config, "scheduler.name") or "constant"
     if schedule not in ("constant", "plateau") or get(config, "scheduler.warmup") or get(config, "training") == "staged":
         raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")

@@ -543,7 +543,7 @@ def test_workers_start_where_the_folder_for_temporary_files_has_a_long_name(tmp_
 
 def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
     text = (straight / "config.yaml").read_text(encoding="utf-8")
-    (tmp_path / "config.yaml").write_text(text.replace("name: constant", "name: cosine"))
+    (tmp_path / "config.yaml").write_text(text.replace("name: constant", "name: cosine\n  final: 0"))
     with pytest.raises(KitsError, match=r"trainer.max_epochs=9: this run's schedule is laid out over 3 epochs"):
         resumed_options([f"resume={tmp_path}", "trainer.max_epochs=9"])
 
