@@ -19,13 +19,11 @@ from kits.io import read_geometry
 
 # Headers of five .npy files and a record.
 OVERHEAD = 16_384
-# Files beside the cases, each written under a hidden name first.
-WRITTEN = ("index", "splits", "fingerprint", "findings")
 
 
 @contextmanager
 def held_cache(cache: Path) -> Iterator[None]:
-    """Hold the cache for one prepare at a time, and remove what a killed run left half-written in it.
+    """Hold the cache for one prepare at a time, and remove cases that a killed run left half-written in it.
 
     Raises:
         KitsError: it cannot be made, or another prepare works in it.
@@ -34,9 +32,6 @@ def held_cache(cache: Path) -> Iterator[None]:
         (cache / "cases").mkdir(exist_ok=True)
         for partial in (cache / "cases").glob(".*"):
             shutil.rmtree(partial, ignore_errors=True)
-        for name in WRITTEN:
-            for temporary in cache.glob(f".{name}.*"):
-                temporary.unlink(missing_ok=True)
         yield
 
 

@@ -13,8 +13,9 @@ import pytorch_lightning as pl
 import yaml
 
 from kits.config import all_keys, one_line, plain
+from kits.config.schema import parse
 from kits.config.schema.optimizer import Constant, Plateau
-from kits.config.schema.training import Coarse, Fine
+from kits.config.schema.training import Coarse, Fine, Train
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.core.plain_files import read_json
@@ -22,7 +23,7 @@ from kits.core.sharding import launched
 from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints, get
-from kits.runs.last_checkpoint import PLACE, STATE, check_saved
+from kits.runs.last_checkpoint import PLACE, STATE, check_saved, damaged
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,13 @@ def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
         return start
     content = open_checkpoint(path, options.stage)
     check_saved(path, content)
-    state, trained = content[STATE], content["hyper_parameters"]
-    check_same(plain(options), trained, folder)
+    state = content[STATE]
+    check_same(plain(options), content["hyper_parameters"], folder)
     if state["data_hash"] != data_hash:
         raise KitsError(f"data.cache={options.data.cache}: holds other data than this run began with; give the same")
     if options.trainer.max_steps != -1:
         raise KitsError("trainer.max_steps: a run that counts steps cannot go on exactly; begin again with trainer.max_epochs")
-    check_unfinished(options, trained, content[PLACE]["epoch"], finished=state["finished"])
+    check_unfinished(options, content)
     return replace(start, content=content, rows=state["rows"], step=content["global_step"], seconds=state["seconds"])
 
 
@@ -129,24 +130,34 @@ def batches_done(place: Mapping[str, int], ranks: int, options: Coarse | Fine) -
     raise KitsError(f"{before}, which stopped within epoch {place['epoch']}, at no whole step of {ranks}; go on with as many")
 
 
-def check_unfinished(options: Coarse | Fine, trained: dict[str, Any], done: int, *, finished: bool) -> None:
+def check_unfinished(options: Coarse | Fine, content: dict[str, Any]) -> None:
     """Refuse to go on with a run that has come to its end.
 
     Args:
-        trained: the configuration in the checkpoint.
-        done: epochs.
-        finished: the training ended by itself.
+        content: of its checkpoint.
 
     Raises:
-        KitsError: it has; the text names what to give to train on.
+        KitsError: it has; the text says why it ended and what to give to train on.
     """
+    done, config = content[PLACE]["epoch"], content["hyper_parameters"]
+    try:
+        trained: Train = parse(Train, {key: value for key, value in config.items() if key not in ("kits_format", "trained_on")})
+    except KitsError as error:
+        raise damaged(Path(options.run_dir) / LAST, one_line(error)) from error
     if done >= options.trainer.max_epochs:
         raise KitsError(
             f"resume={options.run_dir}: finished after {done} epochs; give trainer.max_epochs above {done} to train on"
         )
     patience = options.callbacks.early_stopping.patience
-    stopped_early = finished and done < get(trained, "trainer.max_epochs")
-    if stopped_early and patience <= get(trained, PATIENCE):
+    before = trained.callbacks.early_stopping.patience
+    if not content[STATE]["finished"] or done >= trained.trainer.max_epochs:
+        return
+    waits = [state.get("wait_count") for key, state in content["callbacks"].items() if key.startswith("EarlyStopping")]
+    if not any(isinstance(wait, int) and wait >= before for wait in waits):
+        limit = options.trainer.max_time
+        why = "as it was asked to, by a sweep or a callback" if limit is None else f"when trainer.max_time={limit} was over"
+        raise KitsError(f"resume={options.run_dir}: ended after {done} epochs, {why}; begin a new run to train longer")
+    if patience <= before:
         raise KitsError(
             f"resume={options.run_dir}: stopped after {done} epochs, the last {patience} of them without a better score;"
             f" give {PATIENCE} above {patience} to train on"

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -539,6 +540,56 @@ def test_workers_start_where_the_folder_for_temporary_files_has_a_long_name(tmp_
     environment = {**os.environ, "TMPDIR": str(long)}
     done = subprocess.run([sys.executable, "-c", code, str(long)], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+
+
+def test_a_run_that_its_time_ended_says_so_and_not_that_it_stopped_improving(folder: Path, tmp_path: Path) -> None:
+    """The first step takes longer than a second of which none is left: Lightning ends the training, and no patience did."""
+    config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=1000"])
+    config["trainer"]["max_time"] = "00:00:00:01"
+    train(training_options({**config, "callbacks": {**config["callbacks"], "early_stopping": {"patience": 1000}}}))
+    data_hash = read(tmp_path / "run" / "last.ckpt")["kits_run"]["data_hash"]
+    words = r"ended after \d+ epochs, when trainer\.max_time=00:00:00:01 was over; begin a new run to train longer"
+    with pytest.raises(KitsError, match=words):
+        where_to_start(resumed_options([f"resume={tmp_path / 'run'}"]), data_hash)
+
+
+def refused(options, rank: int, port: int, queue) -> None:
+    """Train as one of two processes of torchrun, and tell what it ends with."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    os.environ.update({name: str(value) for name, value in {**names, **address}.items()})
+    try:
+        train(options)
+    except KitsError as error:
+        queue.put(str(error))
+
+
+def test_processes_of_torchrun_hear_that_the_run_folder_is_taken(server, folder: Path, tmp_path: Path) -> None:
+    """The first one alone asks for it; the second would wait for the first for half an hour."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    overrides = [*TINY, "trainer=ddp", "trainer.devices=2", f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"]
+    options, queue = training_options(overrides), server.Queue()
+    with begin_folder(Start(tmp_path / "run"), options):
+        processes = [server.Process(target=refused, args=(options, rank, port, queue)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        told = {queue.get(timeout=120) for _ in processes}
+        for process in processes:
+            process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    (line,) = told
+    assert line == f"run_dir={tmp_path / 'run'}: another kits.train is at work there; wait for it, or give another folder"
+
+
+def test_a_checkpoint_of_a_clusters_requeue_is_no_beginning_of_a_new_run(tmp_path: Path) -> None:
+    """Under SLURM Lightning would go on from it, whatever it is."""
+    (tmp_path / "hpc_ckpt_3.ckpt").write_bytes(b"another program's")
+    with pytest.raises(KitsError, match=r"holds a run already; give another run_dir=DIR, or overwrite=true"):
+        check_unused(tmp_path)
+    with begin_folder(Start(tmp_path), training_options([*TINY, f"run_dir={tmp_path}", "overwrite=true"])):
+        assert not list(tmp_path.glob("*.ckpt"))
 
 
 def test_more_epochs_are_refused_where_a_schedule_spans_them(straight: Path, tmp_path: Path) -> None:
