@@ -16,8 +16,8 @@ from kits.inference.fallback import Fallback
 from kits.inference.members import Members, Network, disagreement_of
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Spacing, Triple, crop
+from kits.volume.components import connected, sizes
 from kits.volume.intensity import PAD_HU
-from kits.volume.postprocess import largest_regions
 from kits.volume.rois import Box
 
 # By label id: its place in PRECEDENCE.
@@ -46,8 +46,10 @@ class BoxReading:
 
         Not any region: a false one at the border would draw the box to where there is still more of it.
         """
-        touched = faces(self.labels)
-        return faces(largest_regions(self.labels != BACKGROUND, 1)) if touched.any() else touched
+        if not (touched := faces(self.labels != BACKGROUND)).any():
+            return touched
+        regions = connected(self.labels != BACKGROUND)
+        return faces(regions, int(sizes(regions).argmax()))
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,9 @@ def to_bytes(values: Tensor) -> Tensor:
     return (values * FULL).round().clamp(0, FULL).to(torch.uint8)
 
 
-def faces(labels: np.ndarray) -> np.ndarray:
-    """Bool (2, 3): whether there is anything in the first and the last layer along (z, y, x)."""
-    return np.array([[labels.take(layer, axis).any() for axis in range(3)] for layer in (0, -1)])
+def faces(values: np.ndarray, value: int = True) -> np.ndarray:
+    """Tell, bool (2, 3), whether the first and the last layer along (z, y, x) hold a value."""
+    return np.array([[(values.take(layer, axis) == value).any() for axis in range(3)] for layer in (0, -1)])
 
 
 def grow_touched(box: Box, touched: np.ndarray, grow_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:

@@ -142,15 +142,17 @@ class Segmenter:
         readings, reading_warnings = self._read(volume, rois)
         labels = paste_labels(readings, volume.array.shape)
         outlined = time.perf_counter()
-        window = bounding_slices(labels)
+        boxes = [reading.box for reading in readings]
+        low, high = np.min([box.start for box in boxes], axis=0), np.max([box.stop for box in boxes], axis=0)
+        z, y, x = map(slice, low.tolist(), high.tolist())
+        window = bounding_slices(labels, (z, y, x))
         if window is not None:  # clean-up takes several times the memory of what it is given
             labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
-        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0])) if window else []
+        parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0]), window) if window else []
         warnings += rois.warnings + reading_warnings + doubts.of_parts(parts, labels.shape)
-        volumes = volumes_ml(labels, volume.spacing, regions_of(self.classes))
+        volumes = volumes_ml(labels[window or np.s_[:0]], volume.spacing, regions_of(self.classes))
         cleaned = time.perf_counter()
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
-        boxes = [reading.box for reading in readings]
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
 
     def find_rois(self, volume: Volume) -> Rois:

@@ -14,6 +14,7 @@ from kits.volume import Spacing, Triple, bounding_slices
 from kits.volume.components import connected
 from kits.volume.intensity import BODY_HU
 from kits.volume.rois import Box
+from kits.volume.windows import Window
 
 LEFT, RIGHT = "left", "right"
 # Of a region of foreground that counts as a kidney: a child's has that much.
@@ -46,7 +47,7 @@ class Part:
         return {**asdict(self), **rounded, "center": center, "box": self.box.to_list()}
 
 
-def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
+def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window | None = None) -> list[Part]:
     """List kidneys, the largest first, then tumors likewise.
 
     Two kidneys are left and right of one another, wherever the patient lies in the picture; any other number is judged by the
@@ -55,8 +56,9 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
     Args:
         labels: uint8 (z, y, x) in LPS order: x grows to the patient's left.
         middle: the patient's middle, in voxels of x (`middle_of`).
+        within: as of `bounding_slices`.
     """
-    window = bounding_slices(labels)
+    window = bounding_slices(labels, within)
     if window is None:
         return []
     inside, offset = labels[window], tuple(part.start for part in window)
@@ -66,10 +68,10 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float) -> list[Part]:
     if len(large) == 2:
         middle = (large[0][2] + large[1][2]) / 2
     sides = [LEFT if center[2] > middle else RIGHT for center, _, _ in kidneys]
-    tissue = np.bincount(numbered[inside == KIDNEY], minlength=len(kidneys) + 1)[1:] * voxel_ml
+    masses = np.bincount(numbered[inside > KIDNEY], minlength=len(kidneys) + 1)[1:]  # its tumors and cysts
     found = [
-        Part("kidney", side, voxels * voxel_ml, center, box, float(ml))
-        for side, (center, box, voxels), ml in zip(sides, kidneys, tissue, strict=True)
+        Part("kidney", side, voxels * voxel_ml, center, box, float(voxels - mass) * voxel_ml)
+        for side, (center, box, voxels), mass in zip(sides, kidneys, masses, strict=True)
     ]
     tumors, of_tumors = regions(inside == TUMOR, offset)
     for number, (center, box, voxels) in enumerate(tumors, start=1):

@@ -6,6 +6,8 @@ import numpy as np
 
 from kits.volume.geometry import Triple
 
+Window = tuple[slice, slice, slice]
+
 
 def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> np.ndarray:
     """A contiguous copy of the window at `start` (z, y, x; may be negative); what lies outside the array gets `pad_value`."""
@@ -25,13 +27,18 @@ def _overlap(bounds: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, 
     return inside, tuple(slice(0, 0) for _ in source) if empty else source
 
 
-def bounding_slices(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The smallest window (z, y, x) that holds every non-zero voxel; None where there is none."""
-    window = [slice(None)] * 3
+def bounding_slices(mask: np.ndarray, within: Window | None = None) -> Window | None:
+    """Find the smallest window (z, y, x) that holds every non-zero voxel; None where there is none.
+
+    Args:
+        within: a window outside of which all are zero, so that the rest of a large volume need not be read.
+    """
+    window = list(within or (slice(0, size) for size in mask.shape))
     for axis in range(3):  # each pass looks only at what the one before left
         others = tuple(other for other in range(3) if other != axis)
         found = np.flatnonzero(mask[tuple(window)].any(axis=others))
         if not len(found):
             return None
-        window[axis] = slice(int(found[0]), int(found[-1]) + 1)
+        first = window[axis].start
+        window[axis] = slice(first + int(found[0]), first + int(found[-1]) + 1)
     return window[0], window[1], window[2]
