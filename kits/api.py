@@ -33,14 +33,14 @@ def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) ->
 
     Args:
         device: `auto` is the GPU where there is one.
-        options: those of `kits.inference.segmenter.Options`, such as mirror=True or outputs=("probabilities",).
+        options: those of `kits.inference.segmenter.SegmenterOptions`, such as mirror=True or outputs=("probabilities",).
 
     Raises:
         KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
     """
-    from kits.inference.segmenter import Options, Segmenter
+    from kits.inference.segmenter import Segmenter, SegmenterOptions
 
-    return Segmenter.load(coarse, fine, device, Options(**options))
+    return Segmenter.load(coarse, fine, device, SegmenterOptions(**options))
 
 
 def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:

@@ -19,7 +19,7 @@ CAPABILITY = {"bf16": (8, 0), "16": (7, 0)}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the first GPU, NVIDIA's or Apple's, or the CPU.
+    """Pick the device of this name; `auto` is the first GPU, NVIDIA's or Apple's, or the CPU.
 
     Raises:
         KitsError: torch does not know the name, or cannot use that device here.
@@ -37,7 +37,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(asked: str, device: torch.device, key: str = "precision") -> str:
-    """`32`, `bf16` or `16` as asked for; for `auto` the fastest of them on this device.
+    """Pick `32`, `bf16` or `16` as asked for; for `auto` the fastest of them on this device.
 
     Args:
         key: how the command line calls it.
@@ -55,7 +55,7 @@ def pick_precision(asked: str, device: torch.device, key: str = "precision") -> 
 
 
 def slowness(half: str, device: torch.device) -> str | None:
-    """Why a half precision is slower than 32 bits on this device; None where it is faster."""
+    """Say why a half precision is slower than 32 bits on this device; None where it is faster."""
     if device.type == "cuda":
         have = torch.cuda.get_device_capability(device)
         short = f"a GPU of compute capability {have[0]}.{have[1]} has no units for {half}"
@@ -68,7 +68,7 @@ def slowness(half: str, device: torch.device) -> str | None:
 
 @cache
 def cpu_gain() -> float:
-    """How many times as fast as in 32 bits this processor computes a 3D convolution, forward and backward, in bf16.
+    """Measure how many times as fast as in 32 bits a 3D convolution is in bf16 here, forward and backward.
 
     Measured: flags of the processor do not say what torch's kernels make of them, nor what the environment forbids them
     (ONEDNN_MAX_CPU_ISA). Without units for it bf16 is emulated, about 15 times slower with AVX2 and 2.5 times with AVX512. In
@@ -84,7 +84,7 @@ def cpu_gain() -> float:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """The least processor time of three convolutions of 32 channels, after one that builds the kernels."""
+    """Measure the least processor time of three convolutions of 32 channels, after one that builds the kernels."""
     volume, kernels = torch.ones(4, 32, 4, 16, 16, requires_grad=True), torch.ones(32, 32, 3, 3, 3, requires_grad=True)
     times = []
     for _ in range(4):

@@ -17,7 +17,7 @@ SHARED = {
 
 
 def agreed(configs: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any]:
-    """The first of several configurations, all of which say the same of what `SHARED` names.
+    """Return the first of several configurations that say the same of what `SHARED` names.
 
     Raises:
         KitsError: there is none, or two differ.
@@ -36,7 +36,7 @@ def agreed(configs: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """The value of `group.key`."""
+    """Look up `group.key`."""
     value: Any = config
     for part in key.split("."):
         value = value[part]

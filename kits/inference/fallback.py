@@ -46,7 +46,7 @@ class Fallback:
         self.warnings: list[str] = []
 
     def run(self, attempt: Callable[[torch.device, int], T]) -> T:
-        """What `attempt(device, window)` gives, tried again with less where memory runs out.
+        """Call `attempt(device, window)`, again with less where memory runs out.
 
         Raises:
             KitsError: the CPU's memory does not suffice either.

@@ -68,7 +68,7 @@ class BoxMap:
     unit: float
 
     def whole(self) -> np.ndarray:
-        """uint8 (z, y, x) of the volume; where boxes overlap the larger number, or the label of higher precedence."""
+        """Paste the blocks into uint8 (z, y, x); where boxes overlap the larger number or higher label stays."""
         values = np.zeros(self.shape, np.uint8)
         for box, block in zip(self.boxes, self.blocks, strict=True):
             part = values[box.slices]
@@ -86,7 +86,7 @@ def paste(target: np.ndarray, found: np.ndarray) -> None:
 
 
 def fit_to_multiple(box: Box, multiple: int) -> Box:
-    """The box widened in-plane, about its middle, to the next size that the network takes; it may leave the volume."""
+    """Widen the box in-plane, about its middle, to a size that the network takes; it may leave the volume."""
     start, stop = list(box.start), list(box.stop)
     for axis in (1, 2):
         lacking = -(stop[axis] - start[axis]) % multiple
@@ -116,7 +116,7 @@ class BoxReader:
     def of(
         cls, network: Network | Members, config: Mapping[str, Any], device: torch.device | str, fallback: Fallback | None = None
     ) -> BoxReader:
-        """As a fine checkpoint's configuration says."""
+        """Set up as a fine checkpoint's configuration says."""
         members = network if isinstance(network, Members) else Members([network])
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
         inference = config["inference"]
@@ -124,7 +124,7 @@ class BoxReader:
         return cls(members, config["data"]["window_hu"], inference, multiple, fallback)
 
     def read(self, hu: np.ndarray, box: Box) -> BoxReading:
-        """What is in a box; it is read with its real surroundings up to the network's next input size.
+        """Read a box with its real surroundings, up to the network's next input size.
 
         Classes are chosen as soon as a slice is finished, so that no probability is held of more than a window.
 
@@ -156,7 +156,7 @@ class BoxReader:
         return reading
 
     def _finish(self, maps: Maps) -> Maps:
-        """Finished slices as bytes."""
+        """Turn finished slices into bytes."""
         classes = maps["classes"]
         finished = {"labels": most_probable(classes)[None]}
         if "probabilities" in self.members.outputs:
@@ -169,7 +169,7 @@ class BoxReader:
 
 
 def most_probable(classes: Tensor) -> Tensor:
-    """uint8 (D, H, W): the class of the largest value of (C, D, H, W), the first of equals.
+    """Choose the class of the largest value of (C, D, H, W), the first of equals: uint8 (D, H, W).
 
     As `argmax` over the classes, which on a CPU takes ten times as long and counts in int64.
     """
@@ -181,7 +181,7 @@ def most_probable(classes: Tensor) -> Tensor:
 
 
 def to_bytes(values: Tensor) -> Tensor:
-    """0 to 1 as 0 to 255."""
+    """Turn 0 to 1 into 0 to 255."""
     return (values * FULL).round().clamp(0, FULL).to(torch.uint8)
 
 
@@ -191,7 +191,7 @@ def faces(values: np.ndarray, value: int = True) -> np.ndarray:
 
 
 def grow_touched(box: Box, touched: np.ndarray, grow_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
-    """The box with its touched faces moved outwards by `grow_mm`, cut at the volume's `bounds`."""
+    """Move the touched faces of the box outwards by `grow_mm`, cut at the volume's `bounds`."""
     grown = box.grow_mm(grow_mm, spacing, bounds)
     start = [g if t else s for s, g, t in zip(box.start, grown.start, touched[0], strict=True)]
     stop = [g if t else s for s, g, t in zip(box.stop, grown.stop, touched[1], strict=True)]
@@ -221,7 +221,7 @@ def read_boxes(
 
 
 def paste_labels(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> np.ndarray:
-    """Labels of the whole volume, uint8 (z, y, x), background outside the boxes.
+    """Paste what was read into labels of the whole volume, uint8 (z, y, x), 0 outside the boxes.
 
     Where boxes overlap the label of higher precedence stays: a tumor that one saw whole is not cut by the other's border.
     """
@@ -234,6 +234,6 @@ def paste_labels(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> np.n
 def segment_boxes(
     reader: BoxReader, hu: np.ndarray, boxes: Sequence[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
 ) -> tuple[np.ndarray, list[Box]]:
-    """`read_boxes` and `paste_labels`: the labels of the whole volume, and the boxes that were read in the end."""
+    """Read the boxes; return the labels of the whole volume, and the boxes as they were in the end."""
     readings = read_boxes(reader, hu, boxes, spacing, grow_mm=grow_mm, grow_rounds=grow_rounds)
     return paste_labels(readings, hu.shape), [reading.box for reading in readings]

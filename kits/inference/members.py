@@ -46,7 +46,7 @@ class Members:
         return max(known) if len(known) == len(reaches) else None
 
     def __call__(self, volume: Tensor) -> Maps:
-        """Of a window (1, 1, D, H, W), all float32 (channels, D, H, W).
+        """Compute the maps of a window (1, 1, D, H, W), all float32 (channels, D, H, W).
 
         `classes`: the mean probability (C). With `uncertainty` also `members`, the mean probability of those that can disagree
         (the networks where there are several, else the sources of the one), and `unsure`, the mean entropy of each of them (1).
@@ -67,7 +67,7 @@ class Members:
         return maps
 
     def _mirrored(self, network: Network, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Probabilities (C, D, H, W) of a network and of its sources, averaged over the mirror images where these are wanted."""
+        """Average the probabilities (C, D, H, W) of a network and of its sources over the mirror images."""
         total: list[Tensor] = []
         turns = MIRRORED if self.mirror else MIRRORED[:1]
         for axes in turns:
@@ -77,7 +77,7 @@ class Members:
         return fused, sources
 
     def _logits(self, network: Network, volume: Tensor) -> list[Tensor]:
-        """Fused logits, then those of each source where they are needed and there are any."""
+        """Compute fused logits, then those of each source where they are needed and there are any."""
         dtype, device = TYPES[self.precision], volume.device.type
         with torch.autocast(device, dtype, enabled=dtype != torch.float32 and device == self.half_on):
             if self._wants_sources() and hasattr(network, "all_logits"):
@@ -90,18 +90,18 @@ class Members:
 
 
 def turned(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Turned over along some axes; itself, without a copy, for none."""
+    """Turn a volume over along some axes; itself, without a copy, for none."""
     return volume.flip(axes) if axes else volume
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """(C, D, H, W) in float32; a lone logit is a class by itself."""
+    """Turn logits into probabilities, float32; a lone logit is a class by itself."""
     logits = logits.float()
     return logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
 
 
 def mean(parts: Sequence[Tensor]) -> Tensor:
-    """The mean of several maps; itself of one."""
+    """Average several maps; itself of one."""
     return torch.stack(list(parts)).mean(dim=0) if len(parts) > 1 else parts[0]
 
 
@@ -111,7 +111,7 @@ def entropy(probability: Tensor) -> Tensor:
 
 
 def disagreement_of(maps: Maps) -> Tensor:
-    """Entropy of the members' mean and their mutual information (2, D, H, W), of what `Members` gives; 1 is ln C nats.
+    """Compute entropy of the mean and mutual information (2, D, H, W) of members' maps; 1 is ln C nats.
 
     The entropy is all of the uncertainty; the part of it that is disagreement is the mutual information between the class and the
     choice of the member (Gal et al., arXiv 1703.02910). The rest, the mean entropy, is what each member is unsure of by itself.

@@ -71,7 +71,7 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
 
 @torch.no_grad()
 def traced(network: nn.Module, checkpoint: Path) -> ModelProto:
-    """The graph of a network for any batch, any number of slices, and rows and columns in its multiples."""
+    """Trace a network for any batch, any number of slices, and rows and columns in its multiples."""
     multiple: int = network.in_plane_multiple  # type: ignore[assignment]
     dim = torch.export.Dim
     sizes: dict[int, Any] = {0: dim("batch"), 2: dim.DYNAMIC}
@@ -101,7 +101,7 @@ def traced(network: nn.Module, checkpoint: Path) -> ModelProto:
 
 
 def without_traces(model: ModelProto) -> ModelProto:
-    """The model without what torch notes of each node: source lines and paths of this machine."""
+    """Remove what torch notes of each node: source lines and paths of this machine."""
     for message in messages(model):
         for field in ("doc_string", "metadata_props"):
             if field in message.DESCRIPTOR.fields_by_name:
@@ -110,7 +110,7 @@ def without_traces(model: ModelProto) -> ModelProto:
 
 
 def example(network: nn.Module, size: tuple[int, int, int, int]) -> Tensor:
-    """Random numbers (B, 1, D, H, W) in [-1, 1], always the same ones."""
+    """Draw numbers (B, 1, D, H, W) in [-1, 1], always the same ones."""
     batch, slices, *sides = size
     if getattr(network, "fixed_size", False):
         sides = [1, 1]
@@ -120,7 +120,7 @@ def example(network: nn.Module, size: tuple[int, int, int, int]) -> Tensor:
 
 @torch.no_grad()
 def largest_difference(network: nn.Module, exported: nn.Module) -> float:
-    """Of all logits, fused and by source, on numbers of another size than was traced."""
+    """Compare all logits, fused and by source, on numbers of another size than was traced."""
     volume = example(network, COMPARED)
     pairs = [(network(volume), exported(volume))]
     if hasattr(network, "all_logits"):

@@ -19,7 +19,7 @@ from kits.models.layers import check_in_plane
 from kits.models.onnx_files import LOGITS, SOURCES, VOLUME, edited, is_exported, read_file, require_libraries
 
 if TYPE_CHECKING:
-    from kits.inference.options import Options
+    from kits.inference.options import SegmenterOptions
 
 # onnxruntime's severity of errors: it would print warnings about graphs that run all the same.
 ERRORS_ONLY = 3
@@ -42,7 +42,7 @@ class ExportedNetwork(nn.Module):
         self.sources: int = network["sources"]
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Logits of every voxel of `volume`, (B, 1, D, H, W)."""
+        """Compute the logits of every voxel of `volume`, (B, 1, D, H, W)."""
         return self._run([LOGITS], volume)[0]
 
     def _run(self, outputs: list[str], volume: Tensor) -> list[Tensor]:
@@ -69,13 +69,13 @@ class ExportedSources(ExportedNetwork):
     """An exported network that also gives the logits of each of its sources."""
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Fused logits and each source's own; all (B, classes, D, H, W)."""
+        """Compute fused logits and each source's own; all (B, classes, D, H, W)."""
         fused, sources = self._run([LOGITS, SOURCES], volume)
         return fused, list(sources.unbind(1))
 
 
 def open_session(path: Path, content: bytes) -> Any:
-    """An onnxruntime session on as many threads as torch has."""
+    """Open an onnxruntime session on as many threads as torch has."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -89,7 +89,7 @@ def open_session(path: Path, content: bytes) -> Any:
 
 
 def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, dict[str, Any]]:
-    """The exported network of a stage, and the configuration that it was trained with, as far as prediction needs it.
+    """Load the exported network of a stage, and of its configuration what prediction needs.
 
     Raises:
         KitsError: `read_file` refuses the file, or onnxruntime does or is not installed.
@@ -101,7 +101,7 @@ def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, dict[str, An
 
 
 def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a stage and its configuration from a checkpoint, or from an exported file by the ending of its name.
+    """Load the network of a stage and its configuration from a checkpoint or, by its ending, an exported file.
 
     Raises:
         KitsError: the file is neither of that stage.
@@ -122,7 +122,7 @@ def device_for(paths: Sequence[Path | str], device: str) -> str:
     return "cpu"
 
 
-def refuse_options(networks: Sequence[nn.Module], options: Options) -> bool:
+def refuse_options(networks: Sequence[nn.Module], options: SegmenterOptions) -> bool:
     """Whether a network is an exported one; raise KitsError for options that it cannot follow."""
     if not any(isinstance(network, ExportedNetwork) for network in networks):
         return False

@@ -14,8 +14,8 @@ from kits.inference.members import check_outputs
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of a `Segmenter`; None is as the checkpoints say.
+class SegmenterOptions:
+    """SegmenterOptions of a `Segmenter`; None is as the checkpoints say.
 
     Attributes:
         precision: 32, bf16 or 16, the halves in autocast; auto is the fastest on the device.
@@ -60,7 +60,7 @@ class Options:
 
 
 def merged(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A copy of a configuration with some keys of its groups changed; None changes nothing."""
+    """Copy a configuration with some keys of its groups changed; None changes nothing."""
     result = copy.deepcopy(dict(config))
     for group, values in changes.items():
         result[group].update({key: value for key, value in values.items() if value is not None})

@@ -20,7 +20,7 @@ from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
 from kits.inference.fine import FULL, paste_labels, read_boxes
 from kits.inference.onnx_network import device_for, load_member, refuse_options
-from kits.inference.options import Options
+from kits.inference.options import SegmenterOptions
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
@@ -44,7 +44,7 @@ class Segmentation:
         seconds: wall time of each step.
         volumes_ml: of each region in mL: kidney (its tumors and cysts included), tumor and, from such a checkpoint, cyst.
         parts: every kidney and every tumor with its side and volume.
-        probabilities: by class, where asked for (`Options.outputs`); before the clean-up of the labels, as the next two are.
+        probabilities: by class, where asked for (`outputs`); before the clean-up of the labels, as the next two are.
         uncertainty: `entropy` of the members' mean and their `mutual_information`, in units of ln(classes), where asked for. The
             members are the checkpoints of an ensemble, or the sources of one.
         sources: labels by each source alone, where asked for.
@@ -78,9 +78,9 @@ class Segmenter:
         fine: Sequence[nn.Module],
         fine_configs: Sequence[dict[str, Any]],
         device: torch.device,
-        options: Options | None = None,
+        options: SegmenterOptions | None = None,
     ) -> None:
-        self.options = options or Options()
+        self.options = options or SegmenterOptions()
         self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
         self.coarse_config = self.options.into_coarse(agreed(coarse_configs, "coarse"))
         self.fine_config = self.options.into_fine(agreed(fine_configs, "fine"))
@@ -103,7 +103,7 @@ class Segmenter:
         coarse: Path | str | Sequence[Path | str],
         fine: Path | str | Sequence[Path | str],
         device: str = "auto",
-        options: Options | None = None,
+        options: SegmenterOptions | None = None,
     ) -> Segmenter:
         """Load the checkpoints of both stages, one or several that are averaged, onto a device (`auto`: a GPU if there is one).
 
@@ -160,7 +160,7 @@ class Segmenter:
         return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
 
     def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:
-        """What the fine stage says of the boxes, and warnings."""
+        """Read the boxes by the fine stage; its readings, and warnings."""
         for network in self.fine.networks:
             network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
         reader = BoxReader.of(self.fine, self.fine_config, self.device)
@@ -171,7 +171,7 @@ class Segmenter:
         return readings, reader.fallback.warnings + touching
 
     def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:
-        """What was asked for beside the labels, by the name of its field."""
+        """Collect what was asked for beside the labels, by the name of its field."""
         boxes = [reading.box for reading in readings]
 
         def maps(output: str, unit: float) -> list[BoxMap]:
@@ -186,5 +186,5 @@ class Segmenter:
 
 
 def paths_of(given: Path | str | Sequence[Path | str]) -> list[Path]:
-    """One path or several as a list."""
+    """List one path or several."""
     return [Path(path) for path in ([given] if isinstance(given, Path | str) else given)]

@@ -15,7 +15,7 @@ Maps = dict[str, Tensor]
 
 
 def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int, int]]:
-    """Windows that cover `depth` for a network whose voxels depend on `reach` slices to each side, and no others.
+    """Lay windows over `depth` for a network whose voxels depend on `reach` slices to each side.
 
     Returns:
         (start, stop, first, end) of each: the slices that are read, equally many in all, and those of them that nothing beyond
@@ -31,7 +31,7 @@ def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int
 
 
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
-    """First slices of evenly spread windows that cover `depth` and repeat at least `overlap` of each other."""
+    """Spread windows evenly over `depth` that repeat at least `overlap` of each other; their first slices."""
     if depth <= window:
         return [0]
     stride = max(1, int(window * (1 - overlap)))
@@ -40,7 +40,7 @@ def window_starts(depth: int, window: int, overlap: float) -> list[int]:
 
 
 def blend_weights(window: int) -> Tensor:
-    """A tent over the slices of a window (window,): its middle has seen the most context."""
+    """Weigh the slices of a window (window,) by a tent: its middle has seen the most context."""
     distance = torch.arange(window, dtype=torch.float32)
     return 1 + torch.minimum(distance, window - 1 - distance)
 
@@ -48,7 +48,7 @@ def blend_weights(window: int) -> Tensor:
 def sliding(
     predict: Callable[[int, int], Maps], depth: int, window: int, overlap: float, reach: int | None = None
 ) -> Iterator[tuple[int, Maps]]:
-    """Finished slices in their order; memory is that of one window and what the last one shares with it.
+    """Yield finished slices in order, in the memory of one window and what the last one shares with it.
 
     Args:
         predict: float32 maps of the slices [start, stop), new ones, which are overwritten here.
@@ -88,7 +88,7 @@ def sliding(
 
 
 def to_input(hu: np.ndarray, window_hu: Sequence[float], device: torch.device | str) -> Tensor:
-    """Slices in HU (D, H, W) as a network takes them: (1, 1, D, H, W) in [-1, 1]."""
+    """Turn slices in HU (D, H, W) into a network's input: (1, 1, D, H, W) in [-1, 1]."""
     values = torch.from_numpy(normalise(hu, window_hu))[None, None]
     # From pinned memory an NVIDIA GPU fetches them itself, while this process goes on.
     return values.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else values.to(device)

@@ -78,7 +78,7 @@ def write_dicom_seg(path: Path, files: Sequence[Path], stored: np.ndarray, class
 
 
 def segmentation_of(headers: list[Dataset], files: Sequence[Path], stored: np.ndarray, segments: Sequence[Segment]) -> Any:
-    """A segmentation object whose segments are the numbers of `stored`, from 1."""
+    """Make a segmentation object whose segments are the numbers of `stored`, from 1."""
     import highdicom
 
     return highdicom.seg.Segmentation(
@@ -100,7 +100,7 @@ def segmentation_of(headers: list[Dataset], files: Sequence[Path], stored: np.nd
 
 @contextmanager
 def refusing(files: Sequence[Path], what: str, key: str) -> Iterator[None]:
-    """Where highdicom makes an object of these files: it raises whatever a header leads it to, here a KitsError."""
+    """Raise KitsError for whatever a header leads highdicom to while it makes an object of these files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source that break the standard and are only passed on
         try:
@@ -120,7 +120,7 @@ def save(path: Path, made: Any) -> None:
 
 
 def sources(files: Sequence[Path]) -> list[Dataset]:
-    """The files' headers as the library takes them; of the first it repeats what tells of the patient and the study."""
+    """Read the headers as highdicom takes them; of the first it repeats what tells of patient and study."""
     import pydicom
     from highdicom.enum import PatientSexValues
     from pydicom.valuerep import DA, TM
@@ -144,7 +144,7 @@ def sources(files: Sequence[Path]) -> list[Dataset]:
 
 
 def _slices_in(files: Sequence[Path]) -> np.ndarray:
-    """The number of the slice, counted along the normal, that each frame of these files is."""
+    """Number the slice, counted along the normal, that each frame of these files is."""
     return np.argsort(Places.join([places for file in files if (places := read_instance(file).places)]).order)
 
 

@@ -20,7 +20,7 @@ ZIP_NAME = "predictions.zip"
 
 
 def entry_name(case: str) -> str:
-    """The name of a case's label map inside the zip."""
+    """Name a case's label map inside the zip."""
     return f"prediction_{case.removeprefix('case_')}.nii.gz"
 
 

@@ -94,18 +94,18 @@ class RunReport:
 
 
 def input_of(scan: Scan) -> dict[str, Any]:
-    """A scan's path and what tells that it was changed."""
+    """Note a scan's path and what tells that it was changed."""
     return {"path": str(scan.path), **scan.identity()}
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """A scan's part of the report; empty where there is none that can be read."""
+    """Read a scan's part of the report; empty where there is none that can be read."""
     entry = read_object(path, ENTRY) or {}
     return entry if not misfit(entry, FORMS.get(entry.get("status", ""), {})) else {}
 
 
 def outputs_of(entry: Mapping[str, Any]) -> list[str]:
-    """The files that an entry names, relative to the folder; none that leaves it, whoever wrote the entry."""
+    """List the files that an entry names, relative to the folder; none that leaves it, whoever wrote it."""
     named = [name for names in entry.get("outputs", {}).values() for name in names]
     return [name for name in named if not Path(name).is_absolute() and ".." not in Path(name).parts]
 
@@ -116,7 +116,7 @@ def exist(folder: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Of this project and of the libraries on which its results depend."""
+    """List the versions of this project and of the libraries on which its results depend."""
     from importlib.metadata import version
 
     from kits import __version__

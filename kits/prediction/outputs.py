@@ -58,15 +58,15 @@ class Outputs:
         return self.path.parent if self.is_file else self.path
 
     def kinds(self, scan: Scan) -> tuple[str, ...]:
-        """What is written of this scan."""
+        """List what is written of this scan."""
         return (*self.save, DICOM_SEG) if self.dicom_seg and scan.files else self.save
 
     def entry(self, name: str) -> Path:
-        """The scan's part of the report."""
+        """Name the scan's part of the report."""
         return self.place("report", name, ".json")
 
     def place(self, kind: str, name: str, ending: str, part: str = "") -> Path:
-        """The file of a kind; label maps lie in the folder itself, all else in a folder of its kind."""
+        """Name the file of a kind; label maps lie in the folder itself, all else in a folder of its kind."""
         if self.is_file:
             own = self.path.name.removesuffix(ENDING)
             between = "" if kind in (LABELS, "report") else f"_{part or kind}"
@@ -125,7 +125,7 @@ class Outputs:
     def _writers(
         self, kind: str, scan: Scan, grid: Grid, result: Segmentation, classes: Sequence[str]
     ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-        """The files of a kind, each with what writes it."""
+        """Yield the files of a kind, each with what writes it."""
         from kits.io import write_labels
         from kits.volume import stored_order
 

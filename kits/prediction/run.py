@@ -190,7 +190,7 @@ class PredictionRun:
 
 
 def _told(error: Exception, scan: Scan) -> str:
-    """What went wrong with a scan, in one line."""
+    """Say in one line what went wrong with a scan."""
     if isinstance(error, KitsError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -88,7 +88,7 @@ def read_dicom_seg(path: Path) -> tuple[Volume, list[str]]:
 
 
 def _label_of(segment: Any) -> int:
-    """The label that a segment's type stands for; 0 where it is none of ours. A tumor of another organ is none."""
+    """Find the label that a segment's type stands for; 0 for none of ours, as a tumor of another organ."""
     from pydicom.sr.codedict import codes
 
     kind = segment.segmented_property_type
@@ -100,6 +100,6 @@ def _label_of(segment: Any) -> int:
 
 
 def _slices_of_source(segmentation: Any) -> int | None:
-    """Images of the series that it was made of; None where it does not say."""
+    """Count the images of the series that it was made of; None where it does not say."""
     series = segmentation.get("ReferencedSeriesSequence")
     return len(series[0].get("ReferencedInstanceSequence") or ()) if series else None

@@ -119,12 +119,12 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
     import torch
 
     from kits.inference.onnx_network import device_for
-    from kits.inference.segmenter import Options, Segmenter
+    from kits.inference.segmenter import Segmenter, SegmenterOptions
 
     given = [*files["coarse"], *files["fine"]]
     check_backend(options.backend, given)
     device, gpus = device_for(given, options.device), torch.cuda.device_count()
-    settings = Options(
+    settings = SegmenterOptions(
         **{name: getattr(options, name) for name in SETTINGS if name != "precision"},
         precision=str(options.precision),
         slices_at_once=options.slices_at_once,

@@ -17,7 +17,7 @@ def stream(
     work: Callable[[Item, Read], Done],
     write: Callable[[Item, Done], None],
 ) -> Generator[tuple[Item, Exception | None], None, None]:
-    """Read, work on and write every item, in order; each is yielded when it is done with, and with the error that ended it.
+    """Read, work on and write every item in order; yield each when it is done, with the error that ended it.
 
     Reading and writing have a thread each. At most one item is read ahead, and at most one waits to be written; nothing keeps
     what was read once the work on it is done. Whatever ends the caller (Ctrl-C) lets what is being written be finished.
@@ -63,7 +63,7 @@ def _outcome(item: Item, written: Future[None]) -> tuple[Item, Exception | None]
 
 
 def _as_exception(error: BaseException | None) -> Exception:
-    """The error as one that a case may have; any other (a thread's own exit) ends the run."""
+    """Return the error as one that a case may have; raise any other (a thread's own exit)."""
     if isinstance(error, Exception):
         return error
     raise error or RuntimeError("work must return something")

@@ -40,7 +40,7 @@ class Mesh:
 
 
 def mesh_of(mask: np.ndarray, window: Window, spacing: Spacing) -> Mesh | None:
-    """The surface of a mask; None where it is empty, or too small for the grid to meet it.
+    """Find the surface of a mask; None where it is empty, or too small for the grid to meet it.
 
     Args:
         mask: bool (z, y, x), the part of a volume at `window`.

@@ -44,7 +44,7 @@ class Entry:
 
 
 def entry_of(scene: Scene, run: RunNotes) -> Entry:
-    """Everything that the page knows of a case."""
+    """Collect everything that the page knows of a case."""
     volumes = {
         which: volumes_ml(labels, scene.spacing, regions_of(list(scene.names.values())))
         for which, labels in zip(MAPS, scene.maps, strict=False)
@@ -78,7 +78,7 @@ def entry_of(scene: Scene, run: RunNotes) -> Entry:
 
 
 def missing_entry(name: str, run: RunNotes, error: str | None = None) -> Entry:
-    """A case without a prediction, or whose files cannot be read."""
+    """Make the entry of a case without a prediction, or whose files cannot be read."""
     return Entry(
         {"name": name, "scores": {}, "volumes": {}, "doubts": [error or run.error or "no prediction"], "missing": True}, None
     )

@@ -54,7 +54,7 @@ class RunNotes:
 
 
 def read_notes(folder: Path, name: str) -> RunNotes:
-    """The run's report of a case, from `report.json` or the case's own file; an empty one where there is none that can be read.
+    """Read the run's report of a case, in `report.json` or its own file; empty where none can be read.
 
     Args:
         folder: of the prediction.

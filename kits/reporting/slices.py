@@ -35,7 +35,7 @@ PLANES = {0: ("axial", "RLAP"), 1: ("coronal", "RLSI"), 2: ("sagittal", "APSI")}
 
 
 def slices_figure(scene: Scene) -> Figure:
-    """Axial, coronal and sagittal planes through the largest tumor (or kidney), and a row of axial details."""
+    """Draw three planes through the largest tumor (or kidney), and a row of axial details."""
     from matplotlib.figure import Figure
 
     focus, body, close = focus_point(scene), body_window(scene), detail_window(scene)
@@ -62,7 +62,7 @@ def slices_figure(scene: Scene) -> Figure:
 
 
 def focus_point(scene: Scene) -> tuple[int, int, int]:
-    """The voxel (z, y, x) whose three planes cut most of the tumor that was found, or else of the missed one, or of the kidneys.
+    """Find the voxel (z, y, x) whose planes cut most of the found tumor, else of the missed one or the kidneys.
 
     The middle where there is nothing.
     """

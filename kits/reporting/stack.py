@@ -55,7 +55,7 @@ class Stack:
 
 
 def stack_of(scene: Scene) -> Stack:
-    """What is marked with a margin around it, or the body where nothing is."""
+    """Stack what is marked with a margin around it, or the body where nothing is."""
     window = shown_window(scene)
     factors = factors_of(window, scene.spacing)
     whole = tuple(
@@ -79,7 +79,7 @@ def stack_of(scene: Scene) -> Stack:
 
 
 def shown_window(scene: Scene) -> Window:
-    """What the prediction and the truth mark, and a margin; the body where that is nothing."""
+    """Find the window of what prediction and truth mark, with a margin; the body where that is nothing."""
     if scene.marked is None:
         return body_window(scene)
     edges = [round(margin / step) for margin, step in zip(MARGIN_MM, scene.spacing, strict=True)]
@@ -113,7 +113,7 @@ def overview(scene: Scene, row: int) -> tuple[bytes, float, float]:
 
 
 def webp(gray: np.ndarray) -> bytes:
-    """A uint8 picture (rows, columns), compressed."""
+    """Compress a uint8 picture (rows, columns)."""
     from PIL import Image
 
     stream = BytesIO()

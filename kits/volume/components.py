@@ -9,7 +9,7 @@ import numpy as np
 
 
 def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray:
-    """Regions of a bool mask (z, y, x), numbered from 1, in unsigned integers; 0 is outside.
+    """Number the regions of a bool mask (z, y, x) from 1, in unsigned integers; 0 is outside.
 
     cc3d 4.1 expects too few regions of a mask that is a line of voxels with gaps, and gives up; with a border it does not.
     """
@@ -19,7 +19,7 @@ def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray
 
 
 def sizes(regions: np.ndarray) -> np.ndarray:
-    """The voxels of every region by its number; 0 for the outside.
+    """Count the voxels of every region by its number; 0 for the outside.
 
     Only what is inside is counted, a small part as a rule: several times faster than `cc3d.statistics`.
     """

@@ -76,8 +76,8 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window
     tumors, of_tumors = regions(inside == TUMOR, offset)
     for number, (center, box, voxels) in enumerate(tumors, start=1):
         start = np.subtract(box.start, offset)
-        within = tuple(slice(a, a + n) for a, n in zip(start, box.shape, strict=True))
-        kidney = int(numbered[within][of_tumors[within] == number][0])
+        own = tuple(slice(a, a + n) for a, n in zip(start, box.shape, strict=True))
+        kidney = int(numbered[own][of_tumors[own] == number][0])
         found.append(Part("tumor", sides[kidney - 1], voxels * voxel_ml, center, box))
     return sorted(found, key=lambda part: (part.kind != "kidney", -part.volume_ml))
 

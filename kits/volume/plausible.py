@@ -32,24 +32,24 @@ class Oddity:
 
 
 def histogram(slab: np.ndarray) -> np.ndarray:
-    """Counts (BINS,) of int16 HU; of every fourth row and column where there are many."""
+    """Count int16 HU (BINS,); of every fourth row and column where there are many."""
     step = 4 if slab.shape[1] >= 256 else 1
     return np.bincount(slab[:, ::step, ::step].ravel().astype(np.int32) + ZERO, minlength=BINS)
 
 
 def share(counts: np.ndarray, window: tuple[int, int], offset: int = 0) -> float:
-    """The share of voxels within a window of HU, both ends included."""
+    """Compute the share of voxels within a window of HU, both ends included."""
     return float(counts[window[0] + offset + ZERO : window[1] + offset + ZERO + 1].sum() / counts.sum())
 
 
 def peak(counts: np.ndarray, window: tuple[int, int]) -> int | None:
-    """The commonest value within a window of HU, noise smoothed away; None where the window is empty."""
+    """Find the commonest value within a window of HU, noise smoothed away; None where it is empty."""
     part = counts[window[0] + ZERO : window[1] + ZERO + 1]
     return int(np.convolve(part, np.ones(11), "same").argmax()) + window[0] if part.any() else None
 
 
 def percentile(counts: np.ndarray, percent: float) -> float:
-    """The smallest HU that this percentage of voxels does not exceed."""
+    """Find the smallest HU that this percentage of voxels does not exceed."""
     return float(np.searchsorted(np.cumsum(counts), counts.sum() * percent / 100) - ZERO)
 
 
@@ -60,13 +60,13 @@ def has_pile(counts: np.ndarray, end: int, inward: int) -> bool:
 
 
 def counts_of(array: np.ndarray) -> np.ndarray:
-    """The histogram of a whole volume (z, y, x) int16, of evenly spread slices where there are many."""
+    """Count the HU of a whole volume (z, y, x) int16, of evenly spread slices where there are many."""
     step = max(1, len(array) // LOOKED_AT)
     return np.sum([histogram(slab) for _, slab in slabs(array[::step])], axis=0)
 
 
 def oddities(counts: np.ndarray) -> list[Oddity]:
-    """What is wrong with the scale of an image; counts as of `histogram`."""
+    """Find what is wrong with the scale of an image; counts as of `histogram`."""
     present = np.flatnonzero(counts)
     low, high = int(present[0]) - ZERO, int(present[-1]) - ZERO
 

@@ -25,7 +25,7 @@ def clean(
     min_ml: float | None,
     fill_holes: bool,
 ) -> np.ndarray:
-    """All steps in their order; a step whose value is None or False is left out.
+    """Clean up label maps by all steps in order; a step whose value is None or False is left out.
 
     Args:
         labels: uint8 (z, y, x).
@@ -47,7 +47,7 @@ def clean(
 
 
 def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
-    """The `count` largest 26-connected regions of a mask (z, y, x), as a mask."""
+    """Keep the `count` largest 26-connected regions of a mask (z, y, x)."""
     window = bounding_slices(mask)
     kept = np.zeros(mask.shape, dtype=bool)
     if window is not None:
@@ -134,12 +134,12 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
 
 
 def _kidney(labels: np.ndarray) -> np.ndarray:
-    """Where a kidney is that is no tumor: its parenchyma and its cysts."""
+    """Mark kidney that is no tumor: its parenchyma and its cysts."""
     return (labels == KIDNEY) | (labels == CYST)
 
 
 def _most_common(shell: np.ndarray) -> int:
-    """The foreground label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
+    """Find the label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
     count = np.bincount(shell, minlength=len(CLASSES))
     if count[TUMOR] > count[KIDNEY] + count[CYST]:
         return TUMOR
@@ -147,13 +147,13 @@ def _most_common(shell: np.ndarray) -> int:
 
 
 def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
-    """Components numbered from 1, and the window of each in that order."""
+    """Number components from 1, and find the window of each in that order."""
     regions = connected(mask, connectivity)
     return regions, cc3d.statistics(regions)["bounding_boxes"][1:]
 
 
 def _small(mask: np.ndarray, least: float) -> np.ndarray:
-    """The voxels of components of fewer than `least` voxels."""
+    """Mark the components of fewer than `least` voxels."""
     regions = connected(mask)
     small = sizes(regions) < least
     small[0] = False

@@ -35,7 +35,7 @@ class Box:
         return slice(z0, z1), slice(y0, y1), slice(x0, x1)
 
     def grow_mm(self, margin_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
-        """The box with at least this margin on every face, whole voxels, cut at `bounds` (the volume's shape)."""
+        """Grow the box by at least this margin on every face, in whole voxels, cut at `bounds`."""
         steps = [int(np.ceil(margin_mm / step - 1e-6)) for step in spacing]  # 3.0 / 0.3 must stay 10
         return _box(
             (np.array(self.start) - steps).clip(0, bounds),
@@ -48,7 +48,7 @@ class Box:
 
     @classmethod
     def from_list(cls, corners: Sequence[Sequence[int]]) -> Box:
-        """The way back from `to_list`."""
+        """Read what `to_list` gives."""
         return _box(*corners)
 
 
@@ -60,7 +60,7 @@ def find_rois(
     min_ml: float | None = None,
     spacing: Spacing | None = None,
 ) -> list[Box]:
-    """The paper's ROI rule (section 4): the `count` largest regions of a mask that have more than `min_voxels` voxels.
+    """Find the `count` largest regions of a mask of more than `min_voxels` voxels (paper, section 4).
 
     Args:
         mask: bool (z, y, x) on the coarse grid; regions are 26-connected.
@@ -90,7 +90,7 @@ def find_rois(
 
 
 def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any]) -> list[Box]:
-    """Boxes on the coarse grid by a configuration's rule; what a network sees in the grid's padding is nowhere in the volume.
+    """Find boxes on the coarse grid by a configuration's rule; what lies in the grid's padding does not count.
 
     Args:
         mask: bool on the grid.
@@ -104,7 +104,7 @@ def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[s
 
 
 def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
-    """The box with each face moved on its own by up to `max_mm` in or out, cut at `bounds`; never empty.
+    """Move each face of the box on its own by up to `max_mm` in or out, cut at `bounds`; never empty.
 
     Training on such boxes prepares the fine stage for those of a coarse network, which are not tight.
     """
@@ -119,7 +119,7 @@ def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, 
 
 
 def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
-    """The box of the largest 6-connected region above `threshold_hu` (the body, not the table); all where nothing is above.
+    """Find the box of the largest 6-connected region above `threshold_hu` (the body, not the table), else all.
 
     Args:
         volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.
@@ -137,7 +137,7 @@ def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
 
 
 def coverage(boxes: Sequence[Box], mask: np.ndarray) -> float:
-    """The share of a mask's voxels (z, y, x) that lie in at least one box; 1.0 for an empty mask."""
+    """Compute the share of a mask's voxels (z, y, x) in at least one box; 1.0 for an empty mask."""
     window = bounding_slices(mask)
     if window is None:
         return 1.0

@@ -14,7 +14,7 @@ _TILE = (16, 32)
 
 
 def slabs(array: np.ndarray, depth: int = DEPTH) -> Iterator[tuple[int, np.ndarray]]:
-    """The slices of a permuted and flipped view (z, y, x), `depth` at a time, as contiguous arrays.
+    """Yield the slices of a permuted and flipped view (z, y, x), `depth` at a time, contiguous.
 
     KiTS19's files have the slice axis as the fastest in memory. Reading such a view slice by slice costs a cache miss a voxel;
     here it takes little more than copying the memory once.

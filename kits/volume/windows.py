@@ -10,7 +10,7 @@ Window = tuple[slice, slice, slice]
 
 
 def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> np.ndarray:
-    """A contiguous copy of the window at `start` (z, y, x; may be negative); what lies outside the array gets `pad_value`."""
+    """Copy the window at `start` (z, y, x; may be negative); what lies outside the array gets `pad_value`."""
     window = np.full(shape, pad_value, dtype=array.dtype)
     inside, source = _overlap(array.shape, start, shape)
     window[inside] = array[source]

@@ -16,7 +16,7 @@ from kits.core.errors import KitsError
 from kits.inference import Fallback
 from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
 from kits.inference.options import merged
-from kits.inference.segmenter import Options, Segmenter
+from kits.inference.segmenter import Segmenter, SegmenterOptions
 from kits.io import read_labels, read_volume, write_labels
 from kits.volume import Volume, from_image, grid_of, stored_order
 from kits.volume.parts import parts_of
@@ -93,7 +93,9 @@ class OutOfMemory(Levels):
 
 
 def segmenter(
-    fine: nn.Module | list[nn.Module] | None = None, options: Options | None = None, changes: dict[str, Any] | None = None
+    fine: nn.Module | list[nn.Module] | None = None,
+    options: SegmenterOptions | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Segmenter:
     networks = fine if isinstance(fine, list) else [fine or Levels()]
     config = merged(FINE, changes or {})
@@ -130,7 +132,7 @@ def test_kidneys_and_tumor_are_found_with_their_sides_and_volumes() -> None:
 
 def test_an_ensemble_is_the_mean_probability_of_its_members() -> None:
     volume, _ = pair()
-    outputs = Options(outputs=("probabilities",))
+    outputs = SegmenterOptions(outputs=("probabilities",))
     alone = [segmenter(Levels(sharpness), outputs).segment(volume) for sharpness in (2.0, 9.0)]
     both = segmenter([Levels(2.0), Levels(9.0)], outputs).segment(volume)
     for name in ("kidney", "tumor"):
@@ -171,7 +173,9 @@ def test_mirroring_averages_what_is_seen_from_both_sides() -> None:
 
     volume, _ = pair()
     outputs = ("probabilities",)
-    plain, mirrored = (segmenter(Ramp(), Options(mirror=mirror, outputs=outputs)).segment(volume) for mirror in (False, True))
+    plain, mirrored = (
+        segmenter(Ramp(), SegmenterOptions(mirror=mirror, outputs=outputs)).segment(volume) for mirror in (False, True)
+    )
     block = plain.probabilities["kidney"].blocks[0]
     assert int(block[..., -1].min()) > int(block[..., 0].max())
     for block in mirrored.probabilities["kidney"].blocks:  # p(x) + p(-x) = 1
@@ -180,10 +184,10 @@ def test_mirroring_averages_what_is_seen_from_both_sides() -> None:
 
 def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower() -> None:
     volume, _ = pair()
-    full, half = (segmenter(options=Options(precision=precision)).segment(volume).labels for precision in ("32", "bf16"))
+    full, half = (segmenter(options=SegmenterOptions(precision=precision)).segment(volume).labels for precision in ("32", "bf16"))
     assert (full == half).mean() > 0.999
     with pytest.raises(KitsError, match="precision: 16 bits are for a GPU; take precision=auto"):
-        segmenter(options=Options(precision="16"))
+        segmenter(options=SegmenterOptions(precision="16"))
 
 
 @pytest.mark.parametrize(
@@ -191,16 +195,16 @@ def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower(
 )
 def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(KitsError, match=f"^{next(iter(wrong))}="):
-        Options(**wrong)
+        SegmenterOptions(**wrong)
 
 
 def test_options_take_the_place_of_what_the_checkpoint_says() -> None:
     volume, _ = pair()
-    tight, wide = (segmenter(options=Options(margin_mm=margin)).find_rois(volume).boxes for margin in (0.0, 12.0))
+    tight, wide = (segmenter(options=SegmenterOptions(margin_mm=margin)).find_rois(volume).boxes for margin in (0.0, 12.0))
     assert all(a.start[0] > b.start[0] for a, b in zip(tight, wide, strict=True))
-    assert not segmenter(options=Options(min_component_ml=1000.0)).segment(volume).labels.any()
+    assert not segmenter(options=SegmenterOptions(min_component_ml=1000.0)).segment(volume).labels.any()
     network = OutOfMemory(1000)
-    segmenter(network, Options(window=5)).segment(volume)
+    segmenter(network, SegmenterOptions(window=5)).segment(volume)
     assert max(network.seen) == 5
     assert FINE["inference"]["window"] == 8
 
@@ -213,7 +217,7 @@ def test_fewer_slices_at_once_give_the_same_probabilities() -> None:
     found = []
     for slices in (None, 3):
         passed.clear()
-        options = Options(slices_at_once=slices, outputs=("probabilities",))
+        options = SegmenterOptions(slices_at_once=slices, outputs=("probabilities",))
         found.append(segmenter(network, options).segment(volume).probabilities["kidney"].whole().astype(int))
         assert max(passed) == (slices or FINE["inference"]["window"])
     assert found[0].any()
@@ -255,7 +259,7 @@ def test_joined_slices_and_a_threshold_in_ml_find_the_same_rois() -> None:
 
 def test_sources_that_contradict_each_other_are_wholly_uncertain_inside_the_rois_only() -> None:
     volume, _ = pair()
-    result = segmenter(TwoSources(), Options(outputs=("uncertainty", "sources"))).segment(volume)
+    result = segmenter(TwoSources(), SegmenterOptions(outputs=("uncertainty", "sources"))).segment(volume)
     inside = np.zeros(volume.array.shape, bool)
     for box in result.boxes:
         inside[box.slices] = True
@@ -276,7 +280,7 @@ def test_sources_that_contradict_each_other_are_wholly_uncertain_inside_the_rois
 
 def test_uncertainty_of_an_ensemble_is_between_its_members() -> None:
     volume, _ = pair()
-    options = Options(outputs=("uncertainty", "probabilities"))
+    options = SegmenterOptions(outputs=("uncertainty", "probabilities"))
     alike = segmenter([TwoSources(), TwoSources()], options).segment(volume)  # their sources would not agree
     assert not alike.uncertainty["mutual_information"].whole().any()
     unlike = segmenter([Levels(20.0), Levels(-20.0)], options).segment(volume)
@@ -352,12 +356,12 @@ def test_what_a_reader_should_know_is_said() -> None:
     assert any("more than a kidney: size doubtful" in warning for warning in warnings_of(hu, spacing=(40.0, 15.0, 15.0)))
     assert any("HU implausible: unscaled" in warning for warning in warnings_of((hu + 1024).astype(np.int16)))
     with pytest.raises(KitsError, match=r"unscaled.*convert it again"):
-        segmenter(options=Options(allow_implausible=False)).segment(volume_of((hu + 1024).astype(np.int16)))
+        segmenter(options=SegmenterOptions(allow_implausible=False)).segment(volume_of((hu + 1024).astype(np.int16)))
 
 
 def test_a_result_at_the_border_of_its_roi_is_doubted() -> None:
     volume, _ = pair()
-    tight = segmenter(options=Options(margin_mm=0.0), changes={"roi": {"grow_rounds": 0}})
+    tight = segmenter(options=SegmenterOptions(margin_mm=0.0), changes={"roi": {"grow_rounds": 0}})
     boxes = [box.grow_mm(0, SPACING, volume.array.shape) for box in tight.find_rois(volume).boxes]
     assert boxes
     tight.coarse_config["inference"]["threshold"] = 0.9999  # a smaller mask
