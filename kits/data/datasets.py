@@ -87,7 +87,7 @@ class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
 
     def draw(self, case: CachedCase, rng: np.random.Generator) -> UnreadPatch:
-        """Where one patch is."""
+        """Draw where one patch is."""
         raise NotImplementedError
 
 
@@ -183,7 +183,7 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
 
 
 def worker_context(patches: Patches[Any]) -> BaseContext:
-    """How the processes of a loader start: forked from a server that has imported torch, and MONAI where patches are augmented.
+    """Choose how a loader's processes start: forked from a server that has imported torch, and MONAI where it augments.
 
     Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
     shares no threads with this process, as plain forks would.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kits.config.schema.augmentation import Step
+from kits.config.schema.augmentation import StepOptions
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
 from kits.data.warp import Warp
@@ -41,7 +41,7 @@ class Augmentation:
         window: HU that become -1 and 1.
     """
 
-    def __init__(self, options: Mapping[str, Step], patch: Triple, window: Sequence[float]) -> None:
+    def __init__(self, options: Mapping[str, StepOptions], patch: Triple, window: Sequence[float]) -> None:
         self.options = {name: step for name, step in options.items() if step.prob > 0}
         self.patch, self.window = patch, window
         self._steps: dict[str, list[Any]] | None = None

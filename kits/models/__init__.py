@@ -5,15 +5,15 @@ from typing import Any
 
 from torch import nn
 
-from kits.config.schema import model as schema
 from kits.config.schema import parse
+from kits.config.schema.model import FineNetOptions, Model, Unet3dOptions
 from kits.models.finenet import FineNet
 from kits.models.unet3d import UNet3d
 
 NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet}
 
 
-def build_network(model: Mapping[str, Any] | schema.Unet3d | schema.FineNet, *, pretrained: bool) -> nn.Module:
+def build_network(model: Mapping[str, Any] | Unet3dOptions | FineNetOptions, *, pretrained: bool) -> nn.Module:
     """Build the network that `model` describes: typed options, or the plain ones of a checkpoint, which the schema checks here.
 
     `pretrained=False` leaves the encoders' initial weights out, which is what a checkpoint that brings its own needs:
@@ -21,5 +21,5 @@ def build_network(model: Mapping[str, Any] | schema.Unet3d | schema.FineNet, *, 
 
     Raises KitsError for an unknown name, an unknown option, a missing one, or values that do not go together.
     """
-    options = parse(schema.Model, model, "model")
+    options = parse(Model, model, "model")
     return NETWORKS[options.name](options, pretrained)

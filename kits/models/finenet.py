@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kits.config.schema import model as schema
+from kits.config.schema.model import FineNetOptions
 from kits.core.errors import KitsError
 from kits.models.channels import InputMapping
 from kits.models.encoder2d import Encoder2d
@@ -39,7 +39,7 @@ class FineNet(nn.Module):
         pretrained: false leaves the sources' weights out, for a network whose own weights follow.
     """
 
-    def __init__(self, options: schema.FineNet, pretrained: bool) -> None:
+    def __init__(self, options: FineNetOptions, pretrained: bool) -> None:
         super().__init__()
         subnetworks = []
         for source in options.sources:

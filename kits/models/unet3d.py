@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.config.schema import model as schema
+from kits.config.schema.model import Unet3dOptions
 from kits.core.pooling import anisotropic_levels
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, channels_last, check_in_plane
 
@@ -25,7 +25,7 @@ class UNet3d(nn.Module):
     H and W must be multiples of `in_plane_multiple`; KitsError names the next valid size otherwise.
     """
 
-    def __init__(self, options: schema.Unet3d, pretrained: bool = False) -> None:  # there are no weights for it
+    def __init__(self, options: Unet3dOptions, pretrained: bool = False) -> None:  # there are no weights for it
         super().__init__()
         widths, norm = options.widths or level_widths(options.width, options.depth, options.widest), options.norm
         strides: Sequence[Sequence[int]] | None = options.strides

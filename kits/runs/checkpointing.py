@@ -122,7 +122,7 @@ class Last(Checkpoint):
         self._place: str | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on signals ask to stop; Lightning, which gives them their former meaning back at the end, has set its own."""
+        """Let signals ask to stop from here on; Lightning has set its own handlers, and gives the former ones back at the end."""
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._asked_step, self._asked_at = self._saved_step, self._saved_at
         if threading.current_thread() is threading.main_thread():
@@ -141,7 +141,7 @@ class Last(Checkpoint):
         self._pause(trainer, "epoch", due=trainer.global_step > 0)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Within an epoch by steps or by time, never with gradients that wait to be accumulated or right after a validation."""
+        """Save within an epoch by steps or by time, never while gradients are accumulated or right after a validation."""
         validated = trainer.val_check_batch and batch_idx % trainer.val_check_batch == 0
         if batch_idx == 0 or validated or batch_idx % trainer.accumulate_grad_batches:
             self._random_again()
@@ -200,7 +200,7 @@ class Last(Checkpoint):
             self._random = None
 
     def _agreed(self, trainer: pl.Trainer, decision: bool) -> bool:
-        """What any process wants, all do; a signal or a minute reaches them at different steps."""
+        """Do what any process wants: a signal or a minute reaches them at different steps."""
         return bool(trainer.strategy.reduce_boolean_decision(decision, all=False)) if trainer.world_size > 1 else decision
 
     def save(self, trainer: pl.Trainer, place: str) -> None:

@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a training has left checkpoints in a folder."""
+    """Tell whether a training has left checkpoints in a folder."""
     return bool(checkpoints(folder))
 
 

@@ -82,7 +82,7 @@ def damaged(path: Path, wrong: str) -> KitsError:
 
 
 def impossible(content: dict[str, Any]) -> str | None:
-    """What the counters of a checkpoint say that no training comes to; None where nothing is."""
+    """Find what the counters of a checkpoint say that no training comes to; None where nothing is."""
     state, place, fit = content[STATE], content[PLACE], content["loops"]["fit_loop"]
     for name, counts in counters(fit):
         values = [counts[key] for key in ("completed", "processed", "started", "ready") if key in counts]
@@ -153,7 +153,7 @@ def like(example: Any) -> Any:
 
 
 def misfit_weights(weights: dict[str, Tensor], module: nn.Module) -> str | None:
-    """What of these weights is not of this module."""
+    """Find what of these weights is not of this module."""
     own = module.state_dict()
     if weights.keys() != own.keys():
         return f"its state_dict has other names, such as {min(weights.keys() ^ own.keys())[:60]}"
@@ -164,7 +164,7 @@ def misfit_weights(weights: dict[str, Tensor], module: nn.Module) -> str | None:
 
 
 def misfit_schedule(state: dict[str, Any], scheduler: LRScheduler) -> str | None:
-    """What of a schedule's state this schedule could not go on with; releases of torch differ in what else they keep."""
+    """Find what this schedule could not go on with; releases of torch differ in what else they keep."""
     own = scheduler.state_dict()
     form = {key: like(value) for key, value in own.items() if key in state or key in MEMORY}
     if method := next((key for key in state if callable(getattr(type(scheduler), key, None))), None):
@@ -173,7 +173,7 @@ def misfit_schedule(state: dict[str, Any], scheduler: LRScheduler) -> str | None
 
 
 def misfit_optimizer(state: dict[str, Any], optimizer: Optimizer) -> str | None:
-    """What of an optimizer's state this optimizer could not go on with."""
+    """Find what of a state this optimizer could not go on with."""
     groups = like(optimizer.state_dict()["param_groups"])
     options = {name: optimizer.defaults[name] for name in signature(type(optimizer)).parameters if name in optimizer.defaults}
     probe = nn.Parameter(torch.zeros(1))
@@ -197,7 +197,7 @@ def misfit_optimizer(state: dict[str, Any], optimizer: Optimizer) -> str | None:
 
 
 def misfit_callbacks(states: dict[str, dict[str, Any]], trainer: pl.Trainer) -> str | None:
-    """What of the callbacks' states those of this training could not go on with."""
+    """Find what of the states the callbacks of this training could not go on with."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         fresh, key = callback.state_dict(), callback.state_key
         if not fresh:

@@ -53,18 +53,18 @@ class Manifest(Callback):
             self.content |= {**before, "resumed": [*start.manifest.get("resumed", []), again]}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What is known at the start, so that a run that dies has a manifest too."""
+        """Write what is known at the start, so that a run that dies has a manifest too."""
         self.content["device"], self.content["precision"] = str(pl_module.device), trainer.precision
         if pl_module.device.type == "cuda":
             self.content["tf32"] = torch.backends.cudnn.allow_tf32  # then 32 bits are 19 inside of convolutions
         self._write(trainer, finished=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """How it ended."""
+        """Write how it ended."""
         self._write(trainer, finished=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """How far it came."""
+        """Write how far it came."""
         self._write(trainer, finished=False)
 
     def _write(self, trainer: pl.Trainer, *, finished: bool) -> None:
@@ -114,7 +114,7 @@ def commit() -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the run had to compute with."""
+    """Describe what the run computes with."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {

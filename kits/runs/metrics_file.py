@@ -53,11 +53,11 @@ class MetricsFile(Logger):
     version = name
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """They stand in config.yaml."""
+        """Write nothing: they stand in config.yaml."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What has been logged. The file is first touched here, when the training has begun."""
+        """The rows that have been logged. The file is first touched here, when the training has begun."""
         if self._rows is None:
             self._rows = self._read() if self.kept else []
             self._write_all()

@@ -40,7 +40,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def unusable(state: Any) -> str | None:
-    """Why this is no `random_state`, tried on generators that nothing draws from; None where it is one."""
+    """Say why this is no `random_state`, tried on generators that nothing draws from; None where it is one."""
     if wrong := misfit(state, FORM, "the random state"):
         return wrong
     version, keys, gauss = state["python"]

@@ -1,4 +1,4 @@
-"""Where a training begins: at its beginning, or where its run was interrupted."""
+"""Decide where a training begins, at its beginning or where its run was interrupted, and hold its folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Start:
 
 
 def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
-    """At the beginning, or with `resume` where the run in that folder was interrupted.
+    """Begin at the beginning, or with `resume` where the run in that folder was interrupted.
 
     A run that was killed before its first checkpoint starts again, with the same random numbers.
 
@@ -224,7 +224,7 @@ def begin(start: Start, options: Coarse | Fine) -> Iterator[None]:
 
 
 def state_of(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """What tells that the checkpoints of a folder have been written, or have gone, in the meantime."""
+    """Note what tells that the checkpoints of a folder have been written, or have gone, in the meantime."""
     found: list[tuple[int, int, int] | None] = []
     for name in (BEST, LAST):
         try:

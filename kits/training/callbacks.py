@@ -1,4 +1,4 @@
-"""What happens around a training: checkpoints, early stopping, progress, and the run's manifest."""
+"""Build the callbacks of a run: checkpoints, early stopping, progress, the manifest and the monitors."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class ProgressBar(TQDMProgressBar):
         self._clock.enter_context(ticking(self.train_progress_bar))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *of_training: Any) -> None:
-        """Before the first patches of an epoch."""
+        """Say that the epoch waits for its first patches."""
         super().on_train_epoch_start(trainer, *of_training)
         self.train_progress_bar.set_postfix_str("waits for patches")
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Before the first step, in which libraries set themselves up."""
+        """Say that the first step is computed, in which libraries set themselves up."""
         if trainer.global_step == 0 or batch_idx == 0:
             self.train_progress_bar.set_postfix_str("computes the first step")
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Before a validation case, which takes longer than a step."""
+        """Name the validation case, which takes longer than a step."""
         super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
         if batch is not None:
             self.val_progress_bar.set_postfix_str(batch.id)

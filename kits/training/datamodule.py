@@ -166,7 +166,7 @@ class KitsDataModule(pl.LightningDataModule):
         return asked // ranks // size
 
     def workers(self) -> int:
-        """How many processes read patches: a GPU's share of the cores, at most 12; next to a training on the CPU at most one."""
+        """Count the processes that read patches: a GPU's share of the cores, at most 12; next to a CPU's training at most one."""
         if self.options.data.loader_workers != "auto":
             return self.options.data.loader_workers
         cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, self._gpus()
@@ -195,7 +195,7 @@ class KitsDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _gpus(self) -> int:
-        """How many of this machine's GPUs train."""
+        """Count this machine's GPUs that train."""
         if self.trainer is None or self.trainer.strategy.root_device.type != "cuda":
             return 0
         return self.trainer.num_devices

@@ -1,4 +1,4 @@
-"""What surrounds a fit: the precision, what is refused before it begins, and what is done when it fails."""
+"""Choose the precision of a fit, refuse what cannot be trained before it begins, and end it well where it fails."""
 
 from __future__ import annotations
 

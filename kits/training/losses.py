@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.config.schema import loss as options_of
+from kits.config.schema.loss import DiceCeOptions, Loss, LossOptions
 from kits.core.ranks import global_sum
 
 
@@ -61,7 +61,7 @@ class Tversky(SegmentationLoss):
     Khan (arXiv 1810.07842, eq. 4).
     """
 
-    def __init__(self, options: options_of.LossOptions, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> None:
+    def __init__(self, options: LossOptions, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> None:
         super().__init__()
         self.over, self.per_sample = options.over, options.per_sample
         self.alpha, self.beta, self.smooth, self.gamma = alpha, beta, smooth, gamma
@@ -89,7 +89,7 @@ class Tversky(SegmentationLoss):
             return {"total": ((loss * weights).sum(-1) / weights.sum()).mean()}
 
 
-def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
+def bias_dice(options: LossOptions, bias: float) -> Tversky:
     """The paper's bias-dice as we read it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
 
     Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
@@ -100,7 +100,7 @@ def bias_dice(options: options_of.LossOptions, bias: float) -> Tversky:
 class DiceCe(SegmentationLoss):
     """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
 
-    def __init__(self, options: options_of.DiceCe) -> None:
+    def __init__(self, options: DiceCeOptions) -> None:
         super().__init__()
         self.dice = bias_dice(options, options.bias)
         self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
@@ -129,7 +129,7 @@ LOSSES: dict[str, Callable[[Any], SegmentationLoss]] = {
 }
 
 
-def build_loss(options: options_of.Loss) -> SegmentationLoss:
+def build_loss(options: Loss) -> SegmentationLoss:
     """Build the loss that `options` name."""
     return LOSSES[options.name](options)
 

@@ -1,4 +1,4 @@
-"""How the learning rate goes over a training, by name."""
+"""Build the schedule of the learning rate, by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_scheduler(
     epochs: int,
     elapsed: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    """What Lightning takes as `lr_scheduler`.
+    """Build what Lightning takes as `lr_scheduler`.
 
     Args:
         options: of conf/scheduler/*.yaml.
@@ -87,7 +87,7 @@ def rate_by_step(
 
 
 def clock_of(trainer: pl.Trainer) -> Callable[[], float] | None:
-    """What tells the share of `trainer.max_time` that is over; None where no limit is set."""
+    """A clock of the share of `trainer.max_time` that is over; None where no limit is set."""
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
 
     def elapsed() -> float:

@@ -136,7 +136,7 @@ def strategy_of(options: Coarse | Fine) -> str | DDPStrategy:
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:
-    """Who starts the processes: torchrun or srun where one of them has started several, else Lightning.
+    """Choose who starts the processes: torchrun or srun where one of them has started several, else Lightning.
 
     Lightning's own guess takes every job of SLURM for one that srun started, and so waits in a batch script for others for ever.
     """

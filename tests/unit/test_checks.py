@@ -15,7 +15,7 @@ from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.dataset import Split
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import HALVING, HALVING_SCALES, FineNet, Input, Model, Norm, Plane, halves
+from kits.config.schema.model import HALVING, HALVING_SCALES, FineNetOptions, Input, Model, Norm, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.telling import models_in, tags_of
 from kits.config.schema.trainer_options import Logger, Trainer
@@ -252,7 +252,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
 
     for allowed, registry in (
         (names(Model), NETWORKS),
-        (names(FineNet, "operator"), adaptation.OPERATORS),
+        (names(FineNetOptions, "operator"), adaptation.OPERATORS),
         (get_args(Norm), layers.NORMS),
         (get_args(Input), channels.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),

@@ -14,7 +14,7 @@ RangePerAxis = Annotated[tuple[Range, Range, Range], Meaning("[z, y, x], a numbe
 Points = Annotated[int, Field(strict=True, gt=1)]
 
 
-class Step(Options):
+class StepOptions(Options):
     """A transform with its probability; its fields are MONAI's arguments.
 
     Attributes:
@@ -31,7 +31,7 @@ class Step(Options):
         return {name: getattr(self, name) for name in self.model_fields_set - {"transform"}} | self.fixed
 
 
-class RandFlip(Step):
+class RandFlip(StepOptions):
     """Turn the patch over."""
 
     on = "flip"
@@ -39,7 +39,7 @@ class RandFlip(Step):
     spatial_axis: Annotated[Literal[0, 1, 2], Meaning("0, 1 or 2: z, y or x")]
 
 
-class RandAffine(Step):
+class RandAffine(StepOptions):
     """Rotate, shear and scale."""
 
     on = "warp"
@@ -49,7 +49,7 @@ class RandAffine(Step):
     scale_range: RangePerAxis = (0, 0, 0)
 
 
-class RandSmoothDeform(Step):
+class RandSmoothDeform(StepOptions):
     """Bend smoothly."""
 
     on = "warp"
@@ -60,7 +60,7 @@ class RandSmoothDeform(Step):
     pad: Annotated[Index, Meaning("a whole number")] = 0
 
 
-class RandScaleIntensity(Step):
+class RandScaleIntensity(StepOptions):
     """HU times 1 +- `factors`."""
 
     on = "hu"
@@ -68,7 +68,7 @@ class RandScaleIntensity(Step):
     factors: Range
 
 
-class RandShiftIntensity(Step):
+class RandShiftIntensity(StepOptions):
     """HU +- `offsets`."""
 
     on = "hu"
@@ -76,7 +76,7 @@ class RandShiftIntensity(Step):
     offsets: Range
 
 
-class RandGaussianNoise(Step):
+class RandGaussianNoise(StepOptions):
     """Noise."""
 
     on = "hu"
@@ -86,7 +86,7 @@ class RandGaussianNoise(Step):
     sample_std: Switch = True
 
 
-class RandGaussianSmooth(Step):
+class RandGaussianSmooth(StepOptions):
     """Blur within each slice: slices are 0.5 to 5 mm apart, and thick ones are smooth already."""
 
     on = "hu"
@@ -95,7 +95,7 @@ class RandGaussianSmooth(Step):
     sigma_y: Pair
 
 
-class RandSimulateLowResolution(Step):
+class RandSimulateLowResolution(StepOptions):
     """Fewer pixels of each slice, and up again."""
 
     on = "hu"
@@ -104,7 +104,7 @@ class RandSimulateLowResolution(Step):
     zoom_range: Pair
 
 
-class RandAdjustContrast(Step):
+class RandAdjustContrast(StepOptions):
     """Gamma between the patch's own darkest and brightest."""
 
     on = "window"
@@ -128,7 +128,7 @@ AnyStep = Annotated[
 ]
 
 
-def one_of_each_warp(steps: dict[str, Step]) -> dict[str, Step]:
+def one_of_each_warp(steps: dict[str, StepOptions]) -> dict[str, StepOptions]:
     """Refuse two steps of a kind that are done in the one resampling."""
     warps = [type(step).__name__ for step in steps.values() if step.on == "warp"]
     for name, step in reversed(steps.items()):

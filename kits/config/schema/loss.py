@@ -25,20 +25,20 @@ class LossOptions(Options):
     over: Literal["classes", "foreground", "both"]
 
 
-class BiasDice(LossOptions):
+class BiasDiceOptions(LossOptions):
     """The paper's; b >= 1, for less would favor precision."""
 
     name: Literal["bias_dice"]
     bias: Annotated[Number, Field(ge=1)]
 
 
-class Dice(LossOptions):
+class DiceOptions(LossOptions):
     """Soft Dice: bias-dice with b = 1."""
 
     name: Literal["dice"]
 
 
-class DiceCe(LossOptions):
+class DiceCeOptions(LossOptions):
     """dice_weight * bias-dice + ce_weight * cross entropy."""
 
     name: Literal["dice_ce"]
@@ -47,7 +47,7 @@ class DiceCe(LossOptions):
     ce_weight: Length
 
 
-class Tversky(LossOptions):
+class TverskyOptions(LossOptions):
     """`alpha` weights false positives, `beta` false negatives."""
 
     name: Literal["tversky"]
@@ -55,7 +55,7 @@ class Tversky(LossOptions):
     beta: Length
 
 
-class FocalTversky(LossOptions):
+class FocalTverskyOptions(LossOptions):
     """Tversky's loss to the power 1 / gamma."""
 
     name: Literal["focal_tversky"]
@@ -64,4 +64,6 @@ class FocalTversky(LossOptions):
     gamma: Positive
 
 
-Loss = Annotated[BiasDice | Dice | DiceCe | Tversky | FocalTversky, Field(discriminator="name")]
+Loss = Annotated[
+    BiasDiceOptions | DiceOptions | DiceCeOptions | TverskyOptions | FocalTverskyOptions, Field(discriminator="name")
+]

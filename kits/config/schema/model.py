@@ -31,7 +31,7 @@ def halves(backbone: str) -> bool:
     return any(backbone.startswith(family) and not backbone[len(family) : len(family) + 1].isalpha() for family in HALVING)
 
 
-class Unet3d(Options):
+class Unet3dOptions(Options):
     """The coarse network; see `kits.models.unet3d.UNet3d`."""
 
     name: Literal["unet3d"]
@@ -48,7 +48,7 @@ class Unet3d(Options):
     deep_supervision: Index
 
     @model_validator(mode="after")
-    def _levels_agree(self) -> Unet3d:
+    def _levels_agree(self) -> Unet3dOptions:
         """Refuse lists of levels that differ in length."""
         if self.widths is None and None in (self.width, self.depth):
             raise KitsError("model.width, model.depth: give both, or the list model.widths")
@@ -77,7 +77,7 @@ class Unet3d(Options):
         return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
 
 
-class Source(Options):
+class SourceOptions(Options):
     """One pretrained 2D network of the fine stage; what it does not say itself is the fine network's own."""
 
     backbone: Text
@@ -89,13 +89,13 @@ class Source(Options):
     out_indices: Scales | None = None
 
 
-class FineNet(Options):
+class FineNetOptions(Options):
     """The fine network; see `kits.models.finenet.FineNet`."""
 
     name: Literal["finenet"]
     classes: Count
     sources: Annotated[
-        list[Source], Field(min_length=1), Meaning("at least one {backbone: NAME, weights: imagenet|hub|FILE|null}")
+        list[SourceOptions], Field(min_length=1), Meaning("at least one {backbone: NAME, weights: imagenet|hub|FILE|null}")
     ]
     input: Input
     window_hu: Window | None
@@ -117,7 +117,7 @@ class FineNet(Options):
     checkpointing: Switch
 
     @model_validator(mode="after")
-    def _sources_can_be_built(self) -> FineNet:
+    def _sources_can_be_built(self) -> FineNetOptions:
         """Refuse sources whose scales or windows do not fit."""
         for source in self.sources:
             self._check_scales(source)
@@ -133,13 +133,13 @@ class FineNet(Options):
             raise refuse("model.freeze_stages", self.freeze_stages, f"give 0 to {len(self.widths)}, or all")
         return self
 
-    def of(self, source: Source, name: str) -> Any:
+    def of(self, source: SourceOptions, name: str) -> Any:
         """An option of a source: its own where it gives one, else the network's. A window of null is one: all of the data's."""
         own = getattr(source, name)
         given = name in source.model_fields_set and (own is not None or name == "window_hu")
         return own if given else getattr(self, name)
 
-    def _check_scales(self, source: Source) -> None:
+    def _check_scales(self, source: SourceOptions) -> None:
         scales = self.of(source, "out_indices")
         if list(scales) != sorted(set(scales)):
             raise refuse("model.out_indices", scales, "give the scales in ascending order, each once")
@@ -149,7 +149,7 @@ class FineNet(Options):
             what = f"{len(self.widths)} widths for {len(scales)} scales, model.out_indices={text(scales)}"
             raise refuse("model.widths", self.widths, f"{what}; give one width per scale")
 
-    def _check_windows(self, source: Source) -> None:
+    def _check_windows(self, source: SourceOptions) -> None:
         """HU windows that the data's window holds: what was clipped cannot come back."""
         whole = self.data_window_hu
         kind, window, windows = (self.of(source, name) for name in ("input", "window_hu", "windows_hu"))
@@ -173,4 +173,4 @@ def check_supervision(heads: int, levels: int) -> None:
         raise KitsError(f"model.deep_supervision={heads}: give 0 to {levels - 1}, there are {levels} levels")
 
 
-Model = Annotated[Unet3d | FineNet, Field(discriminator="name")]
+Model = Annotated[Unet3dOptions | FineNetOptions, Field(discriminator="name")]

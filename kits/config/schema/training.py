@@ -14,7 +14,7 @@ from kits.config.schema.augmentation import Augmentation
 from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, refuse, text
 from kits.config.schema.dataset import Data, Folds, Split
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import FineNet, Unet3d
+from kits.config.schema.model import FineNetOptions, Unet3dOptions
 from kits.config.schema.optimizer import Optimizer, Plateau, Scheduler
 from kits.config.schema.stage import (
     CoarseInference,
@@ -86,7 +86,7 @@ class Coarse(TrainOptions):
     """conf/stage/coarse.yaml with its groups."""
 
     stage: Literal["coarse"]
-    model: Unet3d
+    model: Unet3dOptions
     sampling: CoarseSampling
     inference: CoarseInference
     roi: CoarseRoi
@@ -115,7 +115,7 @@ class Fine(TrainOptions):
     """conf/stage/fine.yaml with its groups."""
 
     stage: Literal["fine"]
-    model: FineNet
+    model: FineNetOptions
     sampling: FineSampling
     inference: FineInference
     roi: FineRoi
