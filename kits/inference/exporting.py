@@ -1,0 +1,39 @@
+"""`kits.export` from its options to files: each network with the configuration that prediction needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kits.config.schema.commands import Export
+from kits.core.errors import KitsError
+from kits.inference.onnx_export import export_network
+from kits.io import make_folder, whole_file
+from kits.models.checkpoint import load_network, network_facts
+from kits.models.onnx_files import require_libraries
+from kits.models.plain_weights import to_bytes
+
+
+def export_networks(options: Export) -> None:
+    """Write the networks that are given, as ONNX or as weights in half precision.
+
+    Raises:
+        KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
+    """
+    given = {stage: Path(path) for stage, path in (("coarse", options.coarse), ("fine", options.fine)) if path is not None}
+    if not given:
+        raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
+    if options.format == "onnx":
+        require_libraries("onnx", "onnxruntime", "onnxscript")
+    folder = Path(options.output)
+    make_folder(folder, "output")
+    for stage, checkpoint in given.items():
+        path = folder / f"{stage}.{options.format}"
+        if options.format == "onnx":
+            print(f"tracing {checkpoint}; a fine stage of three encoders takes minutes", flush=True)
+            told = f"logits within {export_network(checkpoint, stage, path):.1g} of torch's"
+        else:
+            network, trained = load_network(checkpoint, stage, "cpu")
+            with whole_file(path, path.suffix) as temporary:
+                temporary.write_bytes(to_bytes(network, trained, network_facts(network, trained)))
+            told = "weights in half precision"
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {told}", flush=True)
