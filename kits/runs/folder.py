@@ -58,7 +58,7 @@ def resumed_options(arguments: list[str]) -> Train | None:
         return None
     before = read_config(Path(folder))
     try:
-        parse(schema_of("train"), before)  # it may be damaged or edited
+        began: Train = parse(schema_of("train"), before)  # it may be damaged or edited
     except KitsError as error:
         raise KitsError(f"resume={folder}: its {CONFIG} cannot be trained with ({error})") from error
     config = copy.deepcopy(before)
@@ -67,7 +67,7 @@ def resumed_options(arguments: list[str]) -> Train | None:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
         put(config, key, value)
     options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
-    check_length(before, config)
+    check_length(began, options)
     return options
 
 
@@ -105,17 +105,14 @@ def get(config: dict[str, Any], key: str) -> Any:
     return node
 
 
-def check_length(before: dict[str, Any], config: dict[str, Any]) -> None:
+def check_length(began: Train, options: Train) -> None:
     """Refuse another number of epochs where what was done so far depended on it.
 
     Raises:
         KitsError: a schedule or staged training is laid out over the epochs.
     """
-    epochs, now = get(before, "trainer.max_epochs"), get(config, "trainer.max_epochs")
-    if epochs == now:
-        return
-    schedule = get(config, "scheduler.name") or "constant"
-    if schedule not in ("constant", "plateau") or get(config, "scheduler.warmup") or get(config, "training") == "staged":
+    epochs, now = began.trainer.max_epochs, options.trainer.max_epochs
+    if epochs != now and (options.scheduled or (options.stage == "fine" and options.training == "staged")):
         raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
 
 

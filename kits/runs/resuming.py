@@ -14,7 +14,6 @@ import yaml
 
 from kits.config import all_keys, one_line, plain
 from kits.config.schema import parse
-from kits.config.schema.optimizer import Constant, Plateau
 from kits.config.schema.training import Coarse, Fine, Train
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
@@ -114,7 +113,7 @@ def batches_done(place: Mapping[str, int], ranks: int, options: Coarse | Fine) -
         return batches
     before = f"trainer.devices: {ranks} processes, and the run in {options.run_dir} was trained by {earlier}"
     trainer, size, patches = options.trainer, options.sampling.batch_size, options.sampling.patches_per_epoch
-    if not (isinstance(options.scheduler, Plateau) or (isinstance(options.scheduler, Constant) and not options.scheduler.warmup)):
+    if options.scheduled:
         raise KitsError(f"{before}, whose steps its schedule is laid out over; go on with as many")
     if not batches:
         return 0

@@ -15,7 +15,7 @@ from kits.config.schema.base import Fraction, Index, Length, Options, PathText, 
 from kits.config.schema.dataset import Data, Folds, Split
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNetOptions, Unet3dOptions
-from kits.config.schema.optimizer import Optimizer, Plateau, Scheduler
+from kits.config.schema.optimizer import Constant, Optimizer, Plateau, Scheduler
 from kits.config.schema.stage import (
     CoarseInference,
     CoarseRoi,
@@ -63,6 +63,13 @@ class TrainOptions(Options):
             more = "give a smaller one, or a larger callbacks.early_stopping.patience"
             raise refuse("scheduler.patience", self.scheduler.patience, f"{what}; {more}")
         return self
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate of a step depends on how many the training has."""
+        if isinstance(self.scheduler, Plateau):
+            return False
+        return not isinstance(self.scheduler, Constant) or self.scheduler.warmup > 0
 
     def _check_fold(self) -> None:
         """A fold exactly where the split that was asked for has some; without the group `split` the cache decides later."""
