@@ -26,10 +26,10 @@ def main(options: Report) -> None:
     named = case_ids(options.cases)
     cases = find_files(Path(options.image), Path(options.prediction), truth, named, label_name=data.label_name)
     if options.format == "png":
-        write_pictures(cases, output, classes=data.classes, workers=workers)
+        write_pictures(cases, output, ids=data.ids, workers=workers)
         print(f"pictures of {len(cases)} case(s): {output}")
     else:
-        page = write_report(cases, output, classes=data.classes, workers=workers)
+        page = write_report(cases, output, ids=data.ids, workers=workers)
         print(f"{len(cases)} case(s), {page.stat().st_size / 1e6:.1f} MB: {page}")
 
 

@@ -146,7 +146,7 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
     labels = scan = None
     ids = classes_by_id(settings["labels"]) if settings["labels"] else None
     seen: set[int] | None = set() if ids else None
-    read = partial(read_labels, case.label, allowed=range(len(classes)), classes=ids, seen=seen)
+    read = partial(read_labels, case.label, ids, allowed=range(len(classes)), seen=seen)
     label = attempt(read, case.id, case.label, unreadable, findings)
     if label is not None:
         labels = arrays.write_labels(label, size, folder, z_mm)

@@ -44,17 +44,18 @@ class Labelled:
 
 
 def judge_truths(
-    truths: Mapping[str, Path], classes: Sequence[str], *, workers: int, catch: tuple[type[Exception], ...] = ()
+    truths: Mapping[str, Path], ids: Mapping[int, int], *, workers: int, catch: tuple[type[Exception], ...] = ()
 ) -> list[Finding]:
     """Judge the label maps of all cases before hours are spent on them, and return what is odd and no error.
 
     Args:
+        ids: what each id of the files means, `data.ids`.
         catch: errors for which a label map is left out here.
 
     Raises:
-        KitsError: a label map cannot be read or holds other labels, or all together show that theirs are not what `classes` says.
+        KitsError: a label map cannot be read or holds other labels, or all together show that theirs are not what `ids` says.
     """
-    calls = [(case, path, len(classes)) for case, path in truths.items()]
+    calls = [(case, path, ids) for case, path in truths.items()]
     seen: list[Any] = map_cases(_read_and_look, calls, workers=workers, desc="truths", catch=catch)
     found = judge_classes([one for one in seen if isinstance(one, Labelled)])
     if serious := errors(found):
@@ -62,8 +63,8 @@ def judge_truths(
     return found
 
 
-def _read_and_look(case: str, path: Path, classes: int) -> Labelled:
-    volume = read_labels(path, allowed=range(classes))
+def _read_and_look(case: str, path: Path, ids: Mapping[int, int]) -> Labelled:
+    volume = read_labels(path, ids)
     return look_at(case, path, volume.array, volume.spacing)
 
 

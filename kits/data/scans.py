@@ -201,7 +201,7 @@ def has_image_name(path: Path) -> bool:
 
 def stem(path: Path) -> str:
     """A file's name without the ending of its format; a KiTS case's image is called by its case."""
-    if path.name == IMAGE_NAME and path.parent.name.startswith("case_"):
+    if path.name == IMAGE_NAME and path.parent.name != "":
         return path.parent.name
     return path.stem if path.suffix.lower() == ".dcm" else ENDINGS.sub("", path.name)
 

@@ -72,20 +72,20 @@ def read_series(folder: Path, files: Sequence[Path]) -> Volume:
 
 
 def read_labels(
-    path: str | Path, *, allowed: Collection[int], classes: Mapping[int, int] | None = None, seen: set[int] | None = None
+    path: str | Path, ids: Mapping[int, int] | None = None, *, allowed: Collection[int] = (), seen: set[int] | None = None
 ) -> Volume:
     """Read a label map as a Volume of uint8 (z, y, x), whatever integer or float type the file has.
 
     Args:
-        allowed: the values that a voxel may have.
-        classes: by id of the file the label that it means (`classes_by_id`); its ids are then those that are allowed.
+        ids: the values that a voxel may have, each with the label that it means (`data.ids`).
+        allowed: values that mean themselves, where `ids` says nothing.
         seen: takes the ids of the file that occur in it.
 
     Raises:
         KitsError: as `read_volume`, or a voxel is not one of the `allowed` values (each 0 to 255).
     """
     path = Path(path)
-    check = LabelCheck(path, allowed, classes, seen)
+    check = LabelCheck(path, ids or {value: value for value in allowed}, seen)
     labels = _read_file(path, np.dtype(np.uint8), check)
     check.refuse_unknown()
     return labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +53,10 @@ def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
 class LabelCheck:
     """Values as uint8 labels, remembering those that are not allowed, so that they are named together."""
 
-    def __init__(
-        self, path: Path, allowed: Collection[int], classes: Mapping[int, int] | None = None, seen: set[int] | None = None
-    ) -> None:
+    def __init__(self, path: Path, classes: Mapping[int, int], seen: set[int] | None = None) -> None:
         self.seen = seen
         self.path = path
-        self.classes = dict(classes or {value: value for value in allowed})
+        self.classes = dict(classes)
         self.allowed = frozenset(self.classes)
         self.unknown: set[float] = set()
         self.table: np.ndarray | None = None

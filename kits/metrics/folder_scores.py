@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def evaluate_expected(options: Evaluate) -> str:
         cases=expected_cases(truth, named, split, options.subset, options.fold, label_name=data.label_name),
         label_name=data.label_name,
         classes=data.classes,
+        ids=data.ids,
         measures=options.measures,
         bootstrap=options.bootstrap,
         workers=options.workers,
@@ -68,14 +69,14 @@ def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> di
     """
     if not truth.is_dir():
         raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
-    tree = {path.parent.name: [path] for path in sorted(truth.glob(f"case_*/{label_name}"))}
+    tree = {path.parent.name: [path] for path in sorted(truth.glob(f"*/{label_name}"))}
     files = {
         name: paths for name, paths in label_maps(truth).items() if case_number(name) is not None and paths[0].parent == truth
     }
     maps = tree or files
     if not maps:
         raise KitsError(
-            f"truth={truth}: no case_XXXXX/{label_name} in it, and no label map with a name such as {KNOWN};"
+            f"truth={truth}: no CASE/{label_name} in it, and no label map with a name such as {KNOWN};"
             " scores need label maps (those of KiTS21: add data=kits21)"
         )
     labelled = list(dict.fromkeys(maps if tree else map(case_id, maps)))
@@ -93,6 +94,7 @@ def evaluate(
     cases: Sequence[str],
     label_name: str,
     classes: Sequence[str],
+    ids: Mapping[int, int],
     measures: Measures,
     bootstrap: Bootstrap,
     workers: int,
@@ -103,7 +105,7 @@ def evaluate(
 
     Args:
         cases: the expected cases, in the order of the table.
-        label_name, classes: of the truth's data set, `data.label_name` and `data.classes`.
+        label_name, classes, ids: of the truth's data set, see the group `data`.
         workers: processes; 1 stays in this one.
 
     Returns:
@@ -117,8 +119,8 @@ def evaluate(
     for case, path in found.items():
         if path.samefile(truths[case]):
             raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
-    doubts = judge_truths(truths, classes, workers=workers)
-    calls = [(found.get(case), path, case, classes, measures) for case, path in truths.items()]
+    doubts = judge_truths(truths, ids, workers=workers)
+    calls = [(found.get(case), path, case, classes, ids, measures) for case, path in truths.items()]
     rows: list[Any] = map_cases(score, calls, workers=workers, desc="evaluate")
     documented = columns(evaluated_regions(classes), measures)
     draws = Draws(len(cases), bootstrap.resamples, bootstrap.level, bootstrap.seed)
@@ -131,18 +133,20 @@ def evaluate(
     return table
 
 
-def score(prediction: Path | None, truth: Path, case: str, classes: Sequence[str], measures: Measures) -> Row:
+def score(
+    prediction: Path | None, truth: Path, case: str, classes: Sequence[str], ids: Mapping[int, int], measures: Measures
+) -> Row:
     """Score one case; whatever is wrong with its prediction becomes its status and scores 0.
 
     Args:
         prediction: its file, if there is one.
-        truth: the case's label map, with labels of these classes only; a prediction may hold every label that there is.
+        truth: the case's label map, with these ids only; a prediction may hold every label that there is.
 
     Raises:
         KitsError: the truth itself is damaged.
     """
     # The truth's spacing holds for both: a prediction's header may say anything.
-    true = read_labels(truth, allowed=range(len(classes)))
+    true = read_labels(truth, ids)
     figures = partial(measure_case, truth=true.array, spacing=true.spacing, regions=evaluated_regions(classes), measures=measures)
     try:
         if prediction is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kits.core.errors import KitsError
-from kits.core.labels import CLASSES, regions_of
+from kits.core.labels import CLASSES, CYST, KITS19_CLASSES, regions_of
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_truths
 from kits.data.naming import ENDINGS, find_predictions, label_maps, match
@@ -74,21 +74,21 @@ def find_files(
     return files
 
 
-def write_report(cases: Sequence[CaseFiles], output: Path, *, classes: Sequence[str], workers: int) -> Path:
+def write_report(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, int], workers: int) -> Path:
     """Write the page of all cases; one that cannot be read is named on it and at the end, and the others go on.
 
     Args:
-        classes: of the truth's data set, `data.classes`; they decide what is scored.
+        ids: what each id of the truth's label maps means, `data.ids`; they decide what is scored.
         workers: processes.
 
     Returns:
         The path of `index.html`.
 
     Raises:
-        KitsError: a case could not be read; the page of the others is written. Or the truths' labels are not what `classes` says.
+        KitsError: a case could not be read; the page of the others is written. Or the truths' labels are not what `ids` says.
     """
-    _judge(cases, classes, workers)
-    calls = [(case, tuple(classes)) for case in cases]
+    _judge(cases, ids, workers)
+    calls = [(case, dict(ids)) for case in cases]
     found = map_cases(page_entry, calls, workers=workers, desc="report", catch=(KitsError,))
     page = output / "index.html"
     entries = [
@@ -100,21 +100,21 @@ def write_report(cases: Sequence[CaseFiles], output: Path, *, classes: Sequence[
     return page
 
 
-def write_pictures(cases: Sequence[CaseFiles], output: Path, *, classes: Sequence[str], workers: int) -> None:
+def write_pictures(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, int], workers: int) -> None:
     """Write `CASE_slices.png` and `CASE_surface.png` of every case with a prediction.
 
     Raises:
         KitsError: a case could not be read; the pictures of the others are written.
     """
-    _judge(cases, classes, workers)
-    drawn = [(case, tuple(classes), output) for case in cases if case.prediction is not None]
+    _judge(cases, ids, workers)
+    drawn = [(case, dict(ids), output) for case in cases if case.prediction is not None]
     _raise_first(map_cases(draw, drawn, workers=workers, desc="report", catch=(KitsError,)), "")
 
 
-def _judge(cases: Sequence[CaseFiles], classes: Sequence[str], workers: int) -> None:
+def _judge(cases: Sequence[CaseFiles], ids: Mapping[int, int], workers: int) -> None:
     truths = {case.name: case.truth for case in cases if case.truth is not None and case.prediction is not None}
     if truths:  # one that cannot be read is named where it is drawn
-        judge_truths(truths, classes, workers=workers, catch=(KitsError,))
+        judge_truths(truths, ids, workers=workers, catch=(KitsError,))
 
 
 def _raise_first(found: Sequence[object], rest: str) -> None:
@@ -122,26 +122,26 @@ def _raise_first(found: Sequence[object], rest: str) -> None:
         raise KitsError(f"{len(failed)} of {len(found)} cases could not be drawn, the first: {failed[0]}{rest}")
 
 
-def page_entry(case: CaseFiles, classes: Sequence[str]) -> Entry:
+def page_entry(case: CaseFiles, ids: Mapping[int, int]) -> Entry:
     """Draw what the page holds of one case."""
     name = case.name if case.prediction is None else ENDINGS.sub("", case.prediction.name)
     notes = RunNotes() if case.folder is None else read_notes(case.folder, name)
     if case.prediction is None:
         return missing_entry(case.name, notes)
-    scene, doubts = read_scene(case, classes)
+    scene, doubts = read_scene(case, ids)
     return entry_of(scene, replace(notes, warnings=[*notes.warnings, *doubts]))
 
 
-def draw(case: CaseFiles, classes: Sequence[str], output: Path) -> None:
+def draw(case: CaseFiles, ids: Mapping[int, int], output: Path) -> None:
     """Write the pictures of one case."""
     from kits.reporting import slices_figure, surface_figure
 
-    scene, _ = read_scene(case, classes)
+    scene, _ = read_scene(case, ids)
     save(slices_figure(scene), output / f"{case.name}_slices.png")
     save(surface_figure(scene), output / f"{case.name}_surface.png")
 
 
-def read_scene(case: CaseFiles, classes: Sequence[str]) -> tuple[Scene, list[str]]:
+def read_scene(case: CaseFiles, ids: Mapping[int, int]) -> tuple[Scene, list[str]]:
     """Read the arrays of a case that has a prediction, and what is doubtful of them.
 
     Raises:
@@ -151,19 +151,26 @@ def read_scene(case: CaseFiles, classes: Sequence[str]) -> tuple[Scene, list[str
     volume = case.scan.read()
     doubts = []
 
-    def labels_beside(path: Path, known: int) -> np.ndarray:
+    def labels_beside(path: Path, known: Mapping[int, int]) -> np.ndarray:
         grid = read_geometry(path)
         if differs := compare(grid, volume.grid):
             if not differs.order and grid.shape_zyx != volume.array.shape:  # known before anything is decompressed
                 raise KitsError(f"{path}: {differs} as {case.scan.path}; the two are not one case")
             doubts.append(f"{path.name}: {differs}: drawn voxel by voxel{' as stored' if differs.order else ''}")
-        return brought_to(volume.grid, read_labels(path, allowed=range(known)))
+        return brought_to(volume.grid, read_labels(path, known))
 
-    prediction = labels_beside(case.prediction, len(CLASSES))  # it may know more classes than the truth
+    prediction = labels_beside(
+        case.prediction, {label: label for label in range(len(CLASSES))}
+    )  # it may know more classes than the truth
     if case.truth is None:
         return Scene(case.name, volume.array, prediction, None, volume.spacing, {}), doubts
-    truth = labels_beside(case.truth, len(classes))
+    truth = labels_beside(case.truth, ids)
     doubts += mistaken(prediction, truth, volume.spacing)
     return Scene(
-        case.name, volume.array, prediction, truth, volume.spacing, score_case(prediction, truth, regions_of(classes))
+        case.name,
+        volume.array,
+        prediction,
+        truth,
+        volume.spacing,
+        score_case(prediction, truth, regions_of(CLASSES if CYST in ids.values() else KITS19_CLASSES)),
     ), doubts

@@ -216,7 +216,7 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
         "evaluate", ["prediction=x", "truth=x", "output=x", f"data={'kits19' if knows == 'prediction' else 'kits23'}"]
     )
     typed: Evaluate = parse(Evaluate, config)
-    options = {"label_name": typed.data.label_name, "classes": typed.data.classes}
+    options = {"label_name": typed.data.label_name, "classes": typed.data.classes, "ids": typed.data.ids}
     options |= {"measures": typed.measures, "bootstrap": typed.bootstrap}
     table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=["case_00000"], workers=1, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from kits.data.converting import convert
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.io import read_labels
+from kits.metrics.folder_scores import evaluate_expected
 
 CASES = ("patient_017", "TCGA-B0-4700")
 
@@ -155,27 +156,45 @@ def test_a_map_of_labels_that_cannot_be_is_refused(labels: str, told: str) -> No
     assert told in str(caught.value)
 
 
-def test_own_label_ids_become_ours_in_the_cache(kits_tree: Path, tmp_path: Path) -> None:
-    """Left kidney 1, right kidney 2, tumor 3: prepared with the map, the cache is that of the same cases in our ids."""
-    root = tmp_path / "own"
-    for number in range(2):
-        folder = root / f"case_{number:05d}"
-        shutil.copytree(kits_tree / folder.name, folder)
+def own_tree(kits_tree: Path, root: Path) -> Path:
+    """Two cases with ids of their own: one kidney 1, the other 2, tumor 3."""
+    for number, name in enumerate(CASES):
+        folder = root / name
+        shutil.copytree(kits_tree / f"case_{number:05d}", folder)
         image = sitk.ReadImage(str(folder / "segmentation.nii.gz"))
         labels = sitk.GetArrayFromImage(image)
         halves = np.arange(labels.shape[0])[:, None, None] >= labels.shape[0] // 2  # columns, as the axes are stored
-        own = np.select([labels == 2, (labels == 1) & halves, labels == 1], [3, 2, 1], 0).astype(np.uint8)
-        moved = sitk.GetImageFromArray(own)
+        moved = sitk.GetImageFromArray(
+            np.select([labels == 2, (labels == 1) & halves, labels == 1], [3, 2, 1], 0).astype(np.uint8)
+        )
         moved.CopyInformation(image)
         sitk.WriteImage(moved, str(folder / "segmentation.nii.gz"))
+    return root
+
+
+def test_own_label_ids_become_ours_in_the_cache(kits_tree: Path, tmp_path: Path) -> None:
+    root = own_tree(kits_tree, tmp_path / "own")
     with pytest.raises(KitsError, match="label values 3 are not among"):
         prepare(group(root, "kits19"))
     index = prepare(group(root, "kits19", labels={"kidney": [1, 2], "tumor": [3]}))
     assert index["settings"]["labels"] == {"kidney": [1, 2], "tumor": [3]}
     ours = prepare(group(kits_tree, "kits19", cache=str(tmp_path / "ours")))
-    for case in ("case_00000", "case_00001"):
-        assert index["cases"][case]["statistics"]["tumor_ml"] == ours["cases"][case]["statistics"]["tumor_ml"] > 0
-        assert index["cases"][case]["key"] != ours["cases"][case]["key"]
+    for number, name in enumerate(CASES):
+        case, other = index["cases"][name], ours["cases"][f"case_{number:05d}"]
+        assert case["statistics"]["tumor_ml"] == other["statistics"]["tumor_ml"] > 0
+        assert case["statistics"]["kidney_ml"] == other["statistics"]["kidney_ml"] > 0
+        assert case["key"] != other["key"]
+
+
+def test_a_truth_with_ids_of_its_own_is_scored_by_what_they_mean(kits_tree: Path, tmp_path: Path) -> None:
+    root = own_tree(kits_tree, tmp_path / "own")
+    for number, name in enumerate(CASES):
+        copied(kits_tree, number, tmp_path / "unused.nii.gz", tmp_path / f"predictions/{name}.nii.gz")
+    given = [f"prediction={tmp_path / 'predictions'}", f"truth={root}", f"output={tmp_path / 'scores'}", "workers=1"]
+    evaluate_expected(checked("evaluate", [*given, "data.labels={kidney:[1,2],tumor:3}"]))
+    summary = json.loads((tmp_path / "scores/summary.json").read_text(encoding="utf-8"))
+    assert summary["kidney"] == summary["tumor"] == 1.0
+    assert (tmp_path / "scores/cases.csv").read_text(encoding="utf-8").count("patient_017") == 1
 
 
 def test_a_data_set_with_other_ids_asks_for_their_meaning(kits_tree: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from kits.core.errors import KitsError
-from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
 from kits.data.scans import Scan, find_inputs
 from kits.io import read_labels, read_volume, write_labels, write_volume
@@ -139,11 +138,11 @@ def test_a_report_of_a_tree_is_one_page_and_with_png_pictures(kits_tree: Path, t
     truth = read_labels(kits_tree / "case_00000" / "segmentation.nii.gz", allowed=(0, 1, 2))
     write_labels(tmp_path / "predictions" / "case_00000.nii.gz", truth.array, truth.grid)
     jobs = find_files(kits_tree, tmp_path / "predictions", kits_tree, ["case_00000", "case_00001"], label_name=LABEL_NAME)
-    page = write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
+    page = write_report(jobs, tmp_path / "out", ids={0: 0, 1: 1, 2: 2}, workers=1)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
     assert '"composite":1.0' in page.read_text(encoding="utf-8")
     assert "no prediction" in page.read_text(encoding="utf-8")
-    write_pictures(jobs, tmp_path / "pictures", classes=KITS19_CLASSES, workers=1)
+    write_pictures(jobs, tmp_path / "pictures", ids={0: 0, 1: 1, 2: 2}, workers=1)
     written = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert written == ["case_00000_slices.png", "case_00000_surface.png"]
 
@@ -154,7 +153,7 @@ def test_a_report_of_one_file_needs_no_truth(kits_tree: Path, tmp_path: Path) ->
     write_labels(tmp_path / "labels.nii.gz", np.zeros(volume.array.shape, np.uint8), volume.grid)
     jobs = find_files(tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz", None, None, label_name=LABEL_NAME)
     assert jobs == [CaseFiles(Scan("scan", tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz", None, tmp_path)]
-    assert "nothing found" in write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
+    assert "nothing found" in write_report(jobs, tmp_path / "out", ids={0: 0, 1: 1, 2: 2}, workers=1).read_text(encoding="utf-8")
 
 
 def test_whatever_was_segmented_is_drawn_and_what_was_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +168,7 @@ def test_whatever_was_segmented_is_drawn_and_what_was_not_is_left_out(tmp_path: 
     jobs = find_files(tmp_path / "in", tmp_path / "out", None, None, label_name=LABEL_NAME)
     assert [job.name for job in jobs] == ["b", "c", "export_venous"]
     assert "1 of 4 images have no prediction" in capsys.readouterr().out
-    page = write_report(jobs, tmp_path / "page", classes=KITS19_CLASSES, workers=1).read_text(encoding="utf-8")
+    page = write_report(jobs, tmp_path / "page", ids={0: 0, 1: 1, 2: 2}, workers=1).read_text(encoding="utf-8")
     assert page.count('<script type="application/json" id="view-') == 2
     assert "c.nii: too small; give it all" in page
     named = find_files(tmp_path / "in", tmp_path / "out", None, ["b", "d"], label_name=LABEL_NAME)
@@ -197,7 +196,7 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
     jobs = [CaseFiles(Scan("odd", image), tmp_path / "half.nii.gz", None), CaseFiles(Scan("good", image), label, None)]
     with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case"):
-        write_report(jobs, tmp_path / "out", classes=KITS19_CLASSES, workers=1)
+        write_report(jobs, tmp_path / "out", ids={0: 0, 1: 1, 2: 2}, workers=1)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")  # the other case goes on
     assert "not one case" in page
     assert 'id="view-1"' in page

@@ -99,6 +99,11 @@ class Data(Options):
     split: Split | None
     augmentation: Augmentation
 
+    @property
+    def ids(self) -> dict[int, int]:
+        """What each id of the label maps means: their own ids where `labels` says so, else those of KiTS."""
+        return classes_by_id(self.labels.ids) if self.labels else {label: label for label in range(len(self.classes))}
+
     @model_validator(mode="after")
     def _labels_are_classes(self) -> Data:
         """Refuse ids of cysts where the classes have none: KiTS19 counts a cyst as kidney."""
