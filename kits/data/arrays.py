@@ -88,7 +88,7 @@ def write_labels(label: Volume, size: int, folder: Path, z_mm: float | None = No
 
 
 @dataclass(frozen=True)
-class Scan:
+class WrittenImage:
     """What is kept of an image once it is written: a histogram of HU, one of each label's HU, and the coarse image."""
 
     spacing: Spacing
@@ -97,7 +97,9 @@ class Scan:
     coarse: np.ndarray
 
 
-def write_image(image: Volume, labels: Labels | None, classes: int, size: int, folder: Path, z_mm: float | None = None) -> Scan:
+def write_image(
+    image: Volume, labels: Labels | None, classes: int, size: int, folder: Path, z_mm: float | None = None
+) -> WrittenImage:
     """Write image.npy and coarse_image.npy (int16 HU) of an image; `labels` only where they have its shape."""
     shape = image.array.shape
     coarse = np.empty(plane_grid(shape, size).shape, np.int16)
@@ -113,7 +115,7 @@ def write_image(image: Volume, labels: Labels | None, classes: int, size: int, f
                 count_labels(slab, z, labels, of_label)
     coarse = average_slices(coarse, coarse_planes(len(coarse), image.spacing[0], z_mm))
     np.save(folder / "coarse_image.npy", coarse)
-    return Scan(image.spacing, counts, of_label, coarse)
+    return WrittenImage(image.spacing, counts, of_label, coarse)
 
 
 def count_labels(slab: np.ndarray, z: int, labels: Labels, of_label: list[np.ndarray]) -> None:
@@ -148,7 +150,7 @@ def kidney_slices(coarse_label: np.ndarray) -> list[int]:
     return [int(found[0]), int(found[-1])]
 
 
-def statistics(scan: Scan, labels: Labels, boxes: list[Box], kidneys: int, classes: Sequence[str]) -> dict[str, Any]:
+def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: int, classes: Sequence[str]) -> dict[str, Any]:
     """What the fingerprint reports of a case: volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep."""
     voxel_ml = float(np.prod(scan.spacing)) / 1000
     offset = np.array(labels.start)

@@ -11,7 +11,7 @@ from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.metrics.coverage import write_coverage
 from kits.workflows.command_line import assigned, flat, passed_on, spelled
-from kits.workflows.plan import Plan, best_of, check_training, configured, kept_split, splits_of
+from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
 from kits.workflows.step import Runner, Step
 
 
@@ -38,7 +38,7 @@ def run_folds(options: Crossval, overrides: Sequence[str]) -> None:
     print(plan.advice())
 
 
-class AllFolds(Plan):
+class AllFolds(StepBuilder):
     """The steps of one stage over all folds.
 
     Attributes:

@@ -57,7 +57,7 @@ def check_training(name: str, arguments: tuple[str, ...], *, boxes: bool) -> Non
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepBuilder:
     """Makes steps that write to one folder.
 
     Attributes:

@@ -12,7 +12,7 @@ from kits.config.schema.commands import Pipeline
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.workflows.command_line import assigned, flat, passed_on, spelled
-from kits.workflows.plan import Plan, best_of, check_training, configured, kept_split, splits_of
+from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
 from kits.workflows.step import Runner, Step
 
 STEPS = ("prepare", "coarse", "boxes", "fine", "predict", "evaluate", "report")
@@ -40,7 +40,7 @@ def run_two_stages(options: Pipeline, overrides: Sequence[str]) -> None:
     print(f"\n{'done' if ran else 'nothing had to run'}; scores: {table.parent}, pictures: {output / 'report'}")
 
 
-class TwoStages(Plan):
+class TwoStages(StepBuilder):
     """The steps of both stages.
 
     Attributes:
