@@ -1,4 +1,7 @@
-"""`python -m kits.bench NAME [key=value ...]`: measure, print the ratios last, exit with 1 where a bar falls short."""
+"""Measurements that anyone can repeat: `python -m kits.bench NAME [key=value ...]`.
+
+Prints the ratios last, and exits with 1 where a bar falls short.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a random patch from the cache takes once the system has its pages."""
+"""The time of a random patch from the cache once the system has its pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DRAWS = 60
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """`patch_ms`: the median of a 96 x 160 x 160 patch of image and label, warm."""
+    """Return `patch_ms`: the median of a 96 x 160 x 160 patch of image and label, warm."""
     scratch = Path(config["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     cache = Path(mkdtemp(prefix="access-", dir=scratch))
@@ -42,7 +42,10 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """A case of noise with two kidneys' worth of labels, through the cache's own writers; its record."""
+    """Write a case of noise with two kidneys' worth of labels, by the cache's own writers.
+
+    Returns its record.
+    """
     direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     grid = Grid(SHAPE[::-1], SPACING[::-1], (0.0, 0.0, 0.0), direction)
     hu = np.random.default_rng(0).integers(-1024, 400, SHAPE, dtype=np.int16)

@@ -26,7 +26,9 @@ from kits.training.trainer import build_trainer
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Steps a second of each of two processes over those of one alone, in rounds, so that a busy moment meets both.
+    """Measure steps a second of each of two processes over those of one alone.
+
+    In rounds, so that a busy moment meets both.
 
     Raises:
         KitsError: there are no two cores that processes can be bound to, or a process fails.
@@ -44,7 +46,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def step_seconds(config: dict[str, Any], cores: list[int]) -> float:
-    """Median seconds of a step of as many processes as cores; of several, the slowest process's."""
+    """Return median seconds of a step of as many processes as cores; of several, the slowest process's."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,7 +71,10 @@ def step_seconds(config: dict[str, Any], cores: list[int]) -> float:
 
 
 def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int, sender: Connection) -> None:
-    """One process of a training on random patches, started as torchrun starts it; it sends the seconds of each timed step."""
+    """Run one process of a training on random patches, started as torchrun starts it.
+
+    It sends the seconds of each timed step.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # advice on loaders and logging, which nothing here depends on
@@ -92,7 +97,10 @@ def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int
 
 
 def training_options(config: dict[str, Any]) -> Train:
-    """The typed options of a training in the configuration of a measurement, which has keys of its own beside them."""
+    """Return the typed options of a training in the configuration of a measurement.
+
+    It has keys of its own beside them.
+    """
     options: Train = parse(
         Train, {key: value for key, value in config.items() if key in {*Coarse.model_fields, *Fine.model_fields}}
     )
@@ -118,7 +126,7 @@ class Clock(pl.Callback):
 
 
 def random_batch(config: dict[str, Any], rank: int) -> dict[str, Tensor]:
-    """A batch of the stage's size, another for each process."""
+    """Return a batch of the stage's size, another for each process."""
     generator = torch.Generator().manual_seed(rank)
     shape = [config["sampling"]["batch_size"], *config["sampling"]["patch"]]
     image = torch.rand(shape, generator=generator).unsqueeze(1) * 2 - 1

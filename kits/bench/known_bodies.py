@@ -1,4 +1,7 @@
-"""The clinical read-out against closed forms, a ball in an ellipsoid or a box in many poses, and against the records."""
+"""The clinical read-out against closed forms, and against the hospital's records.
+
+A ball in an ellipsoid or a box, in many poses.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ Inside = Callable[[np.ndarray], np.ndarray]
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure the largest errors on bodies, the cost of a large case and, with `root`, agreement with the records."""
+    """Measure the largest errors on bodies, the cost of a large case and agreement with the records.
+
+    The last with `root`.
+    """
     options: ReadoutBench = parse(ReadoutBench, config)
     rng = np.random.default_rng(options.seed)
     measured = large_case(options.large)  # first, while memory is what the libraries take
@@ -101,7 +107,10 @@ def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
 
 
 def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees: float) -> np.ndarray:
-    """Draw two kidneys with notches, one of them with a ball at `offset` mm (z, y, outward), both turned about the long axis."""
+    """Draw two kidneys with notches, one with a ball at `offset` mm, turned about the long axis.
+
+    `offset` is (z, y, outward).
+    """
     axes = [np.arange(-h, h + step, step) for h, step in zip((75, 60, 125), spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     labels = np.zeros(z.shape, np.uint8)
@@ -117,7 +126,10 @@ def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees
 
 
 def turned() -> float:
-    """Measure the largest change in percent of a number when a label map is turned by 30 degrees about the long axis."""
+    """Measure how a number changes, in percent at most, when a label map is turned by 30 degrees.
+
+    About the long axis.
+    """
     spacing = (1.0, 0.8, 0.8)
     labels = placed(True, (10.0, -18.0, 12.0), 14.0, spacing, 10.0)
     angle = np.deg2rad(30)
@@ -187,7 +199,7 @@ def recorded_sizes(root: Path) -> dict[str, float]:
 
 
 def records(root: Path, options: ReadoutBench) -> dict[str, float]:
-    """Compare the largest tumors' axial diameters with `radiographic_size` (cm), and time 210 maps at this pace.
+    """Compare the largest tumors' axial diameters with `radiographic_size` (cm), and time 210 maps.
 
     Raises:
         KitsError: `root` has no kits.json.

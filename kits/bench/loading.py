@@ -1,6 +1,7 @@
-"""Patches a second from our loader and from MONAI's and TorchIO's, on the same cases, with and without augmentation.
+"""Patches a second from our loader, MONAI's and TorchIO's, on the same cases.
 
-What is timed is a loader in its steady state: its processes run, its cache is written, every case has been read once.
+With and without augmentation. What is timed is a loader in its steady state: its processes run, its cache is written, every case
+has been read once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ ROUNDS = 2
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Our patches a second as multiples of the faster rival's: `plain`, and `augmented` with the set of the group `augmentation`.
+    """Measure our patches a second as multiples of the faster rival's, plain and augmented.
+
+    `augmented` with the set of the group `augmentation`.
 
     Args:
         config: `root`, `scratch`, `data` and `loading` of conf/bench_data.yaml.
@@ -61,14 +64,14 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def chosen(cases: list[Case], count: int) -> list[Case]:
-    """The `count` cases whose compressed scans are nearest to the median size."""
+    """Return the `count` cases whose compressed scans are nearest to the median size."""
     by_size = sorted(cases, key=lambda case: case.image.stat().st_size)
     first = max(0, (len(by_size) - count) // 2)
     return sorted(by_size[first : first + count], key=lambda case: case.id)
 
 
 def link_tree(cases: list[Case], root: Path) -> None:
-    """A tree of these cases alone, by links."""
+    """Make a tree of these cases alone, by links."""
     root.mkdir(parents=True)
     for case in cases:
         (root / case.id).symlink_to(case.image.parent.resolve())
@@ -80,7 +83,7 @@ def link_tree(cases: list[Case], root: Path) -> None:
 def compare(
     data: dict[str, Any], options: dict[str, Any], ours: list[CachedCase], cases: list[Case], scratch: Path
 ) -> dict[str, float]:
-    """Patches a second of each loader, printed."""
+    """Return patches a second of each loader, printed."""
     batches = {
         "kits": our_batches(ours, data, options),
         "monai": monai_batches(cases, data, options, scratch / "monai"),
@@ -115,7 +118,7 @@ def compare(
 
 
 def our_batches(cases: list[CachedCase], data: dict[str, Any], options: dict[str, Any]) -> Iterator[Any]:
-    """Endless batches as the data module makes them."""
+    """Yield batches without end, as the data module makes them."""
     sampling = {**options["sampling"], "batch_size": options["batch_size"], "patches_per_epoch": 400}
     patches = RoiPatches(cases, parse(Data, data), parse(FineSampling, sampling), seed=0)
     sampler = EpochSampler(len(patches))

@@ -1,4 +1,4 @@
-"""What logging and callbacks cost of a training's time, at the default settings of its callbacks and loggers."""
+"""The share of a training's time that logging and callbacks take at their default settings."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from kits.training.trainer import build_trainer
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """`logging`: the share of the time without logging that it adds, with the pictures' part spread over the steps between them.
+    """Measure the share of the time without logging that logging adds.
 
-    One training's log, loggers and callbacks are switched off and on again every few steps, so that both halves of a pair see the
-    same machine.
+    The pictures' part is spread over the steps between them. One training's log, loggers and callbacks are switched off and on
+    again every few steps, so that both halves of a pair see the same machine.
     """
     torch.set_num_threads(config["threads"])
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -53,7 +53,10 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
-    """The median over the pairs of blocks of what logging adds, as a share; and the seconds of a step without it."""
+    """Measure what logging adds, as a share, and the seconds of a step without it.
+
+    The share is the median over the pairs of blocks.
+    """
     generator = torch.Generator().manual_seed(config["seed"])
     patch = config["sampling"]["patch"]
     image = torch.rand([1, *patch], generator=generator) * 2 - 1
@@ -79,12 +82,18 @@ def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
 
 
 def quiet(callbacks: list[Callback]) -> list[Callback]:
-    """Those that act in steps; there are no scores here to choose a checkpoint by."""
+    """List the callbacks that act in steps.
+
+    There are no scores here to choose a checkpoint by.
+    """
     return [one for one in callbacks if not isinstance(one, pl.callbacks.EarlyStopping | pl.callbacks.Checkpoint)]
 
 
 class Switch(Callback):
-    """Turn logging off and on in turn, every `block` steps, and note how long each block took. The first, on, warms up."""
+    """A switch that turns logging off and on, every `block` steps, and notes how long each took.
+
+    The first block, on, warms up.
+    """
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -105,7 +114,7 @@ class Switch(Callback):
         self._began = clock(pl_module.device)
 
     def turn(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Off where it was on, and the other way round."""
+        """Turn logging off where it was on, and the other way round."""
         assert self._all is not None
         self.on = not self.on
         callbacks, loggers = self._all
@@ -117,12 +126,15 @@ class Switch(Callback):
             module.log = lambda *arguments, **options: None  # type: ignore[method-assign]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last block, on: all callbacks hear of the end."""
+        """Turn logging on: all callbacks hear of the end."""
         self.seconds.append(clock(pl_module.device) - self._began)
 
 
 def clock(device: torch.device) -> float:
-    """Seconds. On a CPU those that this process computed, which other work on the machine does not lengthen."""
+    """Return seconds, on a CPU those that this process computed.
+
+    Other work on the machine does not lengthen them.
+    """
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -130,7 +142,10 @@ def clock(device: torch.device) -> float:
 
 
 def measure_pictures(scan: dict[str, Any]) -> float:
-    """Seconds of the pictures and the surfaces of one scan of two kidneys with a tumor, found with an error of one slice."""
+    """Time the pictures and the surfaces of one scan, in seconds.
+
+    Of two kidneys with a tumor, found with an error of one slice.
+    """
     shape = tuple(scan["shape"])
     z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
 

@@ -1,4 +1,4 @@
-"""nnU-Net v2's own predictor with a network of the size that it plans for KiTS, random weights, without mirroring."""
+"""nnU-Net v2's own predictor with a network of KiTS's size, random weights, no mirroring."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class NnunetPredictor:
         )
 
     def measure(self, target: Path, *, full: bool) -> float:
-        """Seconds from file to file; unless `full`, those of preprocessing and export plus so many tiles' worth of a few."""
+        """Measure seconds from file to file; unless `full`, a few tiles stand for all.
+
+        Preprocessing and export are always run.
+        """
         from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
         began = time.perf_counter()
@@ -81,14 +84,17 @@ class NnunetPredictor:
 
     @torch.inference_mode()
     def seconds_a_tile(self) -> float:
-        """The fastest of a few tiles, after one to warm up: the network alone, without adding up what it says."""
+        """Time the fastest of a few tiles, after one to warm up, in seconds.
+
+        The network alone, without adding up what it says.
+        """
         tile = torch.randn(1, 1, *self.options["patch"])
         self.predictor.network.eval()
         return fastest(lambda: self.predictor._internal_maybe_mirror_and_predict(tile), self.tiles)
 
 
 def network_of(configuration: Any, classes: int) -> torch.nn.Module:
-    """The network that a configuration describes, as nnU-Net's trainer builds it."""
+    """Return the network that a configuration describes, as nnU-Net's trainer builds it."""
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     network: torch.nn.Module = get_network_from_plans(
@@ -103,7 +109,10 @@ def network_of(configuration: Any, classes: int) -> torch.nn.Module:
 
 
 def plans_of(options: dict[str, Any]) -> dict[str, Any]:
-    """What nnU-Net's planner would write, as far as prediction reads it; resampling as in its default plans."""
+    """Return what nnU-Net's planner would write, as far as prediction reads it.
+
+    Resampling as in its default plans.
+    """
     stages = len(options["features"])
     data = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     labels = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}

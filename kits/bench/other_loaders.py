@@ -1,4 +1,4 @@
-"""MONAI's PersistentDataset and TorchIO's Queue as their documentation recommends them, for `kits.bench.loading`.
+"""MONAI's PersistentDataset and TorchIO's Queue, as their documentation recommends them.
 
 Both get more than the documentation asks for: MONAI's cache is cropped to the body and holds labels as bytes and the places of
 foreground and background, which halves the time of a volume; TorchIO has no cache, and reads images that were oriented, windowed
@@ -21,7 +21,10 @@ PER_VOLUME, QUEUE = 10, 40
 
 
 def monai_batches(cases: list[Case], data: dict[str, Any], options: dict[str, Any], cache: Path) -> Iterator[Any]:
-    """Endless batches of MONAI: all of one from the same volume, read once for it, as in its tutorials (`num_samples=4`)."""
+    """Yield MONAI's batches without end: all of one from the same volume, read once for it.
+
+    As in its tutorials (`num_samples=4`).
+    """
     import torch
     from monai import transforms as m
     from monai.data import DataLoader, PersistentDataset
@@ -59,7 +62,10 @@ def monai_batches(cases: list[Case], data: dict[str, Any], options: dict[str, An
 
 
 def monai_step(name: str, step: dict[str, Any], width: float, patch: tuple[int, ...]) -> Any:
-    """The dictionary version of one entry; what counts HU in ours counts halves of the window here."""
+    """Build MONAI's dictionary transform of one entry.
+
+    What counts HU in ours counts halves of the window here.
+    """
     from monai import transforms as m
 
     transform = step["transform"]
@@ -78,7 +84,7 @@ def monai_step(name: str, step: dict[str, Any], width: float, patch: tuple[int, 
 
 
 def torchio_batches(cases: list[Case], data: dict[str, Any], options: dict[str, Any], folder: Path) -> Iterator[Any]:
-    """Endless batches of TorchIO: volumes are loaded and varied whole by the processes, patches cut from them."""
+    """Yield TorchIO's batches without end: processes load and vary volumes, patches are cut from them."""
     import torchio as t
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +111,10 @@ def torchio_batches(cases: list[Case], data: dict[str, Any], options: dict[str, 
 
 
 def torchio_step(step: dict[str, Any], width: float) -> Any:
-    """TorchIO's own equivalent of one entry; axes run x, y, z, angles are degrees, and HU are halves of the window."""
+    """Build TorchIO's own equivalent of one entry.
+
+    Axes run x, y, z, angles are degrees, and HU are halves of the window.
+    """
     import torchio as t
 
     kind, p = step["transform"], step["prob"]
@@ -137,7 +146,7 @@ class Intensity:
         self.factors, self.offsets = factors, offsets
 
     def __call__(self, image: Any) -> Any:
-        """The tensor times 1 +- `factors`, plus or minus `offsets`."""
+        """Return the tensor times 1 +- `factors`, plus or minus `offsets`."""
         import torch
 
         change = torch.rand(2) * 2 - 1

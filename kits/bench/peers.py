@@ -1,4 +1,4 @@
-"""The two stages against one-stage peers: the same cases, the same CPU time of training, scored alike.
+"""The two stages against one-stage peers: same cases, same CPU time of training, same scores.
 
 Peers are nnU-Net's PlainConvUNet (Isensee et al. 2021; package dynamic-network-architectures) and MONAI's SegResNet (Myronenko,
 arXiv 1810.11654), each read by a sliding window over the whole scan. Time is CPU time on one thread, so that a busy machine
@@ -36,9 +36,10 @@ from kits.volume.intensity import PAD_HU, normalise
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """For each seed train the two stages, then every peer for as long; predictions, scores and `peers.json` go to `output`.
+    """Train the two stages and every peer for as long, for each seed, and score them.
 
-    With `budget`, so many CPU seconds, only the peers are trained, and what `peers.json` says of the others stays.
+    Predictions, scores and `peers.json` go to `output`. With `budget`, so many CPU seconds, only the peers are trained, and what
+    `peers.json` says of the others stays.
     """
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -112,7 +113,10 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
 
 
 class ScanPatches:
-    """Random patches of whole scans, a third of them around a voxel of kidney or tumor (as nnU-Net oversamples foreground)."""
+    """Random patches of whole scans, a third of them around a voxel of kidney or tumor.
+
+    As nnU-Net oversamples foreground.
+    """
 
     def __init__(self, cases: Sequence[CachedCase], config: dict[str, Any], seed: int) -> None:
         self.cases, self.window = cases, config["data"]["window_hu"]
@@ -123,7 +127,10 @@ class ScanPatches:
         self.points = [np.argwhere(np.asarray(case.label) > 0) for case in cases]
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Image (1, 1, D, H, W) in [-1, 1], flipped left to right half of the time, and label (1, D, H, W)."""
+        """Draw an image (1, 1, D, H, W) in [-1, 1] and its label (1, D, H, W).
+
+        Half of the time they are flipped left to right.
+        """
         number = int(self.rng.integers(len(self.cases)))
         case, points = self.cases[number], self.points[number]
         if self.rng.random() < self.foreground:
@@ -152,7 +159,10 @@ def train(
     optimizer: torch.optim.Optimizer,
     budget: float,
 ) -> int:
-    """Train until so many CPU seconds are spent, the rate falling to zero along a polynomial of time; the steps taken."""
+    """Train until so many CPU seconds are spent, and return the steps taken.
+
+    The rate falls to zero along a polynomial of time.
+    """
     loss = build_loss(parse(Loss, config["loss"]))
     highest = optimizer.param_groups[0]["lr"]
     began, steps = time.process_time(), 0
@@ -169,7 +179,7 @@ def train(
 
 
 def build_optimizer(network: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
-    """torch's optimizer `name` with the other options."""
+    """Return torch's optimizer `name` with the other options."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     return kinds[options["name"]](network.parameters(), **{key: value for key, value in options.items() if key != "name"})
 
@@ -178,7 +188,10 @@ def build_optimizer(network: nn.Module, options: dict[str, Any]) -> torch.optim.
 def predict(
     network: nn.Module, pyramid_of: Callable[[Tensor], list[Tensor]], hu: np.ndarray, config: dict[str, Any]
 ) -> np.ndarray:
-    """uint8 labels (z, y, x) by a sliding window that repeats half of itself, weighted by a Gaussian."""
+    """Predict uint8 labels (z, y, x) by a sliding window that repeats half of itself.
+
+    Weighted by a Gaussian.
+    """
     from monai.inferers import sliding_window_inference
 
     image = torch.from_numpy(normalise(hu, config["data"]["window_hu"]))[None, None]
@@ -190,7 +203,10 @@ def predict(
 
 
 def plain_conv_unet(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
-    """nnU-Net's network with its deep supervision, five levels of 16 to 256 channels; slices are pooled last."""
+    """Build nnU-Net's network with its deep supervision, five levels of 16 to 256 channels.
+
+    Slices are pooled last.
+    """
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     kernels = [(1, 3, 3), *[(3, 3, 3)] * 4]
@@ -221,7 +237,7 @@ def plain_conv_unet(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Te
 
 
 def seg_res_net(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
-    """MONAI's SegResNet as its documentation builds it, 16 channels at first."""
+    """Return MONAI's SegResNet as its documentation builds it, 16 channels at first."""
     from monai.networks.nets import SegResNet
 
     network = SegResNet(spatial_dims=3, init_filters=16, in_channels=1, out_channels=classes, dropout_prob=None)

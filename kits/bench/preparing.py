@@ -1,4 +1,4 @@
-"""What `kits.prepare` costs beside merely decompressing the tree, and how much memory a worker takes."""
+"""The cost of `kits.prepare` beside merely decompressing the tree, and a worker's memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ WORKERS = 2
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """`prepare`: its seconds over those of reading every file; `worker_memory`: a worker's peak over the largest int16 volume."""
+    """Measure `prepare`, its seconds over those of reading every file, and `worker_memory`.
+
+    That is a worker's peak over the largest int16 volume.
+    """
     root, scratch = Path(config["root"]), Path(config["scratch"])
     data = {**config["data"], "root": str(root), "workers": WORKERS}
     cases = list(find_data_set(parse(Data, data), root).cases.values())
@@ -50,7 +53,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def read_all(files: list[Path]) -> float:
-    """Seconds to decompress every file in two processes, the largest first."""
+    """Return seconds to decompress every file in two processes, the largest first."""
 
     def work() -> None:
         with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
@@ -67,5 +70,5 @@ def read_to_end(path: Path) -> None:
 
 
 def timed_prepare(data: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of a prepare, and the peak resident bytes of the largest of its workers."""
+    """Return seconds of a prepare, and the peak resident bytes of the largest of its workers."""
     return seconds(lambda: prepare(data)), 1e9 * peak_gb(children=True)

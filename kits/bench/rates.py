@@ -1,4 +1,4 @@
-"""How much the networks of a scan compute, how fast, and how fast the cores can convolve at all."""
+"""The computation of a scan's networks: how much, how fast, and how fast the cores could be."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ CHANNELS, SLICES, SIDE, REPEATS = 128, 8, 32, 20
 
 
 def measure_rates(segmenter: Segmenter, volume: Volume, repeats: int) -> dict[str, float]:
-    """GFLOP/s of both stages' networks, whatever is around them left out, as shares of the cores' peak; prints them and FLOP.
+    """Measure and print GFLOP/s of both stages' networks, as shares of the cores' peak.
 
-    A multiplication and an addition are two FLOP. Slices that windows repeat count as often as they are computed.
+    Whatever is around the networks is left out. A multiplication and an addition are two FLOP. Slices that windows repeat count
+    as often as they are computed.
     """
     networks = {"coarse": segmenter.coarse.networks, "fine": segmenter.fine.networks}
     counted = {stage: Passes(FlopCounterMode(display=False)) for stage in networks}
@@ -51,13 +52,13 @@ class Passes:
         self.counter, self.gflop, self.seconds, self._began = counter, 0.0, 0.0, 0.0
 
     def before(self, network: nn.Module, given: Any) -> None:
-        """A pass begins."""
+        """Note that a pass begins."""
         if self.counter is not None:
             self.counter.__enter__()
         self._began = time.perf_counter()
 
     def after(self, network: nn.Module, given: Any, output: Any) -> None:
-        """A pass ends."""
+        """Note that a pass ends."""
         self.seconds += time.perf_counter() - self._began
         if self.counter is not None:
             self.counter.__exit__(None, None, None)
@@ -79,7 +80,7 @@ def passes(segmenter: Segmenter, volume: Volume, networks: dict[str, Any], hooks
 
 @torch.inference_mode()
 def convolution_peak() -> float:
-    """GFLOP/s of a large plain convolution in float32, the fastest of some."""
+    """Return GFLOP/s of a large plain convolution in float32, the fastest of some."""
     convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).to(memory_format=torch.channels_last)
     image = torch.rand(SLICES, CHANNELS, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     return 2 * image.numel() * CHANNELS * 9 / fastest(lambda: convolution(image), REPEATS) / 1e9

@@ -1,4 +1,4 @@
-"""The read-out on real label maps: how it agrees with the hospital's records, and how its numbers move when a map is changed."""
+"""The read-out on real label maps: against the hospital's records, and on changed maps."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def readings_of(job: LabelMap, changed: bool) -> dict[str, dict[str, Any]]:
-    """The numbers of a case's largest tumor and its kidney, as the map is and, if asked for, as it is changed."""
+    """Read the numbers of a case's largest tumor and its kidney, as it is and, if asked for, changed."""
     labels, _ = job.read()
     window = bounding_slices(labels.array)
     if window is None:
@@ -64,7 +64,10 @@ def readings_of(job: LabelMap, changed: bool) -> dict[str, dict[str, Any]]:
 
 
 def variants_of(labels: np.ndarray, spacing: Spacing) -> Iterator[tuple[str, tuple[np.ndarray, Spacing]]]:
-    """A label map (z, y, x) dilated and eroded by a pixel in-plane, in slices of 5 mm, and without a quarter of a kidney."""
+    """Return a label map (z, y, x) dilated, eroded, in slices of 5 mm, and without a part.
+
+    By a pixel in-plane; the part is a quarter of a kidney.
+    """
     cross = ndimage.generate_binary_structure(2, 1)[None]
     for name, change in (("dilated", ndimage.binary_dilation), ("eroded", ndimage.binary_erosion)):
         whole = change(labels > 0, cross)
@@ -82,7 +85,10 @@ def variants_of(labels: np.ndarray, spacing: Spacing) -> Iterator[tuple[str, tup
 
 
 def numbers_of(reading: CaseReading) -> dict[str, Any]:
-    """The numbers of the largest tumor and its kidney, and whether it is flagged as cut; empty where there is no tumor."""
+    """Measure the largest tumor and its kidney, and whether it is flagged as cut.
+
+    Empty where there is no tumor.
+    """
     if not reading.tumors:
         return {}
     tumor = max(reading.tumors, key=lambda one: one.volume_ml)
@@ -95,7 +101,7 @@ def numbers_of(reading: CaseReading) -> dict[str, Any]:
 
 
 def moved(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, tuple[float, float]]]:
-    """Case, change, number, and its value before and after."""
+    """List case, change, number, and its value before and after."""
     for name, variants in found.items():
         for change, after in variants.items():
             for key in (*PERCENT, *OWN_UNIT) if change != "as it is" else ():
@@ -105,7 +111,7 @@ def moved(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, st
 
 
 def changes(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """By change and number the median of how it moves and the 90th percentile of how far; of points the share that stays."""
+    """Sum up by change and number: median move, its 90th percentile, the share of points that stay."""
     values: dict[str, dict[str, list[float]]] = {}
     for _, change, key, (before, after) in moved(found):
         step = after - before if key in OWN_UNIT else 100 * (after - before) / max(abs(before), 1e-9)
@@ -125,14 +131,17 @@ def changes(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def scores(found: Any) -> dict[str, dict[str, int]]:
-    """How many cases have which points, and which sum."""
+    """Count the cases by points, and by their sum."""
     names = {"R": "points_r", "E": "points_e", "N": "points_n", "L": "points_l", "A": "face", "total": "total"}
     counted = {name: Counter(str(one["as it is"][key]) for one in found) for name, key in names.items()}
     return {name: dict(sorted(counts.items())) for name, counts in counted.items()}
 
 
 def agreement(pairs: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
-    """Of all cases, and without the one that is farthest off: r, errors, bias, limits of agreement (Bland, Altman 1986), cm."""
+    """Measure r, errors, bias and limits of agreement (Bland, Altman 1986) in cm.
+
+    Of all cases, and without the one that is farthest off.
+    """
     farthest = max(pairs, key=lambda pair: abs(pair[2] - pair[1]))[0]
     told: dict[str, Any] = {}
     for name, kept in (("all", pairs), (f"without {farthest}", [pair for pair in pairs if pair[0] != farthest])):

@@ -1,4 +1,4 @@
-"""Reading one compressed scan into an oriented, checked Volume, against SimpleITK's own read of the same file."""
+"""Reading one compressed scan into a checked Volume, against SimpleITK's read of the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ SCANS = {
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, each the best of its repeats, by scan.
+    """Measure seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, by scan.
+
+    Each is the best of its repeats.
 
     Args:
         config: `scratch`, a folder; what is written there is removed again.
@@ -50,7 +52,10 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def scan(shape: tuple[int, int, int]) -> np.ndarray:
-    """A body of smooth soft tissue with a spine in air, and a scanner's noise, int16 HU (z, y, x): compresses about 2:1."""
+    """Draw a body of soft tissue with a spine in air and noise, int16 HU (z, y, x).
+
+    It compresses about 2:1.
+    """
     rng = np.random.default_rng(0)
     y, x = np.ogrid[-1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
     body = (x / 0.85) ** 2 + (y / 0.65) ** 2 < 1

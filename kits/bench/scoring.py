@@ -1,4 +1,7 @@
-"""All figures of one large case: `kits.metrics` against MONAI's functions on the full arrays, in time and in numbers."""
+"""All figures of one large case by `kits.metrics` and by MONAI on the full arrays.
+
+In time and in numbers.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ STEP, SMOOTH = 8, 2.0  # the bending is drawn at every eighth voxel and smoothed
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """MONAI's seconds over ours (the slower of one run before and one after MONAI's), and the largest difference of a figure.
+    """Measure MONAI's seconds over ours, and the largest difference of a figure.
+
+    Ours is the slower of one run before and one after MONAI's.
 
     Raises:
         KitsError: `root` has no such case, or MONAI wants more memory than it may have.
@@ -66,7 +71,10 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, Spacing]:
-    """A label map of this shape (z, y, x): a real one, resampled by nearest neighbor, or ellipsoids; and its spacing in mm."""
+    """Make a label map of this shape (z, y, x), and its spacing in mm.
+
+    A real one, resampled by nearest neighbor, or ellipsoids.
+    """
     if root is None:
         return ellipsoids(shape), BODY_SPACING
     path = Path(root) / case / LABEL_NAME
@@ -77,7 +85,7 @@ def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, 
 
 
 def ellipsoids(shape: Triple) -> np.ndarray:
-    """Two kidneys and a tumor."""
+    """Return two kidneys and a tumor."""
     labels = np.zeros(shape, np.uint8)
     for label, center, radii in BODIES:
         axes = [
@@ -92,7 +100,7 @@ def ellipsoids(shape: Triple) -> np.ndarray:
 
 
 def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int) -> np.ndarray:
-    """The labels at smoothly displaced places: a prediction whose every surface is a little off."""
+    """Return the labels at smoothly displaced places: a prediction whose every surface is a little off."""
     rng = np.random.default_rng(seed)
     box = bounding_slices(labels)
     assert box is not None
@@ -111,7 +119,7 @@ def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int
 def monai_figures(
     prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
+    """Return seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
 
     What it is given, one mask a region, is made before the clock starts, and of the types that its functions are fastest with.
 
@@ -146,7 +154,7 @@ def monai_figures(
 
 
 def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
-    """Wall seconds of one call, printed beside those of the processor, and its result."""
+    """Return wall seconds of one call, printed beside those of the processor, and its result."""
     began, worked = time.perf_counter(), time.process_time()
     result = call()
     seconds, busy = time.perf_counter() - began, time.process_time() - worked
@@ -156,7 +164,10 @@ def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
 
 @contextmanager
 def at_most(gib: float) -> Iterator[None]:
-    """This process may map so much memory: what wants more fails, and does not take it from whoever else is on the machine."""
+    """Limit how much memory this process may map.
+
+    What wants more fails, and does not take it from whoever else is on the machine.
+    """
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(gib * 2**30), before[1]))
     try:

@@ -1,4 +1,4 @@
-"""The segmenter that is measured: of given checkpoints, or of random weights and ROIs of the usual sizes."""
+"""The segmenter that is measured: of given checkpoints, or of random weights and usual ROIs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kits.volume.rois import Box
 
 
 def segmenter_of(config: dict[str, Any]) -> Segmenter:
-    """On the CPU.
+    """Load the segmenter on the CPU.
 
     Raises:
         KitsError: one of `coarse` and `fine` is given without the other.
@@ -36,21 +36,24 @@ def segmenter_of(config: dict[str, Any]) -> Segmenter:
 
 
 class Instant(nn.Module):
-    """Stands in for a network at no cost worth speaking of: what is brighter than 120 HU in the usual window is class 1."""
+    """A network at no cost worth speaking of: what is brighter than 120 HU is class 1.
+
+    In the usual window.
+    """
 
     def __init__(self, classes: int, multiple: int) -> None:
         super().__init__()
         self.classes, self.in_plane_multiple = classes, multiple
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(1, 1, D, H, W) -> (1, classes, D, H, W)."""
+        """Return (1, 1, D, H, W) -> (1, classes, D, H, W)."""
         logits = volume.new_zeros(1, self.classes, *volume.shape[2:])
         logits[:, min(1, self.classes - 1)] = volume[:, 0] - 0.1
         return logits
 
 
 def without_networks(segmenter: Segmenter) -> Segmenter:
-    """The same segmenter, its networks replaced by `Instant`."""
+    """Return the same segmenter, its networks replaced by `Instant`."""
     fine = Instant(len(segmenter.classes), int(segmenter.fine.networks[0].in_plane_multiple))  # type: ignore[attr-defined]
     segmenter.coarse = replace(segmenter.coarse, networks=[Instant(1, 1)])
     segmenter.fine = replace(segmenter.fine, networks=[fine])
@@ -58,7 +61,10 @@ def without_networks(segmenter: Segmenter) -> Segmenter:
 
 
 class UsualRois(Segmenter):
-    """Its coarse stage runs, but nothing depends on what its random weights say: the ROIs have sizes of our choice."""
+    """A segmenter whose coarse stage runs, but whose ROIs have sizes of our choice.
+
+    Nothing depends on what its random weights say.
+    """
 
     def __init__(self, networks: Sequence[Any], configs: Sequence[dict[str, Any]], rois_mm: Sequence[Sequence[float]]) -> None:
         super().__init__([networks[0]], [configs[0]], [networks[1]], [configs[1]], torch.device("cpu"))
@@ -77,7 +83,10 @@ class UsualRois(Segmenter):
 
 
 def box_about(place: Sequence[float], size_mm: Sequence[float], volume: Volume) -> Box:
-    """A box of this size (z, y, x) in mm about a place given as shares of the volume, cut at its faces."""
+    """Make a box of this size (z, y, x) in mm about a place in shares of the volume.
+
+    It is cut at the volume's faces.
+    """
     corners = []
     for share, size, step, n in zip(place, size_mm, volume.spacing, volume.array.shape, strict=True):
         half = min(size / step, n) / 2

@@ -1,4 +1,7 @@
-"""One real scan file to file: ours by phases, nnU-Net's own predictor, and SimpleITK's reading and writing alone."""
+"""One real scan file to file: ours by phases, nnU-Net's predictor, and SimpleITK's reading.
+
+And its writing.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,10 @@ from kits.io import make_folder, read_volume, write_labels
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """What is not our networks over plain reading and writing, the networks' rates, and how many times nnU-Net's time ours is
-    faster, where it is installed.
+    """Measure our time beside the networks, the networks' rates, and the ratio to nnU-Net's time.
 
-    Args:
-        config: conf/bench_predict.yaml.
+    Of ours what is not networks is taken over plain reading and writing; nnU-Net's ratio is measured where it is installed.
+    `config` is conf/bench_predict.yaml.
     """
     torch.set_num_threads(config["threads"])
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config["threads"])

@@ -1,4 +1,4 @@
-"""How long a command takes to answer before it does any work: its help, and mistakes of configuration."""
+"""The time of a command before it does any work: its help, and mistakes of configuration."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kits.core.errors import KitsError
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Seconds of wall time of each of `calls`, the best of `rounds`; printed with their ratio to the bare interpreter.
+    """Measure seconds of wall time of each of `calls`, the best of `rounds`.
 
-    Beside it stands the processor time, which tells on a busy machine what an idle one would need.
-    The rounds go around all calls, so that what else the machine does falls on all of them alike.
+    They are printed with their ratio to the bare interpreter. Beside it stands the processor time, which tells on a busy machine
+    what an idle one would need. The rounds go around all calls, so that what else the machine does falls on all of them alike.
     """
     options: StartupBench = parse(StartupBench, config)
     calls = {name: ["-m", *shlex.split(f"kits.{call}")] for name, call in options.calls.items()}
@@ -39,7 +39,9 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def time_call(name: str, call: list[str]) -> tuple[float, float]:
-    """Seconds of wall and of processor time of one call in a process of its own, which must not get as far as its work.
+    """Time one call in a process of its own, in seconds of wall and of processor time.
+
+    It must not get as far as its work.
 
     Raises:
         KitsError: it ends in another way than with an answer or a message of one line.

@@ -1,4 +1,4 @@
-"""How far HU alone goes on a painted tree: one threshold, or one band, and the largest components."""
+"""The reach of HU alone on a painted tree: one threshold or band, and the largest components."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Way:
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Mean Dice over the cases of the best threshold and of the best band, for kidney (label > 0) and tumor.
+    """Measure the mean Dice of the best threshold and of the best band, for kidney and tumor.
 
-    The best is chosen on the very cases that it is scored on, which no honest method could do. Also printed: each case with
-    its own best band, which needs the truth.
+    Kidney is label > 0. The best is chosen on the very cases that it is scored on, which no honest method could do. Also printed:
+    each case with its own best band, which needs the truth.
 
     Raises:
         KitsError: no cases, or one that cannot be read.
@@ -76,13 +76,13 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def steps(limits: tuple[float, float, float]) -> list[float]:
-    """Lowest, highest (included) and step as a list."""
+    """Return lowest, highest (included) and step as a list."""
     low, high, step = limits
     return [float(value) for value in np.arange(low, high + step / 2, step)]
 
 
 def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
-    """Positions of the cases by contrast phase, as far as the tree's `kits.json` has it."""
+    """Return positions of the cases by contrast phase, as far as the tree's `kits.json` has it."""
     record = root / "kits.json"
     entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     known = {entry["case_id"]: entry.get("painted", {}).get("phase", "not recorded") for entry in entries}
@@ -93,7 +93,7 @@ def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
 
 
 def score_bands(case: Case, grid_mm: float, bands: list[Band]) -> dict[str, dict[int, list[float]]]:
-    """Dice of one case by region, number of components kept, and band."""
+    """Return Dice of one case by region, number of components kept, and band."""
     labels = read_labels(case.label, allowed=(BACKGROUND, KIDNEY, TUMOR))
     truth = {
         "kidney": reduce(labels.array > BACKGROUND, labels.spacing, grid_mm) >= 0.5,
@@ -119,7 +119,7 @@ def score_bands(case: Case, grid_mm: float, bands: list[Band]) -> dict[str, dict
 
 
 def reduce(array: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndarray:
-    """An array (z, y, x) averaged to voxels of about `grid_mm`, float32; sides that are longer already stay."""
+    """Average an array (z, y, x) to voxels of about `grid_mm`, float32; longer sides stay."""
     z, y, x = (max(1, min(n, round(n * size / grid_mm))) for n, size in zip(array.shape, spacing, strict=True))
     plane = np.empty((len(array), y, x), np.float32)
     for low in range(0, len(array), SLAB):
@@ -129,7 +129,7 @@ def reduce(array: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndarray:
 
 
 def print_thresholds(region: str, ways: list[Way], means: np.ndarray) -> None:
-    """Mean Dice by threshold, the better number of components."""
+    """Print mean Dice by threshold, with the better number of components."""
     best: dict[float, float] = {}
     for way, mean in zip(ways, means, strict=True):
         if way.band[1] == np.inf:
@@ -141,7 +141,10 @@ def print_thresholds(region: str, ways: list[Way], means: np.ndarray) -> None:
 
 
 def print_best(title: str, ways: list[Way], dice: np.ndarray, groups: dict[str, list[int]]) -> float:
-    """The way of the highest mean over the cases (rows of `dice`), and where it goes furthest; returns that mean."""
+    """Print the way of the highest mean over the cases, and return that mean.
+
+    `dice` has a case a row; where the way goes furthest is printed too.
+    """
     best = int(dice.mean(axis=0).argmax())
     print(f"{title}: {ways[best]}: {dice[:, best].mean():.3f}")
     for phase, rows in sorted(groups.items()):

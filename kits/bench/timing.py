@@ -1,4 +1,4 @@
-"""What measurements share: time, peak memory, a process of its own, and figures against their bars."""
+"""Tools of all measurements: time, peak memory, a process of its own, and bars."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ CALL = "import json, sys; from {module} import child; print(json.dumps(child(jso
 
 
 def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Wall time of one call, its result dropped again; or what another clock says."""
+    """Return wall time of one call, its result dropped again; or what another clock says."""
     began = clock()
     call()
     return clock() - began
 
 
 def fastest(call: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some calls, after one to warm up: whatever else the machine does only ever adds."""
+    """Time the fastest of some calls, after one to warm up, in seconds.
+
+    Whatever else the machine does only ever adds.
+    """
     call()
     return min(seconds(call) for _ in range(repeats))
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every call in every round; they take turns, so that a busy moment of the machine meets all of them."""
+    """Time every call in every round, in seconds.
+
+    They take turns, so that a busy moment of the machine meets all of them.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -38,12 +44,14 @@ def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def peak_gb(*, children: bool = False) -> float:
-    """`peak_bytes` in 10^9 bytes."""
+    """Return `peak_bytes` in 10^9 bytes."""
     return peak_bytes(children=children) / 1e9
 
 
 def in_fresh_process(module: str, task: Any) -> Any:
-    """What `child(task)` of a module returns in a process of its own, where the memory is its alone; both are plain containers.
+    """Call `child(task)` of a module in a process of its own, and return what it returns.
+
+    There the memory is its alone; both are plain containers.
 
     Raises:
         KitsError: it fails.

@@ -1,4 +1,7 @@
-"""One training step of the fine stage: on a CPU against plain 2D passes of its encoders, on a GPU against matrix products."""
+"""One training step of the fine stage, against plain 2D passes or matrix products.
+
+On a CPU against plain passes of its encoders, on a GPU against matrix products.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 class FineStep:
-    """A training step of the fine network on one random patch, and the plain pass of its encoders over the same slices."""
+    """A training step of the fine network on one random patch, and its encoders' plain pass.
+
+    Over the same slices.
+    """
 
     def __init__(self, config: dict[str, Any], device: str) -> None:
         torch.manual_seed(config["seed"])
@@ -64,12 +70,15 @@ class FineStep:
 
 
 def mean_of_maps(encoder: nn.Module, slices: Tensor) -> Tensor:
-    """A scalar whose gradient reaches every feature map."""
+    """Return a scalar whose gradient reaches every feature map."""
     return torch.stack([scale.float().mean() for scale in encoder(slices)]).sum()
 
 
 def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
-    """Seconds of a step over seconds of the plain passes, alternating so that a busy machine slows both; median of the rounds."""
+    """Measure seconds of a step over seconds of the plain passes, the median of the rounds.
+
+    They alternate so that a busy machine slows both.
+    """
     torch.set_num_threads(config["threads"])
     keep_freed_memory()  # as every training on a CPU does
     step = FineStep(config, "cpu")
@@ -83,9 +92,9 @@ def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_cuda(config: dict[str, Any]) -> None:
-    """Print steps a second, peak memory, the share of the measured matrix-product peak, and what torch.compile makes of it.
+    """Print steps a second, peak memory, the share of the peak, and what torch.compile makes of it.
 
-    In bf16 autocast; the networks have their channels last by themselves.
+    The peak is that of matrix products. In bf16 autocast; the networks have their channels last by themselves.
     """
     step = FineStep(config, "cuda")
 
@@ -109,9 +118,10 @@ def measure_cuda(config: dict[str, Any]) -> None:
 
 
 def training_flops(forward: Callable[[], object]) -> int:
-    """Floating point operations of a forward and a backward pass, which takes twice those of the forward one.
+    """Count floating point operations of a forward and a backward pass.
 
-    Only that one is counted: in the backward pass torch takes grouped convolutions for dense ones.
+    The backward pass takes twice those of the forward one. Only that one is counted: in the backward pass torch takes grouped
+    convolutions for dense ones.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -121,7 +131,7 @@ def training_flops(forward: Callable[[], object]) -> int:
 
 
 def per_second(call: Callable[[], object], times: int) -> float:
-    """Calls a second on the GPU, after three to warm up."""
+    """Return calls a second on the GPU, after three to warm up."""
     for _ in range(3):
         call()
     torch.cuda.synchronize()

@@ -1,1 +1,4 @@
-"""What every room needs and nothing of which knows a CT: errors, labels, small files, locks, processes."""
+"""Tools that every room needs and that know no CT: errors, labels, small files, locks, processes.
+
+Any room may import it; it imports none.
+"""

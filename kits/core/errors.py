@@ -13,5 +13,8 @@ class KitsError(Exception):
 
 
 def printable(text: str) -> str:
-    """A text as one line that a terminal shows and does not obey: all else in it (\x1b, a newline, no UTF-8) is spelled out."""
+    """Return a text as one line that a terminal shows and does not obey.
+
+    All that cannot be shown (control characters, a newline, no UTF-8) is spelled out.
+    """
     return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -23,12 +23,15 @@ PRECEDENCE = (BACKGROUND, KIDNEY, CYST, TUMOR)
 
 
 def regions_of(classes: Sequence[str]) -> Regions:
-    """KiTS19's regions and, where a data set with these classes tells cysts apart, theirs."""
+    """Return KiTS19's regions and, where a data set with these classes tells cysts apart, theirs."""
     return {**REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
 
 
 def evaluated_regions(classes: Sequence[str]) -> Regions:
-    """What an evaluation against a truth with these classes scores: the hierarchical classes too where it tells cysts apart."""
+    """List what an evaluation against a truth with these classes scores.
+
+    The hierarchical classes are among it where the truth tells cysts apart.
+    """
     return {**HIERARCHICAL_REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
 
 

@@ -14,7 +14,9 @@ from kits.core.errors import KitsError
 
 
 def open_own(path: str | Path, flags: int) -> int:
-    """Open an ordinary file as Python's `opener` does; a link is refused, because whoever made it may point it anywhere.
+    """Open an ordinary file as Python's `opener` does, and refuse a link.
+
+    Whoever made a link may point it anywhere.
 
     Raises:
         OSError: it cannot be opened, or is a link, a pipe or a folder.
@@ -29,7 +31,9 @@ def open_own(path: str | Path, flags: int) -> int:
 
 @contextmanager
 def sole_user(folder: Path, *, lock: Path, key: str, work: str) -> Iterator[int]:
-    """Hold a folder, made where it is missing; the descriptor of the lock, which processes that inherit it hold too.
+    """Hold a folder, which is made where it is missing, for this process alone.
+
+    Yields the descriptor of the lock, which processes that inherit it hold too.
 
     Args:
         lock: the file in it that is locked; the system lets go of it however the process ends.

@@ -31,7 +31,7 @@ def map_cases(
     desc: str,
     catch: tuple[type[Exception], ...] = (),
 ) -> list[T | Exception]:
-    """`work(*call)` for every call, in the order of the calls, whichever is done first.
+    """Return `work(*call)` for every call, in the order of the calls, whichever is done first.
 
     Args:
         workers: processes; 1 stays in this one.
@@ -58,7 +58,7 @@ def map_cases(
 
 @contextmanager
 def ticking(bar: tqdm) -> Iterator[None]:
-    """Redraw a progress bar by time, so that its clock goes on through work that takes minutes; on a terminal only."""
+    """Redraw a progress bar by time, so that its clock goes on through work that takes minutes."""
     over = Event()
 
     def redraw() -> None:
@@ -78,7 +78,7 @@ def ticking(bar: tqdm) -> Iterator[None]:
 
 
 def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Future[T]]]:
-    """Each call's position and its finished future, as they finish."""
+    """Yield each call's position and its finished future, as they finish."""
     if workers <= 1 or len(calls) <= 1:
         for position, call in enumerate(calls):
             yield position, run_here(work, call)
@@ -95,7 +95,10 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
 
 
 def end_with_parent() -> None:
-    """End this worker as soon as its parent is gone: a pool's workers otherwise wait for ever for a parent that was killed."""
+    """End this worker as soon as its parent is gone.
+
+    A pool's workers otherwise wait for ever for a parent that was killed.
+    """
     parent = parent_process()
     if parent is not None:
 
@@ -107,7 +110,7 @@ def end_with_parent() -> None:
 
 
 def allow_long_folder() -> None:
-    """Let processes talk to one another where the folder for temporary files has a long name, as on many clusters.
+    """Let processes talk to one another although the folder for temporary files has a long name.
 
     A socket's name has at most 107 bytes (104 on macOS), of which `multiprocessing` takes about 35 for its own folder and file in
     that folder. It keeps the one that it has made first.
@@ -130,7 +133,7 @@ def allow_long_folder() -> None:
 
 
 def run_here(work: Callable[..., T], call: tuple[Any, ...]) -> Future[T]:
-    """A future that is finished already, from this process."""
+    """Return a future that is finished already, from this process."""
     job: Future[T] = Future()
     try:
         job.set_result(work(*call))

@@ -24,7 +24,7 @@ def reset_peaks(device: Any) -> None:
 
 
 def peaks(device: Any) -> dict[str, int]:
-    """Peak memory in MiB since `reset_peaks`, of the process as a whole and of the GPU that it uses.
+    """Return the peak memory since `reset_peaks` in MiB, of the process and of the GPU that it uses.
 
     Where the system cannot set its peak back (macOS) it is that of the process since its start.
     """
@@ -37,7 +37,7 @@ def peaks(device: Any) -> dict[str, int]:
 
 
 def peak_bytes(*, children: bool = False) -> int:
-    """The most resident memory that this process has had, or the largest of the children that it has waited for."""
+    """Return the peak resident bytes of this process, or of the largest child that it waited for."""
     if not children:
         with suppress(OSError):  # on Linux not from getrusage, which counts what the parent had before exec
             for line in _STATUS.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Small files of plain values, with nothing heavy to import: JSON that may be damaged or edited, and CSV tables."""
+"""Small files of plain values, JSON that may be damaged and CSV tables, without heavy imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST = 1e300
 
 
 def misfit(value: Any, form: Any, place: str = "it") -> str | None:
-    """Find what is wrong with a value from a file that is to have a form, and where; None where nothing is.
+    """Find what is wrong, and where, with a value from a file that must have a form; else None.
 
     A form is a type (`int` takes no bool, `float` takes an int and nothing infinite), a union of types or Any; `[form]` is a list
     of any length, a tuple of forms one of that length, `{str: form}` a mapping whose keys are all such; a dict with names as keys
@@ -51,14 +51,14 @@ def misfit(value: Any, form: Any, place: str = "it") -> str | None:
 
 
 def is_a(value: Any, kind: type) -> bool:
-    """Whether a value is of a type: true is no number, every finite number is a float."""
+    """Tell whether a value is of a type: true is no number, every finite number is a float."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 def parse(path: Path) -> Any:
-    """The JSON in a file.
+    """Return the JSON in a file.
 
     Raises:
         OSError: it cannot be opened.
@@ -71,7 +71,7 @@ def parse(path: Path) -> Any:
 
 
 def read_json(path: Path, form: Any, what: str, remedy: str) -> Any:
-    """The JSON in a file that has this form.
+    """Return the JSON in a file that has this form.
 
     Args:
         what: the file should be.
@@ -93,7 +93,7 @@ def read_json(path: Path, form: Any, what: str, remedy: str) -> Any:
 
 
 def read_object(path: Path, form: Any = None) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none, or none of this form, that can be read."""
+    """Return the JSON object in a file; None where there is none, or none of this form, that can be read."""
     try:
         content = parse(path)
     except (OSError, ValueError):
@@ -102,14 +102,14 @@ def read_object(path: Path, form: Any = None) -> dict[str, Any] | None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV, lines ended by a newline alone."""
+    """Return a table as CSV, lines ended by a newline alone."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()
 
 
 def read_numbers(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV table of numbers, as they are written, without their empty cells.
+    """Return the rows of a CSV table of numbers, as they are written, without their empty cells.
 
     Raises:
         OSError: it cannot be opened.

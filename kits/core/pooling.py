@@ -1,4 +1,4 @@
-"""Which axes a 3D network pools and mixes, level by level, so that thick slices are not smeared into one another."""
+"""The axes that a 3D network pools and mixes, level by level, so that thick slices stay apart."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -13,7 +13,7 @@ MIXED = 2.0
 
 
 def anisotropic_levels(spacing: Sequence[float], depth: int, in_plane: int | None = None) -> tuple[Levels, Levels]:
-    """Strides and kernels (z, y, x) of `depth` levels of a network that starts at `spacing` (z, y, x) mm.
+    """Return strides and kernels (z, y, x) of `depth` levels for voxels of `spacing` (z, y, x) mm.
 
     The first `in_plane` levels mix no slices, whatever the spacing: where planes are large that costs most.
     """

@@ -1,4 +1,7 @@
-"""What the processes of one distributed training tell one another. A process that trains alone hears only itself."""
+"""Messages between the processes of one distributed training.
+
+A process that trains alone hears only itself.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ T = TypeVar("T")
 
 
 def ranks() -> int:
-    """How many processes train together."""
+    """Count the processes that train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def global_sum(counts: Tensor) -> Tensor:
-    """The sum over all ranks of a training step's `counts`, whose gradient makes the ranks' mean that of the global batch.
+    """Sum a training step's `counts` over all ranks, with the gradient of the global batch.
 
     Distributed training averages the ranks' gradients, so the loss L of the sum S = N_1 + ... + N_W needs, on rank r, the
     gradient W dL/dS dN_r/dw: the mean over the ranks is then dL/dw of the whole batch.
@@ -29,7 +32,7 @@ def global_sum(counts: Tensor) -> Tensor:
 
 
 def gather(own: dict[str, T]) -> dict[str, T]:
-    """The entries of all ranks, on every rank, sorted by key; no key is on two ranks."""
+    """Return the entries of all ranks, on every rank, sorted by key; no key is on two ranks."""
     world = ranks()
     everyone: list[dict[str, T]] = [own] * world
     if world > 1:

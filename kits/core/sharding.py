@@ -1,4 +1,4 @@
-"""Work on many cases shared out to processes that never talk to one another: each knows its own share from its number alone."""
+"""Many cases shared out to processes that never talk: each knows its share by its number."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ class Place:
 
 
 def share(items: Sequence[T], shard: int, shards: int, sizes: Sequence[float] | None = None) -> list[T]:
-    """The items of process `shard` (from 0) of `shards`; every item is in exactly one share, and in its order there.
+    """Return the items of process `shard` (from 0) of `shards`, in their order.
 
-    With `sizes`, of whatever the time grows with, the largest item goes first, each to the share with least so far (Graham's
-    LPT rule: the largest share is at most 4/3 of the best possible). Without, they are dealt in turn.
+    Every item is in exactly one share. With `sizes`, of whatever the time grows with, the largest item goes first, each to the
+    share with least so far (Graham's LPT rule: the largest share is at most 4/3 of the best possible). Without, they are dealt in
+    turn.
 
     Raises:
         KitsError: there is no such shard.
@@ -58,7 +59,7 @@ def share(items: Sequence[T], shard: int, shards: int, sizes: Sequence[float] | 
 
 
 def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
-    """`shard=K shards=N` where they are given, else what the launcher says.
+    """Return `shard=K shards=N` where they are given, else what the launcher says.
 
     Raises:
         KitsError: only one of them is given, or there is no such shard.
@@ -72,18 +73,21 @@ def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
 
 
 def shard_from_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """(shard, shards) of this process as torchrun or srun started it; (0, 1) for one that was started alone."""
+    """Return (shard, shards) of this process as torchrun or srun started it; (0, 1) if it is alone."""
     place = launched(environment)
     return place.number, place.count
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
-    """The number of this process on its own machine, which is also that of its GPU; 0 for one that was started alone."""
+    """Return the number of this process on its own machine, which is also that of its GPU.
+
+    0 for one that was started alone.
+    """
     return launched(environment).local
 
 
 def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether srun started this process, alone or among others."""
+    """Tell whether srun started this process, alone or among others."""
     return "SLURM_STEP_NUM_TASKS" in (os.environ if environment is None else environment)
 
 
@@ -101,7 +105,7 @@ def check_ranks() -> None:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Place:
-    """Where torchrun or srun has put this process.
+    """Find where torchrun or srun has put this process.
 
     Raises:
         KitsError: a launcher's variable is no number.

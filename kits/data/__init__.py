@@ -1,1 +1,4 @@
-"""Cases on disk and in memory: the phantom, the case index, validation, cache and data sets (never a network)."""
+"""Cases on disk and in memory: layouts, validation, cache, splits and data sets.
+
+Never a network; rooms above may import it.
+"""

@@ -39,7 +39,7 @@ MANY = 16
 
 @dataclass(frozen=True)
 class Labels:
-    """What is kept of a label map once it is written.
+    """The part of a label map that is kept once it is written.
 
     Attributes:
         shape: (z, y, x) of the whole map.
@@ -55,13 +55,13 @@ class Labels:
 
 
 def start_npy(stream: BinaryIO, shape: Sequence[int], dtype: type) -> None:
-    """The header of a .npy file whose array follows in C order."""
+    """Return the header of a .npy file whose array follows in C order."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(stream, header)
 
 
 def write_labels(label: Volume, size: int, folder: Path, z_mm: float | None = None) -> Labels:
-    """Write label.npy and coarse_label.npy of a label map; slices without labels become holes of the file.
+    """Write label.npy and coarse_label.npy; slices without labels become holes of the file.
 
     Args:
         size, z_mm: of the coarse grid, see `plane_grid` and `coarse_planes`.
@@ -89,7 +89,7 @@ def write_labels(label: Volume, size: int, folder: Path, z_mm: float | None = No
 
 @dataclass(frozen=True)
 class WrittenImage:
-    """What is kept of an image once it is written: a histogram of HU, one of each label's HU, and the coarse image."""
+    """The part of an image that is kept once it is written: histograms of HU and the coarse image."""
 
     spacing: Spacing
     counts: np.ndarray
@@ -100,7 +100,7 @@ class WrittenImage:
 def write_image(
     image: Volume, labels: Labels | None, classes: int, size: int, folder: Path, z_mm: float | None = None
 ) -> WrittenImage:
-    """Write image.npy and coarse_image.npy (int16 HU) of an image; `labels` only where they have its shape."""
+    """Write image.npy and coarse_image.npy (int16 HU); `labels` only where they have its shape."""
     shape = image.array.shape
     coarse = np.empty(plane_grid(shape, size).shape, np.int16)
     counts = np.zeros(BINS, np.int64)
@@ -131,13 +131,16 @@ def count_labels(slab: np.ndarray, z: int, labels: Labels, of_label: list[np.nda
 
 
 def find_boxes(labels: Labels, grid: CoarseGrid, rule: dict[str, Any]) -> list[Box]:
-    """Native boxes of all kidney regions that the ROI rule's size keeps, largest first, not only of its `count`."""
+    """Find the native boxes of all kidney regions that the ROI rule's size keeps, largest first.
+
+    Not only of its `count`.
+    """
     found = find_rois(labels.coarse > BACKGROUND, count=MANY, min_voxels=rule["min_voxels"])
     return [Box(*grid.to_native(box.start, box.stop)) for box in found]
 
 
 def tumor_points(labels: Labels) -> np.ndarray:
-    """Up to POINTS tumor voxels (n, 3) int32 of the whole map, drawn with a fixed seed."""
+    """Draw up to POINTS tumor voxels (n, 3) int32 of the whole map, with a fixed seed."""
     points = np.argwhere(labels.crop == TUMOR).astype(np.int32)
     if len(points) > POINTS:
         points = points[np.random.default_rng(0).choice(len(points), POINTS, replace=False)]
@@ -145,13 +148,16 @@ def tumor_points(labels: Labels) -> np.ndarray:
 
 
 def kidney_slices(coarse_label: np.ndarray) -> list[int]:
-    """First and last slice with a kidney."""
+    """Return first and last slice with a kidney."""
     found = np.flatnonzero((coarse_label > BACKGROUND).any(axis=(1, 2)))
     return [int(found[0]), int(found[-1])]
 
 
 def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: int, classes: Sequence[str]) -> dict[str, Any]:
-    """What the fingerprint reports of a case: volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep."""
+    """Compute what the fingerprint reports of a case.
+
+    Volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep.
+    """
     voxel_ml = float(np.prod(scan.spacing)) / 1000
     offset = np.array(labels.start)
     moved = [Box.from_list((np.array(box.to_list()) - offset).tolist()) for box in boxes]
@@ -175,7 +181,7 @@ def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: in
 
 
 def pieces(mask: np.ndarray) -> int:
-    """The number of 26-connected regions of a mask (z, y, x)."""
+    """Return the number of 26-connected regions of a mask (z, y, x)."""
     window = bounding_slices(mask)
     if window is None:
         return 0

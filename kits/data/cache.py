@@ -44,23 +44,26 @@ FORMAT = 2
 
 
 def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
-    """Of the group `data` what cached arrays depend on: they are made with it, and training refuses another."""
+    """Return the settings of the group `data` that cached arrays depend on.
+
+    They are made with these, and training refuses others.
+    """
     return {key: data[key] for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes", "labels")}
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of a plain container."""
+    """Return SHA-256 of a plain container."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_digests(case: Case) -> list[str]:
-    """SHA-256 of the image and of the label map.
+    """Return SHA-256 of the image and of the label map.
 
     Raises:
         KitsError: a file of the case cannot be read.
@@ -72,7 +75,7 @@ def file_digests(case: Case) -> list[str]:
 
 
 def case_key(files: list[str], settings: dict[str, Any]) -> str:
-    """What a cached case was made from: both files' bytes, the settings and the format of the cache."""
+    """Digest what a cached case was made from: both files, the settings and the cache's format."""
     return digest([FORMAT, settings, files])
 
 
@@ -119,7 +122,10 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
 
 
 def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """Decode a case into a hidden folder that becomes `folder` by one rename; None, and why, where it is damaged."""
+    """Decode a case into a hidden folder that becomes `folder` by one rename.
+
+    Returns None and the reason where the case is damaged.
+    """
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
@@ -137,7 +143,7 @@ def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str,
 
 
 def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """All arrays of one case and the record of what is in them, and everything that is odd about it.
+    """Write all arrays of one case, its record, and everything that is odd about it.
 
     The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
     """
@@ -182,7 +188,10 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
 
 
 def check_classes_present(case: Case, labels: arrays.Labels, classes: list[str]) -> list[Finding]:
-    """A warning for a map without kidney or without tumor: every case of KiTS has both, a map that lost one says nothing."""
+    """Warn of a map without kidney or without tumor.
+
+    Every case of KiTS has both, and a map that lost one says nothing.
+    """
     return [
         Finding(
             case.id, WARNING, f"{case.label}: no {classes[value]} in it (label {value})", "look at it: every KiTS case has some"
@@ -193,7 +202,7 @@ def check_classes_present(case: Case, labels: arrays.Labels, classes: list[str])
 
 
 def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path], findings: list[Finding]) -> T | None:
-    """What `read` reads; None and a finding where it cannot, whatever it raises."""
+    """Return what `read` reads, or None and a finding where it cannot, whatever it raises."""
     if path in unreadable:
         return None
     try:
@@ -206,7 +215,7 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
 
 
 def check_regions(case: Case, labels: arrays.Labels, rule: dict[str, Any]) -> tuple[list[Box], list[Finding]]:
-    """The boxes of all kidney regions, and an error where there is none."""
+    """Return the boxes of all kidney regions, and an error where there is none."""
     boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), rule)
     if not (labels.crop > BACKGROUND).any():
         what = f"{case.label}: no kidney in it (label {KIDNEY})"

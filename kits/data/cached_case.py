@@ -56,7 +56,7 @@ class CachedCase:
         return points
 
     def damaged(self, name: str, what: str) -> KitsError:
-        """The refusal of an array that `kits.prepare` did not write so."""
+        """Return the refusal of an array that `kits.prepare` did not write so."""
         return KitsError(f"{self.folder / name}.npy: damaged ({what}); delete {self.folder} and run kits.prepare again")
 
     def __getstate__(self) -> dict[str, Any]:

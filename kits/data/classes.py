@@ -1,8 +1,8 @@
-"""Do the labels of a data set mean what its configuration says? One case cannot tell, all together can.
+"""Judgement of a data set's labels: do they mean what its configuration says?
 
-Of 42 label maps of KiTS19 none has a region of 1 mL or more without kidney (label 1): tumors grow on kidneys. One can take the
-place of a whole kidney, but not in case after case. Where labels 1 and 2 are the left and the right kidney, or where kidney and
-tumor are exchanged, every case has such a region, as large as a kidney.
+One case cannot tell, all together can. Of 42 label maps of KiTS19 none has a region of 1 mL or more without kidney (label 1):
+tumors grow on kidneys. One can take the place of a whole kidney, but not in case after case. Where labels 1 and 2 are the left
+and the right kidney, or where kidney and tumor are exchanged, every case has such a region, as large as a kidney.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEP_MM = 3.0
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a label map says of the classes: volumes in mL by label, and of its largest region without kidney, if it has one."""
+    """The classes in one label map: mL by label, and its largest region without kidney."""
 
     case: str
     path: Path
@@ -46,7 +46,7 @@ class Labelled:
 def judge_truths(
     truths: Mapping[str, Path], ids: Mapping[int, int], *, workers: int, catch: tuple[type[Exception], ...] = ()
 ) -> list[Finding]:
-    """Judge the label maps of all cases before hours are spent on them, and return what is odd and no error.
+    """Judge all label maps before hours are spent on them, and return what is odd and no error.
 
     Args:
         ids: what each id of the files means, `data.ids`.
@@ -69,9 +69,9 @@ def _read_and_look(case: str, path: Path, ids: Mapping[int, int]) -> Labelled:
 
 
 def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
-    """Measure the classes of a label map (z, y, x) uint8 of `spacing` mm, and its largest region without kidney.
+    """Measure the classes of a label map (z, y, x) uint8, and its largest region without kidney.
 
-    Every third millimeter is looked at.
+    `spacing` is in mm. Every third millimeter is looked at.
     """
     steps = [max(1, int(STEP_MM // step)) for step in spacing]
     seen = labels[tuple(slice(step // 2, None, step) for step in steps)]
@@ -93,10 +93,10 @@ def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labe
 
 
 def judge_classes(seen: Sequence[Labelled]) -> list[Finding]:
-    """Find what all label maps of a data set together say against its classes: a finding for each case that shows it.
+    """Find what all label maps of a data set together say against its classes.
 
-    An error where it is so in half of them (at least two): then the labels stand for something else. A warning where it is so in
-    a tenth, or in a lone case.
+    A finding for each case that shows it. An error where it is so in half of them (at least two): then the labels stand for
+    something else. A warning where it is so in a tenth, or in a lone case.
     """
     return [*_without_kidney(seen), *_masses(seen), *_empty(seen)]
 
@@ -120,7 +120,10 @@ def _without_kidney(seen: Sequence[Labelled]) -> list[Finding]:
 
 
 def _masses(seen: Sequence[Labelled]) -> list[Finding]:
-    """A label that takes more than the kidneys do in most cases; with large tumors that happens, so it is a warning."""
+    """Warn of a label that takes more than the kidneys do in most cases.
+
+    With large tumors that happens, so it is no error.
+    """
     found = []
     for label in range(KIDNEY + 1, len(CLASSES)):
         shown = [one for one in seen if one.volumes_ml[label] > one.volumes_ml[KIDNEY] > 0]

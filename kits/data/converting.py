@@ -1,4 +1,7 @@
-"""A data set in any known layout as a KiTS tree: links where a file can be linked, NIfTI files where it has another format."""
+"""A data set in any known layout as a KiTS tree, by links or new NIfTI files.
+
+Files that cannot be linked, as those of other formats, are written.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def convert(data: Data, root: Path, output: Path) -> str:
-    """Make `output` a KiTS tree of the data set in `root`: a folder a case, with its image and its label map.
+    """Make `output` a KiTS tree of the data set in `root`: a folder a case, image and label map.
 
     Compressed NIfTI files are linked, and those of other formats written anew. Label ids stay as they are.
 

@@ -32,9 +32,10 @@ TRIES = 20
 
 
 def allow_open_maps(cases: int) -> None:
-    """Let this process and its workers keep the maps of so many cases open, each of which holds a file descriptor.
+    """Let this process and its workers keep the maps of so many cases open.
 
-    Mapping a file anew for every patch would cost a page fault for every page of it. Systems allow 256 or 1024 files by default.
+    Each map holds a file descriptor. Mapping a file anew for every patch would cost a page fault for every page of it. Systems
+    allow 256 or 1024 files by default.
     """
     wanted, (soft, hard) = 4 * cases + 256, resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -44,7 +45,10 @@ def allow_open_maps(cases: int) -> None:
 
 @dataclass(frozen=True)
 class UnreadPatch:
-    """A patch that has not been read: volume (z, y, x), labels, first voxel (may be outside) and spacing in mm."""
+    """A patch that has not been read: volume (z, y, x), labels, first voxel and spacing in mm.
+
+    The first voxel may lie outside.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -56,9 +60,9 @@ SamplingT = TypeVar("SamplingT", CoarseSampling, FineSampling)
 
 
 class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
-    """Random patches, so many an epoch; patch i of epoch e is the same for a seed whatever the number of workers.
+    """Random patches, so many an epoch; patch i of epoch e depends on the seed alone.
 
-    An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` uint8 (D, H, W).
+    The number of workers does not matter. An item holds `image` float32 (1, D, H, W) in [-1, 1] and `label` uint8 (D, H, W).
     """
 
     def __init__(self, cases: list[CachedCase], data: Data, sampling: SamplingT, seed: int) -> None:
@@ -73,7 +77,7 @@ class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
         return self.sampling.patches_per_epoch
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
-        """Item `position`, counted over all epochs (see EpochSampler)."""
+        """Return item `position`, counted over all epochs (see EpochSampler)."""
         place = self.draw(self.case_of(position), np.random.default_rng([self.seed, position]))
         start = (int(place.start[0]), int(place.start[1]), int(place.start[2]))
         image, label = self.augmentation(place.image, place.label, start, place.spacing, [self.seed, position, VARIATION])
@@ -82,7 +86,7 @@ class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
         return {"image": image[None], "label": label}
 
     def case_of(self, position: int) -> CachedCase:
-        """Cases in a new random order each round, so that each is drawn equally often."""
+        """Return cases in a new random order each round, so that each is drawn equally often."""
         turn, place = divmod(position, len(self.cases))
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
 
@@ -130,18 +134,18 @@ class RoiPatches(Patches[FineSampling]):
         return self._inside(box, rng)
 
     def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A start that puts the voxel in the middle half of the patch."""
+        """Return a start that puts the voxel in the middle half of the patch."""
         patch = np.array(self.patch)
         return voxel - patch // 2 + rng.integers(-(patch // 4), patch // 4 + 1)
 
     def _inside(self, box: Box, rng: np.random.Generator) -> np.ndarray:
-        """A start within the box, or centred on it along axes where the box is smaller than the patch."""
+        """Return a start within the box, or centred on it along axes where the box is smaller than the patch."""
         start, room = np.array(box.start), np.array(box.shape) - np.array(self.patch)
         return np.where(room > 0, start + rng.integers(0, np.maximum(room, 0) + 1), start + room // 2)
 
 
 def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
-    """A voxel (z, y, x) of kidney or tumor in one of the case's ROIs, every slice that has some as likely as another.
+    """Draw a voxel (z, y, x) of kidney or tumor in an ROI; each slice with some is as likely.
 
     It reads slices of the box until one has some, not the volume: a box is tight around a connected region, so nearly every slice
     has. The middle of the box stands in where a box from elsewhere holds next to nothing.
@@ -159,7 +163,7 @@ def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
 
 
 class PatchLoader(DataLoader[dict[str, Tensor]]):
-    """Batches of patches, their labels uint8 until the loss, which widens them on the device that computes it.
+    """Batches of patches, their labels uint8 until the loss widens them on its device.
 
     Attributes:
         waited: seconds that batches have been waited for so far.
@@ -183,10 +187,10 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
 
 
 def worker_context(patches: Patches[Any]) -> BaseContext:
-    """Choose how a loader's processes start: forked from a server that has imported torch, and MONAI where it augments.
+    """Return how a loader's processes start: forked from a server that has imported torch.
 
-    Importing both takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
-    shares no threads with this process, as plain forks would.
+    And MONAI, where patches are augmented. Importing both takes seconds of processor time, so it is done once and not by every
+    worker. The server starts empty, and so shares no threads with this process, as plain forks would.
     """
     allow_long_folder()
     if "forkserver" not in get_all_start_methods():
@@ -197,9 +201,12 @@ def worker_context(patches: Patches[Any]) -> BaseContext:
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a loader's process ignore what asks a training to stop: Ctrl-C and a cluster's SIGTERM reach every process of a job,
-    and the step that is under way still needs its patches. Loaders end their workers themselves; a killed training cannot,
-    and what torch's own workers watch is the process that forked them, which is not the training but the server."""
+    """Let a loader's process ignore what asks a training to stop.
+
+    Ctrl-C and a cluster's SIGTERM reach every process of a job, and the step that is under way still needs its patches. Loaders
+    end their workers themselves; a killed training cannot, and what torch's own workers watch is the process that forked them,
+    which is not the training but the server.
+    """
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

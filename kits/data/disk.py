@@ -1,4 +1,4 @@
-"""The cache as a folder of a disk: one user at a time, nothing left of a killed run, and room for what will be written."""
+"""The cache as a folder of a disk: one user at a time, no leftovers, and room for what comes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OVERHEAD = 16_384
 
 @contextmanager
 def held_cache(cache: Path) -> Iterator[None]:
-    """Hold the cache for one prepare at a time, and remove cases that a killed run left half-written in it.
+    """Hold the cache for one prepare at a time, and remove cases that a killed run left half-written.
 
     Raises:
         KitsError: it cannot be made, or another prepare works in it.
@@ -36,7 +36,7 @@ def held_cache(cache: Path) -> Iterator[None]:
 
 
 def case_bytes(case: Case, coarse_size: int) -> int:
-    """At most how much a case takes in the cache, from its image's header alone; 0 where that cannot be read."""
+    """Estimate at most how many bytes a case takes in the cache, from its image's header alone."""
     try:
         grid = read_geometry(case.image)
     except Exception:  # validation names it
@@ -45,7 +45,10 @@ def case_bytes(case: Case, coarse_size: int) -> int:
 
 
 def is_cached(case: Case, settings: dict[str, Any], cache: Path) -> bool:
-    """Whether the cache has this case with these settings; a file that has changed since is noticed only when it is read."""
+    """Tell whether the cache has this case with these settings.
+
+    A file that has changed since is noticed only when it is read.
+    """
     made_with = digest([FORMAT, settings])
     records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
     return any(record is not None and record.get("made_with") == made_with for record in records)

@@ -1,4 +1,4 @@
-"""KiTS19 onto this disk: see what is missing, say how much that is, fetch it in threads, put each sound file in place."""
+"""KiTS19 onto this disk: what is missing, how much that is, and each sound file put in place."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def download(options: Download) -> str:
 
 
 def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int) -> int:
-    """Say how much will be fetched, and return it in bytes; label maps, whose size nobody has told, are small.
+    """Say how much will be fetched, and return it in bytes.
+
+    Label maps, whose size nobody has told, are small.
 
     Raises:
         KitsError: more than the disk has room for.
@@ -79,7 +81,10 @@ def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int)
 
 
 def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> tuple[RemoteFile, int | KitsError]:
-    """Fetch one file, once more where it arrives damaged, and put it in place: its size, or why it cannot be had."""
+    """Fetch one file, once more if it arrives damaged, and put it in place.
+
+    Returns its size, or why it cannot be had.
+    """
     source, promise = item
     part = folder.part(source, promise)
     for _ in range(2):
@@ -97,7 +102,7 @@ def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> t
 
 
 def grouped(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
-    """The failures as lines, one a reason: many cases commonly fail for the same one."""
+    """Return the failures as lines, one a reason: many cases commonly fail for the same one."""
     names: dict[str, list[str]] = {}
     for source in sorted(failures, key=lambda source: source.name):
         names.setdefault(str(failures[source]), []).append(source.name)
@@ -109,5 +114,5 @@ def grouped(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
 
 
 def amount(count: int) -> str:
-    """Bytes for the eye: 28.4 GB."""
+    """Return bytes for the eye: 28.4 GB."""
     return re.sub(r"([\d.]+)(\D*)", r"\1 \2", tqdm.format_sizeof(count, "B"))

@@ -1,4 +1,4 @@
-"""What validation has to say of a case: rows of one table."""
+"""Findings of the validation of a case: rows of one table."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ class Finding:
 
     @classmethod
     def of_error(cls, case: str, error: Exception) -> Finding:
-        """A reader's message, `what is wrong; what to do`, as a finding."""
+        """Return a reader's message, `what is wrong; what to do`, as a finding."""
         what, _, remedy = one_line(error).rpartition("; ")
         return cls(case, ERROR, what or remedy, remedy if what else "mend the file or leave the case out with data.exclude")
 
     @classmethod
     def unexpected(cls, case: str, doing: str, error: Exception) -> Finding:
-        """An exception that nobody foresaw: the case is named, the others go on."""
+        """Return an exception that nobody foresaw: the case is named, the others go on."""
         what = f"{doing} failed ({type(error).__name__}: {one_line(error)})"
         return cls(case, ERROR, what, "download the case again; if that does not help, report this as a bug")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that keep a case out."""
+    """List the findings that keep a case out."""
     return [finding for finding in findings if finding.severity == ERROR]
 
 
 def write_findings(path: Path, findings: Sequence[Finding]) -> None:
-    """The whole table as CSV; only its header where nothing was found."""
+    """Write the whole table as CSV; only its header where nothing was found."""
     write_text(path, csv_text(COLUMNS, [(row.case, row.severity, row.finding, row.remedy) for row in findings]))
 
 
 def table(findings: Sequence[Finding], path: Path) -> str:
-    """The table for the eye, errors first, at most SHOWN rows."""
+    """Return the table for the eye, errors first, at most SHOWN rows."""
     rows = sorted(findings, key=lambda row: (row.severity != ERROR, row.case))
     lines = [printable(f"{row.case:<12} {row.severity:<8} {row.finding}; {row.remedy}") for row in rows[:SHOWN]]
     more = f"{len(rows) - SHOWN} more in " if len(rows) > SHOWN else "also in "

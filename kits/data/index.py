@@ -1,4 +1,4 @@
-"""Which cases there are, and where their files lie."""
+"""The index of cases, and where their files lie."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Case:
 
 
 def odd_id(name: str) -> str | None:
-    """Tell what is wrong with the id of a case, if anything: it stands in names of files, in tables and on command lines."""
+    """Tell what is wrong with the id of a case, if anything.
+
+    It stands in names of files, in tables and on command lines.
+    """
     if not ID.fullmatch(name) or ".." in name or name.endswith("."):
         return "and an id has letters, digits and _ . + - only, and begins with one of the first two"
     if len(name.encode()) > LONGEST_ID:
@@ -37,7 +40,9 @@ def odd_id(name: str) -> str | None:
 
 
 def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
-    """Refuse an id in `data.exclude` that is none of a case; a KiTS case that is not in the tree does no harm.
+    """Refuse an id in `data.exclude` that is no case's.
+
+    A KiTS case that is not in the tree does no harm.
 
     Raises:
         KitsError: an entry names no case.
@@ -50,13 +55,13 @@ def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
 
 
 def is_test_case(name: str, unlabeled_from: int | None) -> bool:
-    """Whether the number of `case_XXXXX` is in the part of a data set that comes without labels."""
+    """Tell whether the number of `case_XXXXX` is in the part of a data set that comes without labels."""
     number = name.removeprefix("case_")
     return unlabeled_from is not None and number.isdecimal() and int(number) >= unlabeled_from
 
 
 def case_ids(cases: Any) -> list[str] | None:
-    """`cases=` of a command line as ids: a list or one of `case_00003`, `3`; None for all."""
+    """Return `cases=` of a command line as ids: a list or one of `case_00003`, `3`; None for all."""
     if cases is None:
         return None
     listed = cases if isinstance(cases, list) else [cases]

@@ -1,4 +1,4 @@
-"""Which image and which label map are one case, in the layouts that data sets come in.
+"""Pairs of image and label map that are one case, in the layouts that data sets come in.
 
 Every function takes the folder of a data set and gives its cases by id; what it holds beside them is named. Nothing is read but
 the small JSON files that tell where the rest is.
@@ -36,7 +36,7 @@ NAMES = {
 
 @dataclass
 class DataSet:
-    """The cases of a data set by id, what was left out of it and why, and its label ids by the names that it gives them."""
+    """The cases of a data set by id, what was left out and why, and its label ids by name."""
 
     cases: dict[str, Case] = field(default_factory=dict)
     left_out: list[Skipped] = field(default_factory=list)
@@ -55,7 +55,7 @@ class DataSet:
 
 
 def nnunet(root: Path) -> DataSet:
-    """Find the cases of a raw data set of nnU-Net: imagesTr/ID_0000.nii.gz, labelsTr/ID.nii.gz, dataset.json."""
+    """Find the cases of a raw nnU-Net data set: imagesTr/ID_0000.nii.gz, labelsTr/ID.nii.gz."""
     about = read_json(root / "dataset.json", {"labels": {str: object}}, "nnU-Net's description of a data set", "give its folder")
     found = DataSet(named=about["labels"])
     ending = str(about.get("file_ending", ".nii.gz"))
@@ -86,7 +86,7 @@ def msd(root: Path) -> DataSet:
 
 
 def bids(root: Path) -> DataSet:
-    """Find the cases of a BIDS tree: sub-ID/**/sub-ID*_ct.nii.gz, and derivatives/**/sub-ID*_dseg.nii.gz of the same entities."""
+    """Find the cases of a BIDS tree: sub-ID/**/sub-ID*_ct.nii.gz and derivatives/**/sub-ID*_dseg.nii.gz."""
     found = DataSet()
     maps: dict[str, list[Path]] = {}
     for label in sorted(root.glob("derivatives/**/sub-*_dseg.nii.gz")):
@@ -101,7 +101,7 @@ def bids(root: Path) -> DataSet:
 
 
 def pairs(root: Path, images: str | None, label_maps: str | None) -> DataSet:
-    """Find cases by two patterns below `root`, as `images/*.nii.gz` and `masks/*_seg.nii.gz`: what `*` stands for is the id.
+    """Find cases by two patterns below `root`; what `*` stands for is the id.
 
     Raises:
         KitsError: a pattern is not given or leaves the folder, or they have different numbers of `*`.
@@ -175,7 +175,7 @@ def listed(folder: Path, found: DataSet) -> list[Path]:
 
 
 def entities(path: Path) -> str:
-    """Join what BIDS says of the scan that a file is of: its name without suffix, and without what only derivatives have."""
+    """Join what BIDS says of a file's scan: its name without suffix and derivatives' parts."""
     parts = without_ending(path).split("_")[:-1]
     return "_".join(part for part in parts if not part.startswith(("desc-", "space-", "label-", "seg-", "atlas-")))
 
@@ -186,7 +186,7 @@ def without_ending(path: Path) -> str:
 
 
 def label_ids(data: Data, found: DataSet) -> dict[str, list[int]] | None:
-    """Tell the ids of our classes: as the configuration says, else as the data set names them; None where neither says anything.
+    """Tell the ids of our classes, by the configuration, else by the data set, else None.
 
     Raises:
         KitsError: the data set has a name that is none of ours.
@@ -206,7 +206,7 @@ def label_ids(data: Data, found: DataSet) -> dict[str, list[int]] | None:
 
 
 def find_data_set(data: Data, root: Path) -> DataSet:
-    """Find the cases of the data set in `root` that the group `data` describes, by id and without those of `data.exclude`.
+    """Find the cases of the data set in `root` that the group `data` describes, by id.
 
     Raises:
         KitsError: no such folder, no case in it, an id that is none, or one in `data.exclude` that names no case.
@@ -233,7 +233,9 @@ def find_data_set(data: Data, root: Path) -> DataSet:
 
 
 def kits_tree(root: Path, label_name: str, unlabeled_from: int | None) -> DataSet:
-    """Find the cases of a KiTS tree: every folder with an image or a label map; the test set's are no cases where they lack one.
+    """Find the cases of a KiTS tree: every folder with an image or a label map.
+
+    The test set's are no cases where they lack one.
 
     Args:
         label_name: file name of the label maps, `data.label_name`.

@@ -1,4 +1,4 @@
-"""Which label map in a folder is whose, by the names that KiTS19, KiTS21, KiTS23 and nnU-Net give to files and folders."""
+"""Owners of the label maps in a folder, by the names of KiTS19, KiTS21, KiTS23 and nnU-Net."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ KNOWN = "case_00061.nii.gz, prediction_00061.nii.gz, KiTS_00061.nii.gz or case_0
 
 
 def case_number(name: str) -> int | None:
-    """The number of a KiTS case by the name of a file (without its ending) or folder; None for any other name."""
+    """Return the number of a KiTS case by the name of a file or folder; None for any other name."""
     found = NUMBERED.fullmatch(name)
     return int(found[1] or found[2]) if found else None
 
 
 def case_id(name: str) -> str:
-    """A KiTS case as `case_00061`, whoever named it; any other name as it is."""
+    """Return a KiTS case as `case_00061`, whoever named it; any other name as it is."""
     number = case_number(name)
     return name if number is None else f"case_{number:05d}"
 
 
 def label_maps(folder: Path, label_name: str = LABEL_NAME) -> dict[str, list[Path]]:
-    """Every label map in a folder by the name of its case: files, and what a case's folder calls its label map.
+    """Map the name of each case to its label map in a folder.
 
     Args:
         label_name: what the data set calls it; KiTS19's name is known beside it.
@@ -54,7 +54,9 @@ def _named(folder: Path, label_name: str) -> Iterator[tuple[str, Path]]:
 
 
 def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path]:
-    """The label map of each of these cases that has one: of the very name, or of the same number under another known name.
+    """Find the label map of each of these cases that has one.
+
+    Of the very name, or of the same number under another known name.
 
     Raises:
         KitsError: a case has two.
@@ -80,7 +82,7 @@ def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path
 def find_predictions(
     folder: Path, cases: Collection[str], label_name: str = LABEL_NAME, key: str = "prediction"
 ) -> dict[str, Path]:
-    """The predictions in a folder by case.
+    """Return the predictions in a folder by case.
 
     Raises:
         KitsError: no such folder, a case has two, or not one of the files is of any of these cases.

@@ -1,4 +1,4 @@
-"""From a KiTS tree to a cache that training reads: validate, split, store, describe."""
+"""The way from a KiTS tree to a cache that training reads: validate, split, store, describe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kits.io.tree import summary
 
 
 def prepare(data: dict[str, Any]) -> dict[str, Any]:
-    """Validate and cache every case of `data.root`; write `index.json`, `splits.json`, `fingerprint.json` and `findings.csv`.
+    """Validate and cache every case of `data.root`, and write its index, splits and findings.
 
     What an earlier run finished is kept, so that an interrupted one goes on where it stopped.
 
@@ -66,7 +66,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
-    """Refuse a data set that says itself that its ids mean something else than ours, where `data.labels` does not say so.
+    """Refuse a data set whose ids mean something else than ours, where `data.labels` does not say so.
 
     Raises:
         KitsError: the text gives the `data.labels` to ask for.
@@ -108,9 +108,10 @@ def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: 
 
 
 def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
-    """Remove an earlier run's index where one of its cases has changed or is damaged now: nobody shall train on what it was.
+    """Remove an earlier run's index where one of its cases has changed or is damaged now.
 
-    If this run is refused for another reason, such as a changed list of cases, the index stays as sound as it was.
+    Nobody shall train on what it was. If this run is refused for another reason, such as a changed list of cases, the index stays
+    as sound as it was.
     """
     index = read_object(cache / "index.json", {"cases": {str: {"key": str}}})
     earlier = index["cases"] if index else {}
@@ -121,7 +122,10 @@ def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
 
 
 def name_twins(results: list[dict[str, Any]]) -> None:
-    """Add an error to every case whose image is another's, byte for byte: one patient would train and validate."""
+    """Add an error to every case whose image is another's, byte for byte.
+
+    One patient would train and validate.
+    """
     first: dict[str, str] = {}
     for result in results:
         twin = first.setdefault(result["image_sha256"], result["id"]) if "image_sha256" in result else result["id"]
@@ -140,7 +144,7 @@ def judge_labels(results: list[dict[str, Any]]) -> None:
 
 
 def findings_of(result: dict[str, Any]) -> list[Finding]:
-    """The rows that a case adds to the table."""
+    """Return the rows that a case adds to the table."""
     return [Finding(**finding) for finding in result["findings"]]
 
 
@@ -159,7 +163,7 @@ def write_index(records: list[dict[str, Any]], settings: dict[str, Any], cache: 
 
 
 def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, root: Path, workers: int) -> list[dict[str, Any]]:
-    """What `prepare_case` says of each case, by id."""
+    """Prepare all cases, and return what `prepare_case` says of each by id."""
     listed = listed_spacing(root)
     sizes = announce_size(cases, settings, cache)
     # The largest first: the last to finish should be short, or the other processes wait for it.
@@ -170,7 +174,10 @@ def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, root: 
 
 
 def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per case and overall: shape, spacing (mm), volumes (mL), HU percentiles, ROIs (mm), what the ROI rule keeps."""
+    """Sum the cases up, per case and overall.
+
+    Shape, spacing (mm), volumes (mL), HU percentiles, ROIs (mm), what the ROI rule keeps.
+    """
     per_case = {
         record["id"]: {"shape": record["shape"], "spacing": record["spacing"], **record["statistics"]} for record in records
     }
@@ -201,6 +208,6 @@ def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def counted(values: Iterable[int]) -> dict[str, int]:
-    """How many times each value occurs, for JSON."""
+    """Count how many times each value occurs, for JSON."""
     found = Counter(values)
     return {str(value): found[value] for value in sorted(found)}

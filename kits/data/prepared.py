@@ -21,7 +21,7 @@ INDEX = {
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:
-    """The ids of `train` and `validation` in a prepared cache.
+    """Return the ids of `train` and `validation` in a prepared cache.
 
     Args:
         cases: the ids of its index.
@@ -38,7 +38,7 @@ def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None,
 
 
 def one_case(split: dict[str, list[str]], case: str) -> dict[str, list[str]]:
-    """A split of one training case, to learn and to be validated on; `first` names none.
+    """Return a split of one training case, to learn and to be validated on; `first` names none.
 
     Raises:
         KitsError: it is no training case of this split.
@@ -51,7 +51,7 @@ def one_case(split: dict[str, list[str]], case: str) -> dict[str, list[str]]:
 
 
 def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The index of a prepared cache.
+    """Return the index of a prepared cache.
 
     Raises:
         KitsError: there is none, its settings are not these, another version made it, or a case in it is not whole.

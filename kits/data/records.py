@@ -1,4 +1,7 @@
-"""The record of a cached case, and whether the case is in the cache whole: as after a crash of the machine it may not be."""
+"""The record of a cached case, and whether the case is in the cache whole.
+
+After a crash of the machine it may not be.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ Header = tuple[str, tuple[int, ...], bool]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a cached case; None where it is not there whole.
+    """Return the record of a cached case; None where it is not there whole.
 
     Of the arrays only sizes and headers are looked at: a cache has tens of GB.
     """
@@ -39,7 +42,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
-    """Whether a record is possible, and the arrays of its case are there, of the kinds and sizes that follow from it."""
+    """Tell whether a record is possible, and the case's arrays are there as it says.
+
+    Of the kinds and sizes that follow from the record.
+    """
     names = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
     image, label, coarse_image, coarse_label, points = (header_of(folder / f"{name}.npy") for name in names)
     if coarse_image is None or points is None:
@@ -59,7 +65,7 @@ def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
 
 
 def header_of(path: Path) -> Header | None:
-    """The header of a .npy file; None where it is damaged, or the file has another size than it says.
+    """Read the header of a .npy file; None where it is damaged, or the file has another size.
 
     Raises:
         OSError: it cannot be read.

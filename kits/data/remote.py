@@ -1,7 +1,7 @@
-"""Files from the two servers, by huggingface_hub: its errors become one line, and what may pass is tried again.
+"""Files from the two servers, by huggingface_hub, whose errors become one line.
 
-Its `http_get` continues a part. `hf_hub_download`, which calls it, would delete what has arrived whenever a transfer fails, and
-leave it lying where it is killed; it knows the hub alone.
+What may pass is tried again. Its `http_get` continues a part. `hf_hub_download`, which calls it, would delete what has arrived
+whenever a transfer fails, and leave it lying where it is killed; it knows the hub alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class Client:
         self.unreachable: dict[str, KitsError] = {}  # server: why; its other files are not waited for
 
     def promises(self, repo: str, revision: str, sources: Sequence[RemoteFile]) -> dict[RemoteFile, Promise | KitsError]:
-        """What is known of files before they are sent: of the hub's size and SHA-256, in one question, of the others nothing."""
+        """Ask what is known of files before they are sent.
+
+        Of the hub's size and SHA-256, in one question, of the others nothing.
+        """
         from huggingface_hub import HfApi, RepoFile
 
         results: dict[RemoteFile, Promise | KitsError] = {source: Promise() for source in sources if source.path is None}
@@ -79,7 +82,7 @@ class Client:
         whole = self.bar
 
         class SilentBar(tqdm):
-            """Of one file: it is not shown, and tells the bar of all."""
+            """The hidden bar of one file, which tells the bar of all."""
 
             def __init__(self, **options: Any) -> None:
                 super().__init__(disable=True)
@@ -125,7 +128,10 @@ class Client:
 
 
 def judged(error: Exception, source: RemoteFile) -> tuple[KitsError, bool]:
-    """What a failure means to the user, in one line without the libraries' addresses and headers; and whether it may pass."""
+    """Tell what a failure means to the user in one line, and whether it may pass.
+
+    Without the libraries' addresses and headers.
+    """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 

@@ -1,4 +1,4 @@
-"""`boxes.json`: the ROIs that coarse networks found in cases that they had not been trained on (out-of-fold).
+"""`boxes.json`: the ROIs that coarse networks found in cases not trained on (out-of-fold).
 
 A box stands in the file as [[z, y, x], [z, y, x]], low and high corner in mm from the outer corner of the first voxel of the
 array in LPS order, along (z, y, x): voxel i of an axis spans i to i + 1 times the spacing.
@@ -32,7 +32,7 @@ MAKE_AGAIN = "run kits.boxes again"
 
 
 def choose_checkpoints(ids: Iterable[str], trained_on: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """For each case the first checkpoint that was not trained on it.
+    """Choose for each case the first checkpoint that was not trained on it.
 
     Args:
         trained_on: the training cases of each checkpoint, by its path.
@@ -52,12 +52,12 @@ def choose_checkpoints(ids: Iterable[str], trained_on: Mapping[str, Sequence[str
 
 
 def to_mm(box: Box, spacing: Spacing) -> list[list[float]]:
-    """A box of voxels in the file's frame."""
+    """Return a box of voxels in the file's frame."""
     return [[round(float(edge * step), DECIMALS) for edge, step in zip(corner, spacing, strict=True)] for corner in box.to_list()]
 
 
 def to_voxels(corners: Sequence[Sequence[float]], spacing: Spacing) -> Box:
-    """The way back from `to_mm`."""
+    """Return the way back from `to_mm`."""
     return Box.from_list(np.rint(np.asarray(corners, dtype=np.float64) / np.asarray(spacing)).tolist())
 
 
@@ -75,7 +75,7 @@ def write_boxes(path: Path, checkpoints: Mapping[str, Any], cases: Mapping[str, 
 
 
 def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
-    """The records of a prepared cache with the boxes (voxels) of a `boxes.json` in place of the label maps'.
+    """Put the boxes (voxels) of a `boxes.json` in place of the label maps' in a cache's records.
 
     Cases that the file holds beyond those of the cache do no harm.
 
@@ -98,7 +98,7 @@ def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, d
 
 
 def read_boxes(path: Path) -> dict[str, Any]:
-    """The content of a `boxes.json`.
+    """Return the content of a `boxes.json`.
 
     Raises:
         KitsError: it cannot be read, or is no such file.
@@ -114,7 +114,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
 def boxes_of(
     case: str, record: Mapping[str, Any], found: Mapping[str, Any], checkpoints: Mapping[str, Any], path: Path
 ) -> list[list[list[int]]]:
-    """The boxes of one case in voxels, as its cache record keeps them.
+    """Return the boxes of one case in voxels, as its cache record keeps them.
 
     Raises:
         KitsError: they leak, are of another scan, or are damaged.

@@ -1,4 +1,7 @@
-"""The scans at a path, each with a name that is safe as a file's: image files, DICOM series, cases of a KiTS tree, a list."""
+"""The scans at a path, each with a name that is safe as a file's.
+
+Image files, DICOM series, cases of a KiTS tree, a list.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Scan:
     notes: tuple[str, ...] = ()
 
     def read(self) -> Volume:
-        """The scan in HU.
+        """Return the scan in HU.
 
         Raises:
             KitsError: see `kits.io.read_volume`.
@@ -58,7 +61,7 @@ class Scan:
         return read_series(self.path, self.files) if self.files else read_volume(self.path)
 
     def identity(self) -> dict[str, Any]:
-        """What tells an input that was changed from one that was not, without reading it."""
+        """Return what tells a changed input from an unchanged one, without reading it."""
         try:
             found = [file.stat() for file in self.files or (self.path,)]
         except OSError:
@@ -79,7 +82,7 @@ class Inputs:
 
 
 def find_inputs(path: Path, cases: Sequence[str] | None = None, key: str = "input") -> Inputs:
-    """Every scan at `path`.
+    """Find every scan at `path`.
 
     Args:
         path: an image file, a text file that lists paths (one a line, relative to it), a folder of cases or a case of it, or a
@@ -121,7 +124,7 @@ def _found_at(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
-    """An image file, whatever its name; or a DICOM file, which may hold many frames."""
+    """Return an image file, whatever its name; or a DICOM file, which may hold many frames."""
     from kits.io.headers import is_dicom
 
     with suppress(OSError):  # what cannot be opened is named when it is read
@@ -131,9 +134,10 @@ def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
-    """A folder of cases or one case of it; else the image files that lie in the folder, and the DICOM series at any depth.
+    """Find a folder of cases or one case; else image files, and DICOM series at any depth.
 
-    Whatever else lies there is named; of a case, which has a layout of its own, only that it has no image.
+    Image files lie in the folder itself. Whatever else lies there is named; of a case, which has a layout of its own, only that
+    it has no image.
     """
     from kits.io.series import NOT_DICOM, Skipped
 
@@ -157,7 +161,7 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
-    """The DICOM series at or below a path, each named by the folder that it lies in."""
+    """Return the DICOM series at or below a path, each named by the folder that it lies in."""
     from kits.io.series import find_series
 
     found, skipped = find_series(path, min_slices=MIN_SLICES)
@@ -172,7 +176,10 @@ def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
-    """The scans that a text file lists; blank lines and those that begin with # are none. A missing one fails when it is read."""
+    """List the scans that a text file names; blank lines and those that begin with # are none.
+
+    A missing one fails when it is read.
+    """
     if not path.is_file():  # a pipe would be waited for without end
         raise KitsError(f"{key}={path}: is no regular file; give a text file that has one path a line")
     content = path.read_bytes()
@@ -195,19 +202,19 @@ def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
 
 
 def has_image_name(path: Path) -> bool:
-    """Whether a file is one of an image format by its name, and not hidden."""
+    """Tell whether a file is one of an image format by its name, and not hidden."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:
-    """A file's name without the ending of its format; a KiTS case's image is called by its case."""
+    """Return a file's name without the ending of its format; a KiTS case's image is called by its case."""
     if path.name == IMAGE_NAME and path.parent.name != "":
         return path.parent.name
     return path.stem if path.suffix.lower() == ".dcm" else ENDINGS.sub("", path.name)
 
 
 def unique(scans: Sequence[Scan]) -> dict[str, Scan]:
-    """The scans by safe names, no two alike however a file system compares them.
+    """Return the scans by safe names, no two alike however a file system compares them.
 
     A name that several have gets a part that follows from the path, so that it does not change when other scans come or go.
     """
@@ -224,7 +231,10 @@ def unique(scans: Sequence[Scan]) -> dict[str, Scan]:
 
 
 def safe_name(name: str) -> str:
-    """A name that leaves no folder and upsets no terminal: letters, digits and `._+-`, not hidden, not too long."""
+    """Return a name that leaves no folder and upsets no terminal.
+
+    Letters, digits and `._+-`, not hidden, not too long.
+    """
     cleaned = re.sub(r"[^\w.+-]+", "_", name).lstrip(".-") or "scan"
     while len(cleaned.encode()) > MOST_BYTES:
         cleaned = cleaned[:-1]

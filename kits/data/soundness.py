@@ -1,4 +1,4 @@
-"""Is this image one sound scan, and are these its labels? Judged by HU and by how slices resemble their neighbors."""
+"""Soundness of an image and its labels, by HU and by how slices resemble their neighbors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ THUMBNAIL = 64
 
 
 def check_hu(case: str, name: str, counts: np.ndarray) -> list[Finding]:
-    """What is wrong with the scale of an image, by name; counts as of `kits.volume.plausible.histogram`."""
+    """Find what is wrong with the scale of an image, by name.
+
+    Counts as of `kits.volume.plausible.histogram`.
+    """
     return [Finding(case, ERROR if odd.serious else WARNING, f"{name}: {odd.what}", odd.remedy) for odd in oddities(counts)]
 
 
 def misplaced_share(coarse: np.ndarray) -> float:
-    """The share of slices that resemble a slice elsewhere far more than both of their neighbors; coarse is (z, s, s) HU.
+    """Compute the share of slices that resemble a slice elsewhere far more than both neighbors.
 
-    In a scan in order the most similar slice is a neighbor, so this is near 0; in a shuffled one it is near 1. Only better
-    neighbors elsewhere count: slices that all look alike (a phantom, air) are in order as far as anyone can tell.
+    `coarse` is (z, s, s) HU. In a scan in order the most similar slice is a neighbor, so this is near 0; in a shuffled one it is
+    near 1. Only better neighbors elsewhere count: slices that all look alike (a phantom, air) are in order as far as anyone can
+    tell.
     """
     if len(coarse) < 4:
         return 0.0
@@ -43,7 +47,7 @@ def misplaced_share(coarse: np.ndarray) -> float:
 
 
 def check_order(case: str, name: str, coarse: np.ndarray) -> list[Finding]:
-    """Shuffled slices."""
+    """Return shuffled slices."""
     misplaced = misplaced_share(coarse)
     if misplaced < 0.25:
         return []
@@ -52,7 +56,7 @@ def check_order(case: str, name: str, coarse: np.ndarray) -> list[Finding]:
 
 
 def check_kidney_hu(case: str, name: str, median: float) -> list[Finding]:
-    """A label map that lies on fat, air or bone belongs to another image."""
+    """Return a label map that lies on fat, air or bone belongs to another image."""
     low, high = KIDNEY_HU
     if low <= median <= high:
         return []

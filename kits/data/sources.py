@@ -1,4 +1,4 @@
-"""What KiTS19 consists of and where each file is kept: label maps and records in a git repository, imaging on the hub."""
+"""The files of KiTS19 and where each is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RemoteFile:
 
 
 def wanted(options: Download) -> list[RemoteFile]:
-    """The files of the configured cases, case by case, after the records of all.
+    """Return the files of the configured cases, case by case, after the records of all.
 
     Raises:
         KitsError: `cases` cannot be understood or names a case that the data set does not have, or an address is none.
@@ -47,7 +47,7 @@ def wanted(options: Download) -> list[RemoteFile]:
 
 
 def chosen(options: Download) -> list[int]:
-    """The numbers that `cases` asks for, in order, each once.
+    """Return the numbers that `cases` asks for, in order, each once.
 
     Raises:
         KitsError: see `wanted`.
@@ -62,7 +62,7 @@ def chosen(options: Download) -> list[int]:
 
 
 def case_numbers(text: Any, key: str) -> list[int]:
-    """The case numbers of `160`, `case_00160`, `0-41` or a list of these.
+    """Return the case numbers of `160`, `case_00160`, `0-41` or a list of these.
 
     Raises:
         KitsError: anything else; `key` names where it stands.
@@ -98,7 +98,7 @@ def _imaging(options: Download, case: str) -> RemoteFile:
 
 
 def shown(url: str) -> str:
-    """An address fit for the screen: no user, password or query, any of which can be a secret."""
+    """Return an address fit for the screen: no user, password or query, any of which can be a secret."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip("/")

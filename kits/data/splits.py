@@ -1,4 +1,7 @@
-"""Which cases train and which validate: drawn once, kept by case id in `splits.json`, never silently drawn again."""
+"""The split into cases that train and that validate, kept by case id in `splits.json`.
+
+It is drawn once, never silently again.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ RENEW = "delete the file or add split.renew=true to draw it again"
 
 @dataclass(frozen=True)
 class Split:
-    """What a `splits.json` holds.
+    """The content of a `splits.json`.
 
     Attributes:
         path: the file, for messages.
@@ -44,11 +47,13 @@ class Split:
 
     @property
     def has_folds(self) -> bool:
-        """Whether a fold has to be chosen before there is a validation set."""
+        """True where a fold has to be chosen before there is a validation set."""
         return "fold0" in self.parts
 
     def subset(self, name: str, fold: int | None) -> list[str]:
-        """The ids of `train` or `validation`; of folds, validation is `fold` and train all the others. `all` is every case.
+        """Return the ids of `train`, `validation` or `all`.
+
+        Of folds, validation is `fold` and train all the others.
 
         Raises:
             KitsError: no such subset; or a fold is chosen where there is none, none where there are some, or an unknown one.
@@ -101,7 +106,9 @@ class Split:
 
 
 def read_split(path: Path) -> Split:
-    """The split that a `splits.json` holds, or a file of the same form that gives only `train` and `validation`.
+    """Read the split in a `splits.json`, or in a file of the same form by hand.
+
+    That gives only `train` and `validation`.
 
     Raises:
         KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
@@ -130,7 +137,7 @@ def refuse_lone_fold(split: str | None, fold: int | None) -> None:
 
 
 def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
-    """Refuse at once, before hours of preparing, what `settle_split` would refuse in the end for its settings.
+    """Refuse at once, before hours of preparing, what `settle_split` would refuse in the end.
 
     Raises:
         KitsError: no kind of split is chosen, or there is a split that other settings made, and it is not to be renewed.
@@ -142,7 +149,7 @@ def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
 
 
 def settle_split(path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> None:
-    """Keep the split that `path` holds for these cases and settings, byte for byte, or draw one where there is none.
+    """Keep the split that `path` holds, byte for byte, or draw one where there is none.
 
     Args:
         settings: the group `split`.
@@ -162,7 +169,9 @@ def settle_split(path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str,
 
 
 def draw(settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> dict[str, list[str]]:
-    """The parts of a new split; they depend on the settings, the ids and (for folds) the volumes, never on the cases' order.
+    """Draw the parts of a new split, whatever the cases' order.
+
+    They depend on the settings, the ids and (for folds) the volumes.
 
     Raises:
         KitsError: no such kind of split, or too few cases for it.
@@ -177,7 +186,7 @@ def draw(settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> dict[str
 
 
 def draw_paper(ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int) -> dict[str, list[str]]:
-    """Seeded `train` and `validation`: 21 validation cases of 210 (paper, section 3), a fraction of fewer.
+    """Draw `train` and `validation` with a seed: 21 of 210 validate (paper, section 3).
 
     Raises:
         KitsError: fewer than two cases, so that one of the parts would be empty.
@@ -195,7 +204,7 @@ def draw_paper(ids: Sequence[str], *, validation_cases: int, validation_fraction
 
 
 def draw_folds(tumor_ml: Mapping[str, float], *, k: int, seed: int) -> dict[str, list[str]]:
-    """`fold0` to `fold<k-1>`, seeded and stratified: of every k cases that are neighbors by tumor volume each fold gets one.
+    """Draw `fold0` to `fold<k-1>`, seeded and stratified by tumor volume.
 
     Raises:
         KitsError: fewer than two folds, or fewer cases than folds.
@@ -212,7 +221,7 @@ def draw_folds(tumor_ml: Mapping[str, float], *, k: int, seed: int) -> dict[str,
 
 
 def _recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a split, without the order to renew it."""
+    """Return the settings that decide a split, without the order to renew it."""
     return {name: value for name, value in settings.items() if name != "renew"}
 
 
@@ -221,13 +230,15 @@ def _spelled(settings: Mapping[str, Any]) -> str:
 
 
 def _some(ids: Iterable[str]) -> str:
-    """The first few ids of many."""
+    """Return the first few ids of many."""
     ordered = sorted(ids)
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
 def some_of(cases: list[str], count: int | None, seed: int) -> list[str]:
-    """So many of the cases, drawn with this seed, in their order; None is all. A larger count holds those of a smaller one.
+    """Draw so many of the cases with this seed, and keep their order; None is all.
+
+    A larger count holds the cases of a smaller one.
 
     Raises:
         KitsError: there are not so many.

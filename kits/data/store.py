@@ -1,4 +1,4 @@
-"""The folder that a download fills: files in place, parts of others, and a note of which were read to their end."""
+"""The folder that a download fills: files, parts, and a note of which were read to their end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HIDDEN = ".download"
 
 @dataclass(frozen=True)
 class Promise:
-    """What a server says of a file before it is sent; None where it says nothing."""
+    """A server's word on a file before it is sent; None where it says nothing."""
 
     size: int | None = None
     sha256: str | None = None
 
 
 class DamagedError(KitsError):
-    """What arrived is not what was promised."""
+    """An arrived file that is not what was promised."""
 
 
 class Folder:
@@ -38,7 +38,10 @@ class Folder:
         self.checked: dict[str, list[int]] = read_object(self.note, {str: [int]}) or {}
 
     def sound(self, name: str) -> bool:
-        """Whether the file is in place and opens to its end; read only once as long as it does not change."""
+        """Tell whether the file is in place and opens to its end.
+
+        Read only once as long as it does not change.
+        """
         path = self.path / name
         if not path.is_file():
             return False
@@ -57,7 +60,7 @@ class Folder:
             write_json(self.note, self.checked)
 
     def part(self, source: RemoteFile, promise: Promise) -> Path:
-        """Where this version of a file arrives; parts of other versions are of no use and go."""
+        """Return where this version of a file arrives; parts of other versions are removed."""
         # The ending stays: readers go by it.
         stem, dot, ending = source.name.replace("/", ".").partition(".nii.gz" if source.name.endswith(".nii.gz") else ".json")
         key = hashlib.sha256(f"{promise.sha256} {promise.size}".encode()).hexdigest()[:12]
@@ -99,7 +102,10 @@ def check_arrived(source: RemoteFile, promise: Promise, part: Path) -> None:
 
 
 def check_content(path: Path) -> None:
-    """Raise KitsError for an image that does not decompress to what its header promises, or records that are not a JSON list."""
+    """Refuse an image that does not decompress to its header's size, or records that are no list.
+
+    Raises KitsError; records are a JSON list.
+    """
     if path.suffix != ".json":
         check_file(path)
         return
@@ -111,7 +117,7 @@ def check_content(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Return bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 

@@ -21,13 +21,16 @@ from kits.volume.intensity import PAD_HU, normalise
 
 
 class State(np.random.RandomState):
-    """The random state that MONAI's transforms ask for, but whose normal numbers are torch's: float32, several times as fast."""
+    """The random state that MONAI's transforms ask for, with torch's normal numbers.
+
+    They are float32 and several times as fast.
+    """
 
     def __init__(self, seed: Sequence[int]) -> None:
         super().__init__(np.random.PCG64(seed))
 
     def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
-        """Normal numbers float32."""
+        """Return normal numbers float32."""
         generator = torch.Generator().manual_seed(int(self.randint(2**31)))
         return torch.randn(size, generator=generator).mul_(float(scale)).add_(float(loc)).numpy()
 
@@ -50,7 +53,7 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, label: np.ndarray, start: Triple, spacing: Spacing, seed: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """One patch of a volume and what the seed makes of it.
+        """Return one patch of a volume and what the seed makes of it.
 
         Args:
             image: HU (z, y, x), the whole volume.
@@ -90,7 +93,7 @@ class Augmentation:
         return torch.from_numpy(normalise(hu.numpy(), self.window))
 
     def _seeded(self, seed: Sequence[int]) -> dict[str, list[Any]]:
-        """The steps, all drawing from one state that starts at the seed."""
+        """Return the steps, all drawing from one state that starts at the seed."""
         if self._steps is None:
             self._build()
         assert self._steps is not None
@@ -101,7 +104,7 @@ class Augmentation:
         return self._steps
 
     def _build(self) -> None:
-        """MONAI's transforms, by what they act on.
+        """Build MONAI's transforms, by what they act on.
 
         Raises:
             KitsError: MONAI refuses an argument.
@@ -126,5 +129,5 @@ class Augmentation:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without what MONAI notes beside a tensor."""
+    """Return a tensor without what MONAI notes beside it."""
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

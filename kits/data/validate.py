@@ -1,4 +1,7 @@
-"""Are this image and label map one sound case? All that headers and records say against it; plausible.py judges voxels."""
+"""Validation of an image and its label map by all that headers and records say.
+
+`soundness` judges the voxels.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LISTED_TOLERANCE, LISTED_ERROR = 0.01, 0.1
 
 
 def check_files(case: Case) -> list[Finding]:
-    """Both files are there and not empty."""
+    """Check that both files are there and not empty."""
     found = []
     for path in (case.image, case.label):
         if not path.is_file():
@@ -32,7 +35,7 @@ def check_files(case: Case) -> list[Finding]:
 
 
 def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
-    """What headers alone say against a case, and the files whose voxels need not be tried."""
+    """Check headers alone, and name the files whose voxels need not be tried."""
     found, grids = [], {}
     for path in (case.image, case.label):
         try:
@@ -51,7 +54,7 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
 
 
 def odd_geometry(grid: Grid) -> list[tuple[str, str]]:
-    """What in a header no abdominal CT has, each with a remedy."""
+    """Find what in a header no abdominal CT has, each with a remedy."""
     low, high = ABSURD_SPACING_MM
     found = []
     if not all(low <= step <= high for step in grid.spacing):
@@ -62,13 +65,18 @@ def odd_geometry(grid: Grid) -> list[tuple[str, str]]:
 
 
 def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
-    """Sizes equal, spacing, origin and direction equal within a tolerance, whatever order of axes each file has."""
+    """Check that sizes are equal, and spacing, origin and direction within a tolerance.
+
+    Whatever order of axes each file has.
+    """
     remedy = f"the two are not one case: find the label map of {case.image}, or mend the header that is wrong"
     return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).told]
 
 
 def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
-    """What `kits.json` beside the cases says of each case's spacing; empty where there is no such file.
+    """Read what `kits.json` beside the cases says of each case's spacing.
+
+    Empty where there is no such file.
 
     Raises:
         KitsError: it is no list of records.
@@ -81,7 +89,7 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> list[Finding]:
-    """The image's spacing (z, y, x) against its record in `kits.json`.
+    """Return the image's spacing (z, y, x) against its record in `kits.json`.
 
     `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's,
     and every volume, margin and distance would be wrong. `captured_slice_thickness` of older records is no spacing (slices

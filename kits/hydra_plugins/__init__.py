@@ -1,4 +1,4 @@
-"""Plugins of Hydra for `kits.train -m`: a launcher that starts a process for each trial, and a sweeper that searches and prunes.
+"""Hydra's plugins for `kits.train -m`: a launcher of processes, and a sweeper that prunes.
 
 Hydra alone calls them: conf/hydra/ names them, conf/train.yaml chooses the launcher.
 """

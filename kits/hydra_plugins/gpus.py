@@ -1,4 +1,4 @@
-"""Which GPUs each of several trials at once gets."""
+"""GPUs dealt out to trials that run at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def deal(n_jobs: int | None, gpus: Sequence[int | str] | None, accelerator: str,
 
 
 def visible_gpus() -> list[str]:
-    """The ids of the GPUs that this process may use, without loading torch for it."""
+    """Return the ids of the GPUs that this process may use, without loading torch for it."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]

@@ -52,10 +52,11 @@ class TrialError(KitsError):
 
 
 class ProcessLauncher(Launcher):
-    """Runs each trial in a process of its own: it can start the ranks of its DDP, and one that fails leaves the others alone.
+    """A launcher that runs each trial in a process of its own.
 
-    In one process, as with Hydra's own launcher, every rank of the first trial would run the whole sweep. A sweeper may launch
-    from several threads, and stop a running trial by its number and run folder: `prune`.
+    There it can start the ranks of its DDP, and one that fails leaves the others alone. In one process, as with Hydra's own
+    launcher, every rank of the first trial would run the whole sweep. A sweeper may launch from several threads, and stop a
+    running trial by its number and run folder: `prune`.
 
     Args: see conf/hydra/launcher/processes.yaml.
     """
@@ -160,7 +161,10 @@ class ProcessLauncher(Launcher):
         return JobReturn(trial.overrides, config, working_dir=str(trial.run_dir), status=ended, _return_value=value)
 
     def train(self, trial: Trial, environment: dict[str, str]) -> tuple[str, str]:
-        """Run the command, and stop it where it is to stop; the status, and the error in one line (empty where there is none)."""
+        """Run the command, stop it where it is to stop, and return its status and its error.
+
+        The error is one line, empty where there is none.
+        """
         try:
             with sole_user(trial.run_dir, lock=trial.run_dir / LOCK, key="run_dir", work="kits.train"):
                 if not (trial.run_dir / LAST).exists():  # it begins anew, and the scores of an earlier attempt are not its own
@@ -204,7 +208,7 @@ class ProcessLauncher(Launcher):
         return (FAILED, last_error(log, process.returncode)) if process.returncode else (DONE, "")
 
     def command(self, trial: Trial) -> list[str]:
-        """The command line of a trial: what was given to all, its own overrides, and its folder."""
+        """Return the command line of a trial: what was given to all, its own overrides, and its folder."""
         hydra, search_path = self.config.hydra, self.loader.get_search_path().get_path()
         given = [path.path.removeprefix("file://") for path in search_path if path.provider == "command-line"]
         common = [override for override in hydra.overrides.hydra if not override.startswith("hydra.mode=")]
@@ -227,9 +231,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 def name_of(parameters: dict[str, str]) -> str:
-    """The name of a trial, `loss.bias-1_seed-0`, in letters that no shell, file system or override grammar minds.
+    """Name a trial, `loss.bias-1_seed-0`, in letters that nothing on its way minds.
 
-    Where letters were left out, the eight last ones tell it apart from others.
+    No shell, file system or override grammar. Where letters were left out, the eight last ones tell it apart from others.
     """
     whole = "_".join(f"{key}-{value}" for key, value in parameters.items())
     short = re.sub(r"\d+\.\d{6,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", whole)
@@ -244,7 +248,7 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 def last_error(log: Path, code: int) -> str:
-    """The line of a training's output that says why it ended: the command's own, or the exception's."""
+    """Find the line of a training's output that says why it ended, its own or the exception's."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", most likely for want of memory" if name == "SIGKILL" else "")

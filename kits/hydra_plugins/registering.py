@@ -7,7 +7,10 @@ from hydra.experimental.callback import Callback
 
 
 class RegisterPlugins(Callback):
-    """Make our plugins known before Hydra looks for the sweeper and the launcher that the configuration names."""
+    """A search-path plugin that makes our plugins known before Hydra looks for them.
+
+    The configuration names the sweeper and the launcher.
+    """
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Enter them under the names that conf/hydra/ gives them."""

@@ -16,7 +16,10 @@ LOG_FROM = 30.0  # positive values that span this factor are drawn on a logarith
 
 
 def draw_sweep(path: Path, records: list[dict[str, Any]], score: str) -> None:
-    """Draw a panel for each parameter: a point a trial, and the mean of each value; nothing while no trial has a score."""
+    """Draw a panel for each parameter: a point a trial, and the mean of each value.
+
+    Nothing while no trial has a score.
+    """
     from matplotlib.figure import Figure
 
     records = [record for record in records if record["score"] is not None]

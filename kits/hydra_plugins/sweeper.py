@@ -136,7 +136,7 @@ class TPESweeper(Sweeper):
                     self.study.tell(drawn.number, state=states.PRUNED if status == PRUNED else states.FAIL)
 
     def next(self) -> Any:
-        """The next trial to run, with `number` and `params`; None where there are as many as asked for."""
+        """Return the next trial to run, with `number` and `params`; None after as many as asked for."""
         with self.lock:
             number = len(self.study.get_trials(deepcopy=False))
             if self.left and not self.stopping:
@@ -149,7 +149,10 @@ class TPESweeper(Sweeper):
             return self.study.ask(self.space)
 
     def prune(self, number: int, run_dir: Path) -> bool:
-        """Report the epochs that a trial has finished since; whether it is behind the others after one of them."""
+        """Report the epochs that a trial has finished since, and tell whether it is behind.
+
+        Behind the others, after one of these epochs.
+        """
         frozen = self.study.get_trials(deepcopy=False)[number]
         drawn, reported, score = (
             self.optuna.Trial(self.study, frozen._trial_id),
@@ -164,12 +167,12 @@ class TPESweeper(Sweeper):
         return behind
 
     def has_score(self) -> bool:
-        """Whether any trial has come to its end."""
+        """Tell whether any trial has come to its end."""
         return bool(self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.COMPLETE,)))
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """Optuna's word for an interval, or for the values of a choice, range or glob.
+    """Return optuna's word for an interval, or for the values of a choice, range or glob.
 
     Raises:
         KitsError: nothing can be drawn from it.

@@ -1,4 +1,4 @@
-"""What trials leave: trial.json in each run folder, and sweep.csv and sweep.png of all."""
+"""Records of trials: trial.json in each run folder, and sweep.csv and sweep.png of all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ DONE, FAILED, INTERRUPTED, RUNNING, PRUNED = "done", "failed", "interrupted", "r
 
 
 class Trial(NamedTuple):
-    """A trial of a sweep: its number and run folder, its own overrides by key, those of all, and both as a command line."""
+    """A trial of a sweep: its number, run folder and overrides.
+
+    Its own by key, those of all, and both as a command line.
+    """
 
     number: int
     run_dir: Path
@@ -27,7 +30,10 @@ class Trial(NamedTuple):
 
 
 def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
-    """The rows of metrics.csv that hold a score, as far as they are written; none where there is no file yet."""
+    """Read the rows of metrics.csv that hold a score, as far as they are written.
+
+    None where there is no file yet.
+    """
     try:
         text = (run_dir / METRICS).read_text(encoding="utf-8")
         # A last line without its end is still being written.
@@ -39,7 +45,10 @@ def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
 
 
 def results(run_dir: Path, score: str) -> dict[str, Any]:
-    """How far a training came: the scores of its best epoch (the first of equals), and what its manifest says of the effort."""
+    """Read how far a training came: the scores of its best epoch, and the effort.
+
+    The best is the first of equals; the manifest tells of the effort.
+    """
     best = max(scored_epochs(run_dir, score), key=lambda row: row[score], default={})
     manifest = read_manifest(run_dir) or {}
     return {
@@ -53,7 +62,7 @@ def results(run_dir: Path, score: str) -> dict[str, Any]:
 
 
 def read_trials(folder: Path) -> list[dict[str, Any]]:
-    """The records of all trials in a sweep's folder, each with its run folder, in the order of their numbers."""
+    """Read the records of all trials in a sweep's folder, each with its run folder, by number."""
     found = [
         {**record, "run_dir": str(path.parent)} for path in folder.glob(f"**/{RECORD}") if (record := read_object(path, FORM))
     ]

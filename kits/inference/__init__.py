@@ -1,6 +1,7 @@
-"""From HU arrays to masks: functions over callable networks, in memory that does not grow with what is read.
+"""Masks from HU arrays, by networks in memory that does not grow with what is read.
 
-A network takes a window (1, 1, D, H, W) of intensities in [-1, 1] and gives logits (1, C, D, H, W).
+Prediction and rooms above call it. A network takes a window (1, 1, D, H, W) of intensities in [-1, 1] and gives logits (1, C, D,
+H, W).
 """
 
 from kits.inference.coarse import coarse_mask

@@ -19,7 +19,10 @@ from kits.volume.rois import Box, body_box, rois_of
 
 @dataclass(frozen=True)
 class Rois:
-    """Boxes in voxels of the volume, with margin; `whole_body` where they stand in for ROIs that were not found."""
+    """Boxes in voxels of the volume, with margin; `whole_body` where no ROI was found.
+
+    They then stand in for ROIs.
+    """
 
     boxes: list[Box]
     warnings: list[str]
@@ -64,7 +67,9 @@ def coarse_mask(
     device: torch.device | str,
     fallback: Fallback | None = None,
 ) -> np.ndarray:
-    """Mark where the coarse network, or the mean of several, sees a kidney: bool (D, H, W) on the coarse grid.
+    """Mark where the coarse network, or the mean of several, sees a kidney.
+
+    bool (D, H, W) on the coarse grid.
 
     Args:
         inference: `window` (slices at once), `overlap` and `threshold` (a probability).

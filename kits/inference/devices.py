@@ -68,7 +68,7 @@ def slowness(half: str, device: torch.device) -> str | None:
 
 @cache
 def cpu_gain() -> float:
-    """Measure how many times as fast as in 32 bits a 3D convolution is in bf16 here, forward and backward.
+    """Measure how many times as fast as in 32 bits a 3D convolution is in bf16, both ways.
 
     Measured: flags of the processor do not say what torch's kernels make of them, nor what the environment forbids them
     (ONEDNN_MAX_CPU_ISA). Without units for it bf16 is emulated, about 15 times slower with AVX2 and 2.5 times with AVX512. In
@@ -84,7 +84,10 @@ def cpu_gain() -> float:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Measure the least processor time of three convolutions of 32 channels, after one that builds the kernels."""
+    """Measure the least processor time of three convolutions of 32 channels.
+
+    After one that builds the kernels.
+    """
     volume, kernels = torch.ones(4, 32, 4, 16, 16, requires_grad=True), torch.ones(32, 32, 3, 3, 3, requires_grad=True)
     times = []
     for _ in range(4):
@@ -97,7 +100,9 @@ def _seconds(dtype: torch.dtype) -> float:
 
 
 def described(device: torch.device, precision: str, *, chosen: bool) -> str:
-    """Name device and precision in a line for the start of a run, with a warning in a second line where they are slow.
+    """Name device and precision in a line, with a warning in a second line where they are slow.
+
+    For the start of a run.
 
     Args:
         chosen: by `auto`; then the line says why.

@@ -1,4 +1,7 @@
-"""What to do when memory runs out: smaller windows first, then the CPU unless the network is in training, and an error last."""
+"""The fall-back when memory runs out: smaller windows, then the CPU, and an error last.
+
+A network in training stays where it is.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,19 @@ UNCLEAR = ("unable to find an engine", "FIND was unable", "Unable to find a vali
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was what failed, on a GPU or in the machine, as far as the text tells (see UNCLEAR)."""
+    """Tell whether memory was what failed, on a GPU or in the machine.
+
+    As far as the text tells (see UNCLEAR).
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in (*SAID, *UNCLEAR))
 
 
 class Fallback:
-    """Where and in windows of how many slices a stage computes; it gives way as far as it must, for one case.
+    """A stage's device and window, which give way as far as they must, for one case.
+
+    A window is a number of slices.
 
     Attributes:
         device, window: as they are now.

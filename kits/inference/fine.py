@@ -28,7 +28,7 @@ FULL = 255
 
 @dataclass(frozen=True)
 class BoxReading:
-    """What a fine network says of one box.
+    """The output of the fine network in one box.
 
     Attributes:
         labels: uint8 (z, y, x) of the box.
@@ -42,7 +42,7 @@ class BoxReading:
 
     @cached_property
     def touched(self) -> np.ndarray:
-        """Bool (2, 3): whether the largest region of foreground reaches the first and the last layer along (z, y, x).
+        """Bool (2, 3): the largest region of foreground reaches the first and the last layer of an axis.
 
         Not any region: a false one at the border would draw the box to where there is still more of it.
         """
@@ -86,7 +86,10 @@ def paste(target: np.ndarray, found: np.ndarray) -> None:
 
 
 def fit_to_multiple(box: Box, multiple: int) -> Box:
-    """Widen the box in-plane, about its middle, to a size that the network takes; it may leave the volume."""
+    """Widen the box in-plane, about its middle, to a size that the network takes.
+
+    It may leave the volume.
+    """
     start, stop = list(box.start), list(box.stop)
     for axis in (1, 2):
         lacking = -(stop[axis] - start[axis]) % multiple
@@ -97,7 +100,7 @@ def fit_to_multiple(box: Box, multiple: int) -> Box:
 
 @dataclass(frozen=True)
 class BoxReader:
-    """How the fine networks read a box of a volume.
+    """A reader of boxes of a volume by the fine networks.
 
     Attributes:
         window_hu: HU window that is scaled to [-1, 1].

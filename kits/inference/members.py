@@ -1,4 +1,7 @@
-"""Several networks, their mirror images and their sources as one: mean probabilities, and how far the members disagree."""
+"""Several networks, their mirror images and sources as one: the mean, and how they disagree.
+
+The mean of probabilities.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class Members:
 
     @property
     def reach(self) -> int | None:
-        """How many slices to each side a voxel's maps depend on, the most of all networks; None where one does not tell."""
+        """Number of slices to each side that a voxel's maps depend on; None where a network does not tell.
+
+        The most of all networks.
+        """
         reaches: list[int | None] = [getattr(network, "reach", None) for network in self.networks]
         known = [reach for reach in reaches if reach is not None]
         return max(known) if len(known) == len(reaches) else None
@@ -106,7 +112,7 @@ def mean(parts: Sequence[Tensor]) -> Tensor:
 
 
 def entropy(probability: Tensor) -> Tensor:
-    """- sum of p ln p over the classes (C, D, H, W), in nats; 0 ln 0 is 0."""
+    """Compute - sum of p ln p over the classes (C, D, H, W), in nats; 0 ln 0 is 0."""
     return torch.special.entr(probability).sum(dim=0)
 
 

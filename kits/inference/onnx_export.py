@@ -1,4 +1,4 @@
-"""From a checkpoint to an ONNX file."""
+"""An ONNX file from a checkpoint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class AllOutputs(nn.Module):
 
 
 def export_network(checkpoint: Path, stage: str, path: Path) -> float:
-    """Write the network of a checkpoint as an ONNX file; the largest difference of its logits from torch's on random numbers.
+    """Write a checkpoint's network as an ONNX file, and return its largest difference from torch's.
+
+    Logits are compared on random numbers.
 
     Raises:
         KitsError: not a checkpoint of that stage, a network that torch cannot express in ONNX, or results that differ.

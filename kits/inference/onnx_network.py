@@ -101,7 +101,9 @@ def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, dict[str, An
 
 
 def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the network of a stage and its configuration from a checkpoint or, by its ending, an exported file.
+    """Load a stage's network and its configuration from a checkpoint or an exported file.
+
+    The ending of the name tells which.
 
     Raises:
         KitsError: the file is neither of that stage.
@@ -123,7 +125,7 @@ def device_for(paths: Sequence[Path | str], device: str) -> str:
 
 
 def refuse_options(networks: Sequence[nn.Module], options: SegmenterOptions) -> bool:
-    """Whether a network is an exported one; raise KitsError for options that it cannot follow."""
+    """Tell whether a network is an exported one; raise KitsError for options that it cannot follow."""
     if not any(isinstance(network, ExportedNetwork) for network in networks):
         return False
     if options.precision not in (AUTO, "32"):

@@ -1,4 +1,4 @@
-"""What a prediction may be told: how to run the networks, what to say otherwise than their checkpoints, what to give back."""
+"""Options of a prediction: how to run, what to change of the checkpoints' own, what to give back."""
 
 from __future__ import annotations
 

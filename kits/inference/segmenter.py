@@ -35,7 +35,7 @@ UNCERTAINTIES = ("entropy", "mutual_information")
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one volume.
+    """The result of one volume.
 
     Attributes:
         labels: uint8 (z, y, x): 0 background, 1 kidney, 2 tumor and, from a checkpoint that knows it, 3 cyst.
@@ -62,9 +62,10 @@ class Segmentation:
 
 
 class Segmenter:
-    """Coarse and fine networks with the settings that they were trained with; `classes` names the labels that it writes.
+    """Coarse and fine networks with the settings of their training.
 
-    The networks are its own from then on: it changes them for speed, their results by rounding alone.
+    `classes` names the labels that it writes. The networks are its own from then on: it changes them for speed, their results by
+    rounding alone.
 
     Attributes:
         coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
@@ -105,9 +106,10 @@ class Segmenter:
         device: str = "auto",
         options: SegmenterOptions | None = None,
     ) -> Segmenter:
-        """Load the checkpoints of both stages, one or several that are averaged, onto a device (`auto`: a GPU if there is one).
+        """Load the checkpoints of both stages, one or several that are averaged, onto a device.
 
-        Files that end in .onnx are networks that kits.export wrote: they compute on the CPU, by onnxruntime.
+        `auto` is a GPU if there is one. Files that end in .onnx are networks that kits.export wrote: they compute on the CPU, by
+        onnxruntime.
 
         Raises:
             KitsError: a file is no checkpoint of that stage, those of a stage differ in their settings, or the device cannot be
@@ -156,7 +158,10 @@ class Segmenter:
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
 
     def find_rois(self, volume: Volume) -> Rois:
-        """Find the ROIs of a volume in HU, in its voxels and with margin; its whole body, with a warning, without one."""
+        """Find the ROIs of a volume in HU, in its voxels and with margin.
+
+        Without one it is the whole body, with a warning.
+        """
         return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
 
     def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:

@@ -1,4 +1,7 @@
-"""Windows that slide along z: their results are averaged where they overlap and handed on once no later window sees them."""
+"""Windows that slide along z: results are averaged where they overlap and soon handed on.
+
+As soon as no later window sees them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int
 
 
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
-    """Spread windows evenly over `depth` that repeat at least `overlap` of each other; their first slices."""
+    """Spread windows evenly over `depth`, and return their first slices.
+
+    They repeat at least `overlap` of each other.
+    """
     if depth <= window:
         return [0]
     stride = max(1, int(window * (1 - overlap)))

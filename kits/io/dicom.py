@@ -1,4 +1,4 @@
-"""The slices of one DICOM series, single frames or many in a file, as one volume in HU, evenly spaced."""
+"""One DICOM series, of single frames or many in a file, as an evenly spaced volume in HU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PIXELS = [
 
 
 def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
-    """The slices of a series as int16 HU (k, j, i) along the normal of their plane, and where they lie.
+    """Read the slices of a series as int16 HU (k, j, i) along their normal, and where they lie.
 
     ITK reads single CT frames that are alike. Of all else (many frames in a file, a rescale or a sign that changes from slice to
     slice, a class that is not CT's, MONOCHROME1) it would take the header for something else, so the values are rescaled here.
@@ -95,7 +95,7 @@ def _remedy(places: Places) -> str:
 
 
 def _are_plain(instances: Sequence[Instance]) -> bool:
-    """Whether all are single CT frames of one kind of pixels, in files whose encoding is told, which ITK reads as they are."""
+    """Tell whether ITK reads these files as they are."""
     pixels = {(one.text("BitsStored"), one.text("PixelRepresentation")) for one in instances}
     return len(pixels) == 1 and all(
         one.text("SOPClassUID") == CT_IMAGE
@@ -119,7 +119,7 @@ def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:
 
 
 def _stored(instance: Instance) -> np.ndarray:
-    """The stored values of a file's frames, decoded and not rescaled.
+    """Return the stored values of a file's frames, decoded and not rescaled.
 
     Raises:
         KitsError: the pixels are damaged or in a compression that nothing here decodes.

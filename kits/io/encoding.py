@@ -1,6 +1,7 @@
-"""Arrays to NIfTI-1 files, slab by slab: ITK writes the header, the voxels are written here, where a full disk is an error.
+"""Arrays to NIfTI-1 files, slab by slab; a full disk is an error.
 
-ITK's own writer of NIfTI ignores that the disk is full: it leaves a cut file and reports success.
+ITK writes the header, the voxels are written here. ITK's own writer of NIfTI ignores that the disk is full: it leaves a cut file
+and reports success.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _LEVEL = 2
 
 
 def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
-    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`; the same array gives the same bytes.
+    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`.
+
+    The same array gives the same bytes.
 
     Args:
         unit: what a stored number is multiplied by to give its value, as the header says to whoever reads it.
@@ -42,12 +45,15 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) ->
 
 
 def _compressed(file: BinaryIO) -> igzip.IGzipFile:
-    """A stream whose header names no file and no time."""
+    """Return a stream whose header names no file and no time."""
     return igzip.IGzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
 
 
 def _header(grid: Grid, dtype: np.dtype, unit: float) -> bytes:
-    """The header that ITK gives an image of this geometry: that of a single voxel, with the size put in."""
+    """Return the header that ITK gives an image of this geometry.
+
+    It is that of a single voxel, with the size put in.
+    """
     voxel = sitk.GetImageFromArray(np.zeros((1, 1, 1), dtype))
     voxel.SetSpacing(grid.spacing)
     voxel.SetOrigin(grid.origin)

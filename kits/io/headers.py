@@ -63,7 +63,7 @@ class Instance:
     frames: tuple[tuple[Dataset, ...], ...]
 
     def text(self, name: str) -> str:
-        """An attribute as printable text; empty where there is none or its value is damaged."""
+        """Return an attribute as printable text; empty where there is none or its value is damaged."""
         try:
             value = str(self.header.get(name) or "").strip()
         except Exception:  # pydicom decodes a value when it is asked for, and raises whatever its damage leads to
@@ -71,23 +71,23 @@ class Instance:
         return printable(value)
 
     def values(self, name: str) -> list[Any]:
-        """An attribute of every slice; None where a slice has none."""
+        """Return an attribute of every slice; None where a slice has none."""
         return [_value(frame, name) for frame in self.frames]
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is the table of contents of an export (DICOMDIR)."""
+        """True for the table of contents of an export (DICOMDIR)."""
         meta = getattr(self.header, "file_meta", None) or {}
         return str(meta.get("MediaStorageSOPClassUID") or "") == _DIRECTORY
 
     @property
     def has_ct_class(self) -> bool:
-        """Whether its class, which decides what ITK reads of a header, is one of CT."""
+        """True where its class, which decides what ITK reads of a header, is one of CT."""
         return self.text("SOPClassUID") in (CT_IMAGE, *_CT_FRAMES)
 
     @cached_property
     def places(self) -> Places | None:
-        """Where its slices lie; None where one has no place in the patient."""
+        """Positions of its slices; None where one has no place in the patient."""
         positions, cosines = self.values("ImagePositionPatient"), self.values("ImageOrientationPatient")
         if not self.frames or not all(map(_has(3), positions)) or not all(map(_has(6), cosines)):
             return None
@@ -107,7 +107,7 @@ class Instance:
         return np.array([[math.nan if value is None else float(value) for value in pair] for pair in pairs])
 
     def unfit(self) -> str | None:
-        """Why it holds no slices in HU; None where it does.
+        """Tell why it holds no slices in HU; None where it does.
 
         Raises:
             Exception: whatever a damaged value leads pydicom to.
@@ -140,7 +140,7 @@ class Instance:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does, with a preamble or without.
+    """Tell whether a file begins as DICOM does, with a preamble or without.
 
     Raises:
         OSError: it cannot be opened.
@@ -153,7 +153,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_instance(path: Path) -> Instance:
-    """A DICOM file by its header; no pixels are read.
+    """Return a DICOM file by its header; no pixels are read.
 
     Raises:
         Exception: whatever the damage of a file leads pydicom to.
@@ -168,7 +168,7 @@ def read_instance(path: Path) -> Instance:
 
 
 def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
-    """`Instance.frames` of a header."""
+    """Return `Instance.frames` of a header."""
     count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
     shared = tuple(header.get(_SHARED) or [])[:1]
     if own or count > 1:
@@ -178,7 +178,10 @@ def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
 
 
 def _value(places: Sequence[Dataset], name: str) -> Any:
-    """An attribute from the first place that has it: the header of a single frame, or the groups of a frame among many."""
+    """Return an attribute from the first place that has it.
+
+    Places are the header of a single frame, or the groups of a frame among many.
+    """
     for place in places:
         group = place.get(_GROUPS[name])
         value = group[0].get(name) if group else place.get(name)
@@ -188,5 +191,5 @@ def _value(places: Sequence[Dataset], name: str) -> Any:
 
 
 def _has(count: int) -> Callable[[Any], bool]:
-    """A test for values that are so many numbers."""
+    """Return a test for values that are so many numbers."""
     return lambda values: values is not None and not isinstance(values, str) and np.size(values) == count

@@ -1,4 +1,4 @@
-"""Give files names that ITK can open: it aborts at one that is not UTF-8, and believes a file's ending, in lower case."""
+"""Names that ITK can open: UTF-8, and with an ending in lower case that fits the content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def names_for_itk(paths: Sequence[Path], ending: str | None = None) -> Iterator[list[str]]:
-    """Yield these paths or, where one is not UTF-8 or has another ending, links to them that are gone when the block ends.
+    """Yield these paths, or links with names that ITK can open, which are gone after the block.
 
     Args:
         ending: what all names must end in, in this case; None where it does not matter.
@@ -33,7 +33,7 @@ def names_for_itk(paths: Sequence[Path], ending: str | None = None) -> Iterator[
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name that the system gave is text."""
+    """Tell whether a name that the system gave is text."""
     try:
         text.encode()
     except UnicodeEncodeError:

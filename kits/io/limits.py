@@ -32,7 +32,7 @@ def refuse_memory(path: Path, count: int) -> None:
 
 
 def free_bytes() -> int | None:
-    """Bytes of memory that this process can still have; None where the system does not tell."""
+    """Return bytes of memory that this process can still have; None where the system does not tell."""
     found = []
     with suppress(OSError, ValueError, KeyError):
         lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="utf-8").splitlines())

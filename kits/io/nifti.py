@@ -1,4 +1,4 @@
-"""Headers of NIfTI-1 (.nii, .nii.gz, .hdr with .img): where the voxels are, and whether the geometry can be believed.
+"""Headers of NIfTI-1 (.nii, .nii.gz, .hdr with .img): where voxels are, and their geometry.
 
 What the header says of geometry is ITK's business. But ITK takes 1 mm for a spacing that is none, some orientation where there
 is none, and one of two that contradict each other where other programs take the other.
@@ -53,7 +53,9 @@ Header = tuple[np.void, bool]
 
 
 def read_header(path: Path) -> Header | None:
-    """The fields of a NIfTI-1 header, and whether the file is in the other byte order; None where this is none.
+    """Read the fields of a NIfTI-1 header, and whether the file is in the other byte order.
+
+    None where this is no such header.
 
     Raises:
         KitsError: it cannot be unpacked.
@@ -70,7 +72,9 @@ def read_header(path: Path) -> Header | None:
 
 
 def find_voxels(path: Path, header: Header | None) -> Stored | None:
-    """Where a NIfTI-1 file's voxels are; None for any other format, and where they are not of one scalar type.
+    """Find the voxels of a NIfTI-1 file.
+
+    None for any other format, and where they are not of one scalar type.
 
     Raises:
         KitsError: it is a header without its voxels.
@@ -108,7 +112,9 @@ def _voxels_of(header: Path) -> Path:
 
 
 def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
-    """The geometry that a NIfTI header gives, where it gives one: otherwise which side is left depends on the program.
+    """Return the geometry that a NIfTI header gives, where it gives one.
+
+    Otherwise which side is left depends on the program.
 
     Args:
         grid: what ITK makes of the header.
@@ -142,7 +148,7 @@ def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
 
 
 def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
-    """The sform and the qform, (4, 4) from voxels (i, j, k) to RAS mm; None for one that the header does not give."""
+    """Return the sform and the qform, (4, 4) from voxels (i, j, k) to RAS mm; None for one not given."""
     unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)
     sform = unit * fields["srow"].astype(float)
     b, c, d = fields["quatern"].astype(float)
@@ -160,19 +166,19 @@ def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
 
 
 def _matrix_of(grid: Grid) -> np.ndarray:
-    """A grid's (3, 4) from voxels (i, j, k) to RAS mm."""
+    """Return a grid's (3, 4) from voxels (i, j, k) to RAS mm."""
     lps = np.column_stack([np.reshape(grid.direction, (3, 3)) * grid.spacing, grid.origin])
     return np.diag([-1.0, -1.0, 1.0]) @ lps
 
 
 def _furthest(one: np.ndarray, other: np.ndarray, size: tuple[int, int, int]) -> float:
-    """By how many mm two (3, 4) place a corner of the image apart at most."""
+    """Compute how far apart, in mm, two (3, 4) matrices place a corner of the image at most."""
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in size))])
     return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
 
 def is_nifti_2(path: Path) -> bool:
-    """Whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
+    """Tell whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
     try:
         with opened(path, GZIP if is_gzip(path) else RAW) as stream:
             return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))

@@ -1,4 +1,7 @@
-"""Where slices lie in the patient, and whether they are one even stack: judged by distances in mm, not by digits."""
+"""Positions of slices in the patient, and whether they are one even stack.
+
+Judged by distances in mm, not by digits.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _EVEN_MM, _EVEN_PART, _MOST_PART = 0.1, 0.1, 0.25
 
 @dataclass(frozen=True)
 class Places:
-    """Where n slices lie, in mm in the patient's coordinates (x to the left, y to the back, z to the head).
+    """Positions of n slices in mm (x to the left, y to the back, z to the head of the patient).
 
     Attributes:
         sizes: (n, 2) rows and columns.
@@ -42,7 +45,7 @@ class Places:
 
     @classmethod
     def join(cls, parts: Sequence[Places]) -> Places:
-        """The slices of all parts, one part after the other."""
+        """Return the slices of all parts, one part after the other."""
         together = zip(*((part.sizes, part.spacings, part.cosines, part.positions) for part in parts), strict=True)
         return cls(*(np.concatenate(arrays) for arrays in together))
 
@@ -54,7 +57,7 @@ class Places:
 
     @property
     def along(self) -> np.ndarray:
-        """How far (n) each slice lies along the normal."""
+        """Position (n) of each slice along the normal."""
         return self.positions @ self.normal
 
     @property
@@ -64,17 +67,20 @@ class Places:
 
     @property
     def are_sized(self) -> bool:
-        """Whether every slice has a spacing; ITK would take 1 mm where it has none."""
+        """True where every slice has a spacing; ITK would take 1 mm where it has none."""
         return bool((np.isfinite(self.spacings) & (self.spacings > 0)).all())
 
     @property
     def are_upright(self) -> bool:
-        """Whether rows and columns have unit length and a right angle, which ITK would silently give them."""
+        """True where rows and columns are of unit length at a right angle.
+
+        ITK would silently give them both.
+        """
         products = self.cosines @ self.cosines.transpose(0, 2, 1)
         return bool((np.abs(products - np.eye(2)) <= 2 * ORTHONORMAL).all())
 
     def planes(self) -> np.ndarray:
-        """The number (n) of the plane that each slice is of: slices of one size, spacing and direction have one number."""
+        """Number (n) of each slice's plane; slices of one size, spacing and direction have one number."""
         # From the first pixel to the last of the first row, and of the first column.
         edges = self.cosines * ((self.sizes - 1) * self.spacings)[:, ::-1, None]
         numbers = np.full(len(self), -1)
@@ -86,12 +92,12 @@ class Places:
         return numbers
 
     def step(self) -> np.ndarray:
-        """From one slice to the next (3), the slices in their order: the straight line that is nearest to all of them."""
+        """Step (3) from one slice to the next, in order: the straight line nearest to all of them."""
         count = np.arange(len(self)) - (len(self) - 1) / 2
         return count @ (self.positions - self.positions.mean(axis=0)) / (count @ count)
 
     def uneven(self) -> str | None:
-        """Why slices in their order, of one plane, are no stack of even steps; None where they are."""
+        """Tell why slices in their order, of one plane, are no stack of even steps; else None."""
         normal, step = self.normal, self.step()
         height, gaps = float(step @ normal), np.diff(self.along)
         off = self.positions - self.positions.mean(axis=0) - np.outer(np.arange(len(self)) - (len(self) - 1) / 2, step)
@@ -106,7 +112,7 @@ class Places:
         return None
 
     def grid(self) -> Grid:
-        """The geometry of an even stack, as ITK has it."""
+        """Return the geometry of an even stack, as ITK has it."""
         step = self.step()
         height = float(np.linalg.norm(step))
         axis = step / height

@@ -1,12 +1,12 @@
-"""What a library's exception says, in one line."""
+"""One line from a library's exception."""
 
 from __future__ import annotations
 
 
 def last_line(error: Exception) -> str:
-    """The last line of an exception's text, which is where ITK names the cause; its type where it has no text.
+    """Return the last line of an exception's text, where ITK names the cause.
 
-    Behind "Reason:" ITK puts the last error of the system, whatever that was of.
+    Without a text it is the exception's type. Behind "Reason:" ITK puts the last error of the system, whatever that was of.
     """
     lines = [line.strip() for line in str(error).strip().splitlines() if not line.startswith("Reason:")]
     return lines[-1] if lines else type(error).__name__

@@ -57,7 +57,7 @@ class _Group:
 
 
 def only_series(path: Path) -> Series:
-    """The one CT series in a folder or a file.
+    """Return the one CT series in a folder or a file.
 
     Raises:
         KitsError: there is none, or more than one, or a file that may be of it cannot be read.
@@ -76,10 +76,10 @@ def only_series(path: Path) -> Series:
 
 
 def find_series(path: Path, *, min_slices: int) -> tuple[list[Series], list[Skipped]]:
-    """Every CT series at or below a path, and every file that is of none; of a series that is not taken, the series.
+    """Find every CT series at or below a path, and name every file that is of none.
 
-    The files of a series are taken together wherever they lie, unless folders hold whole stacks at the same place (a copy with
-    other pixels, time points): these are series of their own.
+    Of a series that is not taken, the series is named. The files of a series are taken together wherever they lie, unless folders
+    hold whole stacks at the same place (a copy with other pixels, time points): these are series of their own.
 
     Args:
         min_slices: series of fewer are skipped.
@@ -139,7 +139,7 @@ def _label(instances: Sequence[Instance]) -> str:
 
 
 def _joined(parts: list[_Group]) -> list[_Group]:
-    """Join the parts of a series, one a folder, to one stack, or leave each by itself where they are stacks of their own.
+    """Join the parts of a series, one a folder, to one stack, or leave stacks of their own.
 
     Parts that are none together are taken as one all the same, and refused when they are read, unless they lie at one place.
     """
@@ -168,12 +168,15 @@ def _places(instances: Sequence[Instance]) -> Places:
 
 
 def _owners(instances: Sequence[Instance]) -> list[Instance]:
-    """Of every slice the file that holds it."""
+    """Return the file that holds each slice."""
     return [instance for instance in instances for _ in instance.frames]
 
 
 def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | None, list[Skipped]]:
-    """Make a series of a group of files, without copies and the odd picture; None where it is none, and what is left out."""
+    """Make a series of a group of files, without copies and the odd picture.
+
+    None where it is none; what is left out is returned with it.
+    """
     instances, copies = _without_copies(group.instances)
     left_out = [Skipped(copy.path, f"{group.label}: a copy of another file of it, left out") for copy in copies]
     planes = _places(instances).planes()
@@ -219,7 +222,7 @@ def _notes(instances: Sequence[Instance]) -> list[str]:
 
 
 def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
-    """The files without those that hold the slices and pixels of another one, and these.
+    """Return the files without those that hold the slices and pixels of another one, and these.
 
     Pixels are read of files at one place only, whatever their identifiers say: these are often replaced or blanked.
     """
@@ -240,7 +243,10 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list
 
 
 def _pixels_of(instance: Instance) -> tuple[bytes, bytes]:
-    """Digest the pixels and their rescale: alike in files of the same HU, unlike any other where they cannot be read."""
+    """Digest the pixels and their rescale, alike in files of the same HU.
+
+    A file that cannot be read is unlike any other.
+    """
     import pydicom
 
     try:

@@ -1,4 +1,4 @@
-"""Voxels as a file holds them, packed or not: unpacked once, checked to the last byte, straight into their final memory."""
+"""Voxels as a file holds them, unpacked once, checked to the last byte, into their final memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_BEHIND = 4096
 
 @dataclass(frozen=True)
 class Stored:
-    """Where voxels are and how they are stored. A value is stored * slope + inter.
+    """Voxels in a file: where they are and how they are stored (value = stored * slope + inter).
 
     Attributes:
         file: that holds them; a header may be a file of its own.
@@ -61,7 +61,10 @@ class Stored:
         return abs(self.slope) > epsilon and (abs(self.slope - 1) > epsilon or abs(self.inter) > epsilon)
 
     def values(self, stored: np.ndarray) -> np.ndarray:
-        """Stored numbers, in this machine's byte order, as the values they stand for: integers become float32 as in ITK."""
+        """Return stored numbers as the values that they stand for; integers become float32 as in ITK.
+
+        They come in this machine's byte order.
+        """
         if not self.scaled:
             return stored
         kept = np.float32 if stored.dtype.kind in "iu" else stored.dtype
@@ -69,7 +72,7 @@ class Stored:
             return (stored.astype(kept).astype(np.float64) * self.slope + self.inter).astype(kept)
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype, convert: Convert) -> np.ndarray:
-        """The voxels (k, j, i), each chunk passed through `convert`.
+        """Return the voxels (k, j, i), each chunk passed through `convert`.
 
         There is one buffer, of the wanted type; a file of that type is unpacked into it directly.
 
@@ -115,7 +118,10 @@ class Stored:
             self._finish(stream)
 
     def refuse_short(self, shape: tuple[int, ...]) -> int:
-        """The unpacked bytes up to the end of the last voxel. Raises KitsError where the file cannot hold them."""
+        """Return the unpacked bytes up to the end of the last voxel.
+
+        Raises KitsError where the file cannot hold them.
+        """
         expected = self.skip + math.prod(shape) * self.dtype.itemsize
         held = self.file.stat().st_size - self.start
         if self.encoding == RAW and expected > held:
@@ -137,7 +143,7 @@ class _Unpacked(RawIOBase):
         self.unpacker = make()
 
     def readable(self) -> bool:
-        """It is."""
+        """Tell that this stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -165,7 +171,7 @@ class _Unpacked(RawIOBase):
 
 @contextmanager
 def opened(file: Path, encoding: str, start: int = 0) -> Iterator[BufferedIOBase]:
-    """The bytes of a file from `start` on, unpacked.
+    """Open a file at byte `start` as a stream of unpacked bytes.
 
     Raises:
         KitsError: damaged, by whatever of its checksums; it may be raised as late as at the end of the stream.
@@ -195,7 +201,7 @@ def check_packed(file: Path) -> None:
 
 
 def is_gzip(file: Path) -> bool:
-    """Whether a file begins as gzip does, whatever its name says.
+    """Tell whether a file begins as gzip does, whatever its name says.
 
     Raises:
         KitsError: it cannot be opened.

@@ -1,4 +1,4 @@
-"""Text headers of NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd): where the voxels are and how they are packed.
+"""Text headers of NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd): where and how voxels are kept.
 
 ITK reads their geometry. Its own unpacking passes damage over: of 120 files with one flipped bit it took 119.
 NRRD: teem.sourceforge.net/nrrd/format.html; MetaImage: itk.org/Wiki/ITK/MetaIO/Documentation.
@@ -37,11 +37,11 @@ class TextHeader:
     end: int
 
     def get(self, *names: str) -> str | None:
-        """The first of these fields that there is."""
+        """Return the first of these fields that there is."""
         return next((self.fields[name] for name in names if name in self.fields), None)
 
     def data_file(self, name: str | None, itself: str | None) -> tuple[Path, int] | None:
-        """The file of the voxels and where in it they begin; None for several files."""
+        """Return the file of the voxels and where in it they begin; None for several files."""
         if name == itself or (itself and name and name.upper() == itself):
             return self.path, self.end
         if name is None or re.match(r"LIST\b", name) or "%" in name:
@@ -50,9 +50,9 @@ class TextHeader:
 
 
 def find_voxels(path: Path, kind: str, dtype: np.dtype) -> Stored | None:
-    """Where the voxels are; None where that is left to ITK: text, several files, parts of a file. None of these is packed.
+    """Find the voxels; None where ITK reads them: text, several files, parts of a file.
 
-    To be asked after `refuse_missing`.
+    None of these is packed. To be asked after `refuse_missing`.
 
     Args:
         kind: as ITK calls the format.
@@ -65,14 +65,17 @@ def find_voxels(path: Path, kind: str, dtype: np.dtype) -> Stored | None:
 
 
 def refuse_missing(path: Path) -> None:
-    """Raise KitsError where a file of voxels that a header names is none: ITK would wait for a pipe without end."""
+    """Refuse a header whose named file of voxels is none: ITK would wait for a pipe without end."""
     for file in _data_files(path):
         if not file.is_file():
             raise KitsError(f"{path}: incomplete, no {file.name} beside it; copy all files again")
 
 
 def _data_files(path: Path) -> list[Path]:
-    """The files that a header names, one or a list or by a pattern; none where it holds its voxels itself."""
+    """List the files that a header names, one or a list or by a pattern.
+
+    None where it holds its voxels itself.
+    """
     with path.open("rb") as stream:
         begin = stream.read(_MOST_BYTES)
     if (found := _DATA_FILE.search(begin)) is None or found[1].upper() in (b"LOCAL", b""):
@@ -159,13 +162,13 @@ def _read(path: Path, end: re.Pattern[bytes], field: re.Pattern[str]) -> TextHea
 
 
 def _refuse_spacing(header: TextHeader, given: str | None) -> None:
-    """ITK would take 1 mm."""
+    """Refuse a header without a spacing: ITK would take 1 mm."""
     if given is None or "nan" in given.lower():
         raise KitsError(f"{header.path}: its header gives no spacing; write the true one into it, or convert the scan again")
 
 
 def _numbers(text: str) -> list[float]:
-    """The numbers of a field, NaN where it has none."""
+    """Return the numbers of a field, NaN where it has none."""
     try:
         return list(map(float, text.split()))
     except ValueError:

@@ -13,7 +13,7 @@ from kits.core.errors import printable
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was found and not taken, and why."""
+    """A file or series that was found and not taken, and the reason."""
 
     path: Path
     why: str
@@ -23,7 +23,7 @@ class Skipped:
 
 
 def summary(skipped: Iterable[Skipped]) -> list[str]:
-    """What was skipped in a line each, and files of a folder that have one reason in one line together."""
+    """List what was skipped, a line each; files of a folder with one reason share a line."""
     alike: dict[tuple[Path, str], list[Skipped]] = defaultdict(list)
     for item in skipped:
         alike[item.path.parent, item.why].append(item)
@@ -37,7 +37,7 @@ def summary(skipped: Iterable[Skipped]) -> list[str]:
 
 
 def files_below(path: Path) -> tuple[list[Path], list[Skipped]]:
-    """The regular files at or below a path in the order of their paths, links followed; and what cannot be looked into."""
+    """List the regular files at or below a path, and what cannot be looked into."""
     if path.is_file():
         return [path], []
     files, skipped, seen = [], [], {os.path.realpath(path)}

@@ -1,4 +1,4 @@
-"""Voxel values of any type, part by part, to the two types that the project works with: int16 HU and uint8 labels."""
+"""Voxel values of any type, part by part, as the project's two: int16 HU and uint8 labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 
 def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
-    """Values as int16 HU: CT numbers fit (padding of -3024 too), and half the memory of float32 is spared throughout.
+    """Convert values to int16 HU: CT numbers fit, padding of -3024 too.
 
-    Fractions are rounded, halves up as ITK rounds them; what lies outside int16 is clipped.
+    Half the memory of float32 is spared throughout. Fractions are rounded, halves up as ITK rounds them; what lies outside int16
+    is clipped.
 
     Raises:
         KitsError: NaN or infinite values.
@@ -37,7 +38,7 @@ def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
-    """Probabilities, 0 to 1, as uint8, 0 to 255.
+    """Return probabilities, 0 to 1, as uint8, 0 to 255.
 
     Raises:
         KitsError: NaN or infinite values, or some outside 0 to 1.
@@ -65,7 +66,7 @@ class LabelCheck:
             self.table[list(self.classes)] = list(self.classes.values())
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The values as uint8, arbitrary where they are not allowed.
+        """Return the values as uint8, arbitrary where they are not allowed.
 
         Raises:
             KitsError: NaN or infinite values.
@@ -84,7 +85,10 @@ class LabelCheck:
         return self.meant(values.clip(0, 255).astype(np.uint8))
 
     def meant(self, labels: np.ndarray) -> np.ndarray:
-        """Give the labels that the ids of the file stand for, and note which ids occur where that is asked for."""
+        """Return the labels that the ids of the file stand for.
+
+        Notes which ids occur where that is asked for.
+        """
         if self.seen is not None:
             self.seen |= set(map(int, np.flatnonzero(np.bincount(labels.ravel(), minlength=256))))
         return labels if self.table is None else self.table[labels]

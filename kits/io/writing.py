@@ -47,7 +47,7 @@ def write_labels(path: str | Path, array: np.ndarray, grid: Grid) -> None:
 
 
 def write_volume(path: str | Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
-    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`: complete under its name, or not there at all.
+    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`, whole or not at all.
 
     Args:
         unit: what a stored number is multiplied by to give its value; readers of NIfTI do that.
@@ -92,7 +92,7 @@ def make_folder(folder: Path, key: str) -> None:
 
 @contextmanager
 def whole_file(path: Path, suffix: str) -> Iterator[Path]:
-    """A name to write to that becomes `path` by one rename when the block ends well, and is gone when it does not."""
+    """Yield a name to write to, which becomes `path` by one rename if the block ends well."""
     with _hidden(path, suffix, folder=False) as temporary:
         yield temporary
         os.replace(temporary, path)
@@ -100,7 +100,7 @@ def whole_file(path: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that becomes `path`, or replaces it, when the block ends well, and is gone when it does not."""
+    """Yield an empty folder, which becomes or replaces `path` if the block ends well."""
     with _hidden(path, "", folder=True) as temporary:
         yield temporary
         if path.is_dir():  # out of the way first: removed where it is, a part of it could stay and pass for the whole
@@ -113,7 +113,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _hidden(path: Path, suffix: str, *, folder: bool) -> Iterator[Path]:
-    """A file or folder beside `path` that is locked while the block lasts and gone after it, under this name."""
+    """Yield a file or folder beside `path` that is locked during the block and gone after it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
@@ -160,7 +160,7 @@ def _lock(descriptor: int) -> bool:
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove, once in a process, what killed processes left half written in a folder; not what another one is writing."""
+    """Remove, once in a process, what killed processes left half written in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _LEFTOVER.fullmatch(entry.name)

@@ -1,4 +1,4 @@
-"""Intervals of means over cases: the cases are drawn anew, with replacement, and the mean is taken of each draw."""
+"""Intervals of means over cases by the bootstrap: cases are drawn anew, with replacement."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Draws:
         object.__setattr__(self, "draws", draws.astype(np.float64))
 
     def interval(self, numerators: Sequence[float], denominators: Sequence[float] | None = None) -> tuple[float, float] | None:
-        """The percentile interval of sum(numerators) / sum(denominators); without denominators that of the mean.
+        """Return the percentile interval of sum(numerators) / sum(denominators), or of the mean.
 
-        Cases whose numerator is NaN are left out of both sums, and draws without any denominator out of the interval.
+        Of the mean where there are no denominators. Cases whose numerator is NaN are left out of both sums, and draws without any
+        denominator out of the interval.
 
         Returns:
             (low, high); None for fewer than two cases that count.

@@ -31,7 +31,10 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Column:
-    """What a figure is: its unit, what it means, and its value without a usable prediction (None: as an empty one's)."""
+    """A figure of a case: its unit, its meaning, and its value without a usable prediction.
+
+    None is the value of an empty prediction.
+    """
 
     unit: str
     meaning: str
@@ -55,7 +58,7 @@ class CaseFigures:
 
 
 def columns(regions: Regions, measures: Measures) -> dict[str, Column]:
-    """Every figure of a case in the order of a table's columns."""
+    """List every figure of a case in the order of a table's columns."""
     found = {name: Column("1", f"Dice of {name}", 0.0) for name in score_names(regions)}
     found["composite"] = Column("1", "mean Dice of kidney and tumor (KiTS19's rank)", 0.0)
     hierarchical = set(HIERARCHICAL_REGIONS) <= set(regions)
@@ -82,7 +85,7 @@ def columns(regions: Regions, measures: Measures) -> dict[str, Column]:
 def measure_case(
     prediction: np.ndarray | None, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> CaseFigures:
-    """Everything that is measured of one case.
+    """Return everything that is measured of one case.
 
     Args:
         prediction: uint8 labels (z, y, x); None counts as an empty one that has every score's worst.
@@ -114,7 +117,7 @@ def measure_case(
 def _surfaces(
     prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> dict[str, float]:
-    """Surface Dice and HD95 of every region."""
+    """Return surface Dice and HD95 of every region."""
     values = {}
     for region, labels in regions.items():
         found, true = (np.isin(array, labels) for array in (prediction, truth))
@@ -127,7 +130,7 @@ def _surfaces(
 
 
 def _volumes(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """Volumes of every region and their differences."""
+    """Return volumes of every region and their differences."""
     values = {}
     predicted, true = (volumes_ml(labels, spacing, regions) for labels in (prediction, truth))
     for region in regions:

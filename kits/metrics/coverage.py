@@ -1,4 +1,4 @@
-"""How well out-of-fold ROIs hold the kidneys and tumors of every case: one table, with intervals of the means."""
+"""Coverage of kidneys and tumors by out-of-fold ROIs: one table, with intervals of the means."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def write_coverage(boxes: Path, bootstrap: Bootstrap) -> str:
 
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
-    """Measure one case: the share of kidney and of tumor voxels inside its ROIs, how many there are, and their share of the scan.
+    """Measure how much of a case's kidney and tumor its ROIs hold.
 
-    Where ROIs overlap their shares add up: the fine stage reads each of them. A region without voxels has no coverage (NaN).
+    Also how many ROIs there are, and their share of the scan. Where ROIs overlap their shares add up: the fine stage reads each
+    of them. A region without voxels has no coverage (NaN).
     """
     extent = [size * step for size, step in zip(found["shape"], found["spacing"], strict=True)]
     sizes = [prod(high - low for low, high in zip(*corners, strict=True)) for corners in found["boxes_mm"]]

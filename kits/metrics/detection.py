@@ -35,17 +35,17 @@ class Component:
 
     @property
     def diameter_mm(self) -> float:
-        """Of the ball of this volume."""
+        """Diameter of the ball of this volume."""
         return diameter_of(self.volume_ml)
 
 
 def diameter_of(volume_ml: float) -> float:
-    """The diameter in mm of a ball of this volume."""
+    """Return the diameter in mm of a ball of this volume."""
     return float((6 * volume_ml * 1000 / pi) ** (1 / 3))
 
 
 def components(mask: np.ndarray, other: np.ndarray, spacing: Spacing, *, overlap: float, least_mm: float) -> list[Component]:
-    """The components of a mask, the largest first.
+    """Return the components of a mask, the largest first.
 
     Args:
         mask, other: bool, of one shape (z, y, x).
@@ -68,7 +68,7 @@ def components(mask: np.ndarray, other: np.ndarray, spacing: Spacing, *, overlap
 
 
 def size_classes(edges_mm: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """Classes of diameter by name, low <= d < high: `<20 mm`, `20-40 mm`, ..., `>=70 mm`."""
+    """Return classes of diameter by name, low <= d < high: `<20 mm`, `20-40 mm`, ..., `>=70 mm`."""
     if not edges_mm:
         return {}
     low, high = f"<{edges_mm[0]:g} mm", f">={edges_mm[-1]:g} mm"
@@ -77,6 +77,6 @@ def size_classes(edges_mm: Sequence[float]) -> dict[str, tuple[float, float]]:
 
 
 def matched_of(found: Sequence[Component], limits: tuple[float, float] = (0.0, float("inf"))) -> tuple[int, int]:
-    """How many components of these diameters (low <= d < high, mm) are matched, and how many there are."""
+    """Count the matched components of these diameters (low <= d < high, mm), and all of them."""
     among = [one for one in found if limits[0] <= one.diameter_mm < limits[1]]
     return sum(one.matched for one in among), len(among)

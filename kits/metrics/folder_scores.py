@@ -46,7 +46,7 @@ def evaluate_expected(options: Evaluate) -> str:
 def expected_cases(
     truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None = None, *, label_name: str
 ) -> list[str]:
-    """List the cases that must have a prediction: those named, those of a split's subset, or all labelled cases of the tree.
+    """List the cases that must have a prediction: those named, a split's subset, or all labelled.
 
     Raises:
         KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
@@ -62,7 +62,7 @@ def expected_cases(
 
 
 def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> dict[str, Path]:
-    """Find the label maps of these cases, or of all, in a KiTS tree or in a folder of files named as nnU-Net names them.
+    """Find the label maps of these cases, or of all, in a KiTS tree or in a folder of files.
 
     Raises:
         KitsError: there is no such folder, no label map in it, or none of one of the cases.

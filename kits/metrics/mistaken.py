@@ -17,7 +17,9 @@ FITS, BETTER = 0.7, 0.15
 
 
 def mistaken(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> list[str]:
-    """What a prediction looks like where it fits badly: mirrored, labels exchanged, or of another scan; mostly nothing.
+    """Tell what a badly fitting prediction looks like: mirrored, exchanged, or of another scan.
+
+    Mostly nothing.
 
     Args:
         prediction, truth: uint8 labels (z, y, x) of one shape; every third millimeter is looked at.

@@ -1,6 +1,7 @@
-"""KiTS19's scores: Dice of the kidney region (label > 0) and of the tumor (label 2), and their mean, the composite.
+"""KiTS19's scores: Dice of the kidney (label > 0), of the tumor (label 2), and their mean.
 
-Where a data set has cysts, they are scored beside these as a region of their own; KiTS19's rule counts them as kidney.
+The mean is the composite. Where a data set has cysts, they are scored beside these as a region of their own; KiTS19's rule counts
+them as kidney.
 
 Empty policy, where the official scorer's own one gives NaN: both empty is 1, one empty is 0.
 """
@@ -15,18 +16,21 @@ from kits.metrics.crops import common_window
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two masks of one shape: 2 |A and B| / (|A| + |B|); 1.0 where both are empty."""
+    """Return Dice of two masks of one shape: 2 |A and B| / (|A| + |B|); 1.0 where both are empty."""
     prediction, truth = prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
     return dice_from_counts(int((prediction & truth).sum()), int(prediction.sum()), int(truth.sum()))
 
 
 def dice_from_counts(both: int, predicted: int, true: int) -> float:
-    """Dice from the voxels in both masks, in the prediction, and in the truth; 1.0 where both masks are empty."""
+    """Compute Dice from the voxels in both masks, in the prediction, and in the truth.
+
+    1.0 where both masks are empty.
+    """
     return 2 * both / (predicted + true) if predicted + true else 1.0
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Voxel counts (4, 4): row is the true label, column the predicted one; either may be without cysts.
+    """Count voxels (4, 4): row is the true label, column the predicted one.
 
     Tables of the parts of a volume add up to that of the whole.
 
@@ -39,12 +43,12 @@ def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def score_names(regions: Regions) -> tuple[str, ...]:
-    """The names of a case's scores, in the order of a table's columns."""
+    """Return the names of a case's scores, in the order of a table's columns."""
     return (*regions, "composite")
 
 
 def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """The Dice of every region, and `composite`, from the table of one whole case.
+    """Return the Dice of every region, and `composite`, from the table of one whole case.
 
     The composite is KiTS19's, the mean of kidney and tumor, whatever other regions there are.
     """
@@ -57,7 +61,9 @@ def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict
 
 
 def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """`confusion` of one case within the window that holds all that either marks: outside it nothing counts for a score.
+    """Compute `confusion` of one case within the window that holds all that either marks.
+
+    Outside it nothing counts for a score.
 
     Args:
         prediction, truth: uint8 labels 0 to 3 (z, y, x); one may tell cysts apart and the other not.
@@ -78,5 +84,8 @@ def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """The Dice of every region of one case, and `composite`; arguments and errors are those of `case_confusion`."""
+    """Score one case: Dice of every region, and `composite`.
+
+    Arguments and errors are those of `case_confusion`.
+    """
     return scores_from_confusion(case_confusion(prediction, truth), regions)

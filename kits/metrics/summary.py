@@ -18,7 +18,10 @@ EVERY_SIZE = (0.0, float("inf"))
 
 @dataclass(frozen=True)
 class Row:
-    """One expected case: its figures, `ok` or what is wrong with it, and whether it has a usable prediction."""
+    """An expected case: its figures, its status, and whether it has a usable prediction.
+
+    The status is `ok` or what is wrong with it.
+    """
 
     case: str
     figures: CaseFigures
@@ -27,7 +30,7 @@ class Row:
 
 
 def summary_of(rows: Sequence[Row], documented: Mapping[str, Column], measures: Measures, bootstrap: Draws) -> dict[str, Any]:
-    """The content of `summary.json`.
+    """Return the content of `summary.json`.
 
     `cases`, the means of the Dice scores and the list `missing` (where there are missing cases) come first; then every column
     with its unit and meaning, the tumors, and how the intervals were made.
@@ -52,14 +55,14 @@ def summary_of(rows: Sequence[Row], documented: Mapping[str, Column], measures: 
 
 
 def is_dice(name: str, column: Column) -> bool:
-    """Whether a column is one of volume overlap."""
+    """Tell whether a column is one of volume overlap."""
     return column.unit == "1" and not name.endswith("_surface_dice")
 
 
 def describe(values: Sequence[float], bootstrap: Draws) -> dict[str, Any]:
-    """Mean with its interval, median and, where some are negative, the mean of the absolute values; null where nothing counts.
+    """Describe numbers by mean, interval, median and, with negative ones, mean absolute value.
 
-    Cases without a value (NaN) are left out; `cases` says how many are not.
+    Null where nothing counts. Cases without a value (NaN) are left out; `cases` says how many are not.
     """
     known = np.array([value for value in values if isfinite(value)])
     if not len(known):
@@ -77,7 +80,7 @@ def describe(values: Sequence[float], bootstrap: Draws) -> dict[str, Any]:
 
 
 def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Draws) -> dict[str, Any]:
-    """Recall over the tumors of the truth and precision over those of the prediction, of all cases together and by size.
+    """Compute recall over the true tumors and precision over the predicted ones, in all and by size.
 
     By size: recall by the true tumor's, precision by the predicted one's.
     """
@@ -92,7 +95,7 @@ def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Draws) -> dict
 
 
 def share(tumors: Sequence[Sequence[Component]], limits: tuple[float, float], bootstrap: Draws) -> dict[str, Any]:
-    """Matched tumors over all of these diameters; `share` is null where there is none.
+    """Return matched tumors over all of these diameters; `share` is null where there is none.
 
     Args:
         tumors: by case.

@@ -1,6 +1,7 @@
-"""Distances between the surfaces of two masks: surface Dice at a tolerance, and the 95th percentile of the Hausdorff distance.
+"""Distances between the surfaces of two masks: surface Dice and the Hausdorff distance.
 
-Nothing here depends on how large the arrays are beyond the box around both masks: that box is all that is looked at.
+Surface Dice at a tolerance, and the distance's 95th percentile. Nothing here depends on how large the arrays are beyond the box
+around both masks: that box is all that is looked at.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Surfaces:
     truth_areas: np.ndarray
 
     def dice(self, tolerance_mm: float) -> float:
-        """Surface Dice (Nikolov et al., arXiv 1809.04430): the share of both areas that lies within the tolerance of the other.
+        """Compute surface Dice (Nikolov et al., arXiv 1809.04430) at a tolerance in mm.
 
-        Both surfaces empty is 1, one empty is 0.
+        It is the share of both areas that lies within the tolerance of the other. Both surfaces empty is 1, one empty is 0.
         """
         total = float(self.prediction_areas.sum() + self.truth_areas.sum())
         near = (
@@ -45,9 +46,10 @@ class Surfaces:
         return float(near) / total if total else 1.0
 
     def hausdorff(self, percent: float = 95.0) -> float:
-        """DeepMind's robust Hausdorff distance in mm: the larger of the two directed percentiles, elements counted by area.
+        """Compute DeepMind's robust Hausdorff distance in mm.
 
-        Both surfaces empty is 0, one empty is infinite.
+        It is the larger of the two directed percentiles, elements counted by area. Both surfaces empty is 0, one empty is
+        infinite.
         """
         if not len(self.to_truth) and not len(self.to_prediction):
             return 0.0
@@ -58,7 +60,9 @@ class Surfaces:
 
 
 def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> Surfaces:
-    """The surface elements of two masks and their distances, as DeepMind's `surface-distance` defines them.
+    """Measure the surface elements of two masks and their distances.
+
+    As DeepMind's `surface-distance` defines them.
 
     Args:
         prediction, truth: masks of one shape (z, y, x); what lies outside the arrays is background.
@@ -76,7 +80,7 @@ def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing
 
 
 def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, percent: float = 95.0) -> float:
-    """MONAI's percentile of the Hausdorff distance in mm, for comparison with figures that were computed with it.
+    """Compute MONAI's percentile of the Hausdorff distance in mm, to compare with its figures.
 
     Between the centers of border voxels (those with a face to the outside), each counted once; the percentile of each direction
     is interpolated, and the larger one is taken. Both masks empty is 0, one empty is infinite.
@@ -92,12 +96,12 @@ def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spac
 
 
 def _as_bits(mask: np.ndarray) -> np.ndarray:
-    """A mask of any type as uint8 0 or 1."""
+    """Return a mask of any type as uint8 0 or 1."""
     return mask.astype(bool, copy=False).view(np.uint8)
 
 
 def _border_voxels(mask: np.ndarray) -> np.ndarray:
-    """The voxels of a mask that share a face with the outside."""
+    """Return the voxels of a mask that share a face with the outside."""
     whole = np.pad(mask, 1)
     core = whole[1:-1, 1:-1, 1:-1]
     inner = core.copy()
@@ -110,7 +114,7 @@ def _border_voxels(mask: np.ndarray) -> np.ndarray:
 
 
 def _distances(found: np.ndarray, true: np.ndarray, maps: list[np.ndarray], spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """mm from every found point to the nearest true one, and the other way round; infinite where there is none.
+    """Compute mm from every found point to the nearest true one, and the other way round.
 
     Args:
         found, true: positions in the flattened maps.
@@ -132,12 +136,15 @@ def _directed(start: np.ndarray, goal: np.ndarray, goals: np.ndarray, spacing: S
 
 
 def _points(flat: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
-    """Positions in a flattened array as (n, 3) mm."""
+    """Return positions in a flattened array as (n, 3) mm."""
     return np.stack(np.unravel_index(flat, shape), axis=1) * np.array(spacing)
 
 
 def _percentile_by_area(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
-    """The distance below which at least this share of the area lies; infinite where there is no surface to measure from."""
+    """Find the distance below which at least this share of the area lies.
+
+    Infinite where there is no surface to measure from.
+    """
     if not len(distances):
         return float("inf")
     order = np.argsort(distances)

@@ -1,4 +1,4 @@
-"""Surface elements of a mask: where its surface passes between eight neighboring voxels, and how much of it, in mm2.
+"""Surface elements of a mask: where it passes between eight neighboring voxels, and its mm2.
 
 A 2 x 2 x 2 neighborhood has 256 patterns of inside and outside. Marching cubes (Lorensen and Cline 1987) cuts the cube that the
 eight voxel centers span halfway along each edge between an inside and an outside corner; the polygons through these cuts are
@@ -38,7 +38,9 @@ COUNTS = np.array([int(digit) for digit in "".join(PATTERNS.split())]).reshape(2
 
 
 def neighbor_codes(mask: np.ndarray) -> np.ndarray:
-    """The pattern around every meeting point of eight voxels, those on the rim of the array too; outside it is background.
+    """Compute the pattern around every meeting point of eight voxels, on the array's rim too.
+
+    Outside the array is background.
 
     Args:
         mask: uint8 0 or 1, (z, y, x).
@@ -57,7 +59,7 @@ def neighbor_codes(mask: np.ndarray) -> np.ndarray:
 
 
 def surfel_areas(spacing: Spacing) -> np.ndarray:
-    """Area in mm2 of the surface element of each of the 256 patterns, float64, for voxels of this spacing (z, y, x) in mm."""
+    """Compute the area in mm2 of each of the 256 surface elements, float64."""
     z, y, x = spacing
     scale = np.array((y * x, z * x, z * y))  # a normal's component along an axis is an area across it
     areas: np.ndarray = COUNTS @ np.linalg.norm(NORMALS * scale, axis=1)

@@ -1,4 +1,4 @@
-"""The results of an evaluation as tables: `cases.csv` and `tumors.csv` with everything, and one to read."""
+"""Tables of an evaluation: `cases.csv` and `tumors.csv` with everything, and one to read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from kits.metrics.summary import Row, is_dice
 
 
 def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:
-    """One line a case: every column, the counts of tumors, and the status; a figure that does not exist is empty."""
+    """Write one line a case: every column, the counts of tumors, and the status.
+
+    A figure that does not exist is empty.
+    """
     lines = [
         [row.case, *(_plain(row.figures.values[name]) for name in documented), *row.figures.counts.values(), row.status]
         for row in rows
@@ -23,7 +26,7 @@ def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:
 
 
 def tumors_csv(rows: Sequence[Row]) -> str:
-    """One line a tumor: whose it is, its size, how much of it the other side covers, and whether that is enough."""
+    """Write one line a tumor: whose it is, its size, how much the other side covers, and the verdict."""
     lines = [
         [row.case, side, f"{one.volume_ml:.4f}", f"{one.diameter_mm:.2f}", f"{one.overlap:.4f}", int(one.matched)]
         for row in rows
@@ -34,7 +37,7 @@ def tumors_csv(rows: Sequence[Row]) -> str:
 
 
 def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Mapping[str, Any]) -> str:
-    """Dice, surface Dice, HD95 and tumors for a reader, the mean and its interval last; then what is wrong with which case."""
+    """Write Dice, surface Dice, HD95 and tumors for a reader, then what is wrong with which case."""
     groups = _groups(documented)
     figures, tumors = summary["columns"], summary["tumors"]
     level = f"{100 * summary['intervals']['level']:g} %"
@@ -56,7 +59,10 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
 
 
 def _groups(documented: Mapping[str, Column]) -> dict[str, list[str]]:
-    """The columns that are printed, by the title over them. The cyst's HD95 and the volumes are in `cases.csv`."""
+    """Group the columns that are printed by the title over them.
+
+    The cyst's HD95 and the volumes are in `cases.csv`.
+    """
     return {
         "Dice": [name for name, column in documented.items() if is_dice(name, column)],
         "surface Dice": [name for name in documented if name.endswith("_surface_dice")],
@@ -96,13 +102,13 @@ def _cell(value: float | None, name: str) -> str:
 
 
 def _found(figures: CaseFigures) -> str:
-    """`  2/3 +1`: two of three tumors found, one predicted where there is none."""
+    """Return `  2/3 +1`: two of three tumors found, one predicted where there is none."""
     true, found, predicted, right = figures.counts.values()
     return f"  {found}/{true}" + (f" +{predicted - right}" if predicted > right else "")
 
 
 def _detection(tumors: Mapping[str, Any], level: str) -> list[str]:
-    """A line each for recall and precision, by size after that of all."""
+    """Return a line each for recall and precision, by size after that of all."""
     lines = []
     for name, what in (("recall", "true tumors found"), ("precision", "predicted tumors right")):
         parts = {size: entry for size, entry in tumors[name].items() if entry["of"]}

@@ -9,7 +9,9 @@ from kits.volume import Spacing, bounding_slices
 
 
 def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """The volume of every region in mL; the kidney's holds its tumors and cysts, as its score does.
+    """Measure the volume of every region in mL.
+
+    The kidney's holds its tumors and cysts, as its score does.
 
     Args:
         labels: uint8 (z, y, x).
@@ -25,7 +27,10 @@ def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[s
 
 
 def difference_percent(predicted_ml: float, true_ml: float) -> float:
-    """The predicted volume less the true one, in percent of the true one; 0 where both are empty, NaN where only the truth is."""
+    """Compute the predicted volume less the true one, in percent of the true one.
+
+    0 where both are empty, NaN where only the truth is.
+    """
     if not true_ml:
         return float("nan") if predicted_ml else 0.0
     return 100 * (predicted_ml - true_ml) / true_ml

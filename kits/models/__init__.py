@@ -1,4 +1,7 @@
-"""Networks by name. A checkpoint names its network in plain data, so the names are an allow-list and never an import path."""
+"""Networks by name, their layers, weights and checkpoints.
+
+A checkpoint names its network in plain data, so the names are an allow-list and never an import path. Rooms above may import it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +17,9 @@ NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "fine
 
 
 def build_network(model: Mapping[str, Any] | Unet3dOptions | FineNetOptions, *, pretrained: bool) -> nn.Module:
-    """Build the network that `model` describes: typed options, or the plain ones of a checkpoint, which the schema checks here.
+    """Build the network that `model` describes: typed options, or the plain ones of a checkpoint.
+
+    The schema checks plain ones here.
 
     `pretrained=False` leaves the encoders' initial weights out, which is what a checkpoint that brings its own needs:
     neither the weight packages nor the model hub are touched.

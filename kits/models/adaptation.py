@@ -1,4 +1,4 @@
-"""Dimension adaptation modules: from the 2D encoder's per-slice features to features that see adjacent slices.
+"""Dimension adaptation modules: 2D per-slice features become features that see adjacent slices.
 
 The paper leaves the module open; this is ours. Operators take (B D, C, h, w) and the `depth` D, and give the same shape; all but
 `none` see one slice before and one after, which `kits.models.subnetwork` counts on.
@@ -63,7 +63,10 @@ class Conv3d(nn.Module):
 
 
 class TemporalShift(nn.Module):
-    """An eighth of the channels comes from the slice before, an eighth from the one after (Lin et al., arXiv 1811.08383)."""
+    """A shift of channels along z: an eighth from the slice before, an eighth from the one after.
+
+    Lin et al., arXiv 1811.08383.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,7 +82,10 @@ class TemporalShift(nn.Module):
 
 
 class AxialCoronalSagittal(nn.Module):
-    """A 2D kernel of which each third of the output channels works in one of the planes (Yang et al., arXiv 1911.10477)."""
+    """A 2D kernel in three planes, each a third of the output channels.
+
+    Yang et al., arXiv 1911.10477.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,7 +117,10 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class SliceGate(nn.Module):
-    """Squeeze-and-excitation over slices: a slice's channels are weighted by the means of it and its two neighbors."""
+    """Squeeze-and-excitation over slices: channels weighted by the means of three slices.
+
+    The slice itself and its two neighbors.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,10 +133,11 @@ class SliceGate(nn.Module):
 
 
 class Adaptation(nn.Module):
-    """One encoder scale (B D, in_channels, h, w) -> (B D, width, h, w) that sees adjacent slices of the `depth` in each volume.
+    """The adaptation of one scale, (B D, in_channels, h, w) -> (B D, width, h, w), across slices.
 
-    1 x 1 x 1 reduction, inter-slice `operator`, and a residual whose last layer starts at zero: at initialization the module is
-    the reduction alone, a per-slice 2D network. `gate` weights the residual by squeeze-and-excitation over slices.
+    It sees adjacent slices of the `depth` in each volume. 1 x 1 x 1 reduction, inter-slice `operator`, and a residual whose last
+    layer starts at zero: at initialization the module is the reduction alone, a per-slice 2D network. `gate` weights the residual
+    by squeeze-and-excitation over slices.
     """
 
     def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool, norm: str) -> None:

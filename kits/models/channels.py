@@ -1,4 +1,4 @@
-"""From the gray volume to the three channels that a pretrained 2D backbone takes, by name.
+"""Mappings, by name, from the gray volume to the three channels of a pretrained 2D backbone.
 
 The networks see HU as [-1, 1] of the data's window (`data.window_hu`). A narrower window of a source is a part of that range, so
 it is given in HU together with the data's, and must lie inside it: what was clipped cannot come back.
@@ -15,32 +15,32 @@ Interval = tuple[float, float]
 
 
 def relative_window(window_hu: Sequence[float], data_window_hu: Sequence[float]) -> Interval:
-    """`window_hu` in the network's range, where `data_window_hu` is [-1, 1]."""
+    """Return `window_hu` in the network's range, where `data_window_hu` is [-1, 1]."""
     low, high = (float(bound) for bound in data_window_hu)
     first, last = (2 * (bound - low) / (high - low) - 1 for bound in window_hu)
     return first, last
 
 
 def narrow(volume: Tensor, window: Interval) -> Tensor:
-    """The part `window` of the range [-1, 1] stretched to [-1, 1], and what lies outside clipped."""
+    """Return the part `window` of the range [-1, 1] stretched to [-1, 1], and what lies outside clipped."""
     low, high = window
     return ((2 * volume - (low + high)) / (high - low)).clamp(-1, 1)
 
 
 def replicate(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
-    """The slice itself; the normalization spreads it over the three channels."""
+    """Return the slice itself; the normalization spreads it over the three channels."""
     return volume
 
 
 def neighbors(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
-    """The slices z - 1, z and z + 1; the first and the last one stand for what lies beyond."""
+    """Return the slices z - 1, z and z + 1; the first and the last one stand for what lies beyond."""
     before = torch.cat([volume[:, :, :1], volume[:, :, :-1]], dim=2)
     after = torch.cat([volume[:, :, 1:], volume[:, :, -1:]], dim=2)
     return torch.cat([before, volume, after], dim=1)
 
 
 def three_windows(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
-    """The slice through three HU windows."""
+    """Return the slice through three HU windows."""
     return torch.cat([narrow(volume, window) for window in windows], dim=1)
 
 
@@ -53,7 +53,7 @@ MAPPINGS: dict[str, Callable[[Tensor, Sequence[Interval]], Tensor]] = {
 
 
 class InputMapping:
-    """Volumes (B, 1, D, H, W) in [-1, 1] -> slices (B D, 1 or 3, H, W) in [-1, 1], as a source wants them.
+    """A mapping of volumes (B, 1, D, H, W) in [-1, 1] to slices (B D, 1 or 3, H, W) in [-1, 1].
 
     Args:
         name: replicate, neighbors or windows. windows_hu: the three of `windows`.

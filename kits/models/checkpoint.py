@@ -24,7 +24,7 @@ CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict":
 
 
 def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
-    """The content of a checkpoint that kits.train wrote, opened with `weights_only=True`.
+    """Return the content of a checkpoint that kits.train wrote, opened with `weights_only=True`.
 
     Args:
         stage: the one that it must be of; None takes either.
@@ -40,7 +40,10 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
 
 
 def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
-    """Raise KitsError unless a file's configuration is of this version's format and, where one is given, of that stage."""
+    """Refuse a file's configuration of another format or, where one is given, of another stage.
+
+    Raises KitsError.
+    """
     if config["kits_format"] != FORMAT:
         raise KitsError(
             f"{path}: written in format {config['kits_format']}, this version reads {FORMAT};"
@@ -51,7 +54,7 @@ def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
 
 
 def read_containers(path: Path) -> Any:
-    """A file of torch.save that holds tensors and plain containers only.
+    """Return a file of torch.save that holds tensors and plain containers only.
 
     Raises:
         KitsError: no such file, or it holds anything else.
@@ -68,7 +71,7 @@ def read_containers(path: Path) -> Any:
 
 
 def check_sums(path: Path) -> None:
-    """Hold every part of a file of torch.save against its checksum, which torch writes and does not look at.
+    """Hold every part of a file of torch.save against its checksum, which torch does not look at.
 
     Raises:
         Exception: one is damaged, or the directory of the parts is.
@@ -82,7 +85,10 @@ def check_sums(path: Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file was not opened; torch's own text goes on to say how to open it all the same, which is not what to do here."""
+    """Tell why a file was not opened, without torch's advice.
+
+    Torch's own text goes on to say how to open it all the same, which is not what to do here.
+    """
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
         return f"it holds {foreign[1]}, and only tensors and plain values are read"
@@ -92,7 +98,7 @@ def reason_of(error: Exception) -> str:
 
 
 def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network of a stage, in evaluation mode, and the configuration that it was trained with.
+    """Load a stage's trained network, in evaluation mode, and the configuration of its training.
 
     Its configuration may only name the project's own networks.
 
@@ -120,7 +126,7 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
 
 
 def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
-    """The network that a file's configuration describes, untrained.
+    """Return the network that a file's configuration describes, untrained.
 
     Raises:
         KitsError: it describes none.
@@ -134,7 +140,7 @@ def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
 
 
 def network_facts(network: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
-    """What prediction must know of a network beside its configuration."""
+    """Collect what prediction must know of a network beside its configuration."""
     return {
         "classes": config["model"]["classes"],
         "in_plane_multiple": network.in_plane_multiple,
@@ -145,7 +151,7 @@ def network_facts(network: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> None:
-    """Hold what prediction reads of a configuration against the rules that an exported file's has to keep.
+    """Check what prediction reads of a configuration by the rules that an exported file has to keep.
 
     Raises:
         KitsError: a key lacks, or has a value that it may not have.

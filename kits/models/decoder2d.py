@@ -9,7 +9,7 @@ from kits.models.layers import conv_block, upsample
 
 
 class Decoder2d(nn.Module):
-    """Features (B D, widths[k], h_k, w_k), finest first -> decoded features of the same shapes, finest first."""
+    """A decoder of features (B D, widths[k], h_k, w_k), finest first, into the same shapes."""
 
     def __init__(self, widths: Sequence[int], *, norm: str) -> None:
         super().__init__()

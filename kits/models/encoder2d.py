@@ -1,4 +1,4 @@
-"""A timm backbone as a 2D encoder of CT slices. It stays two-dimensional: depth is folded into the batch."""
+"""A timm backbone as a 2D encoder of CT slices; depth is folded into the batch."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -19,9 +19,10 @@ PROBE = 64
 
 
 class Encoder2d(nn.Module):
-    """Slices (N, 1 or 3, H, W) in [-1, 1] -> a feature map (N, out_channels[k], H / reductions[k], W / reductions[k]) per scale.
+    """An encoder of slices (N, 1 or 3, H, W) in [-1, 1] into a feature map per scale.
 
-    A single channel is replicated to three; they are normalized as the backbone was in its own training.
+    Maps are (N, out_channels[k], H / reductions[k], W / reductions[k]). A single channel is replicated to three; they are
+    normalized as the backbone was in its own training.
 
     Args:
         backbone, weights, out_indices: see `kits.models.weights.create_features`.
@@ -84,7 +85,7 @@ class Encoder2d(nn.Module):
                 parameter.requires_grad_(stage[name] >= count)
 
     def stages(self) -> dict[str, int]:
-        """By name of each parameter of `features`: the first scale whose map depends on it.
+        """Map each parameter's name in `features` to the first scale whose map depends on it.
 
         Read from the gradients of a small image, which holds for any backbone whatever its layers are called.
         """
@@ -115,13 +116,13 @@ class Encoder2d(nn.Module):
         return self
 
     def forward(self, slices: Tensor) -> list[Tensor]:
-        """Feature maps of `slices`, finest first."""
+        """Return feature maps of `slices`, finest first."""
         parts = slices.split(self.slices_at_once) if self.slices_at_once else [slices]
         maps = [self.scales_of(part) for part in parts]
         return maps[0] if len(maps) == 1 else [torch.cat(scale) for scale in zip(*maps, strict=True)]
 
     def scales_of(self, slices: Tensor) -> list[Tensor]:
-        """Feature maps of slices that pass in one go."""
+        """Return feature maps of slices that pass in one go."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(self._scales_of, slices, use_reentrant=False)
         return self._scales_of(slices)

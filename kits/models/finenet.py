@@ -1,4 +1,4 @@
-"""The fine network: several pretrained 2D sub-networks with dimension adaptation modules, fused into one 3D prediction."""
+"""The fine network: pretrained 2D sub-networks with adaptation modules, fused into one 3D prediction."""
 
 import math
 from collections.abc import Sequence
@@ -89,14 +89,14 @@ class FineNet(nn.Module):
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
+        """Return fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
         if self.fusion.takes_logits:
             return self.all_logits(volume)[0]
         check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
         return self.fusion(volume, [cast(SubNetwork, source).features_of(volume) for source in self.sources], [])
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Fused logits and each source's own, which tell how far the sources agree; all (B, classes, D, H, W)."""
+        """Return the fused logits and each source's own, all (B, classes, D, H, W)."""
         check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
         features, pyramids = zip(*(source(volume) for source in self.sources), strict=True)
         logits = [pyramid[0] for pyramid in pyramids]
@@ -131,7 +131,7 @@ class FineNet(nn.Module):
 
 
 def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
-    """What the sides of an image must be multiples of for all encoders, and whether they must be just this.
+    """Return what all encoders need the sides of an image to be multiples of, and whether just this.
 
     Raises KitsError where a backbone takes one size only, and another does not take that.
     """
@@ -145,9 +145,9 @@ def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
 
 
 def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
-    """The phase of a staged training in `epoch` (from 0) of `epochs`; `shares` of them are for the first and the second phase.
+    """Return the phase of a staged training in `epoch` (from 0) of `epochs`.
 
-    Raises KitsError unless they leave something for the last phase.
+    `shares` of them are for the first and the second phase. Raises KitsError unless they leave something for the last phase.
     """
     if len(shares) != 2 or min(shares) < 0 or sum(shares) >= 1:
         raise KitsError(f"staged_shares={list(shares)}: give the shares of the sources and of the fusion, together less than 1")

@@ -1,4 +1,7 @@
-"""BatchNorm whose statistics stand still as a part of the convolution before it: no pass over memory of its own."""
+"""BatchNorm in evaluation as a part of the convolution before it, without a pass of its own.
+
+Its statistics stand still, so it is a factor and a sum per channel.
+"""
 
 import copy
 from typing import cast
@@ -15,10 +18,10 @@ TOLERANCE = 1e-3
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
-    """The network itself, for prediction: its encoders' BatchNorm folded into convolutions, its outputs the same to rounding.
+    """Fold a network's BatchNorm into its convolutions, for prediction; outputs are equal to rounding.
 
-    Which convolution a norm follows is seen as an image passes, whatever the backbone; one that does not give the same features
-    after it is left as it was.
+    Returns the network itself. Which convolution a norm follows is seen as an image passes, whatever the backbone; one that does
+    not give the same features after it is left as it was.
     """
     for encoder in network.modules():
         if isinstance(encoder, Encoder2d):
@@ -28,7 +31,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def folded(features: nn.Module, size: int) -> nn.Module:
-    """A copy of a backbone in evaluation mode without the BatchNorm that its convolutions can do, or itself."""
+    """Return a copy of a backbone without the BatchNorm that its convolutions can do, or itself."""
     device = next(features.parameters()).device
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     result = copy.deepcopy(features).eval()
@@ -47,7 +50,7 @@ def folded(features: nn.Module, size: int) -> nn.Module:
 
 
 def followed(features: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]:
-    """By norm the convolution whose output it takes as it is."""
+    """Map each norm to the convolution whose output it takes as it is."""
     outputs: list[tuple[Tensor, nn.Conv2d]] = []  # kept, so that no two have the same address
     found: dict[nn.BatchNorm2d, nn.Conv2d] = {}
 

@@ -15,13 +15,16 @@ from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold,
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:
-    """Features of all sources in one tensor, at the resolution of the finest."""
+    """Return features of all sources in one tensor, at the resolution of the finest."""
     size = max((one.shape[-2:] for one in features), key=math.prod)
     return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in features], dim=1)
 
 
 class FullResolution(nn.Module):
-    """What joins context with the edges that a stem sees in the volume itself, which the encoders' strides lose."""
+    """A join of context with the edges in the volume itself, which the encoders' strides lose.
+
+    A stem sees these edges.
+    """
 
     # Whether it takes the sources' own logits, which cost a head and an upsampling each.
     takes_logits = True
@@ -30,7 +33,7 @@ class FullResolution(nn.Module):
     head: nn.Conv3d
 
     def join(self, volume: Tensor, context: Tensor) -> Tensor:
-        """Volume (B, 1, D, H, W) and context (B D, C, H, W) -> logits (B, classes, D, H, W)."""
+        """Return volume (B, 1, D, H, W) and context (B D, C, H, W) -> logits (B, classes, D, H, W)."""
         # Of one input channel torch cannot see the memory format, and would go on in the other one.
         edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
         mixed = torch.cat([context, edges], dim=1)
@@ -38,7 +41,7 @@ class FullResolution(nn.Module):
 
 
 def mixing(channels: int, width: int, norm: str) -> nn.Sequential:
-    """3 x 3 x 3 over context and edges."""
+    """Return 3 x 3 x 3 over context and edges."""
     return nn.Sequential(PaddedConv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
 
 
@@ -78,7 +81,10 @@ class GateFusion(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean of the sources' probabilities as logits: its logarithm, of which a softmax gives the mean back."""
+    """The mean of the sources' probabilities as logits: its logarithm.
+
+    A softmax of it gives the mean back.
+    """
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack([source.float().log_softmax(dim=1) for source in logits])
@@ -86,9 +92,10 @@ class MeanFusion(nn.Module):
 
 
 class Sharpened(FullResolution):
-    """Another fusion's logits, corrected at full resolution by what a stem of `stem_width` channels sees in the volume.
+    """The logits of another fusion, corrected at full resolution by a stem that sees the volume.
 
-    Logits of sources that are weighted have edges as blurred as the encoders' strides make them. At first it corrects nothing.
+    The stem has `stem_width` channels. Logits of sources that are weighted have edges as blurred as the encoders' strides make
+    them. At first it corrects nothing.
     """
 
     def __init__(self, fusion: nn.Module, *, classes: int, width: int, stem_width: int, norm: str) -> None:
@@ -106,7 +113,7 @@ class Sharpened(FullResolution):
 
 
 def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
-    """The fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
+    """Return the fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
     shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
     if name == "concat":
         return ConcatFusion(widths, **shared)

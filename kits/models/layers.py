@@ -17,22 +17,25 @@ LEAK = 0.01
 
 
 def fold(volume: Tensor) -> Tensor:
-    """(B, C, D, H, W) -> (B D, C, H, W): every slice an image of its own."""
+    """Return (B, C, D, H, W) -> (B D, C, H, W): every slice an image of its own."""
     return volume.transpose(1, 2).flatten(0, 1)
 
 
 def unfold(slices: Tensor, depth: int) -> Tensor:
-    """(B D, C, H, W) -> (B, C, D, H, W), the way back from `fold`."""
+    """Return (B D, C, H, W) -> (B, C, D, H, W), the way back from `fold`."""
     return slices.unflatten(0, (-1, depth)).transpose(1, 2)
 
 
 def group_norm(channels: int) -> nn.Module:
-    """Group normalization, 8 channels to a group where that divides: batches of one or two patches are small for batch norm."""
+    """Return group normalization, 8 channels to a group where that divides.
+
+    Batches of one or two patches are small for batch norm.
+    """
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
 
 
 def no_norm(channels: int) -> nn.Module:
-    """Nothing."""
+    """Return a layer that does nothing."""
     return nn.Identity()
 
 
@@ -40,12 +43,12 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "none": no_
 
 
 def build_norm(name: str, channels: int) -> nn.Module:
-    """The normalization `name` of `channels` channels."""
+    """Return the normalization `name` of `channels` channels."""
     return NORMS[name](channels)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -> nn.Sequential:
-    """In-plane convolution of folded slices, normalized per slice, leaky ReLU."""
+    """Return in-plane convolution of folded slices, normalized per slice, leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
         build_norm(norm, out_channels),
@@ -54,7 +57,7 @@ def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -
 
 
 def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear in-plane resize of (B D, C, h, w) to `size` (H, W)."""
+    """Return bilinear in-plane resize of (B D, C, h, w) to `size` (H, W)."""
     return functional.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -72,14 +75,17 @@ class PaddedConv3d(nn.Conv3d):
 
 
 def pointwise(convolution: nn.Conv3d, volume: Tensor) -> Tensor:
-    """`convolution`, of 1 x 1 x 1, as the matrix product that it is: in channels-last on a CPU it copies nothing."""
+    """Compute a `convolution` of 1 x 1 x 1 as the matrix product that it is.
+
+    In channels-last on a CPU it copies nothing.
+    """
     return functional.linear(volume.movedim(1, -1), convolution.weight.flatten(1), convolution.bias).movedim(-1, 1)
 
 
 def check_in_plane(volume: Tensor, multiple: int, fixed: bool = False) -> None:
-    """Raise KitsError unless H and W of (B, C, D, H, W) are multiples of `multiple`, or just this where `fixed`.
+    """Refuse H and W of (B, C, D, H, W) that are no multiples of `multiple`, or not it if `fixed`.
 
-    It names the nearest valid size, and the next larger one where the nearest is smaller.
+    Raises KitsError. It names the nearest valid size, and the next larger one where the nearest is smaller.
     """
     size = (volume.shape[-2], volume.shape[-1])
     if fixed and size != (multiple, multiple):

@@ -1,4 +1,4 @@
-"""What is in an exported file: the graph, its configuration, and what must not be in it."""
+"""The content of an exported file: the graph, its configuration, and what must not be in it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MOST_BYTES = 1 << 31  # protobuf takes no more
 
 
 def is_exported(path: Path | str) -> bool:
-    """Whether a file is an exported network by the ending of its name, and no checkpoint."""
+    """Tell whether a file is an exported network by the ending of its name, and no checkpoint."""
     return Path(path).suffix.lower() == SUFFIX
 
 
@@ -69,7 +69,9 @@ def require_libraries(*names: str) -> None:
 
 
 def needed(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """What prediction needs of a checkpoint's configuration, as JSON gives it back: a list for a tuple.
+    """Return what prediction needs of a checkpoint's configuration, as JSON gives it back.
+
+    There a tuple is a list.
 
     Raises:
         TypeError, ValueError: it holds what JSON does not.
@@ -84,13 +86,16 @@ def needed(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, A
 
 
 def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[str, Any]) -> str:
-    """JSON of a digest and what prediction needs of a checkpoint's configuration; nothing of the training machine is in it."""
+    """Write JSON of a digest and of what prediction needs of a checkpoint's configuration.
+
+    Nothing of the training machine is in it.
+    """
     kept = needed(config, network)
     return json.dumps({**kept, DIGEST: digest_of(model, kept)})
 
 
 def read_file(path: Path, stage: str) -> tuple[bytes, dict[str, Any]]:
-    """An exported network of a stage: the bytes of what was checked, and its configuration.
+    """Return an exported network of a stage: the bytes of what was checked, and its configuration.
 
     Raises:
         KitsError: no such file, none that kits.export wrote, of the other stage or of another format, or edited.
@@ -123,7 +128,7 @@ def read_file(path: Path, stage: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def config_of(path: Path, model: ModelProto) -> dict[str, Any]:
-    """The configuration in a model's metadata."""
+    """Return the configuration in a model's metadata."""
     entries = list(model.metadata_props)
     written = next((entry.value for entry in entries if entry.key == METADATA), None)
     if written is not None and len(entries) > 1:
@@ -141,7 +146,10 @@ def config_of(path: Path, model: ModelProto) -> dict[str, Any]:
 
 
 def check_values(path: Path, config: dict[str, Any]) -> None:
-    """Raise KitsError unless a configuration has the keys that an export writes, no others, and values that these may have."""
+    """Refuse a configuration that has not the keys and values that an export writes.
+
+    Raises KitsError.
+    """
     try:
         parse(Exported, config)
     except KitsError as error:
@@ -149,7 +157,10 @@ def check_values(path: Path, config: dict[str, Any]) -> None:
 
 
 def check_graph(path: Path, model: ModelProto) -> None:
-    """Raise KitsError where a file is more than ONNX's own operators on numbers that are in the file itself."""
+    """Refuse a file that is more than ONNX's own operators on numbers that are in the file itself.
+
+    Raises KitsError.
+    """
     from google.protobuf.unknown_fields import UnknownFieldSet
 
     for message in messages(model):
@@ -171,7 +182,7 @@ def check_graph(path: Path, model: ModelProto) -> None:
 
 
 def messages(message: Message) -> Iterator[Message]:
-    """A protobuf message and every message within it, whatever its fields are called."""
+    """Yield a protobuf message and every message within it, whatever its fields are called."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -180,7 +191,10 @@ def messages(message: Message) -> Iterator[Message]:
 
 
 def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration and of what a model says beside it, whichever release of protobuf wrote the bytes."""
+    """Digest a configuration and what a model says beside it, whichever protobuf wrote the bytes.
+
+    SHA-256.
+    """
     content = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for message in messages(model):
         name = message.DESCRIPTOR.name
@@ -193,5 +207,5 @@ def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
 
 
 def edited(path: Path, what: str) -> KitsError:
-    """The refusal of a file that kits.export, or kits.train, has not written so."""
+    """Return the refusal of a file that kits.export, or kits.train, has not written so."""
     return KitsError(f"{path}: damaged or edited ({what}); give one that kits.{'export' if is_exported(path) else 'train'} wrote")

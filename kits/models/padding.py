@@ -6,10 +6,11 @@ from torch.nn import functional
 
 
 class EvenPadding(nn.Conv2d):
-    """timm's convolution with TensorFlow's padding, for sizes that its stride divides: the padding does not depend on them.
+    """A timm convolution with TensorFlow's padding, for sizes that its stride divides.
 
-    It often wants one row and one column more after the image than before it, which torch can only give by copying the image.
-    A kernel with a row and a column of zeros before it says the same with even padding.
+    For these the padding does not depend on the size. It often wants one row and one column more after the image than before it,
+    which torch can only give by copying the image. A kernel with a row and a column of zeros before it says the same with even
+    padding.
     """
 
     def forward(self, slices: Tensor) -> Tensor:
@@ -22,7 +23,10 @@ class EvenPadding(nn.Conv2d):
 
 
 def with_even_padding(network: nn.Module) -> nn.Module:
-    """The network itself, its convolutions padded without a formula of the image's size, which would keep a tracer busy."""
+    """Pad a network's convolutions without a formula of the image's size, which would slow a tracer.
+
+    Returns the network itself.
+    """
     for module in network.modules():
         if isinstance(module, Conv2dSame) and module.dilation == (1, 1):
             module.__class__ = EvenPadding  # type: ignore[assignment]

@@ -20,7 +20,10 @@ SUFFIX = ".safetensors"
 
 
 def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> bytes:
-    """A file of a network's weights in half precision and of what prediction reads of its configuration; no paths are in it."""
+    """Write a network's weights in half precision and what prediction reads of its configuration.
+
+    No paths are in the bytes.
+    """
     kept = {**needed(config, facts), "model": config["model"]}
     weights = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
@@ -30,7 +33,7 @@ def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) 
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the weights, widened again, of a file that kits.export wrote.
+    """Return the configuration and the weights, widened again, of a file that kits.export wrote.
 
     Raises:
         KitsError: no such file, or another one.
@@ -53,7 +56,10 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def digest_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration and of weights as they are stored: one with a flipped bit is a number like any other."""
+    """Digest a configuration and weights as they are stored.
+
+    SHA-256: a weight with a flipped bit is a number like any other.
+    """
     content = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(weights):
         content.update(f"{name} {weights[name].dtype} {list(weights[name].shape)}".encode())

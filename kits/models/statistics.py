@@ -5,7 +5,7 @@ from torch import nn
 
 
 def with_synchronized_statistics(network: nn.Module) -> nn.Module:
-    """The network with SyncBatchNorm for BatchNorm; weights and statistics are the same tensors under the same names.
+    """Replace BatchNorm by SyncBatchNorm; weights and statistics keep their tensors and names.
 
     timm's conversion: torch's own would put a bare SyncBatchNorm for timm's BatchNormAct2d and so drop its activation.
     """

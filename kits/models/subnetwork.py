@@ -1,4 +1,4 @@
-"""One source of the fine network: a 2D encoder in some plane, its adaptation modules, a decoder and a head of its own."""
+"""One source of the fine network: a 2D encoder in some plane, adaptations, a decoder and a head."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,11 @@ PLANES = {"axial": 2, "coronal": 3, "sagittal": 4}
 
 
 class SubNetwork(nn.Module):
-    """(B, 1, D, H, W) -> features at the encoder's finest scale, and logits, in the volume's own axes whatever the plane.
+    """A network of (B, 1, D, H, W) -> features and logits in the volume's axes, whatever its plane.
 
-    Other planes than the axial have D among the sides of their images: it is filled up to the encoder's next multiple with
-    repeats of the last slice. So any D works there too, but most of an image is repeats where D is much smaller.
+    Features are at the encoder's finest scale. Other planes than the axial have D among the sides of their images: it is filled
+    up to the encoder's next multiple with repeats of the last slice. So any D works there too, but most of an image is repeats
+    where D is much smaller.
 
     Args:
         encoder: a new `Encoder2d`. mapping: what it sees of the volume.
@@ -60,7 +61,7 @@ class SubNetwork(nn.Module):
         self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
 
     def forward(self, volume: Tensor, *, coarser: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Features (B D, widths[0], h, w) and a pyramid of logits, finest first.
+        """Return features (B D, widths[0], h, w) and a pyramid of logits, finest first.
 
         The first logits are (B, classes, D, H, W). With `coarser` those of the deep supervision follow, at the in-plane
         resolution of their scales.
@@ -74,18 +75,24 @@ class SubNetwork(nn.Module):
         return fold(self.turn_back(decoded[0], volume, reductions[0])), pyramid
 
     def features_of(self, volume: Tensor) -> Tensor:
-        """The features of `forward` alone."""
+        """Return the features of `forward` alone."""
         return fold(self.turn_back(self.decoded(volume)[0], volume, self.encoder.reductions[0]))
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """The decoder's features of each scale, (N, widths[k], h, w) in this source's plane, finest first."""
+        """Return the decoder's features of each scale, (N, widths[k], h, w), finest first.
+
+        In this source's plane.
+        """
         turned = self.turn(volume)
         scales = self.encoder(self.mapping(turned))
         depth = turned.shape[2]
         return self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
 
     def turn(self, volume: Tensor) -> Tensor:
-        """The volume with this source's slices along its third axis, filled up to a size that the encoder takes."""
+        """Turn the volume so that this source's slices run along its third axis, filled up in size.
+
+        The size is one that the encoder takes.
+        """
         if self.axis == 2:
             return volume
         lacking = -volume.shape[2] % self.encoder.multiple
@@ -93,7 +100,7 @@ class SubNetwork(nn.Module):
         return filled.transpose(2, self.axis)
 
     def turn_back(self, slices: Tensor, volume: Tensor, reduction: int) -> Tensor:
-        """What was computed of the turned slices, (N, C, h, w), at `volume`'s D and its H and W by `reduction`."""
+        """Bring maps of the turned slices, (N, C, h, w), back to the volume's axes."""
         depth, height, width = volume.shape[2:]
         in_plane = (height // reduction, width // reduction)
         if self.axis == 2:

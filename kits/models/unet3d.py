@@ -1,4 +1,7 @@
-"""The coarse network: a light 3D U-Net (Cicek et al., arXiv 1606.06650) that finds where the kidneys are."""
+"""The coarse network: a light 3D U-Net that finds where the kidneys are.
+
+Cicek et al., arXiv 1606.06650.
+"""
 
 from collections.abc import Sequence
 from math import lcm, prod
@@ -60,11 +63,14 @@ class UNet3d(nn.Module):
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Logits of every voxel of `volume`, (B, 1, D, H, W)."""
+        """Return logits of every voxel of `volume`, (B, 1, D, H, W)."""
         return self.head(self.decoded(volume)[0])[:, :, : volume.shape[2]]
 
     def training_logits(self, volume: Tensor) -> list[Tensor]:
-        """Logits of every voxel, then those of the coarser levels with a head: (B, classes, D, h, w), in-plane coarser only."""
+        """Return logits of every voxel, then those of the coarser levels with a head.
+
+        They are (B, classes, D, h, w), in-plane coarser only.
+        """
         depth = volume.shape[2]
         decoded = self.decoded(volume)
         pyramid = [self.head(decoded[0])[:, :, :depth]]
@@ -75,7 +81,10 @@ class UNet3d(nn.Module):
         return pyramid
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """The decoder's features of each level, finest first, of as many slices as `depth_multiple` divides."""
+        """Return the decoder's features of each level, finest first.
+
+        They have as many slices as `depth_multiple` divides.
+        """
         check_in_plane(volume, self.in_plane_multiple)
         features = functional.pad(volume, (0, 0, 0, 0, 0, -volume.shape[2] % self.depth_multiple), mode="replicate")
         features = features.contiguous(memory_format=torch.channels_last_3d)
@@ -90,25 +99,25 @@ class UNet3d(nn.Module):
 
 
 def level_widths(width: int | None, depth: int | None, widest: int) -> list[int]:
-    """Channels of `depth` levels: a light network stays light when it grows deeper."""
+    """Return channels of `depth` levels: a light network stays light when it grows deeper."""
     assert width is not None  # the schema's rule
     assert depth is not None
     return [width * min(2**k, widest) for k in range(depth)]
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:
-    """Convolution, normalization, leaky ReLU."""
+    """Return convolution, normalization, leaky ReLU."""
     z, y, x = kernel
     convolution = PaddedConv3d(in_channels, out_channels, (z, y, x), as_triple(stride), padding=(z // 2, y // 2, x // 2))
     return nn.Sequential(convolution, build_norm(norm, out_channels), nn.LeakyReLU(LEAK, inplace=True))
 
 
 def upsampling(in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.ConvTranspose3d:
-    """Transposed convolution whose kernel is its stride: the cells do not overlap."""
+    """Return transposed convolution whose kernel is its stride: the cells do not overlap."""
     return nn.ConvTranspose3d(in_channels, out_channels, as_triple(stride), as_triple(stride))
 
 
 def as_triple(values: Sequence[int]) -> tuple[int, int, int]:
-    """Three integers (z, y, x) as the tuple that torch wants."""
+    """Return three integers (z, y, x) as the tuple that torch wants."""
     z, y, x = values
     return z, y, x

@@ -1,4 +1,4 @@
-"""Initial weights of the 2D encoders: from an installed package, from a local file, or from timm's model hub."""
+"""Initial weights of the 2D encoders: of an installed package, a file, or timm's model hub."""
 
 import importlib.util
 from pathlib import Path
@@ -23,7 +23,9 @@ FLEXIBLE: tuple[dict[str, Any], ...] = ({"strict_img_size": False}, {"dynamic_im
 
 
 def create_features(backbone: str, weights: str | None, out_indices: tuple[int, ...]) -> tuple[nn.Module, int | None]:
-    """timm's `backbone` as a list of feature maps, initialized from `weights`, and the only image size that it takes, or None.
+    """Create timm's `backbone` as a list of feature maps, and the one size that it takes, or None.
+
+    It is initialized from `weights`.
 
     `weights` is None (random), "imagenet" (an installed package), "hub" (timm's model hub, needs the network) or the path of a
     .safetensors or .pth file with a state dict of the timm model. Raises KitsError where these cannot be had or do not fit.
@@ -81,7 +83,10 @@ def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> tuple[nn.Mo
 
 
 def package_state(backbone: str) -> dict[str, Tensor]:
-    """The state dict of the installed package for `backbone`, under timm's names: renamed by position, every shape compared."""
+    """Return the state dict of the installed package for `backbone`, under timm's names.
+
+    Parameters are renamed by position, every shape compared.
+    """
     if backbone not in PACKAGES:
         raise KitsError(
             f"weights: imagenet: no package holds {backbone}, only {', '.join(PACKAGES)}; use weights: hub or the path of a file"
@@ -103,7 +108,7 @@ def package_state(backbone: str) -> dict[str, Tensor]:
 
 
 def file_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
+    """Return the state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
     if not path.is_file():
         raise KitsError(f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file")
     refusal = KitsError(
@@ -119,7 +124,7 @@ def file_state(path: Path) -> dict[str, Tensor]:
 
 
 def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dict[str, Tensor]:
-    """`state` as the whole state dict of timm's classifier, after checking that nothing but the classifier is missing.
+    """Check that `state` lacks nothing but the classifier, and complete it to timm's state dict.
 
     timm drops what its feature extractor lacks, and would pass over what the file lacks too.
     """

@@ -1,1 +1,4 @@
-"""Prediction of many scans: what there is to segment, the stream of cases, what is written, and the report of the run."""
+"""Prediction of many scans: the inputs, the stream of cases, the outputs, and the run's report.
+
+Commands and workflows call it.
+"""

@@ -1,4 +1,7 @@
-"""Label maps as DICOM segmentation objects, in the study of the series that they are of, so that a PACS shows them on it."""
+"""Label maps as DICOM segmentation objects, in the study of the series that they are of.
+
+So a PACS shows them on it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def require_highdicom(what: str) -> None:
 
 @dataclass(frozen=True)
 class Segment:
-    """What one number of an array is.
+    """The meaning of one number of an array.
 
     Attributes:
         label: for a reader. kind: `kidney`, `tumor` or `cyst`.

@@ -1,4 +1,7 @@
-"""Measurements as a DICOM structured report (TID 1500) of a CT series, each group on a segment of a segmentation object."""
+"""Measurements as a DICOM structured report (TID 1500) of a CT series.
+
+Each group is on a segment of a segmentation object.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ class ReportedRegion:
 
 
 def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, findings: Sequence[ReportedRegion]) -> None:
-    """Write `seg.dcm` with a segment for each finding, and `sr.dcm` with a group of measurements for each, which refers to it.
+    """Write `seg.dcm` with a segment for each finding, and `sr.dcm` with its measurements.
+
+    A group for each segment refers to it.
 
     Args:
         files: the series' files in the order of their slices.

@@ -1,4 +1,7 @@
-"""The zip that KiTS19's leaderboard takes: `prediction_00210.nii.gz` .. `prediction_00299.nii.gz` at its root, and its check."""
+"""The zip that KiTS19's leaderboard takes, and its check.
+
+`prediction_00210.nii.gz` .. `prediction_00299.nii.gz` at its root.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def write_submission(predictions: Path, images: Path | None) -> Path:
 
 
 def refuse_other_classes(classes: Sequence[str]) -> None:
-    """Raise KitsError where a checkpoint writes labels that KiTS19's leaderboard does not know, before hours are spent."""
+    """Refuse a checkpoint with labels that KiTS19's leaderboard does not know, before hours are spent."""
     if list(classes) != list(KITS19_CLASSES):
         raise KitsError(f"submission=true: the fine checkpoint writes {', '.join(classes)}; give one trained with data=kits19")
 
@@ -80,7 +83,10 @@ def check_submission(path: Path, images: Path | None) -> None:
 
 
 def check_prediction(path: Path, case: str, images: Path | None) -> None:
-    """Raise KitsError where a label map is damaged, has other labels than KiTS19's, or other voxels than its image."""
+    """Refuse a label map that is damaged, or has other labels than KiTS19's or other voxels.
+
+    Other than its image's.
+    """
     image = None if images is None else images / case / IMAGE_NAME
     if image is not None and image.is_file():
         grid, true = read_geometry(path), read_geometry(image)

@@ -1,7 +1,7 @@
-"""What a run tells of itself: one small JSON file a scan, written when the scan is done, and `report.json`, which joins them.
+"""The report of a run: one small JSON file a scan, written when it is done, and `report.json`.
 
-A file of its own for each scan makes the report safe: whatever ends a run, what is done stays told, and many processes can
-write into one folder. It is also the mark that a scan is finished.
+The latter joins them. A file of its own for each scan makes the report safe: whatever ends a run, what is done stays told, and
+many processes can write into one folder. It is also the mark that a scan is finished.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class RunReport:
     parts: tuple[str, ...] = ()
 
     def is_finished(self, scan: Scan) -> bool:
-        """Whether this scan, as it is now, was segmented with these checkpoints and settings, and all that is wanted is there."""
+        """Tell whether this scan was segmented as it is now, with these checkpoints and settings.
+
+        And all that is wanted is there.
+        """
         entry = read_entry(self.outputs.entry(scan.name))
         written = entry.get("outputs", {})
         return (
@@ -57,7 +60,10 @@ class RunReport:
         write_json(self.outputs.entry(scan.name), {"status": OK, "input": input_of(scan), **content, "made_with": made_with})
 
     def add_failure(self, scan: Scan, error: str, details: Sequence[str] = ()) -> None:
-        """Tell of a scan that could not be segmented, and remove what an earlier run made of it: it would pass for a result."""
+        """Tell of a scan that could not be segmented, and remove what an earlier run made of it.
+
+        It would pass for a result.
+        """
         path = self.outputs.entry(scan.name)
         for name in outputs_of(read_entry(path)):
             (self.outputs.folder / name).unlink(missing_ok=True)
@@ -65,7 +71,9 @@ class RunReport:
         write_json(path, {"status": FAILED, "input": input_of(scan), **told, "made_with": dict(self.made_with)})
 
     def join(self, names: Collection[str], skipped: Collection[Any]) -> Path | None:
-        """Write `report.json` of every scan in the folder, those of other processes too; None where the output is one file.
+        """Write `report.json` of every scan in the folder, those of other processes too.
+
+        None where the output is one file.
 
         Args:
             names: the scans of this run, all shards' together; a failure of any other is no longer of interest.
@@ -111,7 +119,7 @@ def outputs_of(entry: Mapping[str, Any]) -> list[str]:
 
 
 def exist(folder: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether all files that an entry names are there."""
+    """Tell whether all files that an entry names are there."""
     return all((folder / name).is_file() for name in outputs_of(entry))
 
 

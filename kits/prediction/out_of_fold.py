@@ -1,4 +1,7 @@
-"""`boxes.json`: the ROIs of every case by a coarse checkpoint that was not trained on it, to train the fine stage on."""
+"""`boxes.json`: the ROIs of every case by a coarse checkpoint that was not trained on it.
+
+To train the fine stage on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from kits.data.scans import Scan
 
 
 def predict_out_of_fold(options: Boxes) -> None:
-    """Write `boxes.json`: for every case the ROIs of the first coarse checkpoint that was not trained on it.
+    """Write `boxes.json`: every case's ROIs by the first coarse checkpoint not trained on it.
 
     A damaged case is named at the end and the others go on.
 
@@ -76,7 +79,9 @@ def training_cases(path: str, config: dict[str, Any]) -> list[str]:
 
 
 def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device: Any, precision: str) -> dict[str, Any]:
-    """Find what `boxes.json` keeps of one case: its boxes, their frame, how well they cover the label map where there is one.
+    """Find what `boxes.json` keeps of one case: its boxes, their frame, and their coverage.
+
+    Of the label map, where there is one.
 
     Raises:
         KitsError: the image or its label map cannot be read.
@@ -106,7 +111,7 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
 
 
 def coverage_line(cases: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tell in one line of the boxes of all cases: how many, how often nothing was found, how much of each region they cover."""
+    """Tell in one line of the boxes of all cases: how many, how often none, and their coverage."""
     from statistics import fmean
 
     covered = [case["coverage"] for case in cases.values() if "coverage" in case]

@@ -1,4 +1,4 @@
-"""Where the results of a scan go, and writing them: each file whole or not there."""
+"""The places of a scan's results, and writing them: each file whole or not there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDING = ".nii.gz"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of each scan, and where.
+    """The results that are written of each scan, and their place.
 
     Attributes:
         path: a folder, or for a single scan the name of its label map.
@@ -49,7 +49,7 @@ class Outputs:
 
     @property
     def is_file(self) -> bool:
-        """Whether the path is a label map's and not a folder's."""
+        """True where the path is a label map's and not a folder's."""
         return self.path.name.endswith(ENDING)
 
     @property
@@ -74,7 +74,7 @@ class Outputs:
         return self.folder / ("" if kind == LABELS else kind) / f"{name}{f'_{part}' if part else ''}{ending}"
 
     def refuse_collisions(self, source: Path, scans: Mapping[str, Scan]) -> None:
-        """Raise KitsError where a result would replace an input or pass for one the next time, or one file is named for several.
+        """Refuse results that would replace an input or one another, or pass for an input the next time.
 
         Args:
             source: where these scans were found.

@@ -1,4 +1,7 @@
-"""Every scan of a run through the segmenter: read and checked, segmented, written, told of; a damaged one stops no other."""
+"""The run of every scan: read and checked, segmented, written, told of.
+
+A damaged one stops no other.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class _Done:
 
 @dataclass
 class PredictionRun:
-    """What every scan of a run shares.
+    """The state that every scan of a run shares.
 
     Attributes:
         measure: what else the report tells of a scan and its labels, by its name there.

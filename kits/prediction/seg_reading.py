@@ -1,4 +1,7 @@
-"""DICOM segmentation objects as label maps, whoever wrote them: what a segment is follows from its codes, not from its name."""
+"""DICOM segmentation objects as label maps, whoever wrote them.
+
+What a segment is follows from its codes, not from its name.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ OTHER_CODES = {
 
 
 def is_dicom_seg(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation object by its header."""
+    """Tell whether a file is a DICOM segmentation object by its header."""
     try:
         return path.is_file() and is_dicom(path) and read_instance(path).text("SOPClassUID") in (SEGMENTATION, LABEL_MAP)
     except Exception:  # pydicom raises whatever the damage of a file leads it to
@@ -32,7 +35,7 @@ def is_dicom_seg(path: Path) -> bool:
 
 
 def read_dicom_seg(path: Path) -> tuple[Volume, list[str]]:
-    """Read a segmentation object as a label map (z, y, x) in LPS order, and what a reader must know of it.
+    """Read a segmentation object as a label map (z, y, x) in LPS order, with notes for a reader.
 
     It holds the slices that have labels, as a rule; where it was made of more, an empty one is put at both ends.
 

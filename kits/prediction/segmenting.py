@@ -1,4 +1,7 @@
-"""`kits.predict` from its options to label maps: find the inputs, load the networks, segment this process's share."""
+"""The way of `kits.predict` from its options to label maps.
+
+Find the inputs, load the networks, segment this process's share.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
 
 
 def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: Sequence[str]) -> Segmenter:
-    """Load the checkpoints of both stages, on the GPU of this process's number where there are several and none is named.
+    """Load the checkpoints of both stages on this process's GPU, where none is named.
 
     Raises:
         KitsError: one is no checkpoint of its stage, or the device or a setting cannot be used.
@@ -142,7 +145,10 @@ def paths_of(given: str | Sequence[str]) -> list[Path]:
 
 
 def check_backend(backend: str, paths: Sequence[Path]) -> None:
-    """Raise KitsError where a file is not of the backend that is asked for; `auto` takes either, by the ending of its name."""
+    """Refuse a file that is not of the backend that is asked for; `auto` takes either.
+
+    The ending of its name tells.
+    """
     from kits.models.onnx_files import SUFFIX, is_exported
 
     for path in paths:

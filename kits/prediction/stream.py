@@ -1,4 +1,4 @@
-"""Cases one after another, so that reading the next, working on this one and writing the last go on at the same time."""
+"""A stream of cases: reading the next, working on this one and writing the last go on at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def stream(
     work: Callable[[Item, Read], Done],
     write: Callable[[Item, Done], None],
 ) -> Generator[tuple[Item, Exception | None], None, None]:
-    """Read, work on and write every item in order; yield each when it is done, with the error that ended it.
+    """Read, work on and write every item in order; yield each with the error that ended it.
 
     Reading and writing have a thread each. At most one item is read ahead, and at most one waits to be written; nothing keeps
     what was read once the work on it is done. Whatever ends the caller (Ctrl-C) lets what is being written be finished.

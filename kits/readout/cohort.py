@@ -1,4 +1,4 @@
-"""Measure label maps one by one, with a JSON file a case so that a run can be resumed, and write the tables of all."""
+"""The read-out of many label maps, a JSON file a case, so that a run can be resumed; and tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def measure_map(
     ids: Mapping[str, Sequence[int]] = OWN_IDS,
     reports: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure one label map, write its JSON into `folder` and its page into `pages`, and return the content of the JSON.
+    """Measure one label map, write its JSON and its page, and return the content of the JSON.
+
+    They go into `folder` and `pages`.
 
     Args:
         ids: by class the label ids that stand for it.
@@ -69,7 +71,9 @@ def measure_map(
 
 
 def measure(labels: Volume, volume: Volume | None, name: str, notes: Sequence[str] = ()) -> tuple[CaseReading, Volume]:
-    """Measure a label map (z, y, x), with the HU of its CT where that is given; return the reading and the map on the CT's grid.
+    """Measure a label map (z, y, x), with the HU of its CT where given; return the reading and map.
+
+    The map is on the CT's grid.
 
     Args:
         name: for messages.
@@ -124,7 +128,10 @@ def reported(reading: CaseReading, labels: Volume, job: LabelMap, folder: Path) 
 
 
 def measure_volume(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
-    """Measure a label map, or an array of labels on the grid of `volume`; `kits.measure` is this function."""
+    """Measure a label map, or an array of labels on the grid of `volume`.
+
+    `kits.measure` is this function.
+    """
     if isinstance(labels, np.ndarray):
         if volume is None:
             raise KitsError("measure: an array of labels has no spacing; give the volume that it is of too")
@@ -141,7 +148,7 @@ def readout_of(labels: np.ndarray, volume: Volume) -> dict[str, Any]:
 
 
 def source_of(job: LabelMap, ids: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Describe everything that a result depends on: the files, the ids of their labels, and the definitions."""
+    """Describe what a result depends on: the files, the ids of their labels, and the definitions."""
     return {"edition": EDITION, "ids": {name: list(numbers) for name, numbers in ids.items()}, **job.identity()}
 
 
@@ -152,7 +159,10 @@ def finished(
     ids: Mapping[str, Sequence[int]] = OWN_IDS,
     reports: Path | None = None,
 ) -> dict[str, Any] | None:
-    """Read what an earlier run measured of this very map; None where it has to be measured, or a wanted output is missing."""
+    """Read what an earlier run measured of this very map.
+
+    None where it has to be measured, or a wanted output is missing.
+    """
     content = read_object(folder / f"{job.name}.json")
     wanted = [] if pages is None else [pages / f"{job.name}.html"]
     if reports is not None and job.scan is not None and job.scan.files and content and content.get("tumors"):
@@ -163,7 +173,10 @@ def finished(
 
 
 def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], output: Path) -> None:
-    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` with the definitions."""
+    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json`.
+
+    The latter with the definitions.
+    """
     tables = {"measurements.csv": ("tumors", TUMOR_COLUMNS), "kidneys.csv": ("kidneys", KIDNEY_COLUMNS)}
     for name, (part, columns) in tables.items():
         rows = [[case["case"], *(column(entry, key) for key in columns)] for case in found for entry in case[part]]
@@ -173,7 +186,10 @@ def write_tables(found: Sequence[Mapping[str, Any]], failed: Mapping[str, str], 
 
 
 def rounded(value: Any) -> Any:
-    """Round the numbers in a plain container to four decimals: more is noise, and less would show in sums."""
+    """Round the numbers in a plain container to four decimals.
+
+    More is noise, and less would show in sums.
+    """
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, Mapping):

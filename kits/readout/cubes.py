@@ -1,7 +1,7 @@
-"""Resample a kidney to cubes: shape is not measured on slices 0.5 to 5 mm apart and pixels of 0.4 to 1 mm.
+"""A kidney on cubes: shape is not measured on slices 0.5 to 5 mm apart.
 
-Masks are interpolated by their signed distance (shape-based interpolation, Raya and Udupa 1990, IEEE TMI 9:32), so that a ball
-cut into thick slices becomes round again.
+And pixels of 0.4 to 1 mm. Masks are interpolated by their signed distance (shape-based interpolation, Raya and Udupa 1990, IEEE
+TMI 9:32), so that a ball cut into thick slices becomes round again.
 """
 
 from __future__ import annotations
@@ -102,12 +102,18 @@ def cubes_of(region: KidneyRegion, spacing: Spacing) -> Cubes:
 
 
 def signed_distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Compute the signed distance in mm to the border, half way between voxels of the two kinds; positive inside."""
+    """Compute the signed distance in mm to the border, positive inside.
+
+    The border is half way between voxels of the two kinds.
+    """
     return distance_to(~mask, spacing) - distance_to(mask, spacing)
 
 
 def distance_to(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Compute the mm from every voxel's center to the nearest one in the mask, 0 inside; infinite where it is empty."""
+    """Compute the mm from every voxel's center to the nearest one in the mask.
+
+    0 inside; infinite where it is empty.
+    """
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     image = sitk.GetImageFromArray(mask.view(np.uint8))

@@ -1,4 +1,4 @@
-"""Draw where the numbers of a tumor were taken: its diameters in their slice, the polar lines, and the exophytic part."""
+"""Pictures of where a tumor's numbers were taken: diameters, polar lines, the exophytic part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ GRID_MM = 1.25
 
 
 def tumor_figure(shapes: Shapes, index: int, spacing: Spacing, hu: np.ndarray | None) -> Figure:
-    """Draw one tumor of a kidney, counted from 0: the slice of its axial diameter, the coronal view, and the surfaces.
+    """Draw one tumor of a kidney, counted from 0: the axial and coronal views, and the surfaces.
+
+    The axial view is the slice of its diameter.
 
     Args:
         spacing: (z, y, x) mm of the label map.

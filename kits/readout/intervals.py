@@ -20,7 +20,7 @@ WIDE_VOLUME, WIDE_DIAMETER = 0.5, 0.2
 
 
 def with_intervals(reading: CaseReading, spacing: Spacing, others: Iterable[np.ndarray]) -> CaseReading:
-    """Give each tumor of a reading the least and the most of its volume and its axial diameter, and flag what is uncertain.
+    """Give each tumor of a reading an interval of its volume and axial diameter, and flag doubts.
 
     Args:
         spacing: (z, y, x) mm.

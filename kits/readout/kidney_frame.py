@@ -1,4 +1,4 @@
-"""Find the frame of a kidney: its outline filled, the way to its sinus, its length, and distances from outline and sinus."""
+"""The frame of a kidney: its filled outline, the way to its sinus, its length, and distances."""
 
 from __future__ import annotations
 

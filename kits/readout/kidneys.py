@@ -132,7 +132,10 @@ class _Seeds:
 
 
 def _seeds(pieces: np.ndarray, voxel_ml: float, middle: float, apart: float) -> _Seeds:
-    """Find the pieces that are kidneys, and part them where two lie farther than `apart` columns from each other."""
+    """Find the pieces that are kidneys, and part them where two lie apart.
+
+    That is farther than `apart` columns from each other.
+    """
     sizes, centers = region_sizes_and_centers(pieces)
     large = [number for number in range(1, len(sizes)) if sizes[number] * voxel_ml >= LEAST_KIDNEY_ML]
     split = {number: column for number in large if (column := _bridge(pieces == number, voxel_ml)) is not None}
@@ -187,7 +190,10 @@ def _owners(
 
 
 def _share_out(inside: np.ndarray, part: np.ndarray, pieces: np.ndarray, seeds: _Seeds, owner: np.ndarray) -> None:
-    """Divide a region that holds both kidneys in `owner`: parenchyma by its piece, a tumor to the side that it touches more."""
+    """Divide a region that holds both kidneys in `owner`.
+
+    Parenchyma by its piece, a tumor to the side that it touches more.
+    """
     columns = np.arange(inside.shape[2])
     for piece, side in seeds.side.items():
         owner[part & (pieces == piece)] = side

@@ -45,7 +45,7 @@ class LabelMap:
         return {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns, "image": image, "doubt": doubt}
 
     def read(self, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> tuple[Volume, list[str]]:
-        """Read the labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst; return them with warnings for the reader.
+        """Read the labels (z, y, x), 0 background, 1 kidney, 2 tumor, 3 cyst, with warnings.
 
         Args:
             ids: by class the label ids that stand for it in a file; of a DICOM segmentation its codes say what is what.
@@ -56,7 +56,9 @@ class LabelMap:
         return _labels_at(self.path, ids)
 
     def others(self, grid: Grid, ids: Mapping[str, Sequence[int]] = OWN_IDS) -> Iterator[np.ndarray]:
-        """Read the other masks of tumor (bool (z, y, x) on this map's grid): of each member, and by probability.
+        """Read the other masks of tumor, bool (z, y, x): of each member, and by probability.
+
+        On this map's grid.
 
         Raises:
             KitsError: a file is damaged, or of another grid.
@@ -88,7 +90,10 @@ def _labels_at(path: Path, ids: Mapping[str, Sequence[int]]) -> tuple[Volume, li
 
 
 def _beside(grid: Grid, found: Volume, path: Path) -> np.ndarray:
-    """Bring the voxels of another map to the label map's grid; one with another header is a mistake, so it is refused."""
+    """Bring the voxels of another map to the label map's grid.
+
+    One with another header is a mistake, so it is refused.
+    """
     if differs := compare(found.grid, grid):
         raise KitsError(f"{path}: {differs}, as the label map that it belongs to has")
     return brought_to(grid, found)
@@ -116,7 +121,9 @@ def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, l
 def find_maps(
     path: Path, image: Path | None, cases: Sequence[str] | None, *, label_name: str, members: Sequence[Path] | None = None
 ) -> list[LabelMap]:
-    """Find a label map, those of a folder or a KiTS tree by any name that KiTS and nnU-Net give, or DICOM segmentations below it.
+    """Find the label maps at a path: a file, a folder, a KiTS tree, or DICOM segmentations below it.
+
+    By any name that KiTS and nnU-Net give.
 
     Args:
         image: their CT, as `kits.predict` takes it.
@@ -176,7 +183,7 @@ def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
 
 
 def _probabilities(path: Path) -> Path | None:
-    """Find the tumor's probabilities that kits.predict wrote beside a label map; None where there are none."""
+    """Find the tumor's probabilities that kits.predict wrote beside a label map; else None."""
     from kits.data.scans import stem
     from kits.prediction.outputs import ENDING, PROBABILITIES
 

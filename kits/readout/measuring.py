@@ -1,4 +1,7 @@
-"""`kits.measure` from its options to tables: predict where it is given networks, measure every label map, write the tables."""
+"""The way of `kits.measure` from its options to tables.
+
+Predict where it is given networks, measure every label map, write the tables.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from kits.readout.maps import find_maps
 
 
 def measure_maps(options: Measure) -> None:
-    """Measure the label maps at a path, or those that networks give for the CT there; those that are measured are skipped.
+    """Measure the label maps at a path, or those that networks give for the CT there.
+
+    Those that are measured are skipped.
 
     Raises:
         KitsError: no label map is found, or one or more could not be measured (the others are).

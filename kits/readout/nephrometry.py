@@ -17,7 +17,7 @@ LEAST_OUTSIDE = 0.02
 
 @dataclass(frozen=True)
 class Points:
-    """One component of a score: its points, the value that they follow from, and the rule in words; None where it is open."""
+    """One component of a score: its points, its value and its rule; None where it is open."""
 
     points: int | None
     value: float | str | None
@@ -54,7 +54,7 @@ class PaduaScore:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a tumor lies, in the values that the scores ask for; None where one could not be measured.
+    """The place of a tumor in the values that scores ask for; None where one was not measured.
 
     Attributes:
         diameter_mm: the axial one.

@@ -1,4 +1,4 @@
-"""Find the outline that the kidney would have without its tumors, and which part of a tumor lies outside of it.
+"""The outline that the kidney would have without its tumors, and what of them lies outside.
 
 A convex hull is no such outline: it overstates what is outside by 0.06 to 0.08 of the tumor. Here it is an ellipsoid of the
 kidney's own moments, found together with the part of the tumors inside it, and corrected where the kidney's surface is seen: each
@@ -54,7 +54,7 @@ class Outline:
 
     @property
     def whitened(self) -> np.ndarray:
-        """Compute the matrix that takes an offset from the center to the frame where the ellipsoid is the unit ball."""
+        """Matrix that takes an offset from the center to the frame where the ellipsoid is the unit ball."""
         return np.linalg.inv(self.axes)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
@@ -65,7 +65,10 @@ class Outline:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """Tabulate the radius by height and turn of a direction, two degrees and finer: quicker than a search for every point."""
+        """Radii by height and turn of a direction, two degrees and finer.
+
+        Quicker than a search for every point.
+        """
         heights, turns = (np.arange(n) + 0.5 for n in TABLE)
         z = 2 * heights[:, None] / TABLE[0] - 1
         angle = 2 * np.pi * turns[None] / TABLE[1] - np.pi
@@ -118,7 +121,10 @@ def outline_of(cubes: Cubes, sinus: np.ndarray, blur_mm: float) -> Outline:
 
 
 def _continued(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Continue values on the sphere from known directions (n, 3) to wanted ones, by a thin plate through those nearest."""
+    """Continue values on the sphere from known directions (n, 3) to wanted ones.
+
+    By a thin plate through those nearest.
+    """
     # Those nearest to what is missing decide; a plate through more of them costs the cube of their number.
     apart, _ = cKDTree(wanted).query(known)
     nearest = np.argsort(apart, kind="stable")[: 4 * MOST_KNOWN]
@@ -157,7 +163,10 @@ def _moments(mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _ellipsoid(count: float, sums: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the solid ellipsoid of these moments: a half axis is the root of five times the variance along it."""
+    """Find the solid ellipsoid of these moments.
+
+    A half axis is the root of five times the variance along it.
+    """
     center = sums / count
     values, vectors = np.linalg.eigh(products / count - np.outer(center, center))
     axes = vectors[:, ::-1] * np.sqrt(5 * np.maximum(values[::-1], 0.25))

@@ -24,7 +24,10 @@ class Range:
 
 @dataclass(frozen=True)
 class TumorReading:
-    """One tumor; lengths in mm, areas in mm2, volumes in mL, None where a thing could not be measured (`flags` say why)."""
+    """One tumor; lengths in mm, areas in mm2, volumes in mL, None where one was not measured.
+
+    `flags` say why.
+    """
 
     id: str
     side: str

@@ -1,4 +1,7 @@
-"""Write one page a case, which opens without a network: pictures of where each number was taken, then the numbers and rules."""
+"""One page a case, which opens without a network: pictures, then numbers and rules.
+
+The pictures show where each number was taken.
+"""
 
 from __future__ import annotations
 

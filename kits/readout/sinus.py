@@ -1,7 +1,7 @@
-"""Find the renal sinus, which no KiTS label names: the medial part of the kidney's hull that is free, and where it opens.
+"""The renal sinus, which no KiTS label names: the free medial part of the kidney's hull.
 
-R.E.N.A.L. (Kutikov and Uzzo 2009, J Urol 182:844) takes its polar lines from where the sinus opens, and its N from the distance
-to the collecting system, for which the sinus stands here.
+And where it opens. R.E.N.A.L. (Kutikov and Uzzo 2009, J Urol 182:844) takes its polar lines from where the sinus opens, and its N
+from the distance to the collecting system, for which the sinus stands here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Sinus:
 
 
 def find_sinus(cubes: Cubes, side: str) -> Sinus:
-    """Find the sinus: the part of the kidney's hull that neither kidney nor tumor fills, opened, medial of the hull's center.
+    """Find the sinus: the part of the hull that neither kidney nor tumor fills, opened, medial.
+
+    Medial of the hull's center.
 
     Args:
         side: `right` or `left`; the sinus lies toward the other.

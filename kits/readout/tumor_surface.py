@@ -35,7 +35,10 @@ class TumorSurface:
 
 
 def surface_of(cubes: Cubes, index: int, volume_ml: float) -> TumorSurface | None:
-    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels; None where cubes lose half of it."""
+    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels.
+
+    None where cubes lose half of it.
+    """
     (distance, place), step = cubes.tumors[index], cubes.step
     smooth = gaussian_filter(np.pad(distance, 2, mode="constant", constant_values=float(min(-step, distance.min()))), SMOOTHING)
     cube_ml = step**3 / 1000

@@ -1,6 +1,7 @@
-"""Pictures of cases: a page of many, and as Figures slices of the CT with the outlines on it and the surfaces of what was found.
+"""Pictures of cases: a page of many, slices with outlines, and surfaces.
 
-Orientation is the radiologist's: axial planes from below, the patient's right on the left of the picture; all to scale in mm.
+Slices and surfaces come as Figures. Commands and rooms above call it. Orientation is the radiologist's: axial planes from below,
+the patient's right on the left of the picture; all to scale in mm.
 """
 
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page

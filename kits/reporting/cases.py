@@ -1,4 +1,4 @@
-"""The cases of a report: find the files of each, read them, and write the page of all or the pictures of each."""
+"""The cases of a report: their files, and the page of all or the pictures of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kits.volume import brought_to, compare
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case's scan and files; `prediction` is None where there is none, and `truth` where there is none."""
+    """One case's scan and files; `prediction` or `truth` is None where there is none."""
 
     scan: Scan
     prediction: Path | None
@@ -41,7 +41,9 @@ class CaseFiles:
 def find_files(
     image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None, *, label_name: str
 ) -> list[CaseFiles]:
-    """Find the cases to draw: those that `cases` names; otherwise every scan that has a prediction, or whose prediction failed.
+    """Find the cases to draw: those that `cases` names, otherwise all that a run has tried.
+
+    These are every scan that has a prediction, or whose prediction failed.
 
     Args:
         label_name: file name of the label maps in a tree of truths, `data.label_name`.
@@ -75,7 +77,9 @@ def find_files(
 
 
 def write_report(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, int], workers: int) -> Path:
-    """Write the page of all cases; one that cannot be read is named on it and at the end, and the others go on.
+    """Write the page of all cases; one that cannot be read is named, and the others go on.
+
+    It is named on the page and at the end.
 
     Args:
         ids: what each id of the truth's label maps means, `data.ids`; they decide what is scored.

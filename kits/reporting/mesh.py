@@ -30,7 +30,7 @@ class Mesh:
     triangles: np.ndarray
 
     def packed(self) -> bytes:
-        """Coordinates in `STEP_MM` and vertex numbers as little-endian uint16, each as its difference to the one before.
+        """Pack coordinates in `STEP_MM` and vertex numbers as differences, little-endian uint16.
 
         Neighbors in a mesh are neighbors in the list, so differences are small and compress to about a third.
         """

@@ -1,7 +1,8 @@
-"""One self-contained HTML page of many cases: a table, three linked planes with outlines, and the surfaces.
+"""One self-contained HTML page of many cases: a table, linked planes, and surfaces.
 
-Everything is inside the file: the styles, the script, plotly (compressed) for the surfaces, and each case as a picture of its
-slices and a compressed block of labels and meshes. The page's own policy forbids every connection and every script but these two.
+The planes are three, with outlines. Everything is inside the file: the styles, the script, plotly (compressed) for the surfaces,
+and each case as a picture of its slices and a compressed block of labels and meshes. The page's own policy forbids every
+connection and every script but these two.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def write_page(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def _meshes(scene: Scene) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """What each surface is, with its numbers of vertices and triangles, and the surfaces themselves."""
+    """Describe each surface with its numbers of vertices and triangles; return the surfaces too."""
     window = scene.marked
     told: list[dict[str, Any]] = []
     blocks: list[bytes] = []
@@ -145,7 +146,7 @@ def _plotly() -> str:
 
 
 def _digest(script: str) -> str:
-    """A script as a page's policy names it."""
+    """Return a script as a page's policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
@@ -154,5 +155,5 @@ def _data_url(picture: bytes) -> str:
 
 
 def _json(content: Mapping[str, Any] | None) -> str:
-    """JSON that cannot end the element that holds it, whatever the names in it."""
+    """Return JSON that cannot end the element that holds it, whatever the names in it."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")

@@ -23,7 +23,10 @@ MOST_VOXELS = 8e6  # of a field; a coarser grid where false positives lie far ap
 
 
 def surface_figure(scene: Scene) -> Figure:
-    """Translucent kidneys, their tumors and cysts, from the front and from behind; beside the prediction the truth, if any."""
+    """Draw translucent kidneys, their tumors and cysts, from the front and from behind.
+
+    Beside the prediction the truth, if there is one.
+    """
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
@@ -54,7 +57,7 @@ def surface_figure(scene: Scene) -> Figure:
 
 
 def surface_field(mask: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndarray:
-    """A mask (z, y, x) as a smooth field (z, y, x) on a cubic grid of grid_mm whose level 0.5 is the surface."""
+    """Smooth a mask (z, y, x) on a cubic grid of grid_mm; its surface is level 0.5."""
     edges = [int(np.ceil(EDGE_MM / step)) for step in spacing]
     wide = np.pad(mask, [(edge, edge) for edge in edges]).astype(np.float32)
     shape = [round((n * step + 2 * EDGE_MM) / grid_mm) for n, step in zip(mask.shape, spacing, strict=True)]
@@ -67,7 +70,7 @@ def surface_field(mask: np.ndarray, spacing: Spacing, grid_mm: float) -> np.ndar
 
 
 def render(fields: dict[str, np.ndarray], *, behind: bool, hues: Mapping[str, str] = COLORS) -> np.ndarray:
-    """Orthographic picture (z, x, 3) of smooth fields (z, y, x), looked at along y: each as a lit surface at level 0.5.
+    """Render smooth fields (z, y, x) along y as lit surfaces at level 0.5: (z, x, 3), orthographic.
 
     The kidney is translucent, more so where it faces the viewer, so that a tumor or cyst inside it shows.
     """
@@ -92,7 +95,10 @@ def render(fields: dict[str, np.ndarray], *, behind: bool, hues: Mapping[str, st
 
 
 def _first_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where rays along y first meet level 0.5: depth in voxels (inf: never), facing 0 to 1, light 0 to 1, coverage 0 to 1."""
+    """Find where rays along y first meet level 0.5.
+
+    Depth in voxels (inf: never), facing 0 to 1, light 0 to 1, coverage 0 to 1.
+    """
     level = 0.5
     hit = (field >= level).argmax(axis=1)
     z, x = np.ogrid[: field.shape[0], : field.shape[2]]

@@ -1,4 +1,7 @@
-"""What the run that made a prediction told of it (`kits.predict` writes it beside), and what makes a case doubtful."""
+"""The notes of the run that made a prediction, and what makes a case doubtful.
+
+`kits.predict` writes the notes beside it.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ def read_notes(folder: Path, name: str) -> RunNotes:
 
 
 def doubts_of(scene: Scene, notes: RunNotes) -> list[str]:
-    """List what should make a reader look twice at a prediction: what the run warned of, or what the labels themselves show."""
+    """List what should make a reader look twice at a prediction.
+
+    It is what the run warned of, or what the labels themselves show.
+    """
     if notes.judged:
         return notes.warnings
     window = bounding_slices(scene.prediction)

@@ -1,4 +1,4 @@
-"""What the pictures of a case share: its arrays, its headings, its windows, and the marks on a picture."""
+"""Parts that the pictures of a case share: arrays, headings, windows, and marks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INK, FAINT, PAPER = "#e8e8e8", "#a8aeb4", "#101214"
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows.
+    """The content of a picture.
 
     Attributes:
         name: the case.
@@ -54,7 +54,7 @@ class Scene:
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """What is drawn, by label: kidney and tumor, and the cyst where a map has one."""
+        """Names by label of what is drawn: kidney and tumor, and the cyst where a map has one."""
         cysts = any((labels == CYST).any() for labels in self.maps)
         return {label: name for label, name in NAMES.items() if label != CYST or cysts}
 
@@ -83,13 +83,13 @@ class Scene:
         return z, y, x
 
     def clip(self, limits: Iterable[tuple[int, int]]) -> Window:
-        """Limits (low, high) along z, y and x as a window of the volume."""
+        """Return limits (low, high) along z, y and x as a window of the volume."""
         z, y, x = (slice(max(0, low), min(n, high)) for (low, high), n in zip(limits, self.hu.shape, strict=True))
         return z, y, x
 
 
 def length(part: slice) -> int:
-    """Voxels of a slice."""
+    """Return voxels of a slice."""
     return int(part.stop - part.start)
 
 
@@ -100,7 +100,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def write(axes: Axes, x: float, y: float, text: str, *, color: str = INK, size: float = 10, **style: Any) -> None:
-    """Text at a place of the axes (0 to 1), with a dark rim so that it can be read on bright anatomy."""
+    """Write text at a place of the axes (0 to 1), with a dark rim for bright anatomy."""
     from matplotlib.patheffects import withStroke
 
     rim = [withStroke(linewidth=2.5, foreground=PAPER)]
@@ -108,7 +108,7 @@ def write(axes: Axes, x: float, y: float, text: str, *, color: str = INK, size: 
 
 
 def scale_bar(axes: Axes, width_mm: float) -> None:
-    """5 cm, at the lower right of axes that are `width_mm` wide."""
+    """Draw a bar of 5 cm at the lower right of axes that are `width_mm` wide."""
     end = 0.97
     start = end - 50.0 / width_mm
     axes.plot([start, end], [0.03, 0.03], color=INK, linewidth=2, transform=axes.transAxes, solid_capstyle="butt")

@@ -62,9 +62,9 @@ def slices_figure(scene: Scene) -> Figure:
 
 
 def focus_point(scene: Scene) -> tuple[int, int, int]:
-    """Find the voxel (z, y, x) whose planes cut most of the found tumor, else of the missed one or the kidneys.
+    """Find the voxel (z, y, x) whose planes cut most of the found tumor, the missed one or kidneys.
 
-    The middle where there is nothing.
+    The first of these that there is. The middle where there is nothing.
     """
     for tumor in (True, False):
         for labels in scene.maps:
@@ -80,7 +80,7 @@ def focus_point(scene: Scene) -> tuple[int, int, int]:
 
 
 def body_window(scene: Scene) -> Window:
-    """Rows and columns of the body, and the slices; of a long scan those around what is marked."""
+    """Return rows and columns of the body, and the slices; of a long scan those around what is marked."""
     _, rows, columns = body_box(scene.hu, BODY_HU).slices
     marked = scene.marked or (slice(0, len(scene.hu)), rows, columns)
     most = int(TALLEST_MM / scene.spacing[0])
@@ -90,7 +90,10 @@ def body_window(scene: Scene) -> Window:
 
 
 def detail_window(scene: Scene, margin_mm: float = 20.0) -> Window:
-    """The part of an axial plane around all that is marked, with a margin, at least two thirds as high as wide."""
+    """Return the part of an axial plane around all that is marked, with a margin.
+
+    At least two thirds as high as wide.
+    """
     if scene.marked is None:
         return body_window(scene)
     z, y, x = scene.marked
@@ -102,13 +105,16 @@ def detail_window(scene: Scene, margin_mm: float = 20.0) -> Window:
 
 
 def detail_slices(scene: Scene) -> list[int]:
-    """Slices spread evenly, from the top down, over what is marked, or over the scan."""
+    """Return slices spread evenly, from the top down, over what is marked, or over the scan."""
     z, _, _ = scene.marked or (slice(0, len(scene.hu)), None, None)
     return [int(z.start + (place + 0.5) * length(z) / ROW_SLICES) for place in reversed(range(ROW_SLICES))]
 
 
 def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) -> None:
-    """One plane of the CT with the prediction filled and outlined and the truth outlined, to scale in mm."""
+    """Draw one plane of the CT with the prediction filled and the truth outlined, to scale in mm.
+
+    The prediction is outlined too.
+    """
     dv, dh = (step for other, step in enumerate(scene.spacing) if other != axis)
     rows, columns = (part for other, part in enumerate(window) if other != axis)
     # mm of the whole plane; slices grow upward, rows grow downward
@@ -148,7 +154,7 @@ def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) 
 
 
 def _mark_cuts(axes: Axes, scene: Scene, axis: int, focus: tuple[int, int, int], window: Window) -> None:
-    """Ticks at the edges where the other two planes cut this one."""
+    """Draw ticks at the edges where the other two planes cut this one."""
     vertical, horizontal = ((focus[other] + 0.5) * scene.spacing[other] for other in range(3) if other != axis)
     for low, high in ((0.0, 0.025), (0.975, 1.0)):
         axes.axhline(vertical, low, high, color="white", linewidth=1.0)

@@ -1,4 +1,7 @@
-"""A part of a CT and its labels on a grid that a page can hold, from which it cuts axial, coronal and sagittal planes."""
+"""A part of a CT and its labels on a grid that a page can hold, cut in three directions.
+
+Into axial, coronal and sagittal planes.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Stack:
         return max(1, min(n, round(sqrt(n * height / width))))
 
     def mosaic(self) -> bytes:
-        """All slices in one WebP picture, row by row from the first slice."""
+        """Return all slices in one WebP picture, row by row from the first slice."""
         n, height, width = self.gray.shape
         rows = ceil(n / self.columns)
         tiles = np.zeros((rows * self.columns, height, width), np.uint8)
@@ -87,7 +90,7 @@ def shown_window(scene: Scene) -> Window:
 
 
 def factors_of(window: Window, spacing: Spacing) -> Triple:
-    """How many voxels (z, y, x) of the volume become one: the target spacing, coarser where the window is large."""
+    """Choose how many voxels (z, y, x) become one: the target spacing, coarser in large windows."""
     size = [length(part) for part in window]
     scale = 1.0
     while True:
@@ -99,7 +102,10 @@ def factors_of(window: Window, spacing: Spacing) -> Triple:
 
 
 def overview(scene: Scene, row: int) -> tuple[bytes, float, float]:
-    """A coronal slab of the whole scan around a row as WebP, and its width and height in mm; the head is up."""
+    """Draw a coronal slab of the whole scan around a row as WebP; the head is up.
+
+    Returns its width and height in mm with it.
+    """
     from PIL import Image
 
     dz, dy, dx = scene.spacing

@@ -1,4 +1,7 @@
-"""What a training tells about itself: its loggers, and the callbacks that measure and draw."""
+"""The loggers of a training, and the callbacks that measure and draw.
+
+`kits.training` uses them.
+"""
 
 from kits.tracking.loggers import build_loggers
 from kits.tracking.steps import StepMonitor

@@ -15,15 +15,20 @@ GAP_MM = 20.0  # between the prediction and the truth beside it
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points (n, 3) float32, x, y, z in mm (left, posterior and superior are positive), and their colors (n, 3) uint8."""
+    """Points (n, 3) float32, x, y, z in mm, and their colors (n, 3) uint8.
+
+    Left, posterior and superior are positive.
+    """
 
     points: np.ndarray
     colors: np.ndarray
 
 
 def surface_cloud(scene: Scene) -> Cloud:
-    """The surfaces of the prediction and, on its patient's left side, of the truth; thinned to MOST_POINTS. No points: nothing is
-    marked."""
+    """Sample the surfaces of the prediction and, on its patient's left side, of the truth.
+
+    Thinned to MOST_POINTS; no points where nothing is marked.
+    """
     from matplotlib.colors import to_rgb
 
     window = scene.marked

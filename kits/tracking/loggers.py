@@ -1,7 +1,7 @@
-"""The loggers of a run: metrics.csv always, Lightning's logger of TensorBoard or Weights & Biases beside it.
+"""The loggers of a run: metrics.csv always, TensorBoard or Weights & Biases beside it.
 
-A logger draws where it has `log_image` and takes tables where it has `log_table`, as Lightning's WandbLogger has them; any other
-logger of Lightning can stand beside these.
+These are Lightning's. A logger draws where it has `log_image` and takes tables where it has `log_table`, as Lightning's
+WandbLogger has them; any other logger of Lightning can stand beside these.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class GuardedWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, begun when it is first asked for; where it cannot be online, offline, and where not even that, nowhere."""
+        """The run, begun when it is first asked for; offline where it cannot be online, else nowhere."""
         if self._experiment is None:
             import wandb
 
@@ -139,7 +139,10 @@ class GuardedWandbLogger(WandbLogger):
     @rank_zero_only
     @guarded
     def finalize(self, status: str) -> None:
-        """Store what is asked for and end the run; what a server does not take in `timeout_s` stays in the run folder."""
+        """Store what is asked for and end the run.
+
+        What a server does not take in `timeout_s` stays in the run folder.
+        """
         if self._experiment is not None:
             if status == "success" and self._artifacts:
                 self._store()
@@ -153,7 +156,9 @@ class GuardedWandbLogger(WandbLogger):
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
-    """Lightning's TensorBoard logger in the run folder's `tensorboard`: scalars, pictures, point clouds, and tables as text.
+    """Lightning's TensorBoard logger in the run folder's `tensorboard`.
+
+    Scalars, pictures, point clouds, and tables as text.
 
     Args:
         step: of the checkpoint that a run goes on from; what a killed run logged after it is hidden. 0 begins anew.
@@ -167,7 +172,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer. A run that begins anew removes an older one's events first, and not before it has begun."""
+        """The writer; a run that begins anew removes an older one's events, but only once it has begun."""
         if self._experiment is None and not self._step:
             for old in Path(self.log_dir).glob("events.out.tfevents.*"):
                 old.unlink()

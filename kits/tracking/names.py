@@ -1,4 +1,4 @@
-"""The names under which a training logs: its loggers, its dashboard and their tests share this one list.
+"""The names under which a training logs, shared by its loggers, its dashboard and their tests.
 
 A name is `train/...` where it is of a training step and `val/...` where it is of the validation cases.
 """
@@ -27,20 +27,23 @@ CONFUSION_COLUMNS = ("truth", "prediction", "voxels")
 
 
 def loss_name(part: str) -> str:
-    """The name of a part of the loss: `fused`, `source0`, or a term such as `dice` or `ce`."""
+    """Return the name of a part of the loss: `fused`, `source0`, or a term such as `dice` or `ce`."""
     return f"{LOSS}_{part}"
 
 
 def loss_names(sources: int, terms: Sequence[str] = ()) -> tuple[str, ...]:
-    """What a fine training with so many sources logs of its loss in the end, when all of the network learns."""
+    """List what a fine training with so many sources logs of its loss in the end.
+
+    When all of the network learns.
+    """
     return (LOSS, *(loss_name(part) for part in ("fused", *terms, *(f"source{k}" for k in range(sources)))))
 
 
 def score_name(score: str) -> str:
-    """The name of the mean of a score over the validation cases."""
+    """Return the name of the mean of a score over the validation cases."""
     return f"val/{score}"
 
 
 def fine_scores(classes: Sequence[str]) -> tuple[str, ...]:
-    """The scores of a case in the fine stage, where the data set has these classes."""
+    """Return the scores of a case in the fine stage, where the data set has these classes."""
     return ("score", "mean", *regions_of(classes), "composite")

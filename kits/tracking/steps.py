@@ -1,4 +1,4 @@
-"""How fast and how steadily a training goes."""
+"""Speed and steadiness of a training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kits.tracking.names import DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SAMPLE_
 
 
 class StepMonitor(Callback):
-    """Learning rate, gradient norm, samples a second and data-wait share, every `trainer.log_every_n_steps` steps.
+    """A monitor of learning rate, gradient norm, samples a second and data-wait share.
 
-    Between these steps it only counts, so a GPU is never waited for.
+    Every `trainer.log_every_n_steps` steps. Between these steps it only counts, so a GPU is never waited for.
     """
 
     def __init__(self) -> None:
@@ -28,15 +28,15 @@ class StepMonitor(Callback):
         self.began, self.waited, self.samples = time.perf_counter(), waited, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that goes on within an epoch does not begin the epoch again."""
+        """Note whether the run goes on within an epoch, which it does not begin again."""
         self._restart(loader_wait(trainer))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What lies between two epochs belongs to no step."""
+        """Forget what lies between two epochs: it belongs to no step."""
         self._restart(loader_wait(trainer))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """The norm of all gradients, which Lightning clips after this."""
+        """Measure the norm of all gradients, which Lightning clips after this."""
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             self.norm = get_total_norm(gradients)
@@ -44,7 +44,10 @@ class StepMonitor(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Count, and log at the steps where everything is logged. Of accumulated batches only the last makes a step."""
+        """Count, and log at the steps where everything is logged.
+
+        Of accumulated batches only the last makes a step.
+        """
         self.samples += len(batch["image"])
         if trainer.global_step % trainer.log_every_n_steps or self.norm is None:  # type: ignore[attr-defined]
             return
@@ -61,6 +64,6 @@ class StepMonitor(Callback):
 
 
 def loader_wait(trainer: pl.Trainer) -> float:
-    """Seconds that the training has waited for its loader so far."""
+    """Return seconds that the training has waited for its loader so far."""
     loader: Any = trainer.train_dataloader
     return float(loader.waited)

@@ -1,4 +1,4 @@
-"""What the validation cases look like and how each scored."""
+"""Pictures and scores of the validation cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ DICE = {"dice": "kidney with tumor", "kidney": "kidney", "tumor": "tumor", "cyst
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of a validated case until all are: its scores, its confusion (4 x 4 voxels), and its pictures where due."""
+    """A validated case until all are: its scores, its confusion, and its pictures where due.
+
+    The confusion is 4 x 4, in voxels.
+    """
 
     scores: dict[str, float]
     confusion: list[list[int]]
@@ -32,7 +35,10 @@ class Seen:
 
 
 class CaseMonitor(Callback):
-    """Pictures and surfaces of the same few cases every n epochs; at the end the scores and the confusion of the best epoch."""
+    """A monitor of the same few cases: pictures and surfaces every n epochs, tables at the end.
+
+    The scores and the confusion of the best epoch.
+    """
 
     def __init__(self, options: LoggerOptions, validation: Sequence[str]) -> None:
         self.every = options.images_every
@@ -41,7 +47,7 @@ class CaseMonitor(Callback):
         self.best: dict[str, Any] = {"score": None, "step": 0, "scores": {}, "confusion": []}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers: what a resumed run needs for the tables at its end."""
+        """Return plain containers: what a resumed run needs for the tables at its end."""
         return self.best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -49,7 +55,7 @@ class CaseMonitor(Callback):
         self.best = state_dict
 
     def due(self, trainer: pl.Trainer) -> bool:
-        """Whether this epoch is drawn: every n-th, and the last that is planned."""
+        """Tell whether this epoch is drawn: every n-th, and the last that is planned."""
         epoch = trainer.current_epoch + 1
         return bool(self.every) and (epoch % int(self.every or 1) == 0 or epoch == trainer.max_epochs)
 
@@ -82,7 +88,7 @@ class CaseMonitor(Callback):
                 getattr(log, method)(key, list(content.values()), step=trainer.global_step, caption=list(content))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The tables of the best epoch, the worst case first."""
+        """Log the tables of the best epoch, the worst case first."""
         scores: dict[str, dict[str, float]] = self.best["scores"]
         if not scores:
             return
@@ -96,12 +102,12 @@ class CaseMonitor(Callback):
 
 
 def loggers_with(method: str, trainer: pl.Trainer) -> list[Any]:
-    """The loggers that have a method, in the first process; none in the others."""
+    """Return the loggers that have a method, in the first process; none in the others."""
     return [log for log in trainer.loggers if hasattr(log, method)] if trainer.is_global_zero else []
 
 
 def overlay(scene: Scene) -> np.ndarray:
-    """The planes of a case with prediction and truth on them, (H, W, 3) uint8."""
+    """Return the planes of a case with prediction and truth on them, (H, W, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from kits.reporting.scene import PAPER
@@ -114,6 +120,6 @@ def overlay(scene: Scene) -> np.ndarray:
 
 
 def confusion_rows(table: Sequence[Sequence[int]]) -> list[list[Any]]:
-    """True label, predicted label and voxels, without true background that was found to be such."""
+    """List true label, predicted label and voxels, without true background found to be such."""
     used = [label for label in range(len(CLASSES)) if label == 0 or any(table[label]) or any(row[label] for row in table)]
     return [[CLASSES[true], CLASSES[found], table[true][found]] for true in used for found in used if true or found]

@@ -54,7 +54,7 @@ def update_dashboard(config: dict[str, Any]) -> str:
 
 
 def saved_view(api: Any, entity: str, project: str, name: str) -> dict[str, str] | None:
-    """`id` and `name` of the project's saved view that is shown under a name; None where there is none."""
+    """Find `id` and `name` of the project's saved view under a name; None where there is none."""
     from wandb_workspaces._graphql import execute_graphql
 
     found = execute_graphql(api, VIEWS, {"entity": entity, "project": project}).get("project") or {}
@@ -72,7 +72,7 @@ def write_specification(workspace: Any, path: Path) -> str:
 
 
 def build_workspace(config: dict[str, Any], entity: str) -> Any:
-    """The workspace of `conf/dashboard.yaml`: curves by stage, sweeps, worst cases, and how fast trainings go."""
+    """Build the workspace of `conf/dashboard.yaml`: curves by stage, sweeps, worst cases, and speed."""
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
@@ -125,7 +125,7 @@ def build_workspace(config: dict[str, Any], entity: str) -> Any:
 
 
 def ws_config(key: str) -> Any:
-    """A key of the configuration, as the list of runs groups by it."""
+    """Return a key of the configuration, as the list of runs groups by it."""
     from wandb_workspaces.expr import Config
 
     return Config(key)

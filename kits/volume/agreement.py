@@ -18,7 +18,7 @@ AXES = ("head-foot", "front-back", "left-right")
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How the header of one file differs from another's; false where they agree.
+    """Differences between the headers of two files; false where they agree.
 
     Attributes:
         told: what differs, each to follow the name of the first file.
@@ -36,7 +36,7 @@ class Disagreement:
 
 
 def compare(found: Grid, true: Grid) -> Disagreement:
-    """How `found` differs from `true`, whatever order of axes each file has: two orders of one grid agree."""
+    """Tell how `found` differs from `true`; two orders of axes of one grid agree."""
     if found.shape_zyx != true.shape_zyx:
         if found.size == true.size:
             return Disagreement((f"its header has the axes in another order ({_axes(found)}, not {_axes(true)})",), order=True)
@@ -69,9 +69,10 @@ def compare(found: Grid, true: Grid) -> Disagreement:
 
 
 def brought_to(true: Grid, found: Volume) -> np.ndarray:
-    """The voxels of `found`, (z, y, x) in LPS order, beside those of a file with the grid `true`: no voxel is resampled.
+    """Return the voxels of `found`, (z, y, x) in LPS order, beside those of a file with grid `true`.
 
-    Where the headers disagree about the order of voxels, they are taken as they are stored, as KiTS's own scorers take them.
+    No voxel is resampled. Where the headers disagree about the order of voxels, they are taken as they are stored, as KiTS's own
+    scorers take them.
 
     Raises:
         KitsError: the sizes differ.
@@ -85,7 +86,10 @@ def brought_to(true: Grid, found: Volume) -> np.ndarray:
 
 
 def laid_into(true: Grid, found: Volume) -> np.ndarray | None:
-    """A label map of a part of the grid `true` on all of it, (z, y, x), 0 elsewhere; None where it is no part."""
+    """Lay a label map of a part of the grid `true` into all of it, (z, y, x), 0 elsewhere.
+
+    None where it is no part.
+    """
     spacing, origin, direction = placement(found.grid)
     true_spacing, true_origin, true_direction = placement(true)
     shift = true_direction.T @ (origin - true_origin) / true_spacing
@@ -105,7 +109,10 @@ def laid_into(true: Grid, found: Volume) -> np.ndarray | None:
 
 
 def placement(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spacing (z, y, x), position of the first voxel of the array in LPS order, and direction (columns z, y, x)."""
+    """Return spacing (z, y, x), position of the first voxel in LPS order, and direction.
+
+    The columns of the direction are z, y, x.
+    """
     columns = np.reshape(grid.direction, (3, 3))
     origin = np.array(grid.origin, dtype=float)
     kept = []
@@ -118,7 +125,7 @@ def placement(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _axes(grid: Grid) -> str:
-    """The letters of the stored axes as nibabel says them: where each runs to."""
+    """Return the letters of the stored axes as nibabel says them: where each runs to."""
     letters = [""] * 3
     for axis, flip, pair in zip(grid.axes, grid.flips, ("SI", "PA", "LR"), strict=True):
         letters[2 - axis] = pair[flip]

@@ -17,10 +17,11 @@ _HALF = 0.5 - 1e-4
 
 @dataclass(frozen=True)
 class CoarseGrid:
-    """Grid of the coarse stage: `size` x `size` in-plane; slices untouched (paper, section 3) or, where thin, fewer and thicker.
+    """The grid of the coarse stage: `size` x `size` in-plane, slices as they are or joined.
 
-    Rows and columns shrink (or grow) by one common factor, so that a slice of 512 x 796 is not squashed; the shorter side is
-    centered and padded. Along each axis the `native` voxels and the `inner` coarse ones span exactly the same millimeters.
+    Slices are untouched (paper, section 3) or, where thin, fewer and thicker. Rows and columns shrink (or grow) by one common
+    factor, so that a slice of 512 x 796 is not squashed; the shorter side is centered and padded. Along each axis the `native`
+    voxels and the `inner` coarse ones span exactly the same millimeters.
 
     Attributes:
         native: (z, y, x) voxels of the volume.
@@ -46,12 +47,15 @@ class CoarseGrid:
         return slice(None), slice(top, top + rows), slice(left, left + columns)
 
     def spacing(self, native: Spacing) -> Spacing:
-        """Coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
+        """Return coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
         z, y, x = (step * n / m for step, n, m in zip(native, self.native, self.inner, strict=True))
         return z, y, x
 
     def to_native(self, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
-        """A coarse window [start, stop) as the smallest native one that contains it, in exact integer arithmetic, clipped."""
+        """Return the smallest native window that contains a coarse window [start, stop), clipped.
+
+        In exact integer arithmetic.
+        """
         low, high = [], []
         for axis in range(3):
             n, m, offset = self.native[axis], self.inner[axis], self.offset[axis]
@@ -61,7 +65,7 @@ class CoarseGrid:
 
 
 def plane_grid(shape: tuple[int, ...], size: int, planes: int | None = None) -> CoarseGrid:
-    """The coarse grid of a volume of this shape (z, y, x) whose longer in-plane side becomes `size` pixels.
+    """Return the coarse grid of a volume (z, y, x), whose longer in-plane side becomes `size` pixels.
 
     `planes` is the number of coarse slices (`coarse_planes`); None keeps the volume's own.
     """
@@ -72,7 +76,7 @@ def plane_grid(shape: tuple[int, ...], size: int, planes: int | None = None) -> 
 
 
 def coarse_planes(slices: int, thickness_mm: float, least_mm: float | None) -> int:
-    """How many coarse slices are at least `least_mm` thick each and together as thick as the volume; all of them for None.
+    """Count the coarse slices of at least `least_mm` each that fill the volume; all of them for None.
 
     Slices that are thick enough already are left as they are.
     """
@@ -82,7 +86,7 @@ def coarse_planes(slices: int, thickness_mm: float, least_mm: float | None) -> i
 
 
 def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarray:
-    """An image (z, y, x) on the coarse grid by area averaging; same type, integers rounded.
+    """Return an image (z, y, x) on the coarse grid by area averaging; same type, integers rounded.
 
     `pad_value` fills the padding: the lowest value that the scan can have (air, -1024 HU), never 0 HU, which is water.
     """
@@ -95,7 +99,10 @@ def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarr
 
 
 def average_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
-    """Coarse slices (z, y, x) averaged along z into fewer; same type, integers rounded. Itself where there are so many."""
+    """Average coarse slices (z, y, x) along z into fewer; same type, integers rounded.
+
+    The array itself where there are so many.
+    """
     if len(coarse) == planes:
         return coarse
     result = np.empty((planes, *coarse.shape[1:]), coarse.dtype)
@@ -106,7 +113,10 @@ def average_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
 
 
 def prevailing_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
-    """Coarse labels (z, y, x) along z into fewer slices, by the rule of `labels_to_coarse`; itself where there are so many."""
+    """Join coarse labels (z, y, x) along z into fewer slices, by the rule of `labels_to_coarse`.
+
+    The array itself where there are so many.
+    """
     if len(coarse) == planes:
         return coarse
     result = np.zeros((planes, *coarse.shape[1:]), coarse.dtype)
@@ -120,7 +130,10 @@ def prevailing_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
 
 
 def _groups(coarse: np.ndarray, planes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of every new slice: its number, the weights of the old ones that it covers (their sum is 1), and these."""
+    """Yield of every new slice its number, and the old ones that it covers with their weights.
+
+    Weights come before the slices, and their sum is 1.
+    """
     n = len(coarse)
     for plane in range(planes):
         low, high = plane * n, (plane + 1) * n  # in units of 1 / (n planes) of the length: integers, so exact
@@ -130,12 +143,12 @@ def _groups(coarse: np.ndarray, planes: int) -> Iterator[tuple[int, np.ndarray, 
 
 
 def labels_to_coarse(labels: np.ndarray, grid: CoarseGrid) -> np.ndarray:
-    """Labels (z, y, x) uint8 on the coarse grid: foreground where at least half of a coarse voxel's area is, tumor likewise.
+    """Bring labels (z, y, x) uint8 to the coarse grid by majority of area.
 
-    Where the foreground prevails but no label of 2 and above does, it is 1, kidney.
-    Where slices are joined, the same holds of the slices of one coarse slice.
-    Not the nearest voxel: at the usual factor of 2 a coarse center falls on a corner of native voxels, and whichever
-    neighbor is taken shifts the whole map by half a voxel.
+    A coarse voxel is foreground where at least half of its area is, and tumor likewise. Where the foreground prevails but no
+    label of 2 and above does, it is 1, kidney. Where slices are joined, the same holds of the slices of one coarse slice. Not the
+    nearest voxel: at the usual factor of 2 a coarse center falls on a corner of native voxels, and whichever neighbor is taken
+    shifts the whole map by half a voxel.
     """
     coarse = np.zeros((len(labels), *grid.shape[1:]), dtype=np.uint8)
     for start, block in slabs(labels):
@@ -150,12 +163,15 @@ def labels_to_coarse(labels: np.ndarray, grid: CoarseGrid) -> np.ndarray:
 
 
 def _prevails(mask: np.ndarray, grid: CoarseGrid) -> np.ndarray:
-    """Where at least half of a coarse voxel's area is inside."""
+    """Tell where at least half of a coarse voxel's area is inside."""
     return area_resize(mask.view(np.uint8), grid.inner[1:]) >= _HALF
 
 
 def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Slices (z, y, x) averaged over the area of each target pixel, as float32 (z, *shape); works for growing too."""
+    """Average slices (z, y, x) over the area of each target pixel, float32 (z, *shape).
+
+    It works for growing too.
+    """
     if array.shape[1:] == (2 * shape[0], 2 * shape[1]):
         return _halve(array)
     if shape[1] > array.shape[2]:  # the rows of a small array grow last, whole and so at the speed of memory
@@ -164,7 +180,7 @@ def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _halve(array: np.ndarray) -> np.ndarray:
-    """The mean of each 2 x 2 pixels: the usual 512 x 512 to 256 x 256, several times faster than in general."""
+    """Average each 2 x 2 pixels: the usual 512 x 512 to 256 x 256, several times faster."""
     half = np.empty((len(array), array.shape[1] // 2, array.shape[2] // 2), np.float32)
     exact = np.result_type(array.dtype, np.float32)  # 16 bits are exact in float32, wider ones get float64
     for target, plane in zip(half, array, strict=True):  # what is between stays in a core's cache
@@ -174,7 +190,10 @@ def _halve(array: np.ndarray) -> np.ndarray:
 
 
 def _area_resize_axis(array: np.ndarray, m: int, axis: int) -> np.ndarray:
-    """The n cells along an axis averaged into m equal ones that span the same length; the weights of each sum to 1."""
+    """Average the n cells along an axis into m equal ones that span the same length.
+
+    The weights of each sum to 1.
+    """
     n = array.shape[axis]
     edges = np.arange(m + 1) * n  # in units of 1 / (n m) of the length: integers, so exact
     first = edges[:-1] // m

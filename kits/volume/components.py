@@ -31,6 +31,6 @@ def _numbered(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
 
 
 def region_sizes_and_centers(numbered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count the voxels of every region of `connected`, and find its center: (n,) and (n, 3) (z, y, x), 0 being the outside."""
+    """Count the voxels of every region of `connected`, and find its center (z, y, x)."""
     found = cc3d.statistics(np.ascontiguousarray(numbered), no_slice_conversion=True)
     return np.asarray(found["voxel_counts"], dtype=np.int64), np.asarray(found["centroids"], dtype=np.float64)

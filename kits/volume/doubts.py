@@ -1,4 +1,4 @@
-"""What the reader of a segmentation should be warned of: what its ROIs and its labels show by themselves, one threshold each."""
+"""Warnings to the reader of a segmentation, by its ROIs and its labels, one threshold each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edg
 
 
 def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:
-    """Doubt ROIs larger than any kidney: the coarse stage has taken something else along, or the spacing is wrong."""
+    """Doubt ROIs larger than any kidney.
+
+    The coarse stage has taken something else along, or the spacing is wrong.
+    """
     warnings = []
     for number, box in enumerate(boxes, start=1):
         size = [n * step for n, step in zip(box.shape, spacing, strict=True)]
@@ -48,7 +51,7 @@ def of_borders(boxes: Sequence[tuple[Box, np.ndarray]], shape: tuple[int, ...]) 
 
 
 def of_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
-    """Doubt a result without two kidneys, with one that the field of view cuts or of an odd volume, or with many tumors."""
+    """Doubt a result without two kidneys, with one cut or of an odd volume, or with many tumors."""
     if not parts:
         return ["nothing found: no kidney and no tumor voxel in the result"]
     kidneys = [part for part in parts if part.kind == "kidney" and part.volume_ml >= LEAST_KIDNEY_ML]

@@ -18,7 +18,10 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of an image as its file has it: SimpleITK's own (x, y, z) order, mm, direction as nine cosines row by row."""
+    """The geometry of an image as its file has it, in SimpleITK's own (x, y, z) order and mm.
+
+    The direction is nine cosines row by row.
+    """
 
     size: Triple
     spacing: Spacing
@@ -48,7 +51,10 @@ class Grid:
 
     @property
     def flips(self) -> tuple[bool, bool, bool]:
-        """Which of (slice, row, column), after the permutation, run against Superior, Posterior, Left."""
+        """True for each of (slice, row, column) that runs against Superior, Posterior, Left.
+
+        After the permutation `axes`.
+        """
         x, y, z = self._physical_to_index
         cosines = np.reshape(self.direction, (3, 3))
         return bool(cosines[2, z] < 0), bool(cosines[1, y] < 0), bool(cosines[0, x] < 0)
@@ -82,7 +88,10 @@ class Volume:
 
 
 class _Buffer:
-    """Lends an image's memory to numpy and keeps the image alive as long as any view of it: SimpleITK's own view does not."""
+    """An image's memory lent to numpy, which keeps the image alive as long as any view of it.
+
+    SimpleITK's own view does not.
+    """
 
     def __init__(self, image: sitk.Image) -> None:
         self.image = image
@@ -90,24 +99,24 @@ class _Buffer:
 
 
 def grid_of(image: sitk.Image) -> Grid:
-    """The geometry of a 3D image."""
+    """Return the geometry of a 3D image."""
     return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
 def from_image(image: sitk.Image) -> Volume:
-    """A 3D scalar image as a Volume whose array is a read-only view of the image's memory."""
+    """Return a 3D scalar image as a Volume whose array is a read-only view of the image's memory."""
     return from_stored(np.asarray(_Buffer(image)), grid_of(image))
 
 
 def from_stored(stored: np.ndarray, grid: Grid) -> Volume:
-    """Voxels (k, j, i), as a file has them and SimpleITK's arrays run, as a Volume whose array is a read-only view of them."""
+    """Return voxels (k, j, i), in the order of a file, as a Volume of a read-only view of them."""
     array = _flip(stored.transpose(grid.axes), grid.flips)
     array.flags.writeable = False
     return Volume(array, grid.spacing_zyx, grid)
 
 
 def stored_order(array: np.ndarray, grid: Grid) -> np.ndarray:
-    """An array (z, y, x) in LPS order as a view (k, j, i), in the order of its file.
+    """Return an array (z, y, x) in LPS order as a view (k, j, i), in the order of its file.
 
     Raises:
         ValueError: the array has another shape than the grid.

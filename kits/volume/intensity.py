@@ -13,7 +13,10 @@ BODY_HU = -300
 
 
 def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
-    """Clip HU to the window and scale it linearly to [-1, 1] (paper, section 3); float32 of the same shape."""
+    """Clip HU to the window and scale it linearly to [-1, 1] (paper, section 3).
+
+    float32 of the same shape.
+    """
     low, high = window
     scaled = np.clip(hu, low, high).astype(np.float32)
     scaled -= (low + high) / 2

@@ -41,7 +41,7 @@ class Part:
     tissue_ml: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain values for JSON."""
         rounded = {key: round(getattr(self, key), 2) for key in ("volume_ml", "tissue_ml")}
         center = [round(place, 1) for place in self.center]
         return {**asdict(self), **rounded, "center": center, "box": self.box.to_list()}
@@ -83,7 +83,7 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window
 
 
 def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[float, float, float], Box, int]], np.ndarray]:
-    """Measure center, box and voxels of every region of a mask that lies at `offset`, and number the regions from 1."""
+    """Measure center, box and voxels of every region of a mask at `offset`; regions count from 1."""
     numbered = connected(mask)
     found = cc3d.statistics(numbered, no_slice_conversion=True)
     result = []
@@ -96,7 +96,9 @@ def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[f
 
 
 def middle_of(array: np.ndarray, slices: slice) -> float:
-    """Find the patient's middle along x in voxels: that of the body in some slices, which the table hardly moves.
+    """Find the patient's middle along x in voxels.
+
+    It is that of the body in some slices, which the table hardly moves.
 
     Args:
         array: (z, y, x) HU; every fourth row and column is looked at.
@@ -108,6 +110,6 @@ def middle_of(array: np.ndarray, slices: slice) -> float:
 
 
 def triple(values: np.ndarray) -> Triple:
-    """Three whole numbers."""
+    """Return three whole numbers."""
     z, y, x = (int(value) for value in values)
     return z, y, x

@@ -1,4 +1,7 @@
-"""Could a CT scanner have made these voxels? Judged by the histogram of HU; the same rule for training data and for new scans."""
+"""Plausibility of HU by their histogram: could a CT scanner have made these voxels?
+
+Training data and new scans are judged by the same rule.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ LOOKED_AT = 64
 
 @dataclass(frozen=True)
 class Oddity:
-    """What is odd about the scale of an image; `serious` where it cannot be HU."""
+    """An oddity of the scale of an image; `serious` where it cannot be HU."""
 
     serious: bool
     what: str
@@ -54,7 +57,10 @@ def percentile(counts: np.ndarray, percent: float) -> float:
 
 
 def has_pile(counts: np.ndarray, end: int, inward: int) -> bool:
-    """Whether voxels pile up at an end of the range, as clipping leaves them; `inward` is 1 at the low end, -1 at the high."""
+    """Tell whether voxels pile up at an end of the range, as clipping leaves them.
+
+    `inward` is 1 at the low end, -1 at the high.
+    """
     inner = counts[end + inward : end + 33 * inward : inward].mean()
     return bool(counts[end] > max(1e-3 * counts.sum(), 10 * inner))
 

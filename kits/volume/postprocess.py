@@ -1,6 +1,7 @@
-"""Clean-up of label maps: what one segmentation alone shows to be wrong. Pure functions on uint8 labels (z, y, x).
+"""Clean-up of label maps: what one segmentation alone shows to be wrong.
 
-A cyst is treated as the kidney that it belongs to, so that a map with cysts scores by KiTS19's rule as it would without them.
+Pure functions on uint8 labels (z, y, x). A cyst is treated as the kidney that it belongs to, so that a map with cysts scores by
+KiTS19's rule as it would without them.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
 
 
 def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:
-    """Remove tumor components farther than `distance_mm` (between voxel centers) from every voxel of kidney or cyst.
+    """Remove tumor components farther than `distance_mm` from every voxel of kidney or cyst.
 
-    Without any of these there is nothing to judge by, and all tumors stay: a tumor may have replaced the kidney.
+    Between voxel centers. Without any of these there is nothing to judge by, and all tumors stay: a tumor may have replaced the
+    kidney.
     """
     window = bounding_slices(labels == TUMOR)
     if window is None or not ((labels == KIDNEY).any() or (labels == CYST).any()):
@@ -85,7 +87,7 @@ def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) ->
 
 
 def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spacing, distance_mm: float) -> bool:
-    """Whether a component, which lies at `inner` of the window of `kidney`, comes within `distance_mm` of it."""
+    """Tell whether a component comes within `distance_mm` of `kidney`, at `inner` of its window."""
     if not kidney.any():
         return False
     grown = ndimage.binary_dilation(component, np.ones((3, 3, 3)))
@@ -96,7 +98,10 @@ def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spac
 
 
 def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarray:
-    """Remove foreground components smaller than `min_ml`; smaller ones of tumor or cyst inside larger ones become kidney."""
+    """Remove foreground components smaller than `min_ml`.
+
+    Smaller ones of tumor or cyst inside larger ones become kidney.
+    """
     window = bounding_slices(labels)
     if window is None:
         return labels

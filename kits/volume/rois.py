@@ -1,4 +1,4 @@
-"""From a mask to boxes: the paper's ROI rule, margins in millimeters, jitter, and what to take when nothing is found.
+"""Boxes from a mask: the paper's ROI rule, margins in mm, jitter, and what to take instead.
 
 Boxes may overlap and are not merged (the paper gives each region its own ROI); what looks at them takes their union.
 """
@@ -43,7 +43,7 @@ class Box:
         )
 
     def to_list(self) -> list[list[int]]:
-        """[[z, y, x], [z, y, x]] for JSON."""
+        """Return [[z, y, x], [z, y, x]] for JSON."""
         return [list(self.start), list(self.stop)]
 
     @classmethod
@@ -90,7 +90,7 @@ def find_rois(
 
 
 def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any]) -> list[Box]:
-    """Find boxes on the coarse grid by a configuration's rule; what lies in the grid's padding does not count.
+    """Find boxes on the coarse grid by a configuration's rule; the grid's padding does not count.
 
     Args:
         mask: bool on the grid.
@@ -119,7 +119,9 @@ def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, 
 
 
 def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
-    """Find the box of the largest 6-connected region above `threshold_hu` (the body, not the table), else all.
+    """Find the box of the largest 6-connected region above `threshold_hu`, else of the whole volume.
+
+    That region is the body and not the table.
 
     Args:
         volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.

@@ -10,7 +10,7 @@ Window = tuple[slice, slice, slice]
 
 
 def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> np.ndarray:
-    """Copy the window at `start` (z, y, x; may be negative); what lies outside the array gets `pad_value`."""
+    """Copy the window at `start` (z, y, x; may be negative), filled with `pad_value` outside."""
     window = np.full(shape, pad_value, dtype=array.dtype)
     inside, source = _overlap(array.shape, start, shape)
     window[inside] = array[source]
@@ -18,7 +18,10 @@ def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> n
 
 
 def _overlap(bounds: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
-    """The part of a window that lies in an array, in the window's and in the array's own indices; may be empty."""
+    """Return the part of a window that lies in an array, in the window's and in the array's indices.
+
+    It may be empty.
+    """
     low = [min(max(s, 0), b) for s, b in zip(start, bounds, strict=True)]
     high = [max(min(s + n, b), lo) for s, n, b, lo in zip(start, shape, bounds, low, strict=True)]
     source = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
