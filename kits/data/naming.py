@@ -10,7 +10,7 @@ from pathlib import Path
 from kits.core.errors import KitsError
 from kits.data.index import LABEL_NAME
 
-ENDINGS = re.compile(r"(\.nii)?\.gz$|\.(nii|hdr|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
+ENDINGS = re.compile(r"(\.nii)?\.gz$|(\.seg)?\.nrrd$|\.(nii|hdr|nhdr|mha|mhd)$", re.IGNORECASE)
 # case_00061 (all sets, and nnU-Net's of them), prediction_00061 (KiTS19's leaderboard), KiTS_00061 and kits23_00061 (nnU-Net's
 # data sets), 00061; _0000 is the channel in the names of nnU-Net's images.
 NUMBERED = re.compile(r"(?:(?:case|prediction|kits(?:19|21|23)?)[_-]?(\d{1,5})|(\d{5}))(?:_0000)?", re.IGNORECASE)

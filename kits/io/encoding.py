@@ -1,11 +1,12 @@
-"""Arrays to NIfTI-1 files, slab by slab; a full disk is an error.
+"""Arrays to NIfTI-1 and NRRD files, slab by slab; a full disk is an error.
 
-ITK writes the header, the voxels are written here. ITK's own writer of NIfTI ignores that the disk is full: it leaves a cut file
-and reports success.
+ITK writes NIfTI's header, the voxels are written here: ITK's own writer of NIfTI leaves a cut file on a full disk and reports
+success.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -37,11 +38,49 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) ->
         OSError: the file cannot be written, or not wholly.
     """
     stored = stored_order(array, grid)
-    step = max(1, _SLAB_BYTES // max(1, stored[0].nbytes))
     with path.open("wb") as file, _compressed(file) as stream:
         stream.write(_header(grid, array.dtype, unit))
-        for start in range(0, len(stored), step):
-            stream.write(np.ascontiguousarray(stored[start : start + step]).data)
+        _write_slabs(stream, stored)
+
+
+def write_nrrd(path: Path, array: np.ndarray, grid: Grid, fields: Mapping[str, str]) -> None:
+    """Write a uint8 array (z, y, x) in LPS order as compressed .nrrd in the geometry `grid`, with these key/value pairs.
+
+    Raises:
+        ValueError: the array has another shape than the grid or another type.
+        OSError: the file cannot be written, or not wholly.
+    """
+    if array.dtype != np.uint8:
+        raise ValueError(f"written as unsigned char, and not {array.dtype}")
+    stored = stored_order(array, grid)
+    steps = np.reshape(grid.direction, (3, 3)).T * np.array(grid.spacing)[:, None]  # one row an index axis
+    lines = [
+        "NRRD0004",
+        "type: unsigned char",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, grid.size))}",
+        f"space directions: {' '.join(map(_vector, steps))}",
+        "kinds: domain domain domain",
+        "encoding: gzip",
+        f"space origin: {_vector(grid.origin)}",
+        *(f"{key}:={value}" for key, value in fields.items()),
+    ]
+    with path.open("wb") as file:
+        file.write(("\n".join(lines) + "\n\n").encode())
+        with _compressed(file) as stream:
+            _write_slabs(stream, stored)
+
+
+def _vector(numbers: Iterable[float]) -> str:
+    """Numbers with every digit that a float64 has."""
+    return f"({','.join(repr(float(number)) for number in numbers)})"
+
+
+def _write_slabs(stream: igzip.IGzipFile, stored: np.ndarray) -> None:
+    step = max(1, _SLAB_BYTES // max(1, stored[0].nbytes))
+    for start in range(0, len(stored), step):
+        stream.write(np.ascontiguousarray(stored[start : start + step]).data)
 
 
 def _compressed(file: BinaryIO) -> igzip.IGzipFile:

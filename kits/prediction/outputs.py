@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from kits.inference.segmenter import Segmentation
     from kits.volume import Grid
 
-LABELS, PROBABILITIES, UNCERTAINTY, DICOM_SEG = "labels", "probabilities", "uncertainty", "dicom_seg"
+LABELS, SEG_NRRD, COLOR_TABLE, DICOM_SEG = "labels", "seg_nrrd", "color_table", "dicom_seg"
+MAPS = PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
 ENDING = ".nii.gz"
 
 
@@ -27,7 +28,7 @@ class Outputs:
 
     Attributes:
         path: a folder, or for a single scan the name of its label map.
-        save: of `labels`, `probabilities` and `uncertainty`.
+        save: of `labels`, `seg_nrrd`, `color_table`, `probabilities` and `uncertainty`.
         dicom_seg: for DICOM series a segmentation object too.
     """
 
@@ -69,7 +70,7 @@ class Outputs:
         """Name the file of a kind; label maps lie in the folder itself, all else in a folder of its kind."""
         if self.is_file:
             own = self.path.name.removesuffix(ENDING)
-            between = "" if kind in (LABELS, "report") else f"_{part or kind}"
+            between = "" if kind in (LABELS, SEG_NRRD, COLOR_TABLE, "report") else f"_{part or kind}"
             return self.folder / f"{own}{between}{ending}"
         return self.folder / ("" if kind == LABELS else kind) / f"{name}{f'_{part}' if part else ''}{ending}"
 
@@ -131,6 +132,15 @@ class Outputs:
 
         if kind == LABELS:
             yield self.place(kind, scan.name, ENDING), partial(write_labels, array=result.labels, grid=grid)
+        elif kind == SEG_NRRD:
+            from kits.prediction.slicer import write_seg_nrrd
+
+            write = partial(write_seg_nrrd, labels=result.labels, grid=grid, classes=classes)
+            yield self.place(kind, scan.name, ".seg.nrrd"), write
+        elif kind == COLOR_TABLE:
+            from kits.prediction.slicer import write_color_table
+
+            yield self.place(kind, scan.name, ".ctbl"), partial(write_color_table, classes=classes)
         elif kind == DICOM_SEG:
             from kits.prediction.dicom_seg import write_dicom_seg
 

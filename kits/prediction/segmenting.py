@@ -20,7 +20,7 @@ from kits.io import make_folder
 from kits.io.tree import summary
 from kits.prediction.dicom_seg import require_highdicom
 from kits.prediction.leaderboard import TEST_CASES, refuse_other_classes, write_submission
-from kits.prediction.outputs import LABELS, Outputs
+from kits.prediction.outputs import MAPS, Outputs
 
 if TYPE_CHECKING:
     from kits.inference.segmenter import Segmenter
@@ -131,7 +131,7 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
         **{name: getattr(options, name) for name in SETTINGS if name != "precision"},
         precision=str(options.precision),
         slices_at_once=options.slices_at_once,
-        outputs=tuple(name for name in save if name != LABELS),
+        outputs=tuple(name for name in save if name in MAPS),
         allow_implausible=options.allow_implausible,
     )
     if gpus and device in ("auto", "cuda"):
