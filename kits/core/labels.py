@@ -45,7 +45,7 @@ def classes_by_id(regions: Mapping[str, Sequence[int]]) -> dict[int, int]:
     Raises:
         KitsError: an id is called tumor and cyst, or none is called kidney.
     """
-    kidneys, tumors, cysts, masses = (set(regions.get(name, ())) for name in ("kidney", "tumor", "cyst", "masses"))
+    kidneys, tumors, cysts, masses = (set(regions.get(name) or ()) for name in ("kidney", "tumor", "cyst", "masses"))
     if both := sorted(tumors & cysts):
         raise KitsError(f"data.labels: {both[0]} is a tumor's id and a cyst's; give each id one meaning")
     found = {BACKGROUND: BACKGROUND, **dict.fromkeys(kidneys, KIDNEY), **dict.fromkeys(cysts | masses, CYST)}

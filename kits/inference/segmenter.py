@@ -97,6 +97,8 @@ class Segmenter:
         if self.options.slices_at_once is not None:
             limit_slices(fine, self.options.slices_at_once)
         self.classes: list[str] = list(self.fine_config["data"]["classes"])
+        # The ids of the label maps that it was trained on, where they were not ours (`data.labels`).
+        self.own_ids: dict[str, list[int]] | None = self.fine_config["data"].get("labels")
 
     @classmethod
     def load(

@@ -13,11 +13,13 @@ from kits.core.errors import KitsError
 from kits.data.scans import Scan, has_image_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kits.inference import BoxMap
     from kits.inference.segmenter import Segmentation
     from kits.volume import Grid
 
-LABELS, SEG_NRRD, COLOR_TABLE, DICOM_SEG = "labels", "seg_nrrd", "color_table", "dicom_seg"
+LABELS, OWN_IDS, SEG_NRRD, COLOR_TABLE, DICOM_SEG = "labels", "own_ids", "seg_nrrd", "color_table", "dicom_seg"
 MAPS = PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
 ENDING = ".nii.gz"
 
@@ -28,13 +30,16 @@ class Outputs:
 
     Attributes:
         path: a folder, or for a single scan the name of its label map.
-        save: of `labels`, `seg_nrrd`, `color_table`, `probabilities` and `uncertainty`.
+        save: of `labels`, `own_ids` (labels with the ids of the training data), `seg_nrrd`, `color_table`, `probabilities` and
+            `uncertainty`.
         dicom_seg: for DICOM series a segmentation object too.
+        own_ids: by label the id that `own_ids` is written with, uint8.
     """
 
     path: Path
     save: tuple[str, ...]
     dicom_seg: bool
+    own_ids: np.ndarray | None = None
 
     @classmethod
     def of(cls, path: Path, save: str | Sequence[str], dicom_seg: bool) -> Outputs:
@@ -141,6 +146,9 @@ class Outputs:
             from kits.prediction.slicer import write_color_table
 
             yield self.place(kind, scan.name, ".ctbl"), partial(write_color_table, classes=classes)
+        elif kind == OWN_IDS:
+            assert self.own_ids is not None
+            yield self.place(kind, scan.name, ENDING), partial(write_labels, array=self.own_ids[result.labels], grid=grid)
         elif kind == DICOM_SEG:
             from kits.prediction.dicom_seg import write_dicom_seg
 
@@ -149,6 +157,24 @@ class Outputs:
         else:
             for part, found in getattr(result, kind).items():
                 yield self.place(kind, scan.name, ENDING, part), partial(_write_map, found=found, grid=grid)
+
+
+def own_ids_of(regions: Mapping[str, Sequence[int]] | None) -> np.ndarray:
+    """Give by label the id of the training data: the smallest of those that stand for it (`data.labels`).
+
+    Raises:
+        KitsError: the checkpoint was trained on KiTS's own ids.
+    """
+    import numpy as np
+
+    from kits.core.labels import CLASSES, classes_by_id
+
+    if regions is None:
+        raise KitsError("save=own_ids: the fine checkpoint was trained on KiTS's own ids (no data.labels); leave it out")
+    table = np.zeros(len(CLASSES), np.uint8)
+    for number, label in sorted(classes_by_id(regions).items(), reverse=True):
+        table[label] = number
+    return table
 
 
 def _write_map(path: Path, found: BoxMap, grid: Grid) -> None:

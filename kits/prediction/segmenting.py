@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from kits.io import make_folder
 from kits.io.tree import summary
 from kits.prediction.dicom_seg import require_highdicom
 from kits.prediction.leaderboard import TEST_CASES, refuse_other_classes, write_submission
-from kits.prediction.outputs import MAPS, Outputs
+from kits.prediction.outputs import MAPS, OWN_IDS, Outputs, own_ids_of
 
 if TYPE_CHECKING:
     from kits.inference.segmenter import Segmenter
@@ -80,6 +81,8 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
     files = {stage: paths_of(getattr(options, stage)) for stage in ("coarse", "fine")}
     segmenter = load_segmenter(options, files, outputs.save)
     print(described(segmenter.device, segmenter.precision, chosen=options.precision == AUTO))
+    if OWN_IDS in outputs.save:
+        outputs = replace(outputs, own_ids=own_ids_of(segmenter.own_ids))
     if options.submission:
         refuse_other_classes(segmenter.classes)
     if split is not None and options.cases is None and options.subset == "validation":

@@ -184,6 +184,19 @@ def test_maps_are_saved_in_the_scans_grid_as_values_from_0_to_1(checkpoints: lis
             assert values.any(), "random networks are in doubt everywhere"
 
 
+def test_labels_come_back_with_the_ids_of_the_training_data(checkpoints: list[str], tree: Path, tmp_path: Path) -> None:
+    fine = write_checkpoint(tmp_path / "own.ckpt", "fine", "data.labels={kidney:[5,4],tumor:9}")
+    out, both = tmp_path / "out", [f"input={tree}", "cases=0", "min_component_ml=0", f"output={tmp_path / 'out'}"]
+    run(checkpoints[0], f"fine={fine}", *both, "save=[labels,own_ids]")
+    ours = nibabel.load(out / "case_00000.nii.gz").get_fdata()
+    own = nibabel.load(out / "own_ids" / "case_00000.nii.gz").get_fdata()
+    assert ours.any()
+    np.testing.assert_array_equal(own, np.array([0, 4, 9])[ours.astype(int)])
+    with pytest.raises(KitsError, match="save=own_ids: the fine checkpoint was trained on KiTS's own ids"):
+        run(*checkpoints, f"input={tree}", f"output={tmp_path / 'none'}", "save=own_ids")
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_output_that_cannot_be_written_costs_no_other(checkpoints: list[str], tmp_path: Path) -> None:
     """A segmentation object needs a frame of reference; the label map does not."""
     write_series(tmp_path / "in" / "ct", kidney_pair(0)[0], FrameOfReferenceUID=None)

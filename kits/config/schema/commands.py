@@ -17,7 +17,7 @@ CaseIds = Index | Text | list[Index | Text]
 Backend = Literal["auto", "torch", "onnx"]
 PredictPrecision = Literal["auto", "bf16", 32, 16]
 Subset = Literal["train", "validation", "all"]
-Saved = Literal["labels", "seg_nrrd", "color_table", "probabilities", "uncertainty"]
+Saved = Literal["labels", "own_ids", "seg_nrrd", "color_table", "probabilities", "uncertainty"]
 
 
 class Prepare(Options):
