@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kits.config.own_parts import build, told
 from kits.config.schema.augmentation import StepOptions
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
@@ -44,8 +45,9 @@ class Augmentation:
         window: HU that become -1 and 1.
     """
 
-    def __init__(self, options: Mapping[str, StepOptions], patch: Triple, window: Sequence[float]) -> None:
-        self.options = {name: step for name, step in options.items() if step.prob > 0}
+    def __init__(self, options: Mapping[str, StepOptions | dict[str, Any]], patch: Triple, window: Sequence[float]) -> None:
+        chances = {name: step.get("prob", 1) if isinstance(step, dict) else step.prob for name, step in options.items()}
+        self.options = {name: step for name, step in options.items() if chances[name] != 0}
         self.patch, self.window = patch, window
         self._steps: dict[str, list[Any]] | None = None
         self._warp: Warp | None = None
@@ -113,6 +115,9 @@ class Augmentation:
 
         found: dict[str, list[Any]] = {"flip": [], "warp": [], "hu": [], "window": []}
         for name, step in self.options.items():
+            if isinstance(step, dict):
+                found[step["on"]].append(OwnTransform(step, f"augmentation.{name}"))
+                continue
             try:
                 transform = getattr(transforms, type(step).__name__)(**step.arguments())
             except (TypeError, ValueError) as error:
@@ -126,6 +131,28 @@ class Augmentation:
     def __getstate__(self) -> dict[str, Any]:
         # A worker builds its own: MONAI's objects are large to send.
         return {**self.__dict__, "_steps": None, "_warp": None}
+
+
+class OwnTransform:
+    """A transform of the user's own, which like all of MONAI's takes volumes with a channel, (1, D, H, W)."""
+
+    def __init__(self, own: dict[str, Any], key: str) -> None:
+        from monai.transforms import Transform
+
+        self.own, self.key = own, key
+        self.transform = build({name: value for name, value in own.items() if name != "on"}, key, Transform)
+
+    def set_random_state(self, state: np.random.RandomState) -> None:
+        """Draw from this state, if it draws at all."""
+        if hasattr(self.transform, "set_random_state"):
+            self.transform.set_random_state(state=state)
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        with told(self.own, self.key):
+            changed = torch.as_tensor(self.transform(volume[None]))[0]
+            if changed.shape != volume.shape:
+                raise ValueError(f"it makes {tuple(changed.shape)} of {tuple(volume.shape)}")
+        return changed
 
 
 def _plain(tensor: Tensor) -> Tensor:

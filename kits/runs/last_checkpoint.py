@@ -59,6 +59,7 @@ CALLBACKS: dict[str, Any] = {
         "last_model_path": str,
     },
     "EarlyStopping": {"wait_count": int, "stopped_epoch": int, "best_score": Tensor, "patience": int},
+    "Timer": {},
     "CaseMonitor": {"score": float | None, "step": int, "scores": {str: {str: float}}, "confusion": [FOUR]},
 }
 
@@ -200,9 +201,9 @@ def misfit_callbacks(states: dict[str, dict[str, Any]], trainer: pl.Trainer) -> 
     """Find what of the states the callbacks of this training could not go on with."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         fresh, key = callback.state_dict(), callback.state_key
-        if not fresh:
+        if not fresh or type(callback).__name__ not in CALLBACKS:  # the user's own, which may keep anything
             continue
-        form = {**like(fresh), **CALLBACKS.get(type(callback).__name__, {})}
+        form = {**like(fresh), **CALLBACKS[type(callback).__name__]}
         if wrong := misfit(states, {key: form}, "its callbacks"):
             return wrong
         tensors = [value for value in states[key].values() if isinstance(value, Tensor)]

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from kits.config import one_line
+from kits.config.own_parts import build
 from kits.config.schema.trainer_options import WandB
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
@@ -34,10 +35,10 @@ PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
 
 
 def build_loggers(options: Coarse | Fine, start: Start) -> list[Logger]:
-    """Build the logger of metrics.csv, and what the group `logger` names beside it.
+    """Build the logger of metrics.csv, and what the group `logger` names beside it, the user's own among them.
 
     Raises:
-        KitsError: the logger's package is not installed.
+        KitsError: the logger's package is not installed, or one of the user's own cannot be built.
     """
     loggers: list[Logger] = [MetricsFile(start.folder, start.rows)]
     if isinstance(options.logger, WandB):
@@ -47,7 +48,7 @@ def build_loggers(options: Coarse | Fine, start: Start) -> list[Logger]:
             loggers.append(RunTensorBoardLogger(start.folder, start.step))
         except ModuleNotFoundError as error:
             raise KitsError("logger=tensorboard: TensorBoard is not installed; pip install 'kits[tensorboard]'") from error
-    return loggers
+    return [*loggers, *(build(own, f"logger.{name}", Logger) for name, own in options.logger.others().items())]
 
 
 def guarded(method: Callable[..., None]) -> Any:

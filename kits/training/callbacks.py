@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 
+from kits.config.own_parts import build
 from kits.config.schema.training import Coarse, Fine
 from kits.core.parallel import REDRAW_SECONDS, ticking
 from kits.runs.checkpointing import Best, Last
@@ -71,7 +72,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) -> list[Callback]:
-    """Build the callbacks of a run, from the group `callbacks`."""
+    """Build the callbacks of a run, from the group `callbacks`, the user's own among them."""
     return [
         Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False),
         # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
@@ -81,4 +82,5 @@ def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) 
         Last(start, data.data_hash, options),
         StepMonitor(),
         CaseMonitor(options.logger, data.split["validation"]),
+        *(build(own, f"callbacks.{name}", Callback) for name, own in options.callbacks.others().items()),
     ]

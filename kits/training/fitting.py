@@ -17,6 +17,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from kits.config import one_line
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
+from kits.data.transforms import OwnTransform
 from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
 from kits.inference.fallback import is_out_of_memory
 from kits.models.statistics import with_synchronized_statistics
@@ -24,6 +25,7 @@ from kits.runs.folder import LAST
 from kits.runs.last_checkpoint import check_fits
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
+from kits.training.losses import OwnLoss
 from kits.training.modules import StageModule
 
 
@@ -102,6 +104,22 @@ def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
         network.training_logits = torch.compile(network.training_logits)
 
 
+def try_own_parts(module: StageModule[Any]) -> None:
+    """Try the parts of the user's own on, which would otherwise fail in the middle of a training.
+
+    Raises:
+        KitsError: one cannot be built, or does not do what its place asks for.
+    """
+    options = module.options
+    if isinstance(options.optimizer, dict) or isinstance(options.scheduler, dict):
+        module.build_schedule(module.build_optimizer(), 1)
+    if isinstance(module.loss, OwnLoss):
+        module.loss.try_on(options.model.classes)
+    for name, step in options.augmentation.items():
+        if isinstance(step, dict):
+            OwnTransform(step, f"augmentation.{name}")(torch.zeros(options.sampling.patch))
+
+
 @contextmanager
 def guarded(
     trainer: pl.Trainer, module: StageModule[Any], data: KitsDataModule, start: Start, asked: Coarse | Fine
@@ -118,6 +136,7 @@ def guarded(
     if start.content is not None:
         batches_done(start.place, trainer.world_size, module.options)
         check_fits(start.folder / LAST, start.content, module, trainer)
+    try_own_parts(module)
     data.trainer = trainer  # as `fit` does, too late to count the batches of each process
     check_scored(trainer, data.check_batches())
     if trainer.is_global_zero:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kits.config.own_parts import build, told
 from kits.config.schema.loss import DiceCeOptions, Loss, LossOptions
 from kits.core.ranks import global_sum
 
@@ -129,9 +130,40 @@ LOSSES: dict[str, Callable[[Any], SegmentationLoss]] = {
 }
 
 
+class OwnLoss(SegmentationLoss):
+    """A loss of the user's own: of logits (B, C, D, H, W) float32 and labels (B, D, H, W) int64, a scalar.
+
+    Args:
+        own: its `_target_`, its arguments, and `channel`: labels are (B, 1, D, H, W) then, as MONAI's losses take them.
+    """
+
+    def __init__(self, own: dict[str, Any]) -> None:
+        super().__init__()
+        self.own = own
+        self.loss = build({key: value for key, value in own.items() if key != "channel"}, "loss", nn.Module)
+
+    def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The loss alone."""
+        with torch.autocast(logits.device.type, enabled=False):
+            label = label.unsqueeze(1) if self.own.get("channel") else label
+            return {"total": self.loss(at_least_float32(logits), label.long())}
+
+    def try_on(self, classes: int) -> None:
+        """Refuse a loss that does not come to a scalar that learns.
+
+        Raises:
+            KitsError: it does not.
+        """
+        logits = torch.zeros(1, classes, 2, 4, 4, requires_grad=True)
+        with told(self.own, "loss"):
+            found = self(logits, torch.zeros(1, 2, 4, 4, dtype=torch.uint8))
+            if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
+                raise TypeError("it comes to no scalar with a gradient of logits (B, C, D, H, W) and labels (B, D, H, W)")
+
+
 def build_loss(options: Loss) -> SegmentationLoss:
-    """Build the loss that `options` name."""
-    return LOSSES[options.name](options)
+    """Build the loss that `options` name, or one of the user's own."""
+    return OwnLoss(options) if isinstance(options, dict) else LOSSES[options.name](options)
 
 
 def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:

@@ -4,14 +4,25 @@ from typing import Any
 
 from torch import nn, optim
 
-from kits.config.schema.optimizer import Adam, AdamW, Sgd
+from kits.config.own_parts import build, told
+from kits.config.schema import optimizer as schema
 from kits.models.encoder2d import Encoder2d
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
 
 
-def build_optimizer(options: Adam | AdamW | Sgd, network: nn.Module) -> optim.Optimizer:
-    """The optimizer that `options` name, for all parameters of the network that learn."""
+def build_optimizer(options: schema.Optimizer, network: nn.Module) -> optim.Optimizer:
+    """The optimizer that `options` name, or one of the user's own, for all parameters of the network that learn.
+
+    Raises:
+        KitsError: of the user's own there is none such, or it refuses its arguments.
+    """
+    if isinstance(options, dict):
+        rest = dict(options)
+        factors = {name: rest.pop(name) for name in ("encoder_factor", "encoder_decay")}
+        with told(options, "optimizer"):
+            groups = parameter_groups(network, rest["lr"], **factors)
+        return build(rest, "optimizer", optim.Optimizer, groups)
     factors = {"encoder_factor": options.encoder_factor, "encoder_decay": options.encoder_decay}
     own = options.model_dump(exclude={"name", *factors})
     return OPTIMIZERS[options.name](parameter_groups(network, options.lr, **factors), **own)

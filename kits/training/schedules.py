@@ -10,8 +10,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from kits.config.own_parts import build
 from kits.config.schema import optimizer as schema
 from kits.core.errors import KitsError
 
@@ -53,8 +54,14 @@ def build_scheduler(
         elapsed: share of the time limit that is over, where there is one: the rate then falls with whichever ends first.
 
     Raises:
-        KitsError: a training without an end under a schedule that needs one.
+        KitsError: a training without an end under a schedule that needs one, or one of the user's own cannot be built.
     """
+    if isinstance(options, dict):
+        own = {key: value for key, value in options.items() if key != "interval"}
+        scheduler = build(own, "scheduler", LRScheduler, optimizer)
+        watches = isinstance(scheduler, ReduceLROnPlateau)  # the score, which not every epoch has
+        more = {"interval": "epoch", "frequency": epochs} if watches else {"interval": options["interval"]}
+        return {"scheduler": scheduler, "monitor": score, **more}
     if isinstance(options, schema.Plateau):
         factor, patience, min_lr = options.factor, options.patience, options.min_lr
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)

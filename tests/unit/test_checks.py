@@ -79,9 +79,9 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"trainer.sync_batchnorm": True, "trainer.accelerator": "cpu"}, ["on GPUs only; set it to false on a CPU"]),
     ("coarse", {"trainer.precision": "fp16"}, ["trainer.precision=fp16", "auto, 32-true, bf16-mixed, 16-mixed"]),
     *(("fine", {"trainer.precision": name}, [f"trainer.precision={name}"]) for name in ("bf16-true", "16-true", "64-true", 32)),
-    ("coarse", {"loss.name": "focal"}, ["loss.name=focal", "loss=...", "bias_dice, dice, dice_ce, focal_tversky, tversky"]),
-    ("coarse", {"optimizer.name": "adamw"}, ["give optimizer=... with one of adam, adamw, sgd"]),
-    ("coarse", {"scheduler.name": "step"}, ["scheduler.name=step", "constant, cosine, plateau, poly"]),
+    ("coarse", {"loss.name": "focal"}, ["loss.name=focal", "loss=...", "bias_dice, dice, dice_ce, focal_tversky, own, tversky"]),
+    ("coarse", {"optimizer.name": "adamw"}, ["give optimizer=... with one of adam, adamw, own, sgd"]),
+    ("coarse", {"scheduler.name": "step"}, ["scheduler.name=step", "constant, cosine, own, plateau, poly"]),
     ("coarse", {"logger.name": "mlflow"}, ["logger.name=mlflow", "csv", "wandb"]),
     ("coarse", {"loss.over": "kidney"}, ["loss.over=kidney: give one of classes, foreground, both"]),
     ("coarse", {"loss.class_weights": [1, 2]}, ["loss.class_weights=[1,2]: give 1"]),
@@ -196,8 +196,8 @@ def test_group_choices_that_do_not_go_together_are_named(cache: Path, overrides:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_of_every_group_passes(cache: Path, group: str, choice: str) -> None:
     stage = [] if group == "stage" else [f"stage={'fine' if choice == 'finenet' else 'coarse'}"]
-    fold = ["fold=0"] if choice == "folds" else []
-    checked("train", [*stage, f"{group}={choice}", *fold, f"data.cache={cache}"])
+    more = {"folds": ["fold=0"], "own": [f"{group}._target_=some.Part"]}.get(choice, [])
+    checked("train", [*stage, f"{group}={choice}", *more, f"data.cache={cache}"])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -263,7 +263,8 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
         assert sorted(allowed) == sorted(registry)
     schemas = {"loss": Loss, "optimizer": Optimizer, "scheduler": Scheduler, "model": Model, "split": Split, "logger": Logger}
     for group, schema in schemas.items():
-        assert sorted(names(schema)) == choices_of(group)
+        own = {"own"} & set(choices_of(group))  # has a target and no name
+        assert sorted({*names(schema)} | own) == choices_of(group)
     assert all(hasattr(monai.transforms, name) for name in names(AnyStep))
     assert set(Trainer.model_fields) - {"launcher", "compile"} <= set(inspect.signature(LightningTrainer).parameters)
 

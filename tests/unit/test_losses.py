@@ -288,7 +288,7 @@ def test_parallel_loss_adds_the_weighted_losses_of_the_sources():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_is_selected_by_its_name(name):
-    assert choices_of("loss") == sorted(LOSSES)
+    assert choices_of("loss") == sorted([*LOSSES, "own"])
     options = compose("train", ["stage=fine", f"loss={name}"])["loss"]
     assert options["name"] == name
     assert build_loss(options)(*example(3)).isfinite()

@@ -39,7 +39,7 @@ def rates(options: dict, steps: int, lr: float = 0.1) -> list[float]:
 
 
 def test_the_files_are_the_schedulers() -> None:
-    assert set(choices_of("scheduler")) == {*DECAYS, "plateau"}
+    assert set(choices_of("scheduler")) == {*DECAYS, "plateau", "own"}
     for name in (*DECAYS, "plateau"):
         assert compose("train", ["stage=coarse", f"scheduler={name}"])["scheduler"]["name"] == name
 

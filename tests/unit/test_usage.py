@@ -27,8 +27,8 @@ def test_help_names_usage_groups_choices_keys_and_examples() -> None:
     assert text.startswith("usage: python -m kits.train stage=coarse|fine")
     assert "Train one stage." in text
     for line in (
-        "  optimizer     adam, adamw, sgd (the stage chooses)",
-        "  scheduler     constant, cosine, plateau, poly (the stage chooses)",
+        "  optimizer     adam, adamw, own, sgd (the stage chooses)",
+        "  scheduler     constant, cosine, own, plateau, poly (the stage chooses)",
         "  logger        csv*, tensorboard, wandb",
         "  debug         fast, none*, overfit",
         "  overwrite=false               true: replace the run that run_dir holds",

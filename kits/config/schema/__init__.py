@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from kits.config.conf_files import choices_of, conf_dir
 from kits.config.schema.base import Number, Options, Switch, Text, text
+from kits.config.schema.own import TARGET
 from kits.config.schema.telling import told
 from kits.core.errors import KitsError
 
@@ -47,7 +48,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
         part = config.get(group)
         for key in ("name", "kind"):
             # A choice of the user's own folder may be named otherwise than its file.
-            if isinstance(part, dict) and choice in choices_of(group) and part.get(key, choice) != choice:
+            if isinstance(part, dict) and TARGET not in part and choice in choices_of(group) and part.get(key, choice) != choice:
                 names = ", ".join(choices_of(group))
                 raise KitsError(f"{group}.{key}={text(part[key])}: is chosen as a whole; give {group}=... with one of {names}")
     if name == "train":

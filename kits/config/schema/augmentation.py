@@ -1,12 +1,13 @@
-"""The group `augmentation`: conf/augmentation/*.yaml. Only these transforms of MONAI, and of each only these arguments."""
+"""The group `augmentation`: conf/augmentation/*.yaml. These transforms of MONAI with these arguments, or one's own."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, Tag
 
 from kits.config.schema.base import Index, Meaning, Number, Options, Positive, Share, Switch, Window, not_descending, refuse
+from kits.config.schema.own import NAMED, OWN, OWN_OR_NAMED, names_a_part
 
 Pair = Annotated[tuple[Number, Number], AfterValidator(not_descending), Meaning("[low, high]")]
 Range = Annotated[Number | Pair, Meaning("a number or [low, high]")]
@@ -114,7 +115,16 @@ class RandAdjustContrast(StepOptions):
     retain_stats: Switch = False
 
 
-AnyStep = Annotated[
+def acts_on_the_image(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a transform of the user's own that does not say whether it takes the image in HU or in [-1, 1]."""
+    if value.get("on") not in ("hu", "window"):
+        raise ValueError("no place")
+    return names_a_part(value)
+
+
+OwnStep = Annotated[dict[str, Any], AfterValidator(acts_on_the_image)]
+A_TRANSFORM = Meaning("keys with values, of one of your own _target_: MODULE.NAME and on: hu or window")
+NamedStep = Annotated[
     RandFlip
     | RandAffine
     | RandSmoothDeform
@@ -126,11 +136,12 @@ AnyStep = Annotated[
     | RandAdjustContrast,
     Field(discriminator="transform"),
 ]
+AnyStep = Annotated[Annotated[OwnStep, Tag(OWN)] | Annotated[NamedStep, Tag(NAMED)], OWN_OR_NAMED, A_TRANSFORM]
 
 
-def one_of_each_warp(steps: dict[str, StepOptions]) -> dict[str, StepOptions]:
+def one_of_each_warp(steps: dict[str, StepOptions | dict[str, Any]]) -> dict[str, StepOptions | dict[str, Any]]:
     """Refuse two steps of a kind that are done in the one resampling."""
-    warps = [type(step).__name__ for step in steps.values() if step.on == "warp"]
+    warps = [type(step).__name__ for step in steps.values() if isinstance(step, StepOptions) and step.on == "warp"]
     for name, step in reversed(steps.items()):
         if warps.count(type(step).__name__) > 1:
             twice = "named twice; one resampling has one of each, merge their ranges"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from kits.config.schema.base import Length, Number, Options, Positive, Switch
+from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
 
 
 class LossOptions(Options):
@@ -64,6 +65,7 @@ class FocalTverskyOptions(LossOptions):
     gamma: Positive
 
 
-Loss = Annotated[
+NamedLoss = Annotated[
     BiasDiceOptions | DiceOptions | DiceCeOptions | TverskyOptions | FocalTverskyOptions, Field(discriminator="name")
 ]
+Loss = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedLoss, Tag(NAMED)], OWN_OR_NAMED, A_PART]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from kits.config.schema.base import Fraction, Index, Inside, Length, Options, Positive, Share, Switch
+from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
 
 
 class OptimizerOptions(Options):
@@ -43,7 +44,8 @@ class Sgd(OptimizerOptions):
     nesterov: Switch
 
 
-Optimizer = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+NamedOptimizer = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+Optimizer = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedOptimizer, Tag(NAMED)], OWN_OR_NAMED, A_PART]
 
 
 class Constant(Options):
@@ -78,4 +80,5 @@ class Plateau(Options):
     min_lr: Length
 
 
-Scheduler = Annotated[Constant | Cosine | Poly | Plateau, Field(discriminator="name")]
+NamedScheduler = Annotated[Constant | Cosine | Poly | Plateau, Field(discriminator="name")]
+Scheduler = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedScheduler, Tag(NAMED)], OWN_OR_NAMED, A_PART]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Meaning, Options, Positive, Share, Switch, Text, Whole, refuse, text
+from kits.config.schema.own import check_others
 from kits.core.errors import KitsError
 
 # Lightning's: a whole number of batches, or a share of them.
@@ -87,14 +88,30 @@ class Checkpoint(Options):
     every_minutes: Positive | None
 
 
-class Callbacks(Options):
+class WithOthers(Options):
+    """A group that takes parts of the user's own beside its keys, each under a name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def others(self) -> dict[str, dict[str, Any]]:
+        """These parts."""
+        return self.model_extra or {}
+
+
+class Callbacks(WithOthers):
     """conf/callbacks/default.yaml."""
 
     early_stopping: EarlyStopping
     checkpoint: Checkpoint
 
+    @model_validator(mode="after")
+    def _others_are_parts(self) -> Callbacks:
+        """Refuse other keys that are no parts."""
+        check_others("callbacks", self.others())
+        return self
 
-class LoggerOptions(Options):
+
+class LoggerOptions(WithOthers):
     """What every logger has."""
 
     group: Text | None
@@ -102,6 +119,12 @@ class LoggerOptions(Options):
     images_every: Count | None
     image_cases: Whole
     artifacts: Switch
+
+    @model_validator(mode="after")
+    def _others_are_parts(self) -> LoggerOptions:
+        """Refuse other keys that are no parts."""
+        check_others("logger", self.others())
+        return self
 
 
 class Csv(LoggerOptions):

@@ -67,7 +67,7 @@ class TrainOptions(Options):
     @property
     def scheduled(self) -> bool:
         """Whether the learning rate of a step depends on how many the training has."""
-        if isinstance(self.scheduler, Plateau):
+        if isinstance(self.scheduler, Plateau | dict):  # the user's own has its lengths in its arguments
             return False
         return not isinstance(self.scheduler, Constant) or self.scheduler.warmup > 0
 
@@ -84,7 +84,7 @@ class TrainOptions(Options):
 
     def check_weights_of_regions(self, regions: int, names: str) -> None:
         """Refuse `loss.class_weights` that are not one for each region that the loss scores."""
-        weights = self.loss.class_weights
+        weights = None if isinstance(self.loss, dict) else self.loss.class_weights
         if weights is not None and (len(weights) != regions or not sum(weights)):
             raise refuse("loss.class_weights", [f"{one:g}" for one in weights], f"give {regions} ({names}), not all of them 0")
 
@@ -137,7 +137,8 @@ class Fine(TrainOptions):
         check_classes(self.data.classes, self.model.classes)
         if self.data.roi == "oof" and self.data.boxes is None:
             raise KitsError("data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.boxes")
-        over, foreground = self.loss.over, max(1, self.model.classes - 1)
+        over = "classes" if isinstance(self.loss, dict) else self.loss.over
+        foreground = max(1, self.model.classes - 1)
         regions = {"classes": foreground, "foreground": 1, "both": foreground + 1}[over]
         self.check_weights_of_regions(regions, "kidney and tumor together" if regions == 1 else f"loss.over={over}")
         (depth, *plane), multiple = self.sampling.patch, self.model.in_plane_multiple
