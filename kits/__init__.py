@@ -1,4 +1,7 @@
-"""Two-stage segmentation of kidneys and kidney tumors in CT: coarse on the whole volume, fine on the regions of interest."""
+"""Two-stage segmentation of kidneys and kidney tumors in CT: coarse on the whole, fine on ROIs.
+
+What Python may call is imported from `kits.api` when it is asked for.
+"""
 
 import os
 from importlib import import_module
@@ -20,7 +23,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`kits.read` and its like, whose libraries nobody waits for who only wants a module of the package."""
+    """Import `kits.read` and its like when they are asked for.
+
+    Whoever only wants a module of the package does not wait for their libraries.
+    """
     if name in {"load", "measure", "read", "save", "show"}:
         return getattr(import_module("kits.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

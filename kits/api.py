@@ -1,4 +1,7 @@
-"""What Python needs to segment and measure a scan; `kits.read`, `kits.load` and so on import it when they are called."""
+"""The functions with which Python segments and measures a scan.
+
+`kits.read`, `kits.load` and so on import it when they are called.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ Paths = str | Path | Sequence[str | Path]
 
 
 def read(path: str | Path) -> Volume:
-    """A CT scan in HU: a .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder that holds one DICOM series of CT.
+    """Read a CT scan in HU: a file, or a folder that holds one DICOM series of CT.
+
+    A file is .nii, .nii.gz, .nrrd, .mha or .mhd.
 
     Raises:
         KitsError: nothing there, damaged, or no 3D scan.
@@ -29,7 +34,9 @@ def read(path: str | Path) -> Volume:
 
 
 def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) -> Segmenter:
-    """Both stages' networks from a checkpoint each, or from several that are averaged; `segment` of a volume is the rest.
+    """Load both stages' networks from a checkpoint each, or from several that are averaged.
+
+    `segment` of a volume is the rest.
 
     Args:
         device: `auto` is the GPU where there is one.
@@ -44,7 +51,7 @@ def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) ->
 
 
 def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:
-    """Slices of the scan with the outlines of what was found, as a Figure that notebooks display.
+    """Return slices of the scan with the outlines of what was found, as a Figure that notebooks display.
 
     Args:
         path: also write it there as PNG.
@@ -60,7 +67,9 @@ def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *
 
 
 def measure(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
-    """What surgeons write down of each kidney and each tumor: diameters, exophytic share, R.E.N.A.L., PADUA, HU.
+    """Measure what surgeons write down of each kidney and each tumor.
+
+    Diameters, exophytic share, R.E.N.A.L., PADUA, HU.
 
     Args:
         labels: a label map that `read` has read, or `result.labels` of the volume that is given with it: 0 background, 1 kidney,
@@ -79,7 +88,9 @@ def measure(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseRe
 
 
 def save(path: str | Path, result: Segmentation, volume: Volume) -> None:
-    """Write the label map as .nii.gz in the scan's own grid: 0 background, 1 kidney, 2 tumor and, where it is known, 3 cyst.
+    """Write the label map as .nii.gz in the scan's own grid.
+
+    0 background, 1 kidney, 2 tumor and, where it is known, 3 cyst.
 
     Raises:
         KitsError: the name does not end in .nii.gz, or the file cannot be written.

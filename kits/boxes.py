@@ -1,4 +1,4 @@
-"""`python -m kits.boxes coarse=[CKPT,...] input=DIR output=DIR`: boxes.json, the ROIs that the fine stage can be trained on."""
+"""`python -m kits.boxes coarse=[CKPT,...] input=DIR output=DIR`: boxes.json for the fine stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @command("boxes")
 def main(options: Boxes) -> None:
-    """Find the ROIs of each case by the first coarse checkpoint that was not trained on it (out of fold), as boxes.json."""
+    """Find the ROIs of each case by a coarse checkpoint not trained on it, as boxes.json.
+
+    It is the first such checkpoint (out of fold).
+    """
     from kits.prediction.out_of_fold import predict_out_of_fold
 
     predict_out_of_fold(options)

@@ -1,4 +1,4 @@
-"""`python -m kits.convert data=nnunet|msd|bids|pairs root=DIR output=DIR`: a data set as a KiTS tree of links."""
+"""`python -m kits.convert data=nnunet|msd|bids|pairs root=DIR output=DIR`: a tree of links."""
 
 from __future__ import annotations
 

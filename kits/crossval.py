@@ -1,4 +1,4 @@
-"""`python -m kits.crossval stage=coarse|fine data.root=DIR output=DIR`: every fold trained, every case predicted out of fold."""
+"""`python -m kits.crossval stage=coarse|fine data.root=DIR output=DIR`: all folds of a stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @command("crossval")
 def main(options: Crossval) -> None:
-    """Prepare folds, train a stage on each, predict every case out of fold, and give one table with intervals of the means."""
+    """Prepare folds, train a stage on each, predict every case out of fold, and give one table.
+
+    With intervals of the means.
+    """
     from kits.config.composing import typed
     from kits.workflows.folds import run_folds
 

@@ -1,4 +1,4 @@
-"""`python -m kits.dashboard [project=...] [entity=...]`: create or update the saved W&B workspace of the trainings."""
+"""`python -m kits.dashboard [project=...] [entity=...]`: the W&B workspace of the trainings."""
 
 from __future__ import annotations
 

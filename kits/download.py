@@ -1,4 +1,4 @@
-"""`python -m kits.download output=DIR cases=...`: KiTS19 from its two public servers, in the layout that kits.prepare reads."""
+"""`python -m kits.download output=DIR cases=...`: KiTS19 from its two public servers."""
 
 from __future__ import annotations
 

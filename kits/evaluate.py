@@ -1,4 +1,4 @@
-"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: all figures of every expected case.
+"""`python -m kits.evaluate prediction=DIR truth=DIR output=DIR [data=kits23]`: all scores.
 
 `data` says of what set the truth is: the name of its label maps, and whether it tells cysts apart. KiTS19's scores count a cyst
 as kidney, in the truth and in the prediction; where the data set has cysts the hierarchical classes of KiTS21 and KiTS23 are

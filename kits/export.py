@@ -1,4 +1,4 @@
-"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR [format=safetensors]`: networks as files for kits.predict."""
+"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as files for kits.predict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @command("export")
 def main(options: Export) -> None:
-    """Write coarse.onnx and fine.onnx, each with the configuration that prediction needs, and compare them with torch.
+    """Write coarse.onnx and fine.onnx with their configurations, and compare them with torch.
 
     Or coarse.safetensors and fine.safetensors, in half precision.
     """

@@ -1,4 +1,4 @@
-"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: the numbers that surgeons write down.
+"""`python -m kits.measure input=LABELS|FOLDER|TREE [image=CT] output=DIR`: surgeons' numbers.
 
 With `coarse=CKPT fine=CKPT` the input is CT, as kits.predict takes it: label maps are predicted first, into `predictions/`.
 """
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 @command("measure")
 def main(options: Measure) -> None:
-    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json` with the definitions."""
+    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json`.
+
+    The latter with the definitions.
+    """
     from kits.readout.measuring import measure_maps
 
     measure_maps(options)
 
 
 class _CallableModule(ModuleType):
-    """`kits.measure(...)` is the function of `kits.api` even where somebody has imported this module, whose name is the same."""
+    """A module that is called: `kits.measure(...)` is the function of `kits.api`.
+
+    Even where somebody has imported this module, whose name is the same.
+    """
 
     def __call__(self, labels: Any, volume: Any = None) -> Any:
         from kits.readout.cohort import measure_volume

@@ -1,4 +1,4 @@
-"""`python -m kits.phantom output=DIR cases=N seed=S [labels=DIR]`: painted CT with label maps in KiTS19's layout."""
+"""`python -m kits.phantom output=DIR cases=N seed=S [labels=DIR]`: painted CT like KiTS19's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m kits.pipeline study=STUDY data.root=DIR output=DIR`: both stages from the data to the report."""
+"""`python -m kits.pipeline study=STUDY data.root=DIR output=DIR`: from the data to the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @command("pipeline")
 def main(options: Pipeline) -> None:
-    """Prepare, train coarse and fine, predict, evaluate and report, each step only where its result is not up to date."""
+    """Prepare, train both stages, predict, evaluate and report, each where it is not up to date."""
     from kits.config.composing import typed
     from kits.workflows.two_stages import run_two_stages
 

@@ -1,4 +1,4 @@
-"""`python -m kits.prepare data.root=DIR [data.cache=DIR]`: validate every case and write the cache that training reads."""
+"""`python -m kits.prepare data.root=DIR [data.cache=DIR]`: validate and cache every case."""
 
 from __future__ import annotations
 

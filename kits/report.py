@@ -1,4 +1,4 @@
-"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: one page that shows every case, or pictures of them.
+"""`python -m kits.report image=... prediction=... [truth=...] output=DIR`: a page of cases.
 
 The images are found as kits.predict finds its input, so what was segmented can be looked at, whatever its format.
 `data=kits21` or `data=kits23` where the truth is a tree of that set.
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @command("report")
 def main(options: Report) -> None:
-    """Write `index.html`, which shows every case and needs nothing else; with format=png the pictures of a paper instead."""
+    """Write `index.html`, which shows every case and needs nothing else, or pictures.
+
+    With format=png the pictures of a paper.
+    """
     from kits.data.index import case_ids
     from kits.reporting.cases import find_files, write_pictures, write_report
 

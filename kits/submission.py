@@ -1,4 +1,4 @@
-"""`python -m kits.submission predictions=DIR [images=DIR]`: the zip for KiTS19's leaderboard, checked; `zip=FILE` checks one."""
+"""`python -m kits.submission predictions=DIR [images=DIR]`: the zip for KiTS19's leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m kits.train stage=coarse|fine` trains one stage on a prepared cache; `resume=RUN_FOLDER` goes on with a run."""
+"""`python -m kits.train stage=coarse|fine`: train one stage; `resume=RUN_FOLDER` goes on."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def train(options: "Train") -> float:
-    """Train one stage and leave config.yaml, best.ckpt, last.ckpt, metrics.csv and manifest.json in the run folder."""
+    """Train one stage and leave its configuration, checkpoints, metrics and manifest.
+
+    In the run folder: config.yaml, best.ckpt, last.ckpt, metrics.csv, manifest.json.
+    """
     asked = settle(options)
     from pytorch_lightning import seed_everything
 

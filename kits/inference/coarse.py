@@ -84,6 +84,7 @@ def coarse_mask(
 
         mask = np.empty(coarse_hu.shape, dtype=bool)
         for start, maps in sliding(predict, len(coarse_hu), window, inference["overlap"]):
+            # One class, kidney and tumor together (model.classes=1), so that a kidney full of tumor is found too.
             found = maps["classes"][0] > inference["threshold"]
             mask[start : start + len(found)] = found.cpu().numpy()
         return mask

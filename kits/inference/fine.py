@@ -146,6 +146,7 @@ class BoxReader:
 
         def predict(start: int, stop: int) -> Maps:
             corner = (outer.start[0] + start, *outer.start[1:])
+            # Real surroundings, not a box on black: patches of the training are cut the same way. Beyond the volume is air.
             part = crop(hu, corner, (stop - start, *outer.shape[1:]), PAD_HU)
             return self.members(to_input(part, self.window_hu, device))
 

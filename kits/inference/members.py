@@ -102,6 +102,7 @@ def turned(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def probabilities(logits: Tensor) -> Tensor:
     """Turn logits into probabilities, float32; a lone logit is a class by itself."""
+    # In half precision a probability would have three digits, and means and thresholds would be taken of these.
     logits = logits.float()
     return logits.sigmoid() if len(logits) == 1 else logits.softmax(dim=0)
 

@@ -26,6 +26,7 @@ def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int
     """
     if depth <= window:
         return [(0, depth, 0, depth)]
+    # Each window gives window - 2 reach slices of its own, the first and the last one `reach` more: there the volume itself ends.
     count = -(-(depth - 2 * reach) // (window - 2 * reach))
     size = -(-(depth - 2 * reach) // count) + 2 * reach
     starts = [round(k * (depth - size) / (count - 1)) for k in range(count)]
@@ -72,6 +73,7 @@ def sliding(
     if len(starts) == 1:
         yield 0, predict(0, depth)
         return
+    # The shares of all windows at a slice sum to 1, so that their sum is a mean and needs no second map of weights.
     weight = blend_weights(window)
     total = torch.zeros(depth)
     for start in starts:

@@ -24,6 +24,7 @@ class SliceConv(nn.Module):
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         height, width = slices.shape[-2:]
+        # (B, C, D, h w)
         columns = unfold(slices, depth).flatten(3)
         return fold(self.conv(columns).unflatten(3, (height, width)))
 
@@ -75,6 +76,7 @@ class TemporalShift(nn.Module):
     def forward(self, slices: Tensor, depth: int) -> Tensor:
         volume = unfold(slices, depth)
         before, after, rest = volume.split([self.part, self.part, volume.shape[1] - 2 * self.part], dim=1)
+        # Zeros beyond the volume's ends, as a convolution pads.
         before = functional.pad(before[:, :, :-1], (0, 0, 0, 0, 1, 0))
         after = functional.pad(after[:, :, 1:], (0, 0, 0, 0, 0, 1))
         shifted = torch.cat([before, after, rest], dim=1)
@@ -127,6 +129,7 @@ class SliceGate(nn.Module):
         self.excite = nn.Conv1d(channels, channels, 3, padding=1)
 
     def forward(self, slices: Tensor, depth: int) -> Tensor:
+        # (B D, C, h, w) -> (B, C, D): a 1D convolution along the slices of each volume, never across two volumes of a batch.
         means = slices.mean(dim=(2, 3)).unflatten(0, (-1, depth)).transpose(1, 2)
         weights = torch.sigmoid(self.excite(means)).transpose(1, 2).flatten(0, 1)
         return slices * weights[:, :, None, None]
@@ -147,6 +150,8 @@ class Adaptation(nn.Module):
         self.activate = nn.Sequential(build_norm(norm, width), nn.LeakyReLU(LEAK))
         self.gate = SliceGate(width) if gate else None
         self.last = nn.Conv2d(width, width, 1)
+        # At zero the reduced 2D features pass unchanged at first. Of the residual only this layer learns in the first step, for
+        # its zeros stop the gradient; the operator learns from the second one on.
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
 

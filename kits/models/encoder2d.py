@@ -128,6 +128,7 @@ class Encoder2d(nn.Module):
         return self._scales_of(slices)
 
     def _scales_of(self, slices: Tensor) -> list[Tensor]:
+        # Back to [0, 1], and then as the images of its pretraining: the first layer expects their mean and deviation.
         image = ((slices + 1) / 2 - self.mean) / self.std
         maps = self.features(image.contiguous(memory_format=torch.channels_last))
         return [scale.permute(0, 3, 1, 2) for scale in maps] if self.channels_at_the_end else list(maps)

@@ -125,6 +125,7 @@ class FineNet(nn.Module):
 
     def train(self, mode: bool = True) -> "FineNet":
         super().train(mode)
+        # What does not learn must not move either: BatchNorm would go on with its statistics.
         if self.phase == "fusion":
             self.sources.eval()
         return self

@@ -87,6 +87,7 @@ class MeanFusion(nn.Module):
     """
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
+        # In logarithms and float32: a probability of float16 that underflows to 0 would have no logarithm.
         stacked = torch.stack([source.float().log_softmax(dim=1) for source in logits])
         return stacked.logsumexp(dim=0) - math.log(len(logits))
 

@@ -18,6 +18,7 @@ LEAK = 0.01
 
 def fold(volume: Tensor) -> Tensor:
     """Return (B, C, D, H, W) -> (B D, C, H, W): every slice an image of its own."""
+    # (B, D, C, H, W) first: flattening (B, C) with D behind it would mix channels of one slice with those of the next.
     return volume.transpose(1, 2).flatten(0, 1)
 
 
@@ -58,6 +59,8 @@ def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -
 
 def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:
     """Return bilinear in-plane resize of (B D, C, h, w) to `size` (H, W)."""
+    # align_corners=False lets the edges of both grids meet, so that a cell stays over the pixels that it stands for; True would
+    # let the corner pixels' centers meet, and stretch the map.
     return functional.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -56,6 +56,7 @@ class SubNetwork(nn.Module):
         # How many slices away a voxel's features may depend on; None is any number.
         self.reach: int | None = None
         if plane == "axial":
+            # One slice each for the operator and the gate; all scales have theirs side by side, so it does not add up over them.
             self.reach = mapping.reach + (operator != "none") + gate
         self.head = nn.Conv2d(widths[0], classes, 1)
         self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
@@ -95,6 +96,7 @@ class SubNetwork(nn.Module):
         """
         if self.axis == 2:
             return volume
+        # D becomes a side of the images here, and these have the encoder's multiples as sides.
         lacking = -volume.shape[2] % self.encoder.multiple
         filled = functional.pad(volume, (0, 0, 0, 0, 0, lacking), mode="replicate")
         return filled.transpose(2, self.axis)
@@ -106,5 +108,6 @@ class SubNetwork(nn.Module):
         if self.axis == 2:
             return unfold(slices if slices.shape[-2:] == in_plane else upsample(slices, in_plane), depth)
         filled = depth + -depth % self.encoder.multiple
+        # D was reduced as a side of the images, and the axis along which they lie was not: both get the axial sources' sizes.
         found = unfold(slices, volume.shape[self.axis]).transpose(2, self.axis)
         return functional.interpolate(found, size=(filled, *in_plane), mode="trilinear", align_corners=False)[:, :, :depth]

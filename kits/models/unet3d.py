@@ -76,6 +76,7 @@ class UNet3d(nn.Module):
         pyramid = [self.head(decoded[0])[:, :, :depth]]
         for head, features in zip(self.coarser_heads, decoded[1 : len(self.coarser_heads) + 1], strict=True):
             logits = head(features)
+            # Repeated along z, so that the slices that were filled up can be dropped; in-plane the loss takes coarser labels.
             filled = depth + -depth % self.depth_multiple
             pyramid.append(logits.repeat_interleave(filled // logits.shape[2], dim=2)[:, :, :depth])
         return pyramid
@@ -86,6 +87,7 @@ class UNet3d(nn.Module):
         They have as many slices as `depth_multiple` divides.
         """
         check_in_plane(volume, self.in_plane_multiple)
+        # Repeats of the last slice, not zeros: 0 is 100 HU in [-1, 1] of the usual window, which would be tissue.
         features = functional.pad(volume, (0, 0, 0, 0, 0, -volume.shape[2] % self.depth_multiple), mode="replicate")
         features = features.contiguous(memory_format=torch.channels_last_3d)
         skips = []

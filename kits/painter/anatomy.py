@@ -14,7 +14,7 @@ from kits.painter.phases import Contrast
 def paint_surroundings(
     rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, *, amount: float, share: float
 ) -> Field:
-    """HU of a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
+    """Return HU of a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
 
     Args:
         lattice: points in the volume (z, y, x) mm.
@@ -46,7 +46,10 @@ def paint_surroundings(
 
 
 def paint_perirenal_fat(canvas: Canvas) -> None:
-    """Fat between kidney and neighbors, thin enough in places that they touch; fascia and strands in it."""
+    """Paint fat between kidney and neighbors, with fascia and strands in it.
+
+    It is thin enough in places that they touch.
+    """
     rng, lean = canvas.rng, canvas.body.lean
     near = canvas.distance < 45
     if not near.any():

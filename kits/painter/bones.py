@@ -8,7 +8,10 @@ from kits.painter.canvas import FINE, SLOW, WHOLE, Canvas
 
 
 def paint_spine(canvas: Canvas) -> None:
-    """Vertebral bodies with cortex and discs, canal, arches, transverse and spinous processes."""
+    """Paint vertebral bodies with cortex and discs, canal, arches and processes.
+
+    Transverse and spinous ones.
+    """
     rng = canvas.rng
     where = canvas.around((0, 22, 0), (1e4, 60, 60))
     if canvas.empty(where):
@@ -43,7 +46,7 @@ def paint_spine(canvas: Canvas) -> None:
 
 
 def paint_ribs(canvas: Canvas) -> None:
-    """Oblique ribs in the wall, from a little above the kidneys' lower poles upwards."""
+    """Paint oblique ribs in the wall, from a little above the kidneys' lower poles upwards."""
     rng = canvas.rng
     lowest = rng.uniform(-10, 30)
     where = canvas.lattice.box((1e3, 0.0, 0.0), (1e3 - lowest + 90, 1e4, 1e4))
@@ -63,7 +66,10 @@ def paint_ribs(canvas: Canvas) -> None:
 
 
 def paint_pelvis(canvas: Canvas) -> None:
-    """Iliac wings with gluteal and iliac muscle on both faces, well below the kidneys; hip heads further down."""
+    """Paint iliac wings with muscle on both faces, well below the kidneys; hip heads further down.
+
+    Gluteal and iliac muscle.
+    """
     rng = canvas.rng
     crest = -rng.uniform(85, 120)
     where = canvas.lattice.box((crest - 1e3, 0.0, 0.0), (1e3, 1e4, 1e4))
@@ -87,7 +93,7 @@ def paint_pelvis(canvas: Canvas) -> None:
 
 
 def paint_table(canvas: Canvas) -> None:
-    """One or two thin curved sheets below the back."""
+    """Paint one or two thin curved sheets below the back."""
     rng, body = canvas.rng, canvas.body
     v, u = canvas.lattice.y[:, None], canvas.lattice.x[None, :] - body.shift
     top = body.back + rng.uniform(3, 18) - u**2 / rng.uniform(700, 2500)

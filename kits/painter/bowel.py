@@ -12,7 +12,10 @@ SMALL_LOOPS = (70, 150)
 
 
 def paint_bowel(canvas: Canvas) -> None:
-    """Ascending, transverse and descending colon, then loops of small bowel in front of the kidneys."""
+    """Paint the colon, then loops of small bowel in front of the kidneys.
+
+    Ascending, transverse and descending colon.
+    """
     rng, body = canvas.rng, canvas.body
     for points, radius in colon(canvas):
         kind = rng.choice(["feces", "gas", "fluid", "contrast"], p=[0.5, 0.25, 0.15, 0.1])
@@ -28,13 +31,13 @@ def paint_bowel(canvas: Canvas) -> None:
 
 
 def belly_height(canvas: Canvas) -> float:
-    """Height (mm) of the part of the picture that holds small bowel."""
+    """Return height (mm) of the part of the picture that holds small bowel."""
     low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 50.0)
     return max(high - low, 10.0)
 
 
 def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:
-    """Center lines (w, v, u) and radii (mm) of the pieces of colon."""
+    """Return center lines (w, v, u) and radii (mm) of the pieces of colon."""
     rng, body = canvas.rng, canvas.body
     edge = 0.62 * body.half_width
     pieces = []
@@ -53,7 +56,7 @@ def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:
 
 
 def small_loop(canvas: Canvas) -> list[Triple]:
-    """A random walk (w, v, u) in the front of the belly, mostly in the plane of the slice."""
+    """Return a random walk (w, v, u) in the front of the belly, mostly in the plane of the slice."""
     rng, body = canvas.rng, canvas.body
     low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 45.0)
     point = np.array(
@@ -70,7 +73,7 @@ def small_loop(canvas: Canvas) -> list[Triple]:
 
 
 def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, haustra: float) -> None:
-    """Wall and content of one piece of bowel, kept inside the belly."""
+    """Paint wall and content of one piece of bowel, kept inside the belly."""
     rng = canvas.rng
     where, distance = canvas.path(points, radius)
     if distance is None:
@@ -91,7 +94,7 @@ def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, h
 
 
 def content(canvas: Canvas, kind: str, fine: Field, lumps: Field) -> Field:
-    """HU of what is in the bowel: collapsed folds, fluid, oral contrast, feces with bubbles, gas."""
+    """Return HU of what is in the bowel: collapsed folds, fluid, oral contrast, feces with bubbles, gas."""
     rng = canvas.rng
     if kind == "tissue":
         return canvas.contrast["bowel_wall"] + rng.uniform(-35, 5) + rng.uniform(5, 28) * lumps

@@ -26,7 +26,7 @@ WARP_MM = 3.5
 
 @dataclass
 class Canvas:
-    """What organ painters share.
+    """The state that organ painters share.
 
     Attributes:
         lattice: unwarped points in the body frame (w, v, u) mm.
@@ -60,7 +60,7 @@ class Canvas:
     def blank(
         cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, variety: float
     ) -> Canvas:
-        """Air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
+        """Return air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
         w, v, u = (
             base.reshape([-1 if k == axis else 1 for k in range(3)]) + WARP_MM * smooth_noise(rng, lattice, WARP_CELL)
             for axis, base in enumerate(lattice.axes)
@@ -69,17 +69,20 @@ class Canvas:
         return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2], variety=variety)
 
     def happens(self, share: float) -> bool:
-        """Whether something that `share` of the cases have at full variety is there; draws nothing at variety 0."""
+        """Draw whether something that `share` of the cases have at full variety is there.
+
+        Draws nothing at variety 0.
+        """
         return self.variety > 0 and bool(self.rng.random() < share * self.variety)
 
     def noise(self, name: str, cell: Triple) -> Field:
-        """A smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
+        """Return a smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
         if name not in self.noises:
             self.noises[name] = smooth_noise(self.rng, self.lattice, cell)
         return self.noises[name]
 
     def cover(self, distance: Field) -> Field:
-        """Signed distance (mm) -> coverage in [0, 1] with an edge as wide as a voxel."""
+        """Return signed distance (mm) -> coverage in [0, 1] with an edge as wide as a voxel."""
         return np.clip(0.5 - distance / self.soft, 0, 1)
 
     def paint(self, where: Slices, coverage: Field, hu: Field | float) -> None:
@@ -88,7 +91,7 @@ class Canvas:
         view += coverage * (hu - view)
 
     def around(self, center: Triple, reach: Triple) -> Slices:
-        """Box that surely holds a shape within `reach` of `center` (w, v, u) in warped coordinates."""
+        """Return box that surely holds a shape within `reach` of `center` (w, v, u) in warped coordinates."""
         slack = 4 * WARP_MM
         return self.lattice.box(center, (reach[0] + slack, reach[1] + slack, reach[2] + slack))
 
@@ -96,11 +99,14 @@ class Canvas:
         return any(part.stop <= part.start for part in where)
 
     def ellipsoid(self, where: Slices, center: Triple, radii: Triple) -> Field:
-        """Signed distance (mm) to an ellipsoid in warped coordinates inside the box `where`."""
+        """Return signed distance (mm) to an ellipsoid in warped coordinates inside the box `where`."""
         return ellipsoid(self.w[where] - center[0], self.v[where] - center[1], self.u[where] - center[2], radii)
 
     def blob(self, center: Triple, radii: Triple, hu: float, texture: float = 0.0) -> None:
-        """Paint one ellipsoid inside the wall with optional texture (HU, standard deviation of the shared fine noise)."""
+        """Paint one ellipsoid inside the wall with optional texture.
+
+        That is HU and the standard deviation of the shared fine noise.
+        """
         where = self.around(center, radii)
         if self.empty(where):
             return
@@ -115,7 +121,10 @@ class Canvas:
             self.paint(where, self.cover(distance), hu)
 
     def path(self, points: list[Triple], radius: float, flat: float = 1.0) -> tuple[Slices, Field | None]:
-        """Box of a poly-line of capsules and the signed distance (mm) inside it; None if outside the lattice."""
+        """Return the box of a poly-line of capsules and the signed distance (mm) inside it.
+
+        None if outside the lattice.
+        """
         array = np.array(points, np.float32)
         low, high = array.min(axis=0) - radius * flat, array.max(axis=0) + radius * flat
         middle, reach = (low + high) / 2, (high - low) / 2

@@ -1,4 +1,4 @@
-"""What networks take for kidneys and tumors: large masses beside them, organs of the pelvis, arms, metal and its streaks."""
+"""Decoys that networks take for kidneys and tumors: masses, pelvic organs, arms, metal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PELVIS_W = -125.0
 
 
 def paint_inner_decoys(canvas: Canvas, share: float) -> None:
-    """Masses and pelvic organs, before muscles and bones are laid over them; draws no random number where `share` is 0."""
+    """Paint masses and pelvic organs, before muscles and bones are laid over them.
+
+    Draws no random number where `share` is 0.
+    """
     if share == 0:
         return
     rng = canvas.rng
@@ -45,7 +48,7 @@ def paint_inner_decoys(canvas: Canvas, share: float) -> None:
 
 
 def paint_large_mass(canvas: Canvas, center: Triple, size: float) -> None:
-    """One mass with the texture of a renal tumor, kept off the kidneys and inside the wall."""
+    """Paint one mass with the texture of a renal tumor, off the kidneys and inside the wall."""
     radii = (size * canvas.rng.uniform(0.8, 1.2), size * canvas.rng.uniform(0.75, 1.1), size * canvas.rng.uniform(0.75, 1.1))
     where = canvas.around(center, radii)
     if canvas.empty(where) or any(part.stop - part.start < 2 for part in where):
@@ -58,7 +61,10 @@ def paint_large_mass(canvas: Canvas, center: Triple, size: float) -> None:
 
 
 def paint_pelvic_organs(canvas: Canvas) -> None:
-    """Bladder with urine or contrast, and a uterus with fibroids and cysts or a prostate; bowel is there already."""
+    """Paint a bladder, and a uterus with fibroids and cysts or a prostate.
+
+    The bladder holds urine or contrast; bowel is there already.
+    """
     rng, contrast = canvas.rng, canvas.contrast
     low = PELVIS_W - rng.uniform(60, 100)
     size = float(rng.uniform(22, 58))
@@ -84,7 +90,7 @@ def paint_pelvic_organs(canvas: Canvas) -> None:
 
 
 def paint_outer_decoys(canvas: Canvas, share: float) -> None:
-    """Arms beside the body, and metal in it with its streaks, over everything else."""
+    """Paint arms beside the body, and metal in it with its streaks, over everything else."""
     if share == 0:
         return
     rng = canvas.rng
@@ -96,7 +102,10 @@ def paint_outer_decoys(canvas: Canvas, share: float) -> None:
 
 
 def paint_arm(canvas: Canvas, side: int) -> None:
-    """An arm along the body: skin and fat, muscle, one bone or two; it lies in the air only."""
+    """Paint an arm along the body: skin and fat, muscle, bones; it lies in the air only.
+
+    One bone or two.
+    """
     rng, body = canvas.rng, canvas.body
     radius = float(rng.uniform(30, 48))
     v, u = rng.uniform(-25, 45), side * (body.half_width + radius * rng.uniform(0.8, 1.15) + 4) + body.shift
@@ -117,7 +126,10 @@ def paint_arm(canvas: Canvas, side: int) -> None:
 
 
 def paint_metal(canvas: Canvas) -> None:
-    """Screws in the spine, a hip or a clip, and in the slices that hold it bright and dark streaks away from it."""
+    """Paint screws in the spine, a hip or a clip, and the streaks in the slices that hold it.
+
+    They are bright and dark and run away from it.
+    """
     rng = canvas.rng
     kind = str(rng.choice(["screws", "clip", "hip"], p=[0.4, 0.4, 0.2]))
     rods: list[tuple[Triple, Triple, float]] = []

@@ -1,8 +1,8 @@
-"""Lattices in millimetres, smooth random fields on them, and interpolation between them (numpy and scipy only).
+"""Lattices in millimetres, smooth random fields on them, and interpolation between them.
 
-Everything random in the phantom is built from `smooth_noise`: Gaussian control points a few millimetres apart under a
-cubic B-spline. All interpolation is by sparse matrices with four entries a row, which (unlike BLAS) sum in one fixed
-order: the same seed gives the same bytes whatever the number of threads.
+With numpy and scipy only. Everything random in the phantom is built from `smooth_noise`: Gaussian control points a few
+millimetres apart under a cubic B-spline. All interpolation is by sparse matrices with four entries a row, which (unlike BLAS) sum
+in one fixed order: the same seed gives the same bytes whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Lattice:
 
     @classmethod
     def cover(cls, start: Triple, stop: Triple, step: Triple) -> Lattice:
-        """Points from `start` to `stop` (mm, both included) at most `step` mm apart."""
+        """Return points from `start` to `stop` (mm, both included) at most `step` mm apart."""
         axes = [
             np.linspace(low, high, max(2, int(np.ceil((high - low) / size - 1e-6)) + 1), dtype=np.float32)
             for low, high, size in zip(start, stop, step, strict=True)
@@ -51,7 +51,7 @@ class Lattice:
         return z, y, x
 
     def box(self, center: Triple, reach: Triple) -> Slices:
-        """Slices of the points within `reach` mm of `center` (both z, y, x) along each axis; may be empty."""
+        """Find the slices of the points within `reach` mm of `center` (z, y, x); may be empty."""
         z, y, x = (
             slice(int(np.searchsorted(axis, mid - far)), int(np.searchsorted(axis, mid + far, side="right")))
             for axis, mid, far in zip(self.axes, center, reach, strict=True)
@@ -60,7 +60,7 @@ class Lattice:
 
 
 def cubic_weights(points: Field, first: float, step: float, count: int, spline: bool) -> sparse.csr_array:
-    """Matrix (len(points), count) from values at `first + step * k` to values at `points`, all in mm.
+    """Compute the matrix (len(points), count) from values at `first + step * k` to `points`, in mm.
 
     Args:
         spline: cubic B-spline (smooth, for noise) instead of Catmull-Rom (through the values, for images).
@@ -81,7 +81,7 @@ def cubic_weights(points: Field, first: float, step: float, count: int, spline: 
 
 
 def enlarge_slice(image: Field, rows: sparse.csr_array, columns: sparse.csr_array) -> Field:
-    """`rows @ image @ columns.T` for one slice: (h, w) -> (H, W)."""
+    """Return `rows @ image @ columns.T` for one slice: (h, w) -> (H, W)."""
     return rows @ np.ascontiguousarray((columns @ np.ascontiguousarray(image.T)).T)
 
 
@@ -92,7 +92,10 @@ def enlarge(field: Field, z: sparse.csr_array, y: sparse.csr_array, x: sparse.cs
 
 
 def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Field:
-    """Smooth noise of mean 0 and standard deviation about 1 whose blobs are about `cell` (z, y, x) mm apart."""
+    """Draw smooth noise of mean 0 and standard deviation about 1, in blobs of about `cell` mm.
+
+    `cell` is (z, y, x).
+    """
     matrices, counts = [], []
     for axis, size in zip(lattice.axes, cell, strict=True):
         count = int(np.ceil((axis[-1] - axis[0]) / size)) + 3
@@ -104,7 +107,7 @@ def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Fi
 
 
 def resample(field: Field, source: Lattice, target: Lattice) -> Field:
-    """Values of `field` (on `source`) at the points of `target`; held constant beyond the source."""
+    """Return values of `field` (on `source`) at the points of `target`; held constant beyond the source."""
     matrices = [
         cubic_weights(new, float(old[0]), float(old[1] - old[0]), len(old), spline=False)
         for old, new in zip(source.axes, target.axes, strict=True)
@@ -113,7 +116,10 @@ def resample(field: Field, source: Lattice, target: Lattice) -> Field:
 
 
 def signed_distance(mask: NDArray[np.bool_], step: Triple) -> Field:
-    """Distance (mm) to the surface of `mask` (z, y, x): negative inside, positive outside; 1e3 everywhere if empty."""
+    """Compute the distance (mm) to the surface of `mask` (z, y, x): negative inside.
+
+    Positive outside; 1e3 everywhere if empty.
+    """
     if not mask.any():
         return np.full(mask.shape, 1e3, np.float32)
     outside = ndimage.distance_transform_edt(~mask, sampling=step)
@@ -122,7 +128,7 @@ def signed_distance(mask: NDArray[np.bool_], step: Triple) -> Field:
 
 
 def ellipsoid(z: Field, y: Field, x: Field, radii: Triple) -> Field:
-    """Approximate signed distance (mm) to an ellipsoid of `radii` (z, y, x) about the origin of the coordinates.
+    """Approximate the signed distance (mm) to an ellipsoid of `radii` (z, y, x) about the origin.
 
     First-order estimate k (k - 1) / |grad| with k the implicit radius: exact on the surface, good near it.
     """
@@ -133,10 +139,13 @@ def ellipsoid(z: Field, y: Field, x: Field, radii: Triple) -> Field:
 
 
 def ridges(field: Field, thickness: float) -> Field:
-    """Sheets where a field is zero, as a soft mask in [0, 1]: septa, strands and fascia."""
+    """Return sheets where a field is zero, as a soft mask in [0, 1]: septa, strands and fascia."""
     return np.clip(1.5 - abs(field) / thickness, 0, 1)
 
 
 def tubes(first: Field, second: Field, thickness: float) -> Field:
-    """Curves where two noise fields are both zero, as a soft mask in [0, 1]: branching lines like vessels."""
+    """Draw branching lines like vessels, as a soft mask in [0, 1].
+
+    They are the curves where two noise fields are both zero.
+    """
     return np.clip(2 - 2 * np.sqrt(first * first + second * second) / thickness, 0, 1)

@@ -1,7 +1,7 @@
-"""Where the body is: the place of spine, kidneys and skin, read off a label map (numpy and scipy only).
+"""The frame of the body: the place of spine, kidneys and skin, read off a label map.
 
-Everything around the kidneys is painted in a frame whose origin is the middle of the vertebral body at the height of the
-kidneys: u grows to the patient's left, v to the back, w to the head (LPS), all in mm.
+With numpy and scipy only. Everything around the kidneys is painted in a frame whose origin is the middle of the vertebral body at
+the height of the kidneys: u grows to the patient's left, v to the back, w to the head (LPS), all in mm.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Body:
 
 
 def find_body(labels: NDArray[np.uint8], lattice: Lattice, field_of_view: Triple, rng: np.random.Generator) -> Body:
-    """Body frame for a label map sampled on `lattice`.
+    """Return body frame for a label map sampled on `lattice`.
 
     Args:
         labels: (z, y, x) in LPS, on `lattice` (coarse is enough).
@@ -79,7 +79,10 @@ def find_body(labels: NDArray[np.uint8], lattice: Lattice, field_of_view: Triple
 
 
 def kidney_pieces(mask: NDArray[np.bool_], lattice: Lattice) -> list[NDArray[np.float64]]:
-    """Voxel positions (n, 3) in mm of the one or two largest components; one empty-volume stand-in if there is none."""
+    """Find voxel positions (n, 3) in mm of the one or two largest components.
+
+    One stand-in without volume if there is none.
+    """
     numbered, _ = ndimage.label(mask)
     sizes = np.bincount(numbered.ravel())
     sizes[0] = 0
@@ -96,7 +99,7 @@ def kidney_pieces(mask: NDArray[np.bool_], lattice: Lattice) -> list[NDArray[np.
 
 
 def spine_from_kidneys(pieces: list[NDArray[np.float64]], x_mid: float, rng: np.random.Generator) -> float:
-    """x of the spine (mm): between two kidneys, medial of a single one, in the middle of a horseshoe."""
+    """Compute x of the spine (mm): between two kidneys, medial of one, in a horseshoe's middle."""
     if len(pieces) == 2:
         first, second = sorted(pieces, key=lambda piece: float(piece[:, 2].mean()))
         between = (np.quantile(first[:, 2], 0.97) + np.quantile(second[:, 2], 0.03)) / 2
@@ -110,7 +113,7 @@ def spine_from_kidneys(pieces: list[NDArray[np.float64]], x_mid: float, rng: np.
 
 
 def describe(piece: NDArray[np.float64]) -> Kidney:
-    """Side, box, center and hilum of a kidney given by its voxels (n, 3) as (w, v, u) in mm."""
+    """Return side, box, center and hilum of a kidney given by its voxels (n, 3) as (w, v, u) in mm."""
     low, high, center = piece.min(axis=0), piece.max(axis=0), piece.mean(axis=0)
     crosses = low[2] < -15 and high[2] > 15 and abs(center[2]) < 25
     side = 0 if crosses else int(np.sign(center[2]) or 1)
@@ -127,6 +130,6 @@ def as_triple(values: NDArray[np.float64]) -> Triple:
 
 
 def shifted(lattice: Lattice, origin: Triple) -> Lattice:
-    """The same points counted from `origin` (z, y, x mm)."""
+    """Return the same points counted from `origin` (z, y, x mm)."""
     z, y, x = (np.asarray(axis - start, np.float32) for axis, start in zip(lattice.axes, origin, strict=True))
     return Lattice(z, y, x)

@@ -33,7 +33,7 @@ class Grain:
     along_z: float
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Field:
-        """Noise (z, y, x) in HU, float32."""
+        """Return noise (z, y, x) in HU, float32."""
         rows, columns = max(shape[1], SIDE), max(shape[2], SIDE)
         transfer = fft.rfft2(self.kernel, s=(rows, columns)).astype(np.complex64)
         keep, fresh = np.float32(self.along_z), np.float32(np.sqrt(1 - self.along_z**2))
@@ -46,7 +46,10 @@ class Grain:
 
 
 def grain_of(hu: Field, inside: NDArray[np.bool_]) -> Grain:
-    """Measure the noise of a scan (z, y, x) HU: correlation in the flattest blocks of soft tissue, level `inside` an organ."""
+    """Measure the noise of a scan (z, y, x) HU: its correlation, and its level `inside` an organ.
+
+    The correlation in the flattest blocks of soft tissue.
+    """
     step = max(1, len(hu) // 30)
     depth = len(hu[::step])
     rows, columns = hu.shape[1] // SIDE, hu.shape[2] // SIDE
@@ -70,7 +73,7 @@ def grain_of(hu: Field, inside: NDArray[np.bool_]) -> Grain:
 
 
 def flattened(tiles: Field) -> Field:
-    """Blocks (n, SIDE, SIDE) less the plane that fits each best."""
+    """Return blocks (n, SIDE, SIDE) less the plane that fits each best."""
     ramp = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
     squares = float((ramp**2).sum()) * SIDE
     flat = tiles - tiles.mean(axis=(1, 2), keepdims=True)
@@ -79,7 +82,7 @@ def flattened(tiles: Field) -> Field:
 
 
 def correlation_along_z(hu: Field, places: NDArray[np.intp], step: int, flat: Field) -> float:
-    """Correlation (0 to 0.95) of flat blocks with the blocks of the next slice."""
+    """Return correlation (0 to 0.95) of flat blocks with the blocks of the next slice."""
     rows, columns = hu.shape[1] // SIDE, hu.shape[2] // SIDE
     sums = np.zeros(3)
     for place, block in zip(places[:200], flat[:200], strict=True):
@@ -93,9 +96,10 @@ def correlation_along_z(hu: Field, places: NDArray[np.intp], step: int, flat: Fi
 
 
 def level(hu: Field, inside: NDArray[np.bool_], kernel: Field) -> float:
-    """Standard deviation (HU) of the noise `inside`, from how much a pixel differs from the mean of the two beside it.
+    """Measure the standard deviation (HU) of the noise `inside`, from neighbors in a row.
 
-    The median of that is not moved by the few pixels on an edge; the kernel says which share of the noise it sees.
+    It follows from how much a pixel differs from the mean of the two beside it. The median of that is not moved by the few pixels
+    on an edge; the kernel says which share of the noise it sees.
     """
     planes = np.flatnonzero(inside.any(axis=(1, 2)))
     if not len(planes):

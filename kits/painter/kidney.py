@@ -1,4 +1,7 @@
-"""Inside the kidney: cortex, medulla, sinus, collecting system, cysts and tumors, on a lattice of about a millimeter."""
+"""The inside of the kidney: cortex, medulla, sinus, collecting system, cysts and tumors.
+
+On a lattice of about a millimeter.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ class Cyst:
 
 @dataclass(frozen=True)
 class Interior:
-    """HU fields around one kidney, each of the lattice's shape, and how far (0 to 1) a point lies in its sinus."""
+    """HU fields around one kidney, and how far (0 to 1) a point lies in its sinus.
+
+    Each is of the lattice's shape.
+    """
 
     lattice: Lattice
     kidney: Field
@@ -38,7 +44,10 @@ class Interior:
 def paint_interior(
     rng: np.random.Generator, labels: NDArray[np.uint8], lattice: Lattice, contrast: Contrast, fat: float, cysts: list[Cyst]
 ) -> Interior:
-    """HU of kidney, tumor and sinus for the piece of a label map that lies on `lattice` (z, y, x mm in the volume)."""
+    """Paint HU of kidney, tumor and sinus for the piece of a label map on `lattice`.
+
+    The lattice is in z, y, x mm of the volume.
+    """
     step = lattice.step
     inside = labels > 0
     hull = closed(inside, step)
@@ -73,7 +82,7 @@ def paint_interior(
 
 
 def closed(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
-    """Morphological closing by `CLOSING_MM` through two distance transforms."""
+    """Return morphological closing by `CLOSING_MM` through two distance transforms."""
     if not inside.any():
         return inside
     padded = np.pad(inside, [(int(np.ceil(CLOSING_MM / size)) + 1,) * 2 for size in step])
@@ -84,7 +93,7 @@ def closed(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
 
 
 def parenchyma(rng: np.random.Generator, depth: Field, fine: Field, medium: Field, pyramids: Field, contrast: Contrast) -> Field:
-    """Bright cortex of varied thickness, medullary pyramids below it, columns of cortex between the pyramids."""
+    """Paint bright cortex of varied thickness, medullary pyramids, and columns between them."""
     thickness = rng.uniform(2.5, 8.5) * (1 + 0.18 * medium)
     cortex = np.clip((thickness - depth) / 1.6 + 0.5, 0, 1)
     column = np.clip((pyramids - rng.uniform(-0.1, 0.9)) / 0.35, 0, 1)
@@ -94,7 +103,10 @@ def parenchyma(rng: np.random.Generator, depth: Field, fine: Field, medium: Fiel
 
 
 def paint_cyst(rng: np.random.Generator, kidney: Field, lattice: Lattice, cyst: Cyst) -> Field:
-    """Simple cysts of water, and now and then a hyperdense one; thin walls and septa are below the resolution."""
+    """Paint simple cysts of water, and now and then a hyperdense one.
+
+    Thin walls and septa are below the resolution.
+    """
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
     radii = (cyst.radius, cyst.radius * rng.uniform(0.85, 1.1), cyst.radius * rng.uniform(0.85, 1.1))
     distance = ellipsoid(z - cyst.center[0], y - cyst.center[1], x - cyst.center[2], radii)
@@ -103,7 +115,10 @@ def paint_cyst(rng: np.random.Generator, kidney: Field, lattice: Lattice, cyst: 
 
 
 def paint_tumors(rng: np.random.Generator, mask: NDArray[np.bool_], lattice: Lattice, contrast: Contrast, fine: Field) -> Field:
-    """HU of each connected tumor by its own draw of kind; the field is only meant where the mask is set."""
+    """Paint each connected tumor by its own draw of kind.
+
+    The field is only meant where the mask is set.
+    """
     field = np.full(mask.shape, contrast["medulla"], np.float32)
     if not mask.any():
         return field
@@ -121,7 +136,10 @@ def paint_tumors(rng: np.random.Generator, mask: NDArray[np.bool_], lattice: Lat
 
 
 def one_tumor(rng: np.random.Generator, depth: Field, lattice: Lattice, contrast: Contrast, fine: Field) -> Field:
-    """One tumor from its depth (mm below its surface) by kind: texture, necrosis, scar, rim and calcification."""
+    """Paint one tumor by kind, from its depth (mm below its surface).
+
+    Texture, necrosis, scar, rim and calcification.
+    """
     radius = max(float(depth.max()), 3.0)
     kind = rng.choice(
         ["clear", "papillary", "chromophobe", "oncocytoma", "cystic", "fatty"], p=[0.5, 0.16, 0.12, 0.09, 0.09, 0.04]

@@ -1,4 +1,7 @@
-"""Tumors and cysts set into the kidneys of a real CT: they push aside what is around them and carry the scan's own noise."""
+"""Tumors and cysts set into the kidneys of a real CT, with the scan's own noise.
+
+They push aside what is around them.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,21 @@ STILL_MM = 0.15
 
 @dataclass(frozen=True)
 class Site:
-    """Where a lesion grows: center (z, y, x) mm, radius mm."""
+    """The place of a new lesion: center (z, y, x) mm, radius mm."""
 
     center: Triple
     radius: float
 
     def clear_of(self, other: Site) -> bool:
-        """Whether the two do no more than touch."""
+        """Tell whether the two do no more than touch."""
         away = float(np.linalg.norm(np.subtract(self.center, other.center)))
         return away > self.radius + 0.9 * other.radius
 
 
 def find_site(rng: np.random.Generator, scan: RealScan, radius: float, taken: list[Site]) -> Site | None:
-    """A place at or under the surface of a kidney where a ball of this radius (mm), or a smaller one, has room.
+    """Find a place at or under a kidney's surface with room for a ball of this radius (mm).
+
+    Or for a smaller one.
 
     Args:
         taken: where other lesions grow already; these are touched, but not swallowed.
@@ -62,7 +67,7 @@ def find_site(rng: np.random.Generator, scan: RealScan, radius: float, taken: li
 
 
 def fits(scan: RealScan, site: Site) -> bool:
-    """Whether a ball there is rooted in a kidney and clear of firm ground and of the scan's ends."""
+    """Tell whether a ball there is rooted in a kidney and clear of firm ground and of the scan's ends."""
     center, radius = site.center, site.radius
     box = scan.rough.box(center, (radius, radius, radius))
     z, y, x = np.meshgrid(*(axis[part] - c for axis, part, c in zip(scan.rough.axes, box, center, strict=True)), indexing="ij")
@@ -78,7 +83,10 @@ def fits(scan: RealScan, site: Site) -> bool:
 def set_lesion(
     rng: np.random.Generator, scan: RealScan, site: Site, contrast: Contrast, grain: Grain, *, fluid: bool, label: int
 ) -> None:
-    """Grow one tumor, or a cyst (`fluid`), at a site: changes `hu` and `labels` of the scan near it and nowhere else."""
+    """Grow one tumor, or a cyst (`fluid`), at a site.
+
+    Changes `hu` and `labels` of the scan near it and nowhere else.
+    """
     push = float(rng.uniform(0.15, 0.5)) * site.radius
     reach = 1.35 * site.radius + 4 * push + 6
     lattice = around(scan, site.center, reach)
@@ -102,27 +110,28 @@ def set_lesion(
 
 
 def around(scan: RealScan, center: Triple, reach: float) -> Lattice:
-    """Points of about a millimeter within `reach` (mm) of a center, clipped to the scan."""
+    """Return points of about a millimeter within `reach` (mm) of a center, clipped to the scan."""
     low = [max(c - reach, 0.0) for c in center]
     high = [min(c + reach, end) for c, end in zip(center, scan.extent, strict=True)]
     return Lattice.cover((low[0], low[1], low[2]), (high[0], high[1], high[2]), finest(DETAIL_MM, scan.spacing))
 
 
 def tumor_hu(rng: np.random.Generator, distance: Field, lattice: Lattice, contrast: Contrast) -> Field:
-    """HU of a tumor by its kind, as in the phantoms."""
+    """Return HU of a tumor by its kind, as in the phantoms."""
     return one_tumor(rng, np.maximum(-distance, 0), lattice, contrast, smooth_noise(rng, lattice, (4, 3, 3)))
 
 
 def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> Field:
-    """Water, and one in eight hyperdense."""
+    """Return water, and one in eight hyperdense."""
     hu = rng.uniform(0, 20) if rng.random() < 7 / 8 else rng.uniform(45, 90)
     return (hu + 1.5 * smooth_noise(rng, lattice, (6, 5, 5))).astype(np.float32)
 
 
 def displace(scan: RealScan, box: Slices, distance: Field, firm: Field, push: float) -> None:
-    """Move what a lesion takes the room of outwards in its slice, less and less with distance (mm); firm ground does not move.
+    """Move what a lesion takes the room of outwards in its slice; firm ground does not move.
 
-    Splines, not lines between pixels: these would smooth the noise and show where tissue was moved.
+    Less and less with distance (mm). Splines, not lines between pixels: these would smooth the noise and show where tissue was
+    moved.
     """
     # Where only the tip of the lesion is in a slice, less moves.
     tip = np.sqrt((distance < 0).sum(axis=(1, 2), keepdims=True) * scan.spacing[1] * scan.spacing[2] / np.pi)
@@ -143,7 +152,7 @@ def displace(scan: RealScan, box: Slices, distance: Field, firm: Field, push: fl
 
 
 def spread(image: Field) -> tuple[float, float]:
-    """The lowest and the highest HU of a slice: splines overshoot beside metal and air."""
+    """Return the lowest and the highest HU of a slice: splines overshoot beside metal and air."""
     return float(image.min()), float(image.max())
 
 

@@ -9,7 +9,7 @@ from kits.painter.fields import Field, Slices, tubes
 
 
 def paint_mesentery(canvas: Canvas) -> None:
-    """Small vessels and nodes in the fat of the belly."""
+    """Paint small vessels and nodes in the fat of the belly."""
     rng = canvas.rng
     vessel = tubes(canvas.noise("vessel1", (16, 13, 13)), canvas.noise("vessel2", (16, 13, 13)), rng.uniform(0.12, 0.34))
     belly = canvas.cover(canvas.inside + 6) * (canvas.v < 25)
@@ -17,7 +17,7 @@ def paint_mesentery(canvas: Canvas) -> None:
 
 
 def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) -> Field:
-    """Parenchyma of `hu` with faint mottling and vessels of `vessel_hu`."""
+    """Return parenchyma of `hu` with faint mottling and vessels of `vessel_hu`."""
     rng = canvas.rng
     vessels = tubes(
         canvas.noise("vessel1", (16, 13, 13))[where], canvas.noise("vessel3", (30, 26, 26))[where], rng.uniform(0.12, 0.3)
@@ -27,7 +27,7 @@ def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) ->
 
 
 def paint_upper_abdomen(canvas: Canvas) -> None:
-    """Stomach, spleen, pancreas and duodenum, liver and gallbladder, in that order of depth."""
+    """Paint stomach, spleen, pancreas and duodenum, liver and gallbladder, by depth."""
     paint_stomach(canvas)
     paint_spleen(canvas)
     paint_pancreas(canvas)
@@ -120,7 +120,7 @@ def paint_liver(canvas: Canvas) -> None:
 
 
 def paint_vessels(canvas: Canvas) -> None:
-    """Aorta, cava, their branches to the kidneys, mesenteric and splenic vessels."""
+    """Paint aorta, cava, their branches to the kidneys, mesenteric and splenic vessels."""
     rng, contrast = canvas.rng, canvas.contrast
     aorta_u, cava_u = rng.normal(8, 4), rng.normal(-20, 4)
     front = -rng.uniform(25, 31)
@@ -158,7 +158,10 @@ def paint_vessels(canvas: Canvas) -> None:
 
 
 def paint_masses(canvas: Canvas) -> None:
-    """Adrenals, and masses of soft tissue beside the kidney that are not renal: nodes, adenomas, accessory spleens."""
+    """Paint adrenals, and masses of soft tissue beside the kidney that are not renal.
+
+    Nodes, adenomas, accessory spleens.
+    """
     rng, contrast = canvas.rng, canvas.contrast
     for kidney in canvas.body.kidneys:
         side = kidney.side or 1

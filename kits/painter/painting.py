@@ -1,4 +1,7 @@
-"""From a label map to a CT: labels and spacing in, HU out. Both modes of the phantom end here."""
+"""Painted CT from a label map: labels and spacing in, HU out.
+
+Both modes of the phantom end here.
+"""
 
 from __future__ import annotations
 
@@ -88,13 +91,13 @@ def paint(
 
 
 def finest(step: Triple, spacing: Triple) -> Triple:
-    """`step`, but never finer than the voxels."""
+    """Return `step`, but never finer than the voxels."""
     z, y, x = (max(wanted, given) for wanted, given in zip(step, spacing, strict=True))
     return z, y, x
 
 
 def sample(labels: NDArray[np.uint8], spacing: Triple, lattice: Lattice) -> NDArray[np.uint8]:
-    """Nearest labels at the points of a lattice."""
+    """Return nearest labels at the points of a lattice."""
     index = [
         np.clip(np.rint(axis / size).astype(int), 0, n - 1)
         for axis, size, n in zip(lattice.axes, spacing, labels.shape, strict=True)
@@ -103,7 +106,10 @@ def sample(labels: NDArray[np.uint8], spacing: Triple, lattice: Lattice) -> NDAr
 
 
 def boxes(inside: NDArray[np.bool_], lattice: Lattice) -> list[tuple[Triple, Triple]]:
-    """Corners (z, y, x mm) of the boxes around the components, with a margin, clipped to the volume; close ones are one."""
+    """Find corners (z, y, x mm) of boxes around the components; close ones are one.
+
+    With a margin, clipped to the volume.
+    """
     near = ndimage.binary_dilation(inside, iterations=2)
     numbered, _ = ndimage.label(near)
     found = []
@@ -117,7 +123,7 @@ def boxes(inside: NDArray[np.bool_], lattice: Lattice) -> list[tuple[Triple, Tri
 
 
 def random_cysts(rng: np.random.Generator, detail: NDArray[np.uint8], lattice: Lattice) -> list[Cyst]:
-    """A few balls inside label 1, small where it is thin."""
+    """Return a few balls inside label 1, small where it is thin."""
     inside = np.argwhere(detail == 1)
     if not len(inside):
         return []
@@ -151,7 +157,10 @@ class Layer:
         return cls((parts[0], parts[1], parts[2]), *matrices)
 
     def enlarge(self, field: Field, low: int, high: int) -> Field:
-        """Slices low to high (counted in the volume, inside the box) of `field` at the voxels of the box."""
+        """Enlarge slices low to high of `field` to the voxels of the box.
+
+        They are counted in the volume, inside the box.
+        """
         start = self.box[0].start
         rows = self.z[low - start : high - start]
         flat = rows @ field.reshape(len(field), -1)

@@ -1,4 +1,7 @@
-"""Training cases of real CT whose kidneys are drawn: each variant of a scan has tumors and cysts of its own."""
+"""Training cases of real CT whose kidneys are drawn.
+
+Each variant of a scan has tumors and cysts of its own.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ CORE = np.ones((1, 3, 3))
 
 @dataclass(frozen=True)
 class RealPlan:
-    """One case to write: its id, the folder of the scan that it is made of, which of its variants, and the options."""
+    """One case to write: its id, its scan's folder, its variant, and the options."""
 
     case_id: str
     scan: Path
@@ -40,7 +43,7 @@ class RealPlan:
 
 
 def real_plans(options: Phantom, first: int) -> list[RealPlan]:
-    """The variants of every scan in `images`, scan by scan; ids count on from `first`.
+    """Return the variants of every scan in `images`, scan by scan; ids count on from `first`.
 
     Raises:
         KitsError: no such folder, no scan in it, or a name in `only` or `exclude` that is none of theirs.

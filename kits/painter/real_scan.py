@@ -1,4 +1,4 @@
-"""A real CT with drawn kidneys, as the painter sees it: HU, labels, where nothing may be painted, and its contrast."""
+"""A real CT with drawn kidneys: HU, labels, where nothing may be painted, and its contrast."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ class RealScan:
 
 
 def within_wall(hu: Field, step: Triple) -> NDArray[np.bool_]:
-    """The room inside the body's wall (z, y, x): in each slice what lies well within the hull of muscle, bone and organs."""
+    """Mark the room inside the body's wall (z, y, x).
+
+    In each slice it is well within the hull of muscle, bone and organs.
+    """
     body = ndimage.binary_opening(hu > AIR_HU, iterations=2)
     numbered, count = ndimage.label(body)
     if count > 1:  # arms and the table
@@ -102,7 +105,7 @@ def within_wall(hu: Field, step: Triple) -> NDArray[np.bool_]:
 
 
 def measure_contrast(scan: RealScan, rng: np.random.Generator) -> Contrast:
-    """The phase and the kidneys' HU of a scan; what cannot be measured is drawn for that phase."""
+    """Return the phase and the kidneys' HU of a scan; what cannot be measured is drawn for that phase."""
     parenchyma = scan.smooth[ndimage.binary_erosion(scan.labels == KIDNEY, np.ones((1, 3, 3)), iterations=2)]
     if not len(parenchyma):
         parenchyma = scan.smooth[scan.labels == KIDNEY]

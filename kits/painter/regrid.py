@@ -1,4 +1,7 @@
-"""A real CT as another scanner and another patient would show it: spacing, extent, size and shape of the body, kernel, noise."""
+"""A real CT as another scanner and another patient would show it.
+
+Spacing, extent, size and shape of the body, kernel, noise.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ class Made:
 
 
 def crop_slices(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
-    """Let the scan begin and end elsewhere: some mm beyond the kidneys, or (a share of the cases) within them."""
+    """Let the scan begin and end elsewhere: some mm beyond the kidneys, or within them.
+
+    Within them in a share of the cases.
+    """
     planes = np.flatnonzero(made.labels.any(axis=(1, 2)))
     low, high = int(planes[0]), int(planes[-1]) + 1
     first, last = (round(float(rng.uniform(*options.real.margin_mm)) / made.spacing[0]) for _ in range(2))
@@ -90,7 +96,10 @@ def regrid(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
 
 
 def window_center(rng: np.random.Generator, labels: NDArray[np.uint8], step: Field, window: tuple[float, float]) -> list[float]:
-    """Middle (y, x mm) of a field of view near the middle of the scan that shows the kidneys whole if it can."""
+    """Choose the middle (y, x mm) of a field of view that shows the kidneys whole if it can.
+
+    Near the middle of the scan.
+    """
     found = []
     for axis, (wide, size) in enumerate(zip(window, step[1:], strict=True)):
         seen = np.flatnonzero(labels.any(axis=(0, 2 - axis))) * size
@@ -101,7 +110,10 @@ def window_center(rng: np.random.Generator, labels: NDArray[np.uint8], step: Fie
 
 
 def mixed_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float32, place: list[Field]) -> NDArray[np.uint8]:
-    """Labels of points between two slices: some label where all together have half, and then the one with the largest share."""
+    """Mix the labels of two slices at points between them.
+
+    There is a label where all together have half, and it is the one with the largest share.
+    """
     labels, best, whole = (np.zeros(place[0].shape, kind) for kind in (np.uint8, np.float32, np.float32))
     for label in np.union1d(below, above):
         if label:
@@ -114,7 +126,10 @@ def mixed_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float
 
 
 def refilter(rng: np.random.Generator, made: Made, grain: Grain, options: Phantom) -> Made:
-    """Another kernel for a share of the cases, softer or sharper, and more noise of the scan's own grain."""
+    """Give a share of the cases another kernel, softer or sharper, and more noise.
+
+    Of the scan's own grain.
+    """
     hu, real = made.hu, options.real
     seen = hu > AIR
     if rng.random() < real.filtered:

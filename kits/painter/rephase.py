@@ -1,4 +1,7 @@
-"""Another contrast phase for a real CT: HU of its kidneys, organs and vessels are moved, its noise and its bones stay."""
+"""Another contrast phase for a real CT: kidneys, organs and vessels change, bones stay.
+
+So does the noise.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def rephase(rng: np.random.Generator, scan: RealScan, now: Contrast, then: Contr
 
 
 def empty_pelvis(scan: RealScan, now: Contrast, then: Contrast) -> None:
-    """Take the contrast out of calyces and pelvis: what is brighter there than the kidney gets the HU of urine."""
+    """Take the contrast out of calyces and pelvis.
+
+    What is brighter there than the kidney gets the HU of urine.
+    """
     box = [
         slice(round(float(axis[0]) / size), round(float(axis[-1]) / size) + 1)
         for axis, size in zip(scan.rough.axes, scan.spacing, strict=True)
@@ -67,7 +73,10 @@ def empty_pelvis(scan: RealScan, now: Contrast, then: Contrast) -> None:
 
 
 def curve(now: Contrast, then: Contrast) -> Field:
-    """New HU of `TABLE_HU`: fat, water and bone stay, the organs move; without contrast they are hard to tell apart."""
+    """Return new HU of `TABLE_HU`: fat, water and bone stay, the organs move.
+
+    Without contrast they are hard to tell apart.
+    """
     if now.phase == "none":
         flesh = 0.5 * (then["muscle"] + then["liver"])
         pairs = [(28.0, then["muscle"] - 15), (50.0, flesh), (70.0, max(then["liver"], flesh) + 5)]
@@ -81,7 +90,7 @@ def curve(now: Contrast, then: Contrast) -> Field:
 
 
 def bright(scan: RealScan, kidney: Field) -> Field:
-    """How far (0 to 1) a voxel belongs to bone with its marrow, metal or bowel filled with contrast."""
+    """Weigh how far (0 to 1) a voxel is bone with its marrow, metal or contrast in bowel."""
     seen = (scan.smooth[:, ::2, ::2] > BRIGHT_HU) & (kidney[:, ::2, ::2] < 0.02)
     plane = np.zeros((3, 3, 3), bool)
     plane[1] = True

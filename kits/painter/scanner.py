@@ -1,4 +1,7 @@
-"""The scanner: point spread, kernel, noise that is correlated as the kernel leaves it, padding, whole HU."""
+"""The scanner: point spread, kernel, correlated noise, padding, whole HU.
+
+The noise is correlated as the kernel leaves it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class Scanner:
 
 
 def draw_scanner(rng: np.random.Generator, extent: Triple, spacing: Triple) -> Scanner:
-    """Random settings for a volume of `extent` (z, y, x) mm; noise 5 to 35 HU, thinner slices noisier."""
+    """Draw settings for a volume of `extent` (z, y, x) mm; noise 5 to 35 HU.
+
+    Thinner slices are noisier.
+    """
     sharp = rng.beta(1.2, 2.2)
     slice_mm = max(spacing[0], float(rng.uniform(0.8, 3.0)))
     noise = float(np.exp(rng.uniform(np.log(5), np.log(24)))) * (1 + 0.7 * sharp) * (2.5 / slice_mm) ** 0.2
@@ -46,7 +52,10 @@ def draw_scanner(rng: np.random.Generator, extent: Triple, spacing: Triple) -> S
 
 
 class Detector:
-    """Applies a `Scanner` to slices of one size, one after the other: noise of neighbors is correlated along z."""
+    """A detector that applies a `Scanner` to slices of one size, one after the other.
+
+    Noise of neighbors is correlated along z.
+    """
 
     def __init__(self, scanner: Scanner, shape: tuple[int, int], spacing: Triple, rng: np.random.Generator) -> None:
         self.scanner, self.shape, self.rng = scanner, shape, rng
@@ -68,14 +77,14 @@ class Detector:
         self.previous = self.fresh()
 
     def fresh(self) -> Field:
-        """White noise under the kernel's spectrum: mean 0, standard deviation 1."""
+        """Return white noise under the kernel's spectrum: mean 0, standard deviation 1."""
         rows, columns = self.spectrum.shape
         white = self.rng.standard_normal((rows, 2 * columns), dtype=np.float32).view(np.complex64)
         noise = fft.irfft2(white * self.spectrum, s=self.shape)
         return noise / np.float32(noise.std() + 1e-12)
 
     def expose(self, image: Field) -> NDArray[np.int16]:
-        """One slice (y, x) of ideal HU -> what the scanner would write, int16."""
+        """Return one slice (y, x) of ideal HU -> what the scanner would write, int16."""
         blurred = fft.irfft2(fft.rfft2(image) * self.transfer, s=self.shape)
         self.previous = np.float32(self.keep) * self.previous + np.float32(np.sqrt(1 - self.keep**2)) * self.fresh()
         seen = np.clip(blurred + self.amplitude * self.previous, -1024, 3071)

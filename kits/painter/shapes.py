@@ -17,7 +17,9 @@ def draw_labels(
     tumor_radius: tuple[float, float],
     margin_mm: tuple[float, float],
 ) -> tuple[NDArray[np.uint8], list[Cyst]]:
-    """A label map (z, y, x) in LPS for two kidneys (seldom one), as tall as the margins above and below them ask.
+    """Draw a label map (z, y, x) in LPS for two kidneys (seldom one).
+
+    It is as tall as the margins above and below them ask.
 
     Args:
         spacing_z, spacing_xy: voxel spacing in mm.
@@ -58,7 +60,10 @@ def draw_kidney(
     side: int,
     tumors: list[float],
 ) -> list[Cyst]:
-    """Draw one kidney at `center` (z, y, x mm) into `labels`, with its tumors (2) and cysts (1); returns the cysts."""
+    """Draw one kidney at `center` (z, y, x mm) into `labels`, and return its cysts.
+
+    Tumors are 2, cysts 1.
+    """
     half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
     growth = [(radius, rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random()) for radius in tumors]
     reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
@@ -86,7 +91,10 @@ def draw_kidney(
 
 
 def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half: float, side: int) -> tuple[Field, Field, Field]:
-    """Coordinates (mm) along the kidney's length, front to back and medial to lateral, tilted and bent like a bean."""
+    """Compute coordinates (mm) along the kidney's length, front to back and medial to lateral.
+
+    Tilted and bent like a bean.
+    """
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
     z, y, x = z - center[0], y - center[1], side * (x - center[2])
     lean, nod, turn = rng.uniform(0.05, 0.4), rng.uniform(-0.05, 0.35), rng.uniform(0.1, 0.8)
@@ -100,20 +108,23 @@ def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half:
 
 
 def draw_radius(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    """Radius of a tumor in mm: small ones are common, large ones are not."""
+    """Return radius of a tumor in mm: small ones are common, large ones are not."""
     low, high = np.log(limits)
     return float(np.exp(np.clip(rng.normal((low + high) / 2, (high - low) / 4), low, high)))
 
 
 def draw_cyst_radius(rng: np.random.Generator) -> float:
-    """Radius of a cyst in mm."""
+    """Return radius of a cyst in mm."""
     return float(np.clip(np.exp(rng.normal(np.log(7), 0.6)), 2.5, 30))
 
 
 def draw_tumor(
     rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int, radius: float, out: float
 ) -> Field:
-    """Signed distance (mm) of a lumpy ball on a kidney; it grows to the side, the front or a pole rather than into the spine."""
+    """Draw a lumpy ball on a kidney as a signed distance (mm), away from the spine.
+
+    It grows to the side, the front or a pole.
+    """
     direction = rng.normal(size=3)
     direction[2] = side * (abs(direction[2]) if rng.random() < 0.8 else direction[2])
     direction /= np.linalg.norm(direction)
@@ -122,7 +133,7 @@ def draw_tumor(
 
 
 def lumpy_ball(rng: np.random.Generator, lattice: Lattice, center: Triple, radius: float, lumps: float) -> Field:
-    """Signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
+    """Return signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
     radii = (radius * rng.uniform(0.85, 1.2), radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.85, 1.1))
     cell = float(np.clip(0.8 * radius, 6, 25))
@@ -133,7 +144,7 @@ def lumpy_ball(rng: np.random.Generator, lattice: Lattice, center: Triple, radiu
 def draw_cysts(
     rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int
 ) -> tuple[list[Cyst], list[Field]]:
-    """Cysts at or under the surface: where they are, and their signed distances (mm) on the lattice."""
+    """Draw cysts at or under the surface, with their signed distances (mm) on the lattice."""
     cysts, shapes = [], []
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
     for _ in range(int(rng.poisson(0.9))):

@@ -96,7 +96,7 @@ def write_any(plan: Plan | RealPlan) -> dict[str, Any]:
 
 
 def find_label_maps(folder: Path) -> list[Path]:
-    """`case_*/segmentation.nii.gz` in the order of their names."""
+    """Return `case_*/segmentation.nii.gz` in the order of their names."""
     if not folder.is_dir():
         raise KitsError(f"labels={folder}: no such folder; give one that holds case_*/segmentation.nii.gz")
     found = sorted(folder.glob("case_*/segmentation.nii.gz"))
@@ -106,7 +106,7 @@ def find_label_maps(folder: Path) -> list[Path]:
 
 
 def refuse_other_labels(paths: Sequence[Path]) -> None:
-    """Raise KitsError where a few label maps from all over the list show that the labels are not kidney and tumor."""
+    """Refuse label maps of which a few from all over the list are not kidney and tumor."""
     seen = []
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
         volume = read_labels(path, allowed=(BACKGROUND, KIDNEY, TUMOR))
@@ -141,7 +141,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
 
 
 def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
-    """Labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
+    """Return labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
     spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
     labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius, plan.margin_mm)
     size = (len(labels), plan.matrix, plan.matrix)
@@ -149,7 +149,10 @@ def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8],
 
 
 def thinned(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
-    """Every n-th slice, row and column of a label map, for about these mm, and a grid for them in KiTS19's axes."""
+    """Thin a label map to about these mm, and return its grid in KiTS19's axes.
+
+    Every n-th slice, row and column stays.
+    """
     wanted = (thin_mm[0], thin_mm[1], thin_mm[1])
     strides = [max(1, round(mm / step)) for mm, step in zip(wanted, volume.spacing, strict=True)]
     labels = np.ascontiguousarray(volume.array[tuple(slice(stride // 2, None, stride) for stride in strides)])
@@ -159,5 +162,8 @@ def thinned(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.ui
 
 
 def write_record(output: Path, records: list[dict[str, Any]]) -> None:
-    """kits.json: of the clinical fields only case id and spacing mean anything here; `painted` says how a case was made."""
+    """Write kits.json; `painted` says how a case was made.
+
+    Of the clinical fields only case id and spacing mean anything here.
+    """
     write_json(output / "kits.json", records)

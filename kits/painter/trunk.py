@@ -9,7 +9,7 @@ from kits.painter.fields import Field, ridges, tubes
 
 
 def paint_skin_and_wall(canvas: Canvas) -> None:
-    """Body outline, fat under the skin, the ring of abdominal muscles, and fat inside it."""
+    """Paint the body's outline, fat under the skin, the ring of abdominal muscles, and fat inside."""
     rng, body = canvas.rng, canvas.body
     depth, middle = (body.front + body.back) / 2, (body.back - body.front) / 2
     power = rng.uniform(2.05, 2.6)
@@ -45,7 +45,10 @@ def paint_skin_and_wall(canvas: Canvas) -> None:
 
 
 def paint_chest(canvas: Canvas) -> None:
-    """Lungs above the diaphragm: low in a crescent along the wall, high over the liver; the heart between them."""
+    """Paint lungs above the diaphragm, and the heart between them.
+
+    Low in a crescent along the wall, high over the liver.
+    """
     rng = canvas.rng
     top = rng.uniform(95, 140)
     if float(canvas.lattice.z[-1]) < 10:
@@ -68,7 +71,7 @@ def paint_chest(canvas: Canvas) -> None:
 
 
 def fibers(canvas: Canvas, fatty: float) -> Field:
-    """Muscle HU with thin streaks of fat along the fibers; `fatty` 0 to 1."""
+    """Return muscle HU with thin streaks of fat along the fibers; `fatty` 0 to 1."""
     streak = ridges(canvas.noise("fiber", (40, 6, 9)), 0.04 + 0.22 * fatty)
     marbling = 0.25 * fatty * np.clip(canvas.noise(*SLOW) + 0.5, 0, 2)
     share = np.clip((0.15 + 0.7 * fatty) * streak + marbling, 0, 0.9)
@@ -76,7 +79,10 @@ def fibers(canvas: Canvas, fatty: float) -> Field:
 
 
 def paint_back_muscles(canvas: Canvas) -> None:
-    """Erector spinae, multifidus, quadratus lumborum, psoas and the crura of the diaphragm on both sides."""
+    """Paint the muscles of the back and the crura of the diaphragm on both sides.
+
+    Erector spinae, multifidus, quadratus lumborum, psoas.
+    """
     rng, body = canvas.rng, canvas.body
     value = fibers(canvas, float(rng.beta(1.2, 2.6)))
     size = rng.uniform(0.88, 1.15) * float(np.clip(body.half_width / 165, 0.85, 1.15))

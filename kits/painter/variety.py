@@ -1,6 +1,7 @@
-"""What makes a painted case hard for a threshold: neighbors of the kidney's own HU that touch it, and uneven kidneys.
+"""Variety that makes a painted case hard for a threshold: neighbors of the kidney's own HU.
 
-All of it is off where `variety` is 0, and then draws no random number: such cases keep their bytes.
+They touch it, and kidneys are uneven. All of it is off where `variety` is 0, and then draws no random number: such cases keep
+their bytes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ TOUCH: tuple[str, Triple] = ("touch", (34, 28, 28))
 
 
 def vary_contrast(rng: np.random.Generator, contrast: Contrast, variety: float) -> Contrast:
-    """Kidneys that take up little (poor function, early or late scan), or neighbors that take up much: the same HU.
+    """Give kidneys and neighbors the same HU: the former take up little, or the latter much.
 
-    Without contrast everything is alike already.
+    Little by poor function, or an early or late scan. Without contrast everything is alike already.
     """
     if variety == 0 or contrast.phase == "none":
         return contrast
@@ -45,7 +46,7 @@ def vary_contrast(rng: np.random.Generator, contrast: Contrast, variety: float) 
 
 
 def vary_kidney(rng: np.random.Generator, kidney: Field, lattice: Lattice, variety: float) -> Field:
-    """One kidney brighter than the other, HU that drifts through it, and now and then a badly perfused part."""
+    """Make one kidney brighter, let its HU drift, and now and then perfuse a part badly."""
     if variety == 0:
         return kidney
     slow = smooth_noise(rng, lattice, (32, 24, 24))
@@ -56,7 +57,7 @@ def vary_kidney(rng: np.random.Generator, kidney: Field, lattice: Lattice, varie
 
 
 def close_gaps(canvas: Canvas, gap: Field) -> Field:
-    """Thickness (mm) of the perirenal fat with holes in it, where whatever lies beyond touches the kidney."""
+    """Compute the thickness (mm) of the perirenal fat with holes, where neighbors touch the kidney."""
     if not canvas.happens(0.8):
         return gap
     hole = np.clip((canvas.noise(*TOUCH) - canvas.rng.uniform(-0.3, 0.9)) / 0.4, 0, 1)
@@ -64,7 +65,10 @@ def close_gaps(canvas: Canvas, gap: Field) -> Field:
 
 
 def paint_contacts(canvas: Canvas) -> None:
-    """Organs, bowel, masses and fluid against the kidneys, over the perirenal fat; muscle and bone come later."""
+    """Paint organs, bowel, masses and fluid against the kidneys, over the perirenal fat.
+
+    Muscle and bone come later.
+    """
     if canvas.variety == 0:
         return
     for kidney in canvas.body.kidneys:
@@ -79,7 +83,9 @@ def paint_contacts(canvas: Canvas) -> None:
 
 
 def beside(canvas: Canvas, kidney: Kidney, away_mm: float, *, front: bool = False, lateral: bool = False) -> Triple | None:
-    """A random place (w, v, u; warped) `away_mm` off the surface of a kidney, inside the wall; None if there is none.
+    """Draw a place (w, v, u; warped) `away_mm` off a kidney's surface, inside the wall.
+
+    None if there is none.
 
     Args:
         front, lateral: only in front of the kidney's middle, only on its outer half.
@@ -105,7 +111,7 @@ def beside(canvas: Canvas, kidney: Kidney, away_mm: float, *, front: bool = Fals
 
 
 def paint_organ(canvas: Canvas, kidney: Kidney) -> None:
-    """Liver on the right, spleen or the pancreas' tail on the left, broadly against the kidney."""
+    """Paint liver on the right, spleen or pancreas' tail on the left, broadly against the kidney."""
     rng, contrast = canvas.rng, canvas.contrast
     size = float(rng.uniform(24, 42))
     place = beside(canvas, kidney, 0.75 * size, front=True, lateral=True)
@@ -120,7 +126,7 @@ def paint_organ(canvas: Canvas, kidney: Kidney) -> None:
 
 
 def paint_bowel_beside(canvas: Canvas, kidney: Kidney) -> None:
-    """A loop of bowel of any content along the kidney."""
+    """Paint a loop of bowel of any content along the kidney."""
     rng = canvas.rng
     radius = float(rng.uniform(8, 20))
     place = beside(canvas, kidney, 0.7 * radius, front=True)
@@ -133,7 +139,10 @@ def paint_bowel_beside(canvas: Canvas, kidney: Kidney) -> None:
 
 
 def paint_mass(canvas: Canvas, kidney: Kidney) -> None:
-    """A mass that is not renal (adrenal, node, sarcoma, varix, cyst) with the HU of kidney or tumor, often dead inside."""
+    """Paint a mass that is not renal with the HU of kidney or tumor, often dead inside.
+
+    Adrenal, node, sarcoma, varix, cyst.
+    """
     rng, contrast = canvas.rng, canvas.contrast
     size = float(np.clip(np.exp(rng.normal(np.log(12), 0.5)), 5, 38))
     place = beside(canvas, kidney, rng.uniform(0.4, 0.85) * size)
@@ -160,7 +169,7 @@ def paint_mass(canvas: Canvas, kidney: Kidney) -> None:
 
 
 def paint_fluid(canvas: Canvas) -> None:
-    """A crescent of fluid or blood on part of the kidney's surface."""
+    """Paint a crescent of fluid or blood on part of the kidney's surface."""
     rng = canvas.rng
     shape = np.maximum(canvas.distance - rng.uniform(3, 11), 8 * (rng.uniform(0.2, 1) - canvas.noise(*TOUCH)))
     canvas.hu += canvas.cover(np.maximum(shape, canvas.inside + 2)) * (rng.uniform(5, 65) - canvas.hu)

@@ -1,4 +1,4 @@
-"""Label maps as 3D Slicer opens them with names and colors: a segmentation, or a color table beside a NIfTI file.
+"""Label maps that 3D Slicer opens with names and colors: a segmentation, or a color table.
 
 The fields are those of Slicer's developer guide, modules/segmentations and modules/colors.
 """
@@ -26,7 +26,7 @@ SEGMENTATION = {
 
 
 def write_seg_nrrd(path: Path, labels: np.ndarray, grid: Grid, classes: Sequence[str]) -> None:
-    """Write a label map (z, y, x) in LPS order as .seg.nrrd with one segment a class, those too that no voxel has.
+    """Write a label map (z, y, x) in LPS order as .seg.nrrd with one segment a class, empty ones too.
 
     Args:
         classes: the names of the labels; the first is the background.
@@ -55,18 +55,18 @@ def write_seg_nrrd(path: Path, labels: np.ndarray, grid: Grid, classes: Sequence
 
 
 def write_color_table(path: Path, classes: Sequence[str]) -> None:
-    """Write the names and colors of the labels as .ctbl, which Slicer takes as the color node of a label map."""
+    """Write the labels' names and colors as .ctbl, Slicer's color node of a label map."""
     rows = [f"{label} {name} {' '.join(map(str, _color(name)))} 255" for label, name in enumerate(classes) if label]
     write_text(path, "\n".join(["# Color table file", f"# {len(classes)} values", f"0 {classes[0]} 0 0 0 0", *rows]) + "\n")
 
 
 def _color(name: str) -> bytes:
-    """Red, green and blue, 0 to 255."""
+    """Return red, green and blue, 0 to 255."""
     return bytes.fromhex(COLORS[name].removeprefix("#"))
 
 
 def _terminology(name: str) -> str:
-    """Say in codes what a segment is, as our DICOM segmentations do, so that Slicer can export it to DICOM."""
+    """Say in codes what a segment is, as our DICOM segmentations do, so that Slicer exports it."""
     from pydicom.sr.codedict import codes
 
     def coded(keyword: str) -> str:

@@ -48,6 +48,8 @@ class CoarseGrid:
 
     def spacing(self, native: Spacing) -> Spacing:
         """Return coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
+        # n voxels and m coarse ones span the same millimeters, edge to edge: the ratio is n / m. From center to center it would
+        # be (n - 1) / (m - 1), and ROIs would shift.
         z, y, x = (step * n / m for step, n, m in zip(native, self.native, self.inner, strict=True))
         return z, y, x
 
@@ -59,6 +61,7 @@ class CoarseGrid:
         low, high = [], []
         for axis in range(3):
             n, m, offset = self.native[axis], self.inner[axis], self.offset[axis]
+            # Edges, not centers: low rounds down and high up, so that no voxel of the coarse region is left out.
             low.append(min(max((start[axis] - offset) * n // m, 0), n))
             high.append(max(min(-(-(stop[axis] - offset) * n // m), n), low[-1]))
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
@@ -70,6 +73,7 @@ def plane_grid(shape: tuple[int, ...], size: int, planes: int | None = None) -> 
     `planes` is the number of coarse slices (`coarse_planes`); None keeps the volume's own.
     """
     z, y, x = shape
+    # The paper resizes to 256 x 256 (section 3), for slices that are square; of others the longer side decides.
     factor = size / max(y, x)
     rows, columns = max(1, math.floor(y * factor + 0.5)), max(1, math.floor(x * factor + 0.5))
     return CoarseGrid((z, y, x), size, (planes or z, rows, columns), (0, (size - rows) // 2, (size - columns) // 2))

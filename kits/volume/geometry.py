@@ -47,6 +47,7 @@ class Grid:
     def axes(self) -> Triple:
         """Permutation that takes SimpleITK's array (k, j, i) to (slice, row, column)."""
         x, y, z = self._physical_to_index
+        # SimpleITK's index axes are (i, j, k), its arrays (k, j, i): index axis n is axis 2 - n of the array.
         return 2 - z, 2 - y, 2 - x
 
     @property
@@ -57,6 +58,8 @@ class Grid:
         """
         x, y, z = self._physical_to_index
         cosines = np.reshape(self.direction, (3, 3))
+        # Row r, column c of the direction is the cosine of physical axis r (x, y, z) and index axis c. SimpleITK is LPS whatever
+        # the file is: a NIfTI file's RAS matrix comes with its first two rows negated.
         return bool(cosines[2, z] < 0), bool(cosines[1, y] < 0), bool(cosines[0, x] < 0)
 
     @property

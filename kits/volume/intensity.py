@@ -18,6 +18,8 @@ def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
     float32 of the same shape.
     """
     low, high = window
+    # The paper's window is [-100, 300], from fat to cortex with contrast; what lies beyond (lung and gas, bone and excreted
+    # contrast) need not be told apart.
     scaled = np.clip(hu, low, high).astype(np.float32)
     scaled -= (low + high) / 2
     scaled /= (high - low) / 2

@@ -109,6 +109,7 @@ def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarr
     result = labels.copy(order="K")
     inside = np.ascontiguousarray(labels[window])
     inside = np.where(_small(inside != BACKGROUND, least), BACKGROUND, inside)
+    # Kidney, not background: a speck of tumor inside a kidney is most likely wrong about the class and right about the organ.
     for label in (TUMOR, CYST):
         if (inside == label).any():
             inside = np.where(_small(inside == label, least), KIDNEY, inside)
@@ -122,6 +123,7 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
     if window is None:
         return labels
     inside = np.pad(labels[window], 1)
+    # The complement of a 26-connected foreground is 6-connected: else a hole would leak out through a corner of its wall.
     regions, parts = _components(inside == BACKGROUND, connectivity=6)
     if len(parts) < 2:
         return labels

@@ -77,6 +77,7 @@ def find_rois(
     window = bounding_slices(mask)
     if window is None:
         return []
+    # 26 neighbors: a kidney that a thin slice barely holds together at an edge or a corner is one region.
     regions = connected(mask[window])
     voxels = sizes(regions)
     largest = [region for region in np.argsort(-voxels, kind="stable")[:count] if voxels[region] > min_voxels]
@@ -109,6 +110,7 @@ def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, 
     Training on such boxes prepares the fine stage for those of a coarse network, which are not tight.
     """
     faces = np.array([box.start, box.stop], dtype=np.float64)
+    # Each face by itself and in mm: along z a voxel may be ten times as long as in-plane.
     moved = np.rint(faces + rng.uniform(-max_mm, max_mm, size=(2, 3)) / np.array(spacing)).astype(int)
     start = moved[0].clip(0, np.array(bounds) - 1)
     stop = moved[1].clip(0, bounds)
@@ -127,6 +129,7 @@ def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
         volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.
     """
     step = 4
+    # 6 neighbors: the body touches the table in a few voxels, often by their edges alone, and would take it along.
     body = connected(volume[:, ::step, ::step] > threshold_hu, connectivity=6)
     voxels = np.bincount(body.ravel())
     voxels[0] = 0
