@@ -1,4 +1,4 @@
-"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as files for kits.predict."""
+"""`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as files, or a MONAI Bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main(options: Export) -> None:
     """Write coarse.onnx and fine.onnx with their configurations, and compare them with torch.
 
-    Or coarse.safetensors and fine.safetensors, in half precision.
+    Or coarse.safetensors and fine.safetensors, in half precision, or a MONAI Bundle of both.
     """
     from kits.inference.exporting import export_networks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kits.config.schema.commands import Export
-from kits.core.errors import KitsError
+from kits.inference.monai_bundle import weights_of, write_configs
 from kits.inference.onnx_export import export_network
 from kits.io import make_folder, whole_file
 from kits.models.checkpoint import load_network, network_facts
@@ -14,14 +14,12 @@ from kits.models.plain_weights import to_bytes
 
 
 def export_networks(options: Export) -> None:
-    """Write the networks that are given, as ONNX or as weights in half precision.
+    """Write the networks that are given, as ONNX, as weights in half precision, or both as a MONAI Bundle.
 
     Raises:
-        KitsError: no checkpoint is given or one cannot be used, a network cannot be expressed in ONNX, or the results differ.
+        KitsError: a checkpoint cannot be used, a network cannot be expressed in ONNX, or the results differ.
     """
     given = {stage: Path(path) for stage, path in (("coarse", options.coarse), ("fine", options.fine)) if path is not None}
-    if not given:
-        raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
     if options.format == "onnx":
         require_libraries("onnx", "onnxruntime", "onnxscript")
     folder = Path(options.output)
@@ -33,7 +31,11 @@ def export_networks(options: Export) -> None:
             told = f"logits within {export_network(checkpoint, stage, path):.1g} of torch's"
         else:
             network, trained = load_network(checkpoint, stage, "cpu")
+            half = options.format == "safetensors"
+            path = path if half else folder / weights_of(stage)
             with whole_file(path, path.suffix) as temporary:
-                temporary.write_bytes(to_bytes(network, trained, network_facts(network, trained)))
-            told = "weights in half precision"
+                temporary.write_bytes(to_bytes(network, trained, network_facts(network, trained), half=half))
+            told = "weights in half precision" if half else "weights as they were trained"
+            if stage == "fine" and not half:
+                write_configs(folder, trained["data"]["classes"])
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {told}", flush=True)

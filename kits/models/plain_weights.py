@@ -1,4 +1,4 @@
-"""Networks as .safetensors files in half precision: small, and nothing in them can run."""
+"""Networks as .safetensors files, whole or in half precision: nothing in them can run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kits.models.onnx_files import DIGEST, METADATA, edited, needed
 SUFFIX = ".safetensors"
 
 
-def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> bytes:
-    """Write a network's weights in half precision and what prediction reads of its configuration.
+def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any], *, half: bool) -> bytes:
+    """Write a network's weights, halved to 16 bits or as they are, and what prediction reads of its configuration.
 
     No paths are in the bytes.
     """
     kept = {**needed(config, facts), "model": config["model"]}
     weights = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()
     }
     return save(weights, {METADATA: json.dumps({**kept, DIGEST: digest_of(weights, kept)})})

@@ -163,7 +163,16 @@ class Export(Options):
     coarse: PathText | None
     fine: PathText | None
     output: PathText
-    format: Literal["onnx", "safetensors"]
+    format: Literal["onnx", "safetensors", "bundle"]
+
+    @model_validator(mode="after")
+    def _enough(self) -> Export:
+        """Refuse to export nothing, or half a bundle."""
+        if self.coarse is None and self.fine is None:
+            raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
+        if self.format == "bundle" and None in (self.coarse, self.fine):
+            raise KitsError("format=bundle: MONAI's runner segments with both stages; give coarse=CKPT and fine=CKPT")
+        return self
 
 
 class Submission(Options):
