@@ -161,7 +161,7 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
         # Hydra tells of whatever leaves its job, but lets SystemExit pass. Of several runs its sweeper is to know how each ended.
         with nullcontext() if several else mistakes_in_one_line(name):
             composed = resolved(config)
-            if several and composed.get("trainer", {}).get("devices", 1) != 1 and not started_by_srun():
+            if several and "trainer" in composed and composed["trainer"]["devices"] != 1 and not started_by_srun():
                 # Lightning starts the other ranks with this command line, and each would run the whole sweep.
                 raise KitsError("trainer.devices: this launcher trains on one device a trial; leave hydra/launcher out for more")
             if "run_dir" in composed and (several or chosen.run.dir != "."):  # Hydra's words for it

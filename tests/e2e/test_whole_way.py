@@ -90,9 +90,7 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:
     from kits.config.schema import parse
     from kits.config.schema.commands import Evaluate
-    from kits.core.labels import KITS19_CLASSES
-    from kits.data.index import LABEL_NAME
-    from kits.metrics.folder_scores import evaluate
+    from kits.metrics.folder_scores import evaluate_expected
 
     hu, labels = kidney_pair(77)
     folder = write_case(tmp_path / "cases", "case_00077", hu, labels)
@@ -109,18 +107,13 @@ def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_
     assert report["boxes"]
     assert set(report["seconds"]) == {"read", "coarse", "fine", "postprocess", "write"}
 
-    options: Evaluate = parse(Evaluate, compose("evaluate", ["prediction=x", "truth=x", "output=x"]))
-    evaluate(
-        tmp_path / "predictions",
-        tmp_path / "cases",
-        tmp_path / "scores",
-        cases=["case_00077"],
-        workers=1,
-        label_name=LABEL_NAME,
-        classes=KITS19_CLASSES,
-        measures=options.measures,
-        bootstrap=options.bootstrap,
-    )
+    scored = [
+        f"prediction={tmp_path / 'predictions'}",
+        f"truth={tmp_path / 'cases'}",
+        f"output={tmp_path / 'scores'}",
+        "workers=1",
+    ]
+    evaluate_expected(parse(Evaluate, compose("evaluate", scored)))
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
     assert summary["cases"] == 1
     assert summary["kidney"] > 0.7, "two epochs on ellipsoids of 180 HU in fat find them"

@@ -170,7 +170,8 @@ def test_names_can_be_typed_in_an_override_and_tell_trials_apart() -> None:
     assert len(set(names)) == 4
     for name in names:
         assert len(name) < 200
-        assert compose("predict", [f"coarse=runs/{name}/best.ckpt", "input=x", "output=y"])["coarse"] == f"runs/{name}/best.ckpt"
+        given = [f"coarse=runs/{name}/best.ckpt", "fine=x", "input=x", "output=y"]
+        assert compose("predict", given)["coarse"] == f"runs/{name}/best.ckpt"
 
 
 def test_the_best_epoch_is_the_first_of_the_best_score_and_a_line_half_written_is_left_out(tmp_path: Path) -> None:

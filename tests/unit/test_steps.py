@@ -219,7 +219,7 @@ def test_a_failing_step_is_named_with_the_way_on_and_its_record_says_begun(
     shown = capfd.readouterr()
     assert "evaluate: runs\n" in shown.out
     assert f"$ python -m kits.evaluate prediction={tmp_path}/no" in shown.out
-    assert "no case_XXXXX" in shown.err
+    assert "no CASE/segmentation.nii.gz" in shown.err
     assert runner.record("evaluate")["digest"] is None
 
 
