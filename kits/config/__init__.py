@@ -1,4 +1,7 @@
-"""The configuration: conf/ composed by Hydra, held against the schema, told in one line where it is wrong. No torch here."""
+"""The configuration: conf/ composed by Hydra, held against the schema, errors in one line.
+
+No torch here; any room above may import it.
+"""
 
 from kits.config.conf_files import (
     all_keys,

@@ -1,4 +1,4 @@
-"""What every entry point shares: help, the configuration composed by `hydra.main`, and a user's mistakes as one line."""
+"""The entry of every command: help, the configuration by `hydra.main`, mistakes as one line."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def load_environment() -> None:
 
 
 def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
-    """Answer what needs no Hydra: --help, --help GROUP, and the shell's script of tab completion; None where it is not asked.
+    """Answer what needs no Hydra: --help, --help GROUP, and tab completion; None for all else.
 
     Raises:
         KitsError: help for a group that there is not.

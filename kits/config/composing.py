@@ -1,4 +1,4 @@
-"""Configurations composed by Hydra, and what it refuses told in one line that names the key and the nearest known one."""
+"""Configurations composed by Hydra, and its refusals told in one line with the nearest key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build parts of a user's own from their `_target_`, as Hydra does, with every mistake told in one line."""
+"""Parts of a user's own, built from their `_target_` as Hydra does; a mistake is one line."""
 
 from __future__ import annotations
 

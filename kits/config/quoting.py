@@ -1,4 +1,7 @@
-"""Paths on a command line in the quotes of Hydra's override grammar, where spaces, commas and brackets mean more."""
+"""Paths on a command line in the quotes of Hydra's override grammar.
+
+There spaces, commas and brackets mean more.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def quoted(text: str) -> str:
 
 
 def quote_paths(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
-    """Put the values of `keys`, which take paths, in quotes: whatever characters a path has, it is that path.
+    """Put the values of `keys`, which take paths, in quotes, so that any path is itself.
 
     A value in brackets is a list of paths. Left to Hydra are null, nothing, what stands in quotes already, and interpolations
     `${...}`, unless a file has that very name. `~` is the home folder. Quoting twice changes nothing.

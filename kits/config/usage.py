@@ -1,4 +1,7 @@
-"""`--help`: how a command is called, read from the comments of its file in conf/, so that no option is described twice."""
+"""`--help`: how a command is called, read from the comments of its file in conf/.
+
+So no option is described twice.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def usage(name: str, doc: str | None) -> str:
 
 
 def groups_of(name: str) -> dict[str, Any]:
-    """Find the groups that a command chooses from: each with its choice, `???` where it needs one, None, or BY_STAGE."""
+    """Find the groups that a command chooses from, each with its choice.
+
+    That is `???` where it needs one, None, or BY_STAGE.
+    """
     chosen: dict[str, Any] = {}
     for entry in yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]:
         if entry == "_self_":
@@ -88,7 +94,10 @@ def explain_group(group: str) -> str:
 
 
 def read(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """Read a YAML file's comment at its head, line by line, and by dotted key its value and the comment above and beside it."""
+    """Read a YAML file's comment at its head, and by dotted key its value and its comment.
+
+    The comment above and beside the key.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     head = [line.removeprefix("#").removeprefix(" ") for line in lines[:start]]

@@ -27,7 +27,7 @@ import numpy as np
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR, classes_by_id
 from kits.data import arrays
-from kits.data.classes import look_at
+from kits.data.classes import measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
 from kits.data.records import read_record
@@ -108,7 +108,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
             if record is None:
                 record, findings = build(case, settings, folder)
         except KitsError as error:
-            findings = [Finding.of_error(case.id, error)]
+            findings = [Finding.from_error(case.id, error)]
         except OSError as error:  # of the cache: what reads the case has caught its own
             raise KitsError(f"data.cache={cache}: cannot write {case.id} ({error}); free space or choose another") from error
         except Exception as error:
@@ -117,7 +117,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
         return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
     record["findings"] += [finding.to_dict() for finding in check_listed(case.id, record["spacing"], listed)]
     told = {"key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache))}
-    labelled = look_at(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), record["spacing"])
+    labelled = measure_classes(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), record["spacing"])
     return {"id": case.id, "labelled": labelled, **told, **record}
 
 
@@ -208,7 +208,7 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
     try:
         return read()
     except KitsError as error:
-        findings.append(Finding.of_error(case, error))
+        findings.append(Finding.from_error(case, error))
     except Exception as error:
         findings.append(Finding.unexpected(case, f"{path}: reading it", error))
     return None

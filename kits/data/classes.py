@@ -65,10 +65,10 @@ def judge_truths(
 
 def _read_and_look(case: str, path: Path, ids: Mapping[int, int]) -> Labelled:
     volume = read_labels(path, ids)
-    return look_at(case, path, volume.array, volume.spacing)
+    return measure_classes(case, path, volume.array, volume.spacing)
 
 
-def look_at(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
+def measure_classes(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
     """Measure the classes of a label map (z, y, x) uint8, and its largest region without kidney.
 
     `spacing` is in mm. Every third millimeter is looked at.

@@ -214,7 +214,7 @@ def outlive_signals(worker: int) -> None:
 
 
 class WholeCases(Dataset[CachedCase | None]):
-    """Validation cases; the stage reads of each what it needs. None stands for no case."""
+    """Validation cases, of which the stage reads what it needs; None stands for no case."""
 
     def __init__(self, cases: Sequence[CachedCase | None]) -> None:
         self.cases = cases

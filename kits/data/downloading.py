@@ -51,7 +51,7 @@ def download(options: Download) -> str:
     sizes = [size for size in fetched.values() if isinstance(size, int)]
     summary = f"{len(sizes)} files downloaded ({amount(sum(sizes))}), {sum(there)} were there and sound, {len(failures)} failed"
     if failures:
-        for line in grouped(failures):
+        for line in group_failures(failures):
             tqdm.write(f"failed: {line}", file=sys.stderr)
         raise KitsError(f"{summary}; mend what is named above and run the same command again: what is here is kept")
     return f"{summary}; in {path}"
@@ -101,7 +101,7 @@ def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> t
     return source, failure
 
 
-def grouped(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
+def group_failures(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
     """Return the failures as lines, one a reason: many cases commonly fail for the same one."""
     names: dict[str, list[str]] = {}
     for source in sorted(failures, key=lambda source: source.name):

@@ -30,7 +30,7 @@ class Finding:
         return printable(f"{self.case}: {self.finding}; {self.remedy}")
 
     @classmethod
-    def of_error(cls, case: str, error: Exception) -> Finding:
+    def from_error(cls, case: str, error: Exception) -> Finding:
         """Return a reader's message, `what is wrong; what to do`, as a finding."""
         what, _, remedy = one_line(error).rpartition("; ")
         return cls(case, ERROR, what or remedy, remedy if what else "mend the file or leave the case out with data.exclude")

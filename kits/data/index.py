@@ -18,7 +18,7 @@ ID, LONGEST_ID = re.compile(r"[^\W_][\w.+-]*"), 100
 
 @dataclass(frozen=True)
 class Case:
-    """An image and its label map. In a KiTS tree they lie in a folder that is called as the case."""
+    """An image and its label map, in a KiTS tree in a folder that is called as the case."""
 
     id: str
     image: Path

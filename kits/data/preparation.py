@@ -193,9 +193,9 @@ def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
         "largest_roi_share": max(case["roi_share"] for case in cases),
         "median_roi_mm": [median(roi[axis] for roi in rois) for axis in range(3)],
         "largest_roi_mm": [max(roi[axis] for roi in rois) for axis in range(3)],
-        "cases_by_rois": counted(case["rois"] for case in cases),
-        "cases_by_kidneys": counted(case["kidneys"] for case in cases),
-        "cases_by_tumor_pieces": counted(case["tumor_pieces"] for case in cases),
+        "cases_by_rois": count_values(case["rois"] for case in cases),
+        "cases_by_kidneys": count_values(case["kidneys"] for case in cases),
+        "cases_by_tumor_pieces": count_values(case["tumor_pieces"] for case in cases),
     }
     for name in names:  # least, median and most of the cases
         volumes = [case[f"{name}_ml"] for case in cases]
@@ -207,7 +207,7 @@ def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {"overall": overall, "cases": per_case}
 
 
-def counted(values: Iterable[int]) -> dict[str, int]:
+def count_values(values: Iterable[int]) -> dict[str, int]:
     """Count how many times each value occurs, for JSON."""
     found = Counter(values)
     return {str(value): found[value] for value in sorted(found)}

@@ -118,7 +118,7 @@ class Client:
             try:
                 return ask()
             except Exception as error:
-                failure, passing = judged(error, source)
+                failure, passing = explain_failure(error, source)
                 if attempt == self.retries or not passing:
                     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                         self.unreachable[source.server] = failure
@@ -127,7 +127,7 @@ class Client:
         raise AssertionError
 
 
-def judged(error: Exception, source: RemoteFile) -> tuple[KitsError, bool]:
+def explain_failure(error: Exception, source: RemoteFile) -> tuple[KitsError, bool]:
     """Tell what a failure means to the user in one line, and whether it may pass.
 
     Without the libraries' addresses and headers.

@@ -235,7 +235,7 @@ def _some(ids: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
-def some_of(cases: list[str], count: int | None, seed: int) -> list[str]:
+def draw_cases(cases: list[str], count: int | None, seed: int) -> list[str]:
     """Draw so many of the cases with this seed, and keep their order; None is all.
 
     A larger count holds the cases of a smaller one.

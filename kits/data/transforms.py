@@ -134,7 +134,7 @@ class Augmentation:
 
 
 class OwnTransform:
-    """A transform of the user's own, which like all of MONAI's takes volumes with a channel, (1, D, H, W)."""
+    """A transform of the user's own, which like MONAI's takes volumes with a channel, (1, D, H, W)."""
 
     def __init__(self, own: dict[str, Any], key: str) -> None:
         from monai.transforms import Transform

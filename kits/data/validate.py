@@ -41,7 +41,7 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
         try:
             grid = read_geometry(path)
         except KitsError as error:
-            found.append(Finding.of_error(case.id, error))
+            found.append(Finding.from_error(case.id, error))
             continue
         except Exception as error:
             found.append(Finding.unexpected(case.id, f"{path}: reading the header", error))

@@ -172,7 +172,7 @@ class TPESweeper(Sweeper):
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """Return optuna's word for an interval, or for the values of a choice, range or glob.
+    """Return Optuna's word for an interval, or for the values of a choice, range or glob.
 
     Raises:
         KitsError: nothing can be drawn from it.

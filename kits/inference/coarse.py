@@ -48,7 +48,7 @@ def find_rois_in(volume: Volume, members: Members, config: Mapping[str, Any], de
     native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule)]
     if native:
         boxes = [box.grow_mm(rule["margin_mm"], volume.spacing, shape) for box in native]
-        return Rois(boxes, fallback.warnings + doubts.of_boxes(boxes, volume.spacing, rule["margin_mm"]))
+        return Rois(boxes, fallback.warnings + doubts.doubt_boxes(boxes, volume.spacing, rule["margin_mm"]))
     limit = f"{rule['min_voxels']} voxels" if rule["min_ml"] is None else f"{rule['min_ml']} mL"
     warning = (
         f"the coarse stage found no region of more than {limit} on its grid"

@@ -153,7 +153,7 @@ class Segmenter:
         if window is not None:  # clean-up takes several times the memory of what it is given
             labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
         parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0]), window) if window else []
-        warnings += rois.warnings + reading_warnings + doubts.of_parts(parts, labels.shape)
+        warnings += rois.warnings + reading_warnings + doubts.doubt_parts(parts, labels.shape)
         volumes = volumes_ml(labels[window or np.s_[:0]], volume.spacing, regions_of(self.classes))
         cleaned = time.perf_counter()
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
@@ -174,7 +174,7 @@ class Segmenter:
         rule, array = self.fine_config["roi"], volume.array
         rounds = 0 if rois.whole_body else rule["grow_rounds"]
         readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)
-        touching = [] if rois.whole_body else doubts.of_borders([(one.box, one.touched) for one in readings], array.shape)
+        touching = [] if rois.whole_body else doubts.doubt_borders([(one.box, one.touched) for one in readings], array.shape)
         return readings, reader.fallback.warnings + touching
 
     def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:

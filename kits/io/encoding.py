@@ -44,7 +44,7 @@ def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) ->
 
 
 def write_nrrd(path: Path, array: np.ndarray, grid: Grid, fields: Mapping[str, str]) -> None:
-    """Write a uint8 array (z, y, x) in LPS order as compressed .nrrd in the geometry `grid`, with these key/value pairs.
+    """Write a uint8 array (z, y, x) in LPS order as compressed .nrrd, with these key/value pairs.
 
     Raises:
         ValueError: the array has another shape than the grid or another type.
@@ -73,7 +73,7 @@ def write_nrrd(path: Path, array: np.ndarray, grid: Grid, fields: Mapping[str, s
 
 
 def _vector(numbers: Iterable[float]) -> str:
-    """Numbers with every digit that a float64 has."""
+    """Return numbers with every digit that a float64 has."""
     return f"({','.join(repr(float(number)) for number in numbers)})"
 
 

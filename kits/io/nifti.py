@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kits.core.errors import KitsError
-from kits.io.stored import GZIP, RAW, Stored, is_gzip, opened
+from kits.io.stored import GZIP, RAW, Stored, is_gzip, open_unpacked
 from kits.volume import Grid
 
 # NIfTI-1's scalar data types by their code (nifti1.h). Complex numbers, colors and 128-bit floats are left to ITK.
@@ -60,7 +60,7 @@ def read_header(path: Path) -> Header | None:
     Raises:
         KitsError: it cannot be unpacked.
     """
-    with opened(path, GZIP if is_gzip(path) else RAW) as stream:
+    with open_unpacked(path, GZIP if is_gzip(path) else RAW) as stream:
         header = stream.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES:
         return None
@@ -180,7 +180,7 @@ def _furthest(one: np.ndarray, other: np.ndarray, size: tuple[int, int, int]) ->
 def is_nifti_2(path: Path) -> bool:
     """Tell whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
     try:
-        with opened(path, GZIP if is_gzip(path) else RAW) as stream:
+        with open_unpacked(path, GZIP if is_gzip(path) else RAW) as stream:
             return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
     except KitsError:
         return False

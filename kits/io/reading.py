@@ -20,7 +20,7 @@ from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
-from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, check_packed, is_gzip, opened
+from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, check_packed, is_gzip, open_unpacked
 from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
@@ -239,7 +239,7 @@ def _explain_format(path: Path, kind: str) -> str:
     if nifti.is_nifti_2(path):
         return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
     packed = is_gzip(path)
-    with opened(path, GZIP if packed else RAW) as stream:
+    with open_unpacked(path, GZIP if packed else RAW) as stream:
         begins = stream.read(512)
     if packed and begins.startswith(GZIP_MAGIC):
         return f"{path}: is packed twice, gzip in gzip; unpack it once (mv FILE FILE.gz, gunzip FILE.gz)"

@@ -85,7 +85,7 @@ class Stored:
         count = math.prod(shape)
         expected = self.refuse_short(shape)
         refuse_memory(self.file, count * dtype.itemsize)
-        with opened(self.file, self.encoding, self.start) as stream:
+        with open_unpacked(self.file, self.encoding, self.start) as stream:
             skip(stream, self.skip)
             result = np.empty(count, dtype)
             direct = self.dtype == dtype and not self.scaled
@@ -112,7 +112,7 @@ class Stored:
             KitsError: damaged, or shorter than the header promises.
         """
         expected = self.refuse_short(shape)
-        with opened(self.file, self.encoding, self.start) as stream:
+        with open_unpacked(self.file, self.encoding, self.start) as stream:
             if (size := skip(stream, expected)) < expected:
                 raise KitsError(f"{self.file}: incomplete, {size} of {expected} bytes; copy it again")
             self._finish(stream)
@@ -170,7 +170,7 @@ class _Unpacked(RawIOBase):
 
 
 @contextmanager
-def opened(file: Path, encoding: str, start: int = 0) -> Iterator[BufferedIOBase]:
+def open_unpacked(file: Path, encoding: str, start: int = 0) -> Iterator[BufferedIOBase]:
     """Open a file at byte `start` as a stream of unpacked bytes.
 
     Raises:
@@ -194,8 +194,8 @@ def opened(file: Path, encoding: str, start: int = 0) -> Iterator[BufferedIOBase
 
 
 def check_packed(file: Path) -> None:
-    """Read a gzip file of some other format to its end. Raises KitsError where it is damaged."""
-    with opened(file, GZIP) as stream:
+    """Read a gzip file of some other format to its end, and refuse a damaged one (KitsError)."""
+    with open_unpacked(file, GZIP) as stream:
         while skip(stream, _CHUNK_BYTES):
             pass
 
@@ -206,7 +206,7 @@ def is_gzip(file: Path) -> bool:
     Raises:
         KitsError: it cannot be opened.
     """
-    with opened(file, RAW) as stream:
+    with open_unpacked(file, RAW) as stream:
         return stream.read(2) == GZIP_MAGIC
 
 

@@ -76,7 +76,7 @@ def size_classes(edges_mm: Sequence[float]) -> dict[str, tuple[float, float]]:
     return {low: (0.0, edges_mm[0]), **between, high: (edges_mm[-1], float("inf"))}
 
 
-def matched_of(found: Sequence[Component], limits: tuple[float, float] = (0.0, float("inf"))) -> tuple[int, int]:
+def count_matched(found: Sequence[Component], limits: tuple[float, float] = (0.0, float("inf"))) -> tuple[int, int]:
     """Count the matched components of these diameters (low <= d < high, mm), and all of them."""
     among = [one for one in found if limits[0] <= one.diameter_mm < limits[1]]
     return sum(one.matched for one in among), len(among)

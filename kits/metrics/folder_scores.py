@@ -22,7 +22,7 @@ from kits.metrics.case import columns, measure_case
 from kits.metrics.mistaken import mistaken
 from kits.metrics.summary import Row, summary_of
 from kits.metrics.tables import cases_csv, readable, tumors_csv
-from kits.volume import brought_to, compare
+from kits.volume import bring_to, compare
 
 
 def evaluate_expected(options: Evaluate) -> str:
@@ -155,7 +155,7 @@ def score(
         differs = compare(grid, true.grid)
         if not differs.order and grid.shape_zyx != true.grid.shape_zyx:  # known before anything is decompressed
             raise KitsError(f"refused: {prediction.name} {differs}; predict this case again")
-        found = brought_to(true.grid, read_labels(prediction, allowed=range(len(CLASSES))))
+        found = bring_to(true.grid, read_labels(prediction, allowed=range(len(CLASSES))))
     except KitsError as error:
         return Row(case, figures(None), str(error), scored=False)
     told = [f"{differs}: scored voxel by voxel{' as stored' if differs.order else ''}"] if differs else []

@@ -11,7 +11,7 @@ import numpy as np
 
 from kits.metrics.bootstrap import Draws
 from kits.metrics.case import CaseFigures, Column, Measures
-from kits.metrics.detection import Component, matched_of, size_classes
+from kits.metrics.detection import Component, count_matched, size_classes
 
 EVERY_SIZE = (0.0, float("inf"))
 
@@ -101,7 +101,7 @@ def share(tumors: Sequence[Sequence[Component]], limits: tuple[float, float], bo
         tumors: by case.
         limits: low <= diameter < high, mm.
     """
-    counts = [matched_of(found, limits) for found in tumors]
+    counts = [count_matched(found, limits) for found in tumors]
     matched, total = (sum(column) for column in zip(*counts, strict=True))
     low, high = bootstrap.interval([one for one, _ in counts], [all_ for _, all_ in counts]) or (None, None)
     return {"share": matched / total if total else None, "low": low, "high": high, "matched": matched, "of": total}

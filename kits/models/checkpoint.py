@@ -156,7 +156,7 @@ def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> No
     Raises:
         KitsError: a key lacks, or has a value that it may not have.
     """
-    from kits.models.onnx_files import check_values, edited, needed
+    from kits.models.onnx_files import check_values, edited, prediction_settings
 
     fine = config["stage"] == "fine"
     groups = {"data": dict, "inference": dict, "roi": dict, **({"postprocess": dict} if fine else {})}
@@ -165,7 +165,7 @@ def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> No
     try:
         if fine:
             check_classes(config["data"]["classes"], config["model"]["classes"])
-        kept = needed(config, network_facts(network, config))
+        kept = prediction_settings(config, network_facts(network, config))
     except (KitsError, TypeError, ValueError) as error:
         raise edited(path, one_line(error)) from error
     check_values(path, kept)

@@ -25,18 +25,18 @@ def fold_norms(network: nn.Module) -> nn.Module:
     """
     for encoder in network.modules():
         if isinstance(encoder, Encoder2d):
-            encoder.features = folded(encoder.features, encoder.fixed_size or PROBE)
+            encoder.features = fold_backbone(encoder.features, encoder.fixed_size or PROBE)
     return network
 
 
 @torch.no_grad()
-def folded(features: nn.Module, size: int) -> nn.Module:
+def fold_backbone(features: nn.Module, size: int) -> nn.Module:
     """Return a copy of a backbone without the BatchNorm that its convolutions can do, or itself."""
     device = next(features.parameters()).device
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     result = copy.deepcopy(features).eval()
     names = {module: name for name, module in result.named_modules()}
-    for norm, convolution in followed(result, image).items():
+    for norm, convolution in convolutions_before(result, image).items():
         statistics = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, *statistics, norm.eps, norm.weight, norm.bias
@@ -49,7 +49,7 @@ def folded(features: nn.Module, size: int) -> nn.Module:
     return result if same else features
 
 
-def followed(features: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]:
+def convolutions_before(features: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]:
     """Map each norm to the convolution whose output it takes as it is."""
     outputs: list[tuple[Tensor, nn.Conv2d]] = []  # kept, so that no two have the same address
     found: dict[nn.BatchNorm2d, nn.Conv2d] = {}

@@ -68,7 +68,7 @@ def require_libraries(*names: str) -> None:
             raise KitsError(f"ONNX: {name} is not installed; pip install 'kits[export]'") from error
 
 
-def needed(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+def prediction_settings(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """Return what prediction needs of a checkpoint's configuration, as JSON gives it back.
 
     There a tuple is a list.
@@ -90,7 +90,7 @@ def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[s
 
     Nothing of the training machine is in it.
     """
-    kept = needed(config, network)
+    kept = prediction_settings(config, network)
     return json.dumps({**kept, DIGEST: digest_of(model, kept)})
 
 

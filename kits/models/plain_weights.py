@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit
-from kits.models.onnx_files import DIGEST, METADATA, edited, needed
+from kits.models.onnx_files import DIGEST, METADATA, edited, prediction_settings
 
 SUFFIX = ".safetensors"
 
@@ -24,7 +24,7 @@ def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any], 
 
     No paths are in the bytes.
     """
-    kept = {**needed(config, facts), "model": config["model"]}
+    kept = {**prediction_settings(config, facts), "model": config["model"]}
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()

@@ -157,7 +157,7 @@ class Layer:
         return cls((parts[0], parts[1], parts[2]), *matrices)
 
     def enlarge(self, field: Field, low: int, high: int) -> Field:
-        """Enlarge slices low to high of `field` to the voxels of the box.
+        """Return enlarge slices low to high of `field` to the voxels of the box.
 
         They are counted in the volume, inside the box.
         """

@@ -19,7 +19,7 @@ from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
-from kits.data.classes import judge_classes, look_at
+from kits.data.classes import judge_classes, measure_classes
 from kits.data.findings import errors
 from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
 from kits.painter.frame import KITS19_DIRECTION
@@ -110,7 +110,7 @@ def refuse_other_labels(paths: Sequence[Path]) -> None:
     seen = []
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
         volume = read_labels(path, allowed=(BACKGROUND, KIDNEY, TUMOR))
-        seen.append(look_at(path.parent.name, path, volume.array, volume.spacing))
+        seen.append(measure_classes(path.parent.name, path, volume.array, volume.spacing))
     if found := errors(judge_classes([one for one in seen if any(one.volumes_ml)])):
         raise KitsError(f"labels: {found[0].finding}; {found[0].remedy}")
 
@@ -120,10 +120,10 @@ def write_case(plan: Plan) -> dict[str, Any]:
     rng = np.random.default_rng([plan.seed, crc32(plan.case_id.encode())])
     cysts: list[Cyst] | None = None
     if plan.source is None:
-        labels, cysts, grid = drawn_case(rng, plan)
+        labels, cysts, grid = draw_case(rng, plan)
     else:
         volume = read_labels(plan.source, allowed=(BACKGROUND, KIDNEY, TUMOR))
-        labels, grid = (volume.array, volume.grid) if plan.thin_mm is None else thinned(volume, plan.thin_mm)
+        labels, grid = (volume.array, volume.grid) if plan.thin_mm is None else thin(volume, plan.thin_mm)
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
@@ -140,7 +140,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
     return {**record, "painted": {"phase": phase, "variety": plan.variety}}
 
 
-def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
+def draw_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
     """Return labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
     spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
     labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius, plan.margin_mm)
@@ -148,8 +148,8 @@ def drawn_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8],
     return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
 
 
-def thinned(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
-    """Thin a label map to about these mm, and return its grid in KiTS19's axes.
+def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
+    """Return thin a label map to about these mm, and return its grid in KiTS19's axes.
 
     Every n-th slice, row and column stays.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, TUMOR
 from kits.readout.intervals import POSSIBLE, SURE
-from kits.volume import Grid, Volume, brought_to, compare, laid_into
+from kits.volume import Grid, Volume, bring_to, compare, lay_into
 
 if TYPE_CHECKING:
     from kits.data.scans import Scan
@@ -96,7 +96,7 @@ def _beside(grid: Grid, found: Volume, path: Path) -> np.ndarray:
     """
     if differs := compare(found.grid, grid):
         raise KitsError(f"{path}: {differs}, as the label map that it belongs to has")
-    return brought_to(grid, found)
+    return bring_to(grid, found)
 
 
 def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, list[str]]:
@@ -108,8 +108,8 @@ def on_grid_of(volume: Volume, labels: Volume, name: str) -> tuple[np.ndarray, l
     if labels.array.shape == volume.array.shape or labels.grid.size == volume.grid.size:
         differs = compare(labels.grid, volume.grid)
         told = [f"the label map's header is not its CT's: {differs}; the CT's is taken for both"] if differs else []
-        return brought_to(volume.grid, labels), told
-    whole = laid_into(volume.grid, labels)
+        return bring_to(volume.grid, labels), told
+    whole = lay_into(volume.grid, labels)
     if whole is None:
         raise KitsError(
             f"{name}: {labels.array.shape} voxels (z, y, x), but its CT has {volume.array.shape}, and the map is no part of it;"

@@ -35,7 +35,7 @@ class TumorSurface:
 
 
 def surface_of(cubes: Cubes, index: int, volume_ml: float) -> TumorSurface | None:
-    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels.
+    """Return mesh one tumor, counted from 0, so that it encloses the volume of its voxels.
 
     None where cubes lose half of it.
     """

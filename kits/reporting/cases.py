@@ -20,7 +20,7 @@ from kits.metrics.mistaken import mistaken
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page
 from kits.reporting.run_notes import RunNotes, read_notes
 from kits.reporting.scene import Scene, save
-from kits.volume import brought_to, compare
+from kits.volume import bring_to, compare
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def read_scene(case: CaseFiles, ids: Mapping[int, int]) -> tuple[Scene, list[str
             if not differs.order and grid.shape_zyx != volume.array.shape:  # known before anything is decompressed
                 raise KitsError(f"{path}: {differs} as {case.scan.path}; the two are not one case")
             doubts.append(f"{path.name}: {differs}: drawn voxel by voxel{' as stored' if differs.order else ''}")
-        return brought_to(volume.grid, read_labels(path, known))
+        return bring_to(volume.grid, read_labels(path, known))
 
     prediction = labels_beside(
         case.prediction, {label: label for label in range(len(CLASSES))}

@@ -91,5 +91,5 @@ def doubts_of(scene: Scene, notes: RunNotes) -> list[str]:
         return notes.warnings
     window = bounding_slices(scene.prediction)
     middle = 0.0 if window is None else middle_of(scene.hu, window[0])
-    found = doubts.of_parts(parts_of(scene.prediction, scene.spacing, middle), scene.prediction.shape)
+    found = doubts.doubt_parts(parts_of(scene.prediction, scene.spacing, middle), scene.prediction.shape)
     return [*notes.warnings, *(doubt for doubt in found if doubt not in notes.warnings)]

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete under their name at any moment, exact to go on from, written when a signal asks to stop."""
+"""Checkpoints of a run: complete at any moment, exact to go on from, written on a signal."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ASK_STEPS, ASK_SECONDS = 10, 5.0
 
 
 class Stopped(SystemExit):
-    """A training that ends because a signal asked for it, with its checkpoint written; the exit code is 128 + signal."""
+    """The end of a training that a signal asked for; the exit code is 128 + signal."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written beside their name, forced to the disk, and renamed; they are read as plain containers only.
+    """A checkpoint plugin that writes beside the name, forces to the disk, and renames.
 
-    Lightning's own writer goes through the system's temporary folder, and a move from there to another disk is a copy, which a
-    kill cuts short.
+    Files are read as plain containers only. Lightning's own writer goes through the system's temporary folder, and a move from
+    there to another disk is a copy, which a kill cuts short.
 
     Args:
         start: where this training begins; its checkpoint, which has been read and checked, is not read again.
@@ -72,7 +72,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class Best(ModelCheckpoint):
-    """`best.ckpt`: the weights of the epoch with the best score. Its memory of them follows a run folder that was moved."""
+    """`best.ckpt`: the weights of the epoch with the best score, remembered in a moved folder too."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the best score.
@@ -122,7 +122,7 @@ class Last(Checkpoint):
         self._place: str | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let signals ask to stop from here on; Lightning has set its own handlers, and gives the former ones back at the end."""
+        """Let signals ask to stop from here on; Lightning gives back the former handlers at the end."""
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._asked_step, self._asked_at = self._saved_step, self._saved_at
         if threading.current_thread() is threading.main_thread():
@@ -137,11 +137,11 @@ class Last(Checkpoint):
         os.write(2, f"\n{signal.Signals(number).name}: stops after this step\n".encode())
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Every finished epoch is saved, with all that follows its last step."""
+        """Save every finished epoch, with all that follows its last step."""
         self._pause(trainer, "epoch", due=trainer.global_step > 0)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save within an epoch by steps or by time, never while gradients are accumulated or right after a validation."""
+        """Save within an epoch by steps or time, never amid accumulation or after a validation."""
         validated = trainer.val_check_batch and batch_idx % trainer.val_check_batch == 0
         if batch_idx == 0 or validated or batch_idx % trainer.accumulate_grad_batches:
             self._random_again()
@@ -154,21 +154,21 @@ class Last(Checkpoint):
         self._pause(trainer, "batch", due=steps or minutes)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation can take longer than the steps before it."""
+        """Save before a validation, which can take longer than the steps before it."""
         if not trainer.sanity_checking:
             self._pause(trainer, "validation", due=trainer.global_step > self._saved_step)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
-        """Do not wait for the other cases. Of several processes each has its own number of them and could not ask the others."""
+        """Stop without the other cases; processes have unlike numbers of them and could not ask."""
         if self._signal and not trainer.sanity_checking and trainer.world_size == 1:
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning leaves a scheduler that watches the score out of the epoch that was resumed; its score is at hand here."""
+        """Let Lightning step a scheduler of the score, which it leaves out of an epoch that was resumed."""
         trainer.fit_loop._restarting = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The state at the end, from which more epochs can follow."""
+        """Save the state at the end, from which more epochs can follow."""
         self.save(trainer, "end")
 
     def _pause(self, trainer: pl.Trainer, place: str, due: bool) -> None:
@@ -210,7 +210,7 @@ class Last(Checkpoint):
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lightning's counters as of what is done, and the state that Lightning does not know of."""
+        """Save Lightning's counters as of what is done, and the state that it does not know of."""
         assert self._place is not None
         set_back(checkpoint["loops"]["fit_loop"], self._place)
         rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
@@ -223,7 +223,7 @@ class Last(Checkpoint):
         }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """The counters as the processes of now count, and the patience of now, which Lightning would replace by the former."""
+        """Set counters and patience as they are now, where Lightning would take the former."""
         place, counts = checkpoint[PLACE], checkpoint["loops"]["fit_loop"][BATCHES]
         more = batches_done(place, trainer.world_size, self.options) - place["batches"]
         for part in ("total", "current") if place["batches"] else ():
@@ -233,12 +233,12 @@ class Last(Checkpoint):
             checkpoint["callbacks"][stopping.state_key] |= memory
 
     def elapsed(self) -> float:
-        """Seconds of training, those before interruptions included."""
+        """Return seconds of training, those before interruptions included."""
         return self.seconds + time.monotonic() - self._began
 
 
 def set_back(fit: dict[str, Any], place: str) -> None:
-    """Lightning's counters of loops where what is about to begin counts as not begun.
+    """Set Lightning's counters of loops back, so that what is about to begin is not begun.
 
     An epoch that ends with all its counters equal is followed by the next, and a step likewise. A validation must look begun and
     not finished, or Lightning would take it for done.

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, the configuration that it goes on with, and whether another run may begin there.
+"""The folder of a run: its files, its configuration, and whether another run may begin there.
 
 Torch is not imported here, so that mistakes are told at once.
 """
@@ -41,7 +41,7 @@ ADJUSTABLE = (
 
 
 def resumed_options(arguments: list[str]) -> Train | None:
-    """The options of the run that `resume=RUN_FOLDER` names; None where the command line names none.
+    """Return the options of the run that `resume=RUN_FOLDER` names; None without one.
 
     Raises:
         KitsError: there is no run in the folder, its configuration is damaged, or a key is given that makes it another run.
@@ -72,7 +72,7 @@ def resumed_options(arguments: list[str]) -> Train | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.yaml` of a run folder.
+    """Return `config.yaml` of a run folder.
 
     Raises:
         KitsError: it is not there or is damaged.
@@ -98,7 +98,7 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def get(config: dict[str, Any], key: str) -> Any:
-    """The value of a dotted key, None where there is none."""
+    """Return the value of a dotted key, None where there is none."""
     node: Any = config
     for name in key.split("."):
         node = node.get(name) if isinstance(node, dict) else None
@@ -117,7 +117,7 @@ def check_length(began: Train, options: Train) -> None:
 
 
 def settle(options: Train) -> Train:
-    """Decide `resume=auto`, before torch is imported: the folder of the run to go on with, or null where there is none.
+    """Decide `resume=auto`, before torch is imported: a run's folder to go on with, or null.
 
     Raises:
         KitsError: a run is to begin in a folder that holds one, or the environment has ranks that are no numbers.
@@ -128,10 +128,10 @@ def settle(options: Train) -> Train:
 
     folder, config = Path(options.run_dir), plain(options)
     if options.resume == AUTO:
-        going_on = (folder / LAST).exists()
-        if going_on and options.trainer.precision == AUTO:  # what was chosen when the run began holds on
+        continues = (folder / LAST).exists()
+        if continues and options.trainer.precision == AUTO:  # what was chosen when the run began holds on
             put(config, "trainer.precision", get(read_config(folder), "trainer.precision"))
-        settled: Train = parse(Train, {**config, "resume": options.run_dir if going_on else None})
+        settled: Train = parse(Train, {**config, "resume": options.run_dir if continues else None})
         return settled
     if not options.resume and not options.overwrite:
         check_unused(folder)
@@ -153,7 +153,7 @@ def check_unused(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run folder; None where there is none to read."""
+    """Return the manifest of a run folder; None where there is none to read."""
     content = read_object(folder / MANIFEST)
     return content if content and not misfit(content, {key: form for key, form in MADE.items() if key in content}) else None
 
@@ -164,8 +164,9 @@ def holds_run(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder; those too that another program's Lightning saved when its job on a cluster was queued again.
+    """List the checkpoints in a folder, those that another program's Lightning saved too.
 
-    We write none of these (see `kits.training.trainer.environment_of`), but Lightning would begin a new run with them.
+    When its job on a cluster was queued again. We write none of these (see `kits.training.trainer.environment_of`), but Lightning
+    would begin a new run with them.
     """
     return [*filter(Path.exists, (folder / BEST, folder / LAST)), *folder.glob("hpc_ckpt_*.ckpt")]

@@ -78,7 +78,7 @@ def check_saved(path: Path, content: dict[str, Any]) -> None:
 
 
 def damaged(path: Path, wrong: str) -> KitsError:
-    """The refusal of a checkpoint that cannot be gone on from."""
+    """Return the refusal of a checkpoint that cannot be gone on from."""
     return KitsError(f"{path}: damaged or edited ({wrong}); begin again with overwrite=true, or in another run_dir=DIR")
 
 
@@ -106,7 +106,7 @@ def impossible(content: dict[str, Any]) -> str | None:
 
 
 def counters(node: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every set of counters in the state of a loop, with its place."""
+    """Yield every set of counters in the state of a loop, with its place."""
     for key, value in node.items():
         if isinstance(value, dict):
             if "ready" in value and "completed" in value:
@@ -116,7 +116,9 @@ def counters(node: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]
 
 
 def check_fits(path: Path, content: dict[str, Any], module: Any, trainer: pl.Trainer) -> None:
-    """Hold the content of a `last.ckpt` against the training that is to go on with it, before anything of that begins.
+    """Hold the content of a `last.ckpt` against the training that is to go on with it.
+
+    Before anything of that begins.
 
     Args:
         module: a `kits.training.modules.StageModule`.
@@ -141,7 +143,7 @@ def check_fits(path: Path, content: dict[str, Any], module: Any, trainer: pl.Tra
 
 
 def like(example: Any) -> Any:
-    """The form of a value that has the parts of an example, of the same types."""
+    """Return the form of a value that has the parts of an example, of the same types."""
     if isinstance(example, dict):
         return {key: like(value) for key, value in example.items()}
     if isinstance(example, list | tuple):

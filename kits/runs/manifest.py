@@ -77,7 +77,7 @@ class Manifest(Callback):
 
 
 def command_line() -> str:
-    """The command as a shell takes it again, from the same working folder."""
+    """Return the command as a shell takes it again, from the same working folder."""
     # `python -m kits.train` stands in sys.argv as the path of the module's file.
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     started = ["-m", spec.name] if spec is not None else [sys.argv[0]]
@@ -85,12 +85,15 @@ def command_line() -> str:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """The same for two runs whose trainings were asked to be the same, in whatever folders; config.yaml has it too."""
+    """Digest what was asked of a training, whatever its folders.
+
+    config.yaml has the digest too.
+    """
     return digest({key: value for key, value in config.items() if key not in NOT_HASHED})
 
 
 def versions() -> dict[str, str]:
-    """The interpreter's and the packages' versions."""
+    """Return the interpreter's and the packages' versions."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -101,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any] | None:
-    """The project's git commit and whether files differ from it; None outside a checkout."""
+    """Return the project's git commit and whether files differ from it; None outside a checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -128,7 +131,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name; Linux has it in a file only."""
+    """Return the processor's name; Linux has it in a file only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -138,7 +141,7 @@ def processor() -> str:
 
 
 def peak_memory() -> dict[str, float]:
-    """The most that this process has held so far, GiB, on the processor's side and on each GPU's."""
+    """Return the most that this process has held so far, GiB, on the processor's side and on each GPU's."""
     found = {"process": peak_bytes() / GIB}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found |= {f"cuda:{index}": torch.cuda.max_memory_allocated(index) / GIB for index in range(torch.cuda.device_count())}

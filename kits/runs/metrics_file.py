@@ -57,7 +57,7 @@ class MetricsFile(Logger):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows that have been logged. The file is first touched here, when the training has begun."""
+        """The rows that have been logged; the file is first touched here, when the training has begun."""
         if self._rows is None:
             self._rows = self._read() if self.kept else []
             self._write_all()
@@ -83,7 +83,7 @@ class MetricsFile(Logger):
             path.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
-        """The rows to keep. A cell without a value was no part of its row.
+        """Return the rows to keep; a cell without a value was no part of its row.
 
         Raises:
             KitsError: the file is damaged.
@@ -102,7 +102,10 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def _write_all(self) -> None:
-        """The whole file anew, with the columns that the rows have. Other processes count no rows and touch no file."""
+        """Write the whole file anew, with the columns that the rows have.
+
+        Other processes count no rows and touch no file.
+        """
         rows = self._rows or []
         self._columns = sorted({name for row in rows for name in row})
         if not rows:

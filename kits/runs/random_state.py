@@ -18,7 +18,7 @@ WORDS = 624
 
 
 def random_state() -> dict[str, Any]:
-    """The states of Python, numpy, torch and every GPU."""
+    """Return the states of Python, numpy, torch and every GPU."""
     _, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -40,7 +40,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def unusable(state: Any) -> str | None:
-    """Say why this is no `random_state`, tried on generators that nothing draws from; None where it is one."""
+    """Tell why this is no `random_state`, tried on generators that nothing draws from; else None."""
     if wrong := misfit(state, FORM, "the random state"):
         return wrong
     version, keys, gauss = state["python"]

@@ -1,4 +1,7 @@
-"""Decide where a training begins, at its beginning or where its run was interrupted, and hold its folder."""
+"""The beginning of a training, at its start or where its run was interrupted.
+
+Its folder is held.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from kits.runs.last_checkpoint import PLACE, STATE, check_saved, damaged
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training begins: at its beginning, or where a run was interrupted.
+    """The place where a training begins: its start, or where a run was interrupted.
 
     Attributes:
         folder: the run folder.
@@ -179,7 +182,7 @@ def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) ->
 
 @contextmanager
 def run_folder(start: Start, options: Coarse | Fine, trainer: pl.Trainer) -> Iterator[None]:
-    """Hold the run folder while a training lasts, with the configuration in it and without what no longer counts.
+    """Hold the run folder while a training lasts, with its configuration, rid of what is void.
 
     The first of several processes does. Those that torchrun or srun has started hear of its refusal, which they would wait for
     half an hour; those that Lightning starts are not there yet.

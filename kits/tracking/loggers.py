@@ -35,7 +35,7 @@ PLOT = "wandb/confusion_matrix/v1"  # a chart that every W&B server knows
 
 
 def build_loggers(options: Coarse | Fine, start: Start) -> list[Logger]:
-    """Build the logger of metrics.csv, and what the group `logger` names beside it, the user's own among them.
+    """Build the logger of metrics.csv, and those that the group `logger` names, a user's own too.
 
     Raises:
         KitsError: the logger's package is not installed, or one of the user's own cannot be built.

@@ -1,1 +1,4 @@
-"""Trainings: the LightningModules of both stages, their data module, losses, optimizers, callbacks and the trainer."""
+"""Trainings: both LightningModules, their data module, losses, optimizers and the trainer.
+
+`kits.train` and the workflows call it.
+"""

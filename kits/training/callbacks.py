@@ -21,9 +21,9 @@ from kits.training.datamodule import KitsDataModule
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bars by time: a step takes milliseconds on a GPU, which each drawing waits for, or a minute on a CPU.
+    """Lightning's bars by time: a step takes milliseconds on a GPU, or a minute on a CPU.
 
-    They say what they wait for where that is no step like all others.
+    A GPU waits for each drawing. They say what they wait for where that is no step like all others.
     """
 
     def __init__(self) -> None:

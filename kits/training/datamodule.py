@@ -31,7 +31,7 @@ from kits.data.datasets import (
 )
 from kits.data.prepared import one_case, read_index, split_of
 from kits.data.roi_boxes import with_boxes
-from kits.data.splits import some_of
+from kits.data.splits import draw_cases
 from kits.runs.resuming import batches_done
 
 
@@ -52,7 +52,7 @@ class EpochSampler(Sampler[int]):
         self.done = done or {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch, as Lightning does before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -64,11 +64,12 @@ class EpochSampler(Sampler[int]):
 
 
 class KitsDataModule(pl.LightningDataModule):
-    """The cases of a prepared cache, split as `kits.prepare` split them: patches to train on, whole cases to validate on.
+    """The cases of a prepared cache as a LightningDataModule: patches to train on, whole cases.
 
-    Each of several processes gets its own share, by the trainer's number for it. The state that Lightning keeps in a checkpoint
-    is the place within an epoch: a training that goes on from there sees the patches that are left. The loaders have a generator
-    of their own: from the global one they would draw a seed each time they begin, and a resumed run begins them at other places.
+    They are split as `kits.prepare` split them; whole cases are validated on. Each of several processes gets its own share, by
+    the trainer's number for it. The state that Lightning keeps in a checkpoint is the place within an epoch: a training that goes
+    on from there sees the patches that are left. The loaders have a generator of their own: from the global one they would draw a
+    seed each time they begin, and a resumed run begins them at other places.
 
     Args:
         options: of a training; read are `stage`, `data`, `sampling`, `seed` and `fold`.
@@ -88,7 +89,9 @@ class KitsDataModule(pl.LightningDataModule):
         self._trained_on: dict[int, int] = {}  # by epoch, the patches of it that an interrupted run has been trained on
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the index of the cache and its split, once. There is no `prepare_data`: that is `python -m kits.prepare`.
+        """Read the index of the cache and its split, once.
+
+        There is no `prepare_data`: that is `python -m kits.prepare`.
 
         Raises:
             KitsError: the cache has not been prepared, or was prepared with other settings; its split is not of its cases, of
@@ -103,7 +106,7 @@ class KitsDataModule(pl.LightningDataModule):
         split = split_of(cache, records, plain(data.split), self.options.fold)
         if index["data_hash"] != digest([record["key"] for record in records.values()]):
             raise KitsError(f"{cache / 'index.json'}: damaged or edited (its data_hash); run kits.prepare again")
-        split["train"] = some_of(split["train"], data.train_cases, self.options.seed)
+        split["train"] = draw_cases(split["train"], data.train_cases, self.options.seed)
         if data.overfit is not None:
             split = one_case(split, data.overfit)
         if data.roi == "oof":
@@ -114,7 +117,9 @@ class KitsDataModule(pl.LightningDataModule):
         self.data_hash = index["data_hash"]
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W): this process's share.
+        """Return batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W).
+
+        They are this process's share.
 
         Raises:
             KitsError: an epoch has no batch for every process.
@@ -143,7 +148,7 @@ class KitsDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[CachedCase | None]:
-        """One `CachedCase` at a time: this process's share, or None once where there are too few for all.
+        """Return one `CachedCase` at a time: this process's share, or None once where there is none.
 
         None because Lightning leaves out the validation of a process that has no batch, and the others would wait for its scores.
         """
@@ -166,14 +171,17 @@ class KitsDataModule(pl.LightningDataModule):
         return asked // ranks // size
 
     def workers(self) -> int:
-        """Count the processes that read patches: a GPU's share of the cores, at most 12; next to a CPU's training at most one."""
+        """Count the processes that read patches: at most 12, next to a CPU's training at most one.
+
+        Else it is a GPU's share of the cores.
+        """
         if self.options.data.loader_workers != "auto":
             return self.options.data.loader_workers
         cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, self._gpus()
         return min(12, max(1, cores // gpus)) if gpus else int(cores > 2)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, from 0, and the batches of it that each of `ranks` processes has been trained on."""
+        """Return the epoch, from 0, and the batches of it that each of `ranks` processes has been trained on."""
         assert self.trainer is not None  # which asks
         loop, epochs = self.trainer.fit_loop, cast(Any, self.trainer.fit_loop.epoch_progress.current)
         # Lightning keeps the batches of a finished epoch until the next one has begun.
@@ -191,7 +199,10 @@ class KitsDataModule(pl.LightningDataModule):
         self._trained_on = {state_dict["epoch"]: done * self.options.sampling.batch_size}
 
     def _place(self) -> tuple[int, int]:
-        """The number of this process, from 0, and how many train together; without a trainer it is alone."""
+        """Return the number of this process, from 0, and how many train together.
+
+        Without a trainer it is alone.
+        """
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _gpus(self) -> int:

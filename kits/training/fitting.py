@@ -1,4 +1,4 @@
-"""Choose the precision of a fit, refuse what cannot be trained before it begins, and end it well where it fails."""
+"""The fit: its precision, what cannot be trained refused before it begins, a good end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_scored(trainer: pl.Trainer, batches: int) -> None:
 
 
 def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
-    """Let BatchNorm take its statistics over all processes, and torch.compile fuse a training step, where options ask for it.
+    """Let BatchNorm synchronize, and torch.compile fuse a training step, where options ask for it.
 
     Validation, whose windows have any size, is not compiled.
 

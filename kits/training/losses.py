@@ -18,12 +18,12 @@ from kits.core.ranks import global_sum
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """`logits` in float32, or in float64 if they are."""
+    """Return `logits` in float32, or in float64 if they are."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Foreground probabilities and one-hot targets, both (B, K, D, H, W).
+    """Return foreground probabilities and one-hot targets, both (B, K, D, H, W).
 
     K = 1 for C == 1. Else K = C - 1 classes (`over` classes), 1 (foreground: kidney and tumor together, KiTS19's "kidney"), or
     the C - 1 classes and then the foreground (both).
@@ -32,6 +32,7 @@ def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple
     if logits.shape[1] == 1:
         return logits.sigmoid(), (label > 0).unsqueeze(1).to(logits.dtype)
     probability = logits.softmax(dim=1)
+    # From the background: the same as the sum of all other classes, in one pass.
     foreground = 1 - probability[:, :1]
     if over == "foreground":
         return foreground, (label > 0).unsqueeze(1).to(logits.dtype)
@@ -44,10 +45,13 @@ def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple
 
 
 class SegmentationLoss(nn.Module):
-    """A loss of logits (B, C, D, H, W) and labels (B, D, H, W); `parts` also names what a sum is made of, for the log."""
+    """A loss of logits (B, C, D, H, W) and labels (B, D, H, W).
+
+    `parts` also names what a sum is made of, for the log.
+    """
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """`total`, and without its weight each term of a loss that is a sum."""
+        """Return `total`, and without its weight each term of a loss that is a sum."""
         raise NotImplementedError
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -55,11 +59,11 @@ class SegmentationLoss(nn.Module):
 
 
 class Tversky(SegmentationLoss):
-    """1 - (TP + e) / (TP + alpha FP + beta FN + e) per region of `over`, averaged (Salehi et al., arXiv 1706.05721, eq. 3).
+    """The Tversky loss, 1 - (TP + e) / (TP + alpha FP + beta FN + e), averaged over regions.
 
-    Soft counts are over the whole batch, of all processes where several train together, or over each sample with `per_sample`.
-    `class_weights` weights the mean over the regions; None means equally. `gamma` is the focal exponent 1 / gamma of Abraham and
-    Khan (arXiv 1810.07842, eq. 4).
+    Regions are those of `over` (Salehi et al., arXiv 1706.05721, eq. 3). Soft counts are over the whole batch, of all processes
+    where several train together, or over each sample with `per_sample`. `class_weights` weights the mean over the regions; None
+    means equally. `gamma` is the focal exponent 1 / gamma of Abraham and Khan (arXiv 1810.07842, eq. 4).
     """
 
     def __init__(self, options: LossOptions, *, alpha: float, beta: float, smooth: float, gamma: float = 1.0) -> None:
@@ -69,12 +73,14 @@ class Tversky(SegmentationLoss):
         self.class_weights = options.class_weights
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The loss alone."""
+        """Compute the loss alone."""
         with torch.autocast(logits.device.type, enabled=False):
             probability, target = probabilities_and_targets(logits, label, self.over)
             axes = (2, 3, 4) if self.per_sample else (0, 2, 3, 4)
             counts = torch.stack([(probability * target).sum(axes), probability.sum(axes), target.sum(axes)])
             if not self.per_sample:
+                # The mean of the ranks' ratios is not the ratio of their sums: two GPUs with batch 1 would learn another loss
+                # than one with batch 2.
                 counts = global_sum(counts)
             true_positive, predicted, true = counts
             # Two passes over the volume fewer than the products.
@@ -91,15 +97,18 @@ class Tversky(SegmentationLoss):
 
 
 def bias_dice(options: LossOptions, bias: float) -> Tversky:
-    """The paper's bias-dice as we read it: 1 - (2 TP + e) / (2 TP + FP + b FN + e), b >= 1; b = 1 is soft Dice.
+    """Build the paper's bias-dice as we read it: 1 - (2 TP + e) / (2 TP + FP + b FN + e).
 
-    Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
+    b >= 1; b = 1 is soft Dice. Half of numerator and denominator makes it Tversky's with alpha = 1/2, beta = b/2 and e/2.
     """
     return Tversky(options, alpha=0.5, beta=bias / 2, smooth=options.smooth / 2)
 
 
 class DiceCe(SegmentationLoss):
-    """dice_weight * bias-dice + ce_weight * cross entropy; the cross entropy is over all classes, background included."""
+    """The sum dice_weight * bias-dice + ce_weight * cross entropy.
+
+    The cross entropy is over all classes, background included.
+    """
 
     def __init__(self, options: DiceCeOptions) -> None:
         super().__init__()
@@ -107,7 +116,7 @@ class DiceCe(SegmentationLoss):
         self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The weighted sum, and the two losses in it."""
+        """Return the weighted sum, and the two losses in it."""
         dice = self.dice(logits, label)
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
@@ -131,7 +140,7 @@ LOSSES: dict[str, Callable[[Any], SegmentationLoss]] = {
 
 
 class OwnLoss(SegmentationLoss):
-    """A loss of the user's own: of logits (B, C, D, H, W) float32 and labels (B, D, H, W) int64, a scalar.
+    """A user's own loss of logits (B, C, D, H, W) float32 and labels (B, D, H, W) int64, a scalar.
 
     Args:
         own: its `_target_`, its arguments, and `channel`: labels are (B, 1, D, H, W) then, as MONAI's losses take them.
@@ -143,7 +152,7 @@ class OwnLoss(SegmentationLoss):
         self.loss = build({key: value for key, value in own.items() if key != "channel"}, "loss", nn.Module)
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The loss alone."""
+        """Compute the loss alone."""
         with torch.autocast(logits.device.type, enabled=False):
             label = label.unsqueeze(1) if self.own.get("channel") else label
             return {"total": self.loss(at_least_float32(logits), label.long())}
@@ -167,20 +176,22 @@ def build_loss(options: Loss) -> SegmentationLoss:
 
 
 def nearest_labels(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels (B, D, H, W) on a coarser grid `size` (d, h, w) over the same extent: each takes the voxel nearest its center.
+    """Bring labels (B, D, H, W) to a coarser grid `size` (d, h, w) by the voxel nearest a center.
 
-    Of two equally near the later one, as `nearest-exact` of torch does; integers throughout, so that no label is invented.
+    Both grids span the same extent. Of two equally near the later one, as `nearest-exact` of torch does; integers throughout, so
+    that no label is invented.
     """
     for axis, new in enumerate(size, start=1):
         old = label.shape[axis]
         if new != old:
+            # Center of new cell k: (k + 1/2) old / new in edges of old voxels; its floor is the voxel that the center lies in.
             center = (2 * torch.arange(new, device=label.device) + 1) * old // (2 * new)
             label = label.index_select(axis, center)
     return label
 
 
 def deep_supervision(loss: SegmentationLoss, pyramid: Sequence[Tensor], label: Tensor) -> dict[str, Tensor]:
-    """Average the losses of one prediction at several resolutions, finest first, each weighted half of the one before.
+    """Average the losses of one prediction at several resolutions, finest first, weights halving.
 
     Coarse logits meet labels of the nearest voxel (Lee et al., arXiv 1409.5185; halving weights as in nnU-Net, 1904.08128).
 
@@ -198,7 +209,7 @@ def deep_supervision(loss: SegmentationLoss, pyramid: Sequence[Tensor], label: T
 def parallel_loss(
     loss: SegmentationLoss, fused: Tensor | None, sources: Sequence[Sequence[Tensor]], label: Tensor, weight: float
 ) -> dict[str, Tensor]:
-    """L_fused + weight * sum over sources of L_k: the parallel training's loss.
+    """Compute L_fused + weight * sum over sources of L_k: the parallel training's loss.
 
     Each source is a pyramid of logits for `deep_supervision`. Without `fused` (staged training, each source alone) it is the sum
     of the sources' own losses: they share no parameter, so the gradient of each is that of its own training.

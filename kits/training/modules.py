@@ -52,7 +52,7 @@ OptionsT = TypeVar("OptionsT", Coarse, Fine)
 
 
 class StageModule(pl.LightningModule, Generic[OptionsT]):
-    """The network of a stage, its loss, its optimizer and its validation by cases, which both stages share.
+    """The network of a stage, its loss, its optimizer and its validation by cases.
 
     Args:
         options: of the training. They travel in the checkpoint as plain containers, which are enough to predict from.
@@ -69,29 +69,29 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         self._fallback: Fallback | None = None
 
     def setup(self, stage: str) -> None:
-        """Note the training cases, so that no checkpoint is ever asked for out-of-fold boxes of a case that it learned from."""
+        """Note the training cases, of which no checkpoint may ever give out-of-fold boxes."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(data, KitsDataModule):
             self.hparams["trained_on"] = data.split["train"]
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        """Adam in the paper (section 3); other choices by name."""
+        """Return Adam in the paper (section 3); other choices by name."""
         return build_optimizer(self.options.optimizer, self.network)
 
     def build_schedule(
         self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1, elapsed: Callable[[], float] | None = None
     ) -> dict[str, Any]:
-        """The schedule over so many steps, with the score looked at every so many epochs, as Lightning takes it."""
+        """Build the schedule over so many steps, with the score looked at every so many epochs."""
         return build_scheduler(self.options.scheduler, optimizer, steps, SCORE, epochs, elapsed)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer and its schedule, a constant rate in the paper."""
+        """Return the optimizer and its schedule, a constant rate in the paper."""
         optimizer = self.build_optimizer()
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs, clock_of(self.trainer))}
 
     def on_fit_start(self) -> None:
-        """On a CPU large blocks of memory are used again.
+        """Check that all processes have one precision, and use large blocks of CPU memory again.
 
         Raises:
             KitsError: processes on unlike machines have chosen another precision each.
@@ -121,7 +121,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         return total
 
     def refuse(self, total: Tensor) -> None:
-        """Raise KitsError for a loss that is no number, unless float16's gradient scaler mends that by leaving the step out.
+        """Raise KitsError for a loss that is no number, unless float16's scaler mends that.
 
         It halves its scale each time, so one that has gone below 1 has left out nothing but steps for long.
         """
@@ -133,14 +133,14 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
             )
 
     def sparing(self) -> Fallback:
-        """Take smaller windows to the end of a validation that lacks memory, on the device where the network is trained."""
+        """Take smaller windows to a validation's end where it lacks memory, on the same device."""
         if self._fallback is None:
             window = self.options.inference.window
             self._fallback = Fallback([self.network], self.device, window, self.options.stage, stays=True)
         return self._fallback
 
     def members(self) -> Members:
-        """The network in the precision that it is trained in."""
+        """Return the network in the precision that it is trained in."""
         trained = {name: precision for precision, name in TRAINED.items()}
         return Members([self.network], trained.get(self.options.trainer.precision, "32"), self.device.type)
 
@@ -174,7 +174,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         self._fallback = None
 
     def examine(self, case: CachedCase) -> Examined:
-        """One case segmented and scored; the higher its `score`, the better."""
+        """Return one case segmented and scored; the higher its `score`, the better."""
         raise NotImplementedError
 
 
@@ -182,12 +182,12 @@ class CoarseModule(StageModule[Coarse]):
     """Stage one: kidney and tumor together against the rest, on the coarse grid."""
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """The loss of a batch of windows."""
+        """Return the loss of a batch of windows."""
         pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
         return self.log_losses(deep_supervision(self.loss, pyramid, batch["label"]), len(batch["image"]))
 
     def examine(self, case: CachedCase) -> Examined:
-        """Dice and recall of the mask, how much of kidney and tumor its ROIs cover, and their share of the volume."""
+        """Measure Dice and recall of the mask, and how much of kidney and tumor its ROIs cover."""
         mask = coarse_mask(
             self.members(),
             case.coarse_image,
@@ -218,11 +218,11 @@ class FineModule(StageModule[Fine]):
     """Stage two: every class of the data set inside the ROIs, all sources trained in one pass."""
 
     def on_train_start(self) -> None:
-        """A run that goes on within an epoch does not begin the epoch again."""
+        """Choose what learns in an epoch that a resumed run does not begin again."""
         self._choose_phase()
 
     def on_train_epoch_start(self) -> None:
-        """Staged training: choose what learns now, and let early stopping count in the last phase only."""
+        """Choose what learns in a staged training; early stopping counts in the last phase only."""
         self._choose_phase()
 
     def _choose_phase(self) -> None:
@@ -233,13 +233,13 @@ class FineModule(StageModule[Fine]):
                 stopping.wait_count = -1  # 0 after this epoch, however it is scored
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """The fused loss plus the weighted losses of the sources (parallel training), or those of the staged training's phase."""
+        """Compute the fused loss plus the sources' weighted losses, or those of the staged phase."""
         fused, sources = self.network.training_logits(batch["image"])  # type: ignore[operator]
         parts = parallel_loss(self.loss, fused, sources, batch["label"], self.options.parallel_weight)
         return self.log_losses(parts, len(batch["image"]))
 
     def examine(self, case: CachedCase) -> Examined:
-        """Dice of the case: KiTS19's, the cyst's where the data set has cysts, and the mean over these regions.
+        """Score the case by KiTS19's Dice, the cyst's where the data set has it, and their mean.
 
         With true ROIs and the margin around them, or with those that data.roi=oof reads, which have their margin already.
         """

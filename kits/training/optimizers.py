@@ -1,4 +1,7 @@
-"""The optimizer, with learning rates by part: pretrained layers may learn slower than new ones, early slower than late ones."""
+"""The optimizer, with learning rates by part of the network.
+
+Pretrained layers may learn slower than new ones, early slower than late ones.
+"""
 
 from typing import Any
 
@@ -12,7 +15,7 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": opt
 
 
 def build_optimizer(options: schema.Optimizer, network: nn.Module) -> optim.Optimizer:
-    """The optimizer that `options` name, or one of the user's own, for all parameters of the network that learn.
+    """Build the optimizer that `options` name, or a user's own, for all parameters that learn.
 
     Raises:
         KitsError: of the user's own there is none such, or it refuses its arguments.
@@ -29,7 +32,7 @@ def build_optimizer(options: schema.Optimizer, network: nn.Module) -> optim.Opti
 
 
 def parameter_groups(network: nn.Module, lr: float, *, encoder_factor: float, encoder_decay: float) -> list[dict[str, Any]]:
-    """Groups {params, lr} for an optimizer, of all parameters that learn.
+    """Return groups {params, lr} for an optimizer, of all parameters that learn.
 
     Those of an encoder's scale k of n learn at lr * encoder_factor * encoder_decay ** (n - 1 - k), all others at lr (layer-wise
     decay as in Clark et al., arXiv 2003.10555, by scale). With both factors 1, and in a network without 2D encoders, there is one

@@ -18,17 +18,23 @@ from kits.core.errors import KitsError
 
 
 def constant(progress: float) -> float:
-    """The rate stays."""
+    """Keep the rate."""
     return 1.0
 
 
 def cosine(progress: float, *, final: float) -> float:
-    """Half a cosine from 1 down to `final` (Loshchilov and Hutter, arXiv 1608.03983, without restarts)."""
+    """Compute half a cosine from 1 down to `final`.
+
+    Loshchilov and Hutter, arXiv 1608.03983, without restarts.
+    """
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def poly(progress: float, *, power: float) -> float:
-    """nnU-Net's (1 - progress) ** power (Isensee et al., arXiv 1904.08128), by step instead of by epoch."""
+    """Compute nnU-Net's (1 - progress) ** power, by step instead of by epoch.
+
+    Isensee et al., arXiv 1904.08128.
+    """
     return (1 - progress) ** power
 
 
@@ -94,7 +100,7 @@ def rate_by_step(
 
 
 def clock_of(trainer: pl.Trainer) -> Callable[[], float] | None:
-    """A clock of the share of `trainer.max_time` that is over; None where no limit is set."""
+    """Return a clock of the share of `trainer.max_time` that is over; None where no limit is set."""
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
 
     def elapsed() -> float:

@@ -114,7 +114,7 @@ def quieten() -> None:
 
 
 def strategy_of(options: Coarse | Fine) -> str | DDPStrategy:
-    """Lightning's strategy: one process alone, or one process for each device whose gradients are averaged.
+    """Choose Lightning's strategy: one process alone, or one a device with averaged gradients.
 
     Raises:
         KitsError: trainer=slurm without srun.
@@ -136,7 +136,7 @@ def strategy_of(options: Coarse | Fine) -> str | DDPStrategy:
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:
-    """Choose who starts the processes: torchrun or srun where one of them has started several, else Lightning.
+    """Choose who starts the processes: torchrun or srun if one has started several, else Lightning.
 
     Lightning's own guess takes every job of SLURM for one that srun started, and so waits in a batch script for others for ever.
     """
@@ -166,11 +166,11 @@ class OwnProcesses(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Whether this is one of the processes that have been started."""
+        """True where this is one of the processes that have been started."""
         return self.started
 
     def teardown(self) -> None:
-        """Leave nothing in the environment by which a later command could take itself for one of these processes."""
+        """Remove from the environment what a later command could take itself for a process by."""
         super().teardown()
         if not self.started:
             for name in (STARTED_BY, "LOCAL_RANK"):

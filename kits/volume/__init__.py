@@ -3,7 +3,7 @@
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 
-from kits.volume.agreement import Disagreement, brought_to, compare, laid_into
+from kits.volume.agreement import Disagreement, bring_to, compare, lay_into
 from kits.volume.coarse_grid import (
     CoarseGrid,
     area_resize,
@@ -28,7 +28,7 @@ __all__ = [
     "area_resize",
     "average_slices",
     "bounding_slices",
-    "brought_to",
+    "bring_to",
     "coarse_planes",
     "compare",
     "crop",
@@ -36,7 +36,7 @@ __all__ = [
     "from_stored",
     "grid_of",
     "labels_to_coarse",
-    "laid_into",
+    "lay_into",
     "plane_grid",
     "prevailing_slices",
     "slabs",

@@ -68,7 +68,7 @@ def compare(found: Grid, true: Grid) -> Disagreement:
     return Disagreement(tuple(told), order)
 
 
-def brought_to(true: Grid, found: Volume) -> np.ndarray:
+def bring_to(true: Grid, found: Volume) -> np.ndarray:
     """Return the voxels of `found`, (z, y, x) in LPS order, beside those of a file with grid `true`.
 
     No voxel is resampled. Where the headers disagree about the order of voxels, they are taken as they are stored, as KiTS's own
@@ -85,7 +85,7 @@ def brought_to(true: Grid, found: Volume) -> np.ndarray:
     return found.array
 
 
-def laid_into(true: Grid, found: Volume) -> np.ndarray | None:
+def lay_into(true: Grid, found: Volume) -> np.ndarray | None:
     """Lay a label map of a part of the grid `true` into all of it, (z, y, x), 0 elsewhere.
 
     None where it is no part.

@@ -20,7 +20,7 @@ MANY_TUMORS = 4
 FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edge", "left edge"))  # of an array in LPS order
 
 
-def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:
+def doubt_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:
     """Doubt ROIs larger than any kidney.
 
     The coarse stage has taken something else along, or the spacing is wrong.
@@ -36,7 +36,7 @@ def of_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[s
     return warnings
 
 
-def of_borders(boxes: Sequence[tuple[Box, np.ndarray]], shape: tuple[int, ...]) -> list[str]:
+def doubt_borders(boxes: Sequence[tuple[Box, np.ndarray]], shape: tuple[int, ...]) -> list[str]:
     """Doubt results that reach a face of their ROI with more of the volume behind it.
 
     Args:
@@ -50,7 +50,7 @@ def of_borders(boxes: Sequence[tuple[Box, np.ndarray]], shape: tuple[int, ...]) 
     return warnings
 
 
-def of_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
+def doubt_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
     """Doubt a result without two kidneys, with one cut or of an odd volume, or with many tumors."""
     if not parts:
         return ["nothing found: no kidney and no tumor voxel in the result"]

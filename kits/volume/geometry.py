@@ -30,7 +30,7 @@ class Grid:
 
     @cached_property
     def _physical_to_index(self) -> Triple:
-        """For physical x, y, z (LPS): the index axis that runs closest to it.
+        """Index axes that run closest to physical x, y, z (LPS).
 
         Greedy by the largest cosine, and of equal cosines the last, as ITK decides for oblique images.
         """

@@ -1,4 +1,7 @@
-"""The plan of kits.crossval: one stage trained on every fold, and every case predicted by the network that never saw it."""
+"""The plan of kits.crossval: every fold trained, every case predicted by its own fold.
+
+That is by the network that never saw it.
+"""
 
 from __future__ import annotations
 

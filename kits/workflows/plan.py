@@ -41,7 +41,9 @@ def configured(name: str, command: str, arguments: tuple[str, ...]) -> dict[str,
 
 @cache
 def check_training(name: str, arguments: tuple[str, ...], *, boxes: bool) -> None:
-    """Refuse what kits.train would refuse once the data are prepared and, with `boxes`, the ROIs predicted.
+    """Refuse what kits.train would refuse once the data are prepared.
+
+    With `boxes`, once the ROIs are predicted.
 
     Raises:
         KitsError: it is refused; the text names the step.

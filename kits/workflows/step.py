@@ -1,4 +1,4 @@
-"""Steps: one command of the project each, run in a process of its own, and not again while nothing that it came from changed.
+"""Steps: commands of the project in processes, run again only where their origins changed.
 
 A step leaves a record, `steps/NAME.json`: its settings, a digest of each of its inputs, and a digest of its own that the steps
 after it have among their inputs. So what changes runs again, and whatever comes after it.
@@ -109,7 +109,7 @@ class Runner:
                 for name in (CONFIG, MANIFEST):
                     (run / name).unlink(missing_ok=True)
             elif begun:
-                arguments = self.going_on(run, step)
+                arguments = self.resume_overrides(run, step)
             begun = begun or again or not holds_run(run)
         else:
             begun = True
@@ -127,8 +127,11 @@ class Runner:
         return True
 
     @staticmethod
-    def going_on(run: Path, step: Step) -> list[str] | None:
-        """Find the overrides with which an interrupted training goes on; None where only its record is wanting."""
+    def resume_overrides(run: Path, step: Step) -> list[str] | None:
+        """Find the overrides with which an interrupted training goes on.
+
+        None where only its record is wanting.
+        """
         if (read_manifest(run) or {}).get("finished"):
             return None
         if (run / CONFIG).is_file():
@@ -151,7 +154,7 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    """Whether a dotted key, or a node above it, is among the names."""
+    """Tell whether a dotted key, or a node above it, is among the names."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
@@ -165,7 +168,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _digest_of(path: Path, output: Path) -> str:
-    """Digest a file, or what a folder of source data lists without hidden files and results: it has tens of GB."""
+    """Digest a file, or what a folder of source data lists, which has tens of GB.
+
+    Without hidden files and results.
+    """
     if path.is_file():
         return file_digest(path)
     listed = []
@@ -178,9 +184,10 @@ def _digest_of(path: Path, output: Path) -> str:
 
 
 def run_process(command: str, arguments: Sequence[str]) -> None:
-    """Print one command as a reader would type it, run it with this interpreter, and wait however this process is told to end.
+    """Print one command as a reader would type it, run it with this interpreter, and wait.
 
-    A training saves what it has when it is told to end (SIGTERM, Ctrl-C), so it is told, and waited for.
+    However this process is told to end. A training saves what it has when it is told to end (SIGTERM, Ctrl-C), so it is told, and
+    waited for.
 
     Raises:
         KitsError: it fails.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kits.core.errors import KitsError
-from kits.volume import Grid, Volume, brought_to, compare, from_stored, stored_order
+from kits.volume import Grid, Volume, bring_to, compare, from_stored, stored_order
 
 # As KiTS19 stores a scan of 20 slices: slices first, counted downwards.
 TRUE = Grid((20, 30, 40), (4.0, 1.5, 1.5), (-30.0, -20.0, 100.0), (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0))
@@ -45,10 +45,10 @@ def test_what_differs_is_named_and_stored_voxels_meet_their_own(grid: Grid, word
     assert words in str(differs)
     if grid.size != TRUE.size:
         with pytest.raises(KitsError, match="voxels"):
-            brought_to(TRUE, from_stored(LABELS[:, :, :-1], grid))
+            bring_to(TRUE, from_stored(LABELS[:, :, :-1], grid))
         return
     truth = from_stored(LABELS, TRUE)
-    np.testing.assert_array_equal(brought_to(TRUE, from_stored(LABELS, grid)), truth.array)
+    np.testing.assert_array_equal(bring_to(TRUE, from_stored(LABELS, grid)), truth.array)
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -57,12 +57,12 @@ def test_another_order_of_one_grid_agrees(axis: int) -> None:
     truth = from_stored(LABELS, TRUE)
     other = Volume(truth.array, truth.spacing, grid)
     assert not compare(grid, TRUE)
-    np.testing.assert_array_equal(brought_to(TRUE, other), truth.array)
+    np.testing.assert_array_equal(bring_to(TRUE, other), truth.array)
     # Half a voxel off, as some resamplers write it, its own order still holds.
     off = replace(grid, origin=(grid.origin[0] + 0.7, *grid.origin[1:]))
     assert str(compare(off, TRUE)) == "its origin is shifted by (0, 0, 0.7) mm (z, y, x)"
     stored = np.ascontiguousarray(stored_order(truth.array, off))
-    np.testing.assert_array_equal(brought_to(TRUE, from_stored(stored, off)), truth.array)
+    np.testing.assert_array_equal(bring_to(TRUE, from_stored(stored, off)), truth.array)
 
 
 def test_last_digits_do_not_count() -> None:

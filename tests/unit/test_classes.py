@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kits.core.errors import KitsError
-from kits.data.classes import Labelled, judge_classes, look_at
+from kits.data.classes import Labelled, judge_classes, measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.preparation import prepare
 from kits.io import read_labels
@@ -51,7 +51,7 @@ def as_two_and_three(labels: np.ndarray) -> np.ndarray:
 
 
 def judged(maps: list[np.ndarray], spacing: tuple[float, float, float] = SPACING) -> list[Finding]:
-    return judge_classes([look_at(f"case_{n:05d}", Path("x.nii.gz"), labels, spacing) for n, labels in enumerate(maps)])
+    return judge_classes([measure_classes(f"case_{n:05d}", Path("x.nii.gz"), labels, spacing) for n, labels in enumerate(maps)])
 
 
 WRONG: list[Callable[[np.ndarray], np.ndarray]] = [left_right, left_right_tumor, exchanged, as_two_and_three]
@@ -98,8 +98,8 @@ def test_none_of_kits19_is_doubted_and_all_are_with_sides_for_labels(shared_data
     seen, sides = [], []
     for path in sorted((shared_data / "kits19").glob("case_*/segmentation.nii.gz"))[:: 42 // count]:
         volume = read_labels(path, allowed=range(3))
-        seen.append(look_at(path.parent.name, path, volume.array, volume.spacing))
-        sides.append(look_at(path.parent.name, path, left_right(volume.array), volume.spacing))
+        seen.append(measure_classes(path.parent.name, path, volume.array, volume.spacing))
+        sides.append(measure_classes(path.parent.name, path, left_right(volume.array), volume.spacing))
     assert len(seen) == count
     assert not judge_classes(seen)
     for number in range(len(seen)):  # nor any one alone, nor any pair

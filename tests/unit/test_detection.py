@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kits.metrics.bootstrap import Draws
-from kits.metrics.detection import Component, components, diameter_of, matched_of, size_classes
+from kits.metrics.detection import Component, components, count_matched, diameter_of, size_classes
 
 SPACING = (2.0, 1.0, 0.5)
 
@@ -66,8 +66,8 @@ def test_every_tumor_is_of_one_size_class() -> None:
     classes = size_classes([20, 40, 70])
     assert list(classes) == ["<20 mm", "20-40 mm", "40-70 mm", ">=70 mm"]
     found = [Component(np.pi / 6 * d**3 / 1000, 1.0, d > 30) for d in (5.0, 19.9, 20.1, 40.1, 69.9, 200.0)]
-    assert [matched_of(found, limits) for limits in classes.values()] == [(0, 2), (0, 1), (2, 2), (1, 1)]
-    assert matched_of(found) == (3, 6)
+    assert [count_matched(found, limits) for limits in classes.values()] == [(0, 2), (0, 1), (2, 2), (1, 1)]
+    assert count_matched(found) == (3, 6)
     assert size_classes([]) == {}
 
 

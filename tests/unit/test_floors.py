@@ -97,6 +97,19 @@ def test_no_public_class_has_the_name_of_another() -> None:
     assert not [name for name, count in counts.items() if count > 1 and not name.startswith("_")]
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_docstring_begins_with_one_short_sentence_in_plain_order(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or not (text := ast.get_docstring(node)):
+            continue
+        first = text.splitlines()[0]
+        assert len(first) < 100, first
+        assert first.endswith((".", "?", ":")), first
+        assert first.split()[0] not in {"What", "Whether", "How", "Where", "Who", "Whose", "Why", "Which", "When", "Of"}, first
+        if isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(one) for one in node.decorator_list):
+            assert first.split()[0] not in {"A", "An", "The"}, f"begin with the verb: {first}"
+
+
 def test_models_and_data_do_not_know_each_other() -> None:
     for path in modules():
         other = {"models": "kits.data", "data": "kits.models"}.get(room(path))

@@ -15,7 +15,7 @@ from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
 from kits.models import NETWORKS, build_network, weights
-from kits.models.folding import fold_norms, folded
+from kits.models.folding import fold_backbone, fold_norms
 from kits.models.layers import LEAK, PaddedConv3d, channels_last
 from kits.models.padding import with_even_padding
 from kits.models.unet3d import UNet3d
@@ -285,7 +285,7 @@ def test_folded_norms_leave_the_features_as_they_are(backbone):
     torch.manual_seed(0)
     features = restless(with_even_padding(timm.create_model(backbone, features_only=True, out_indices=(0, 1, 2))))
     before, image = copy.deepcopy(features), torch.rand(2, 3, 64, 96)
-    after = folded(features, 64)
+    after = fold_backbone(features, 64)
     assert count_of(after, nn.BatchNorm2d) < count_of(before, nn.BatchNorm2d)
     if "efficientnet" in backbone:
         assert count_of(after, nn.BatchNorm2d) == 0
@@ -312,7 +312,7 @@ class Twice(nn.Module):
 
 def test_a_backbone_that_folding_would_change_stays_as_it_is():
     features = restless(Twice())
-    assert folded(features, 64) is features
+    assert fold_backbone(features, 64) is features
 
 
 def test_a_network_is_folded_in_all_its_encoders():

@@ -10,7 +10,7 @@ import pytest
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
-from kits.data.splits import draw, draw_folds, draw_paper, read_split, settle_split, some_of
+from kits.data.splits import draw, draw_cases, draw_folds, draw_paper, read_split, settle_split
 from tests.conftest import data_of, kidney_pair, write_case
 
 
@@ -117,14 +117,14 @@ def test_other_settings_are_refused_until_renewed(tmp_path: Path, asked: dict) -
 
 def test_a_part_of_the_training_cases_is_drawn_by_seed_and_grows_with_its_size() -> None:
     cases = [f"case_{number:05d}" for number in range(20)]
-    few, more = some_of(cases, 4, seed=0), some_of(cases, 9, seed=0)
+    few, more = draw_cases(cases, 4, seed=0), draw_cases(cases, 9, seed=0)
     assert len(few) == 4
     assert set(few) < set(more) < set(cases)
-    assert few == sorted(few) == some_of(cases, 4, seed=0) != some_of(cases, 4, seed=1)
-    assert some_of(cases, None, seed=0) == cases
+    assert few == sorted(few) == draw_cases(cases, 4, seed=0) != draw_cases(cases, 4, seed=1)
+    assert draw_cases(cases, None, seed=0) == cases
     for impossible in (0, 21, "all"):
         with pytest.raises(KitsError, match=f"data.train_cases={impossible}"):
-            some_of(cases, impossible, seed=0)  # type: ignore[arg-type]
+            draw_cases(cases, impossible, seed=0)  # type: ignore[arg-type]
 
 
 def test_a_fold_is_chosen_where_there_are_folds_and_only_there(tmp_path: Path) -> None:

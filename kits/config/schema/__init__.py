@@ -1,4 +1,7 @@
-"""One schema for each choice of each group of conf/, held against a composed configuration before anything slow is imported."""
+"""One schema for each choice of each group of conf/.
+
+A composed configuration is held against it before anything slow is imported.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 from kits.config.conf_files import choices_of, conf_dir
 from kits.config.schema.base import Number, Options, Switch, Text, text
 from kits.config.schema.own import TARGET
-from kits.config.schema.telling import told
+from kits.config.schema.telling import refusal
 from kits.core.errors import KitsError
 
 
@@ -29,7 +32,7 @@ def parse(schema: Any, config: Any, group: str = "") -> Any:
     try:
         return TypeAdapter(schema).validate_python(config)
     except ValidationError as error:
-        raise told(error, schema, config, group) from None
+        raise refusal(error, schema, config, group) from None
 
 
 def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
@@ -77,7 +80,10 @@ def schema_of(name: str) -> Any:
 
 
 def schemas_of(name: str) -> list[Any]:
-    """List the schemas whose keys a command takes; kits.pipeline and kits.crossval take those of kits.train too."""
+    """List the schemas whose keys a command takes.
+
+    kits.pipeline and kits.crossval take those of kits.train too.
+    """
     return [schema_of(name), *([schema_of("train")] if name in ("pipeline", "crossval") else [])]
 
 
@@ -91,7 +97,10 @@ def check_network(config: Mapping[str, Any]) -> None:
 
 
 def like(default: Any) -> Any:
-    """Make a schema for values of a default's kind; an open default (null, `???`, an interpolation) takes anything."""
+    """Make a schema for values of a default's kind.
+
+    An open default (null, `???`, an interpolation) takes anything.
+    """
     if isinstance(default, dict):
         fields: dict[str, Any] = {key: (like(value), ...) for key, value in default.items()}
         return create_model("Like", __config__=ConfigDict(frozen=True, extra="allow"), **fields)

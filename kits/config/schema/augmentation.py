@@ -1,4 +1,4 @@
-"""The group `augmentation`: conf/augmentation/*.yaml. These transforms of MONAI with these arguments, or one's own."""
+"""The group `augmentation`: of MONAI only these transforms, and of each only these arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StepOptions(Options):
     prob: Share
 
     def arguments(self) -> dict[str, Any]:
-        """MONAI's arguments: those that are given, and ours."""
+        """Return MONAI's arguments: those that are given, and ours."""
         return {name: getattr(self, name) for name in self.model_fields_set - {"transform"}} | self.fixed
 
 
@@ -116,7 +116,7 @@ class RandAdjustContrast(StepOptions):
 
 
 def acts_on_the_image(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a transform of the user's own that does not say whether it takes the image in HU or in [-1, 1]."""
+    """Refuse a transform of the user's own that does not say whether it takes HU or [-1, 1]."""
     if value.get("on") not in ("hu", "window"):
         raise ValueError("no place")
     return names_a_part(value)

@@ -11,7 +11,7 @@ from kits.core.errors import KitsError
 
 
 class Options(BaseModel):
-    """Options of one part. A value of the wrong kind or an unknown key is refused; no default stands here but in conf/."""
+    """Options of one part; a wrong kind or an unknown key is refused, defaults stand in conf/."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
@@ -29,7 +29,10 @@ def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
 
 
 def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
-    """Keep a whole number whole, which pydantic would make a float: what is written and hashed stays as it was given."""
+    """Keep a whole number whole, which pydantic would make a float.
+
+    What is written and hashed stays as it was given.
+    """
     judge(value)
     return value
 

@@ -1,4 +1,7 @@
-"""Schemas of measurements, conf/bench_*.yaml and conf/demo.yaml; those that hold whole groups of a training have none."""
+"""Schemas of measurements, conf/bench_*.yaml and conf/demo.yaml.
+
+Those that hold whole groups of a training have none.
+"""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Report(Options):
 
 
 class LabelIds(Options):
-    """By class the label ids that stand for it."""
+    """The label ids that stand for each class."""
 
     kidney: list[Index]
     tumor: list[Index]
@@ -188,7 +188,7 @@ Given = dict[str, Any] | None
 
 
 class Workflow(Options):
-    """What both workflows have; every other key is of kits.train, whose own schema judges it."""
+    """Options of both workflows; every other key is of kits.train, whose own schema judges it."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -53,7 +53,10 @@ Ids = Annotated[list[Id], BeforeValidator(listed), Field(min_length=1), Meaning(
 
 
 class RegionIds(Options):
-    """By region the ids that the files of a data set give it; regions may hold one another, as nnU-Net's do."""
+    """The ids that the files of a data set give each region; regions may hold one another.
+
+    As nnU-Net's do.
+    """
 
     kidney: Ids
     tumor: Ids | None = None
@@ -101,7 +104,7 @@ class Data(Options):
 
     @property
     def ids(self) -> dict[int, int]:
-        """What each id of the label maps means: their own ids where `labels` says so, else those of KiTS."""
+        """Meaning of each id of the label maps: their own where `labels` says so, else KiTS's."""
         return classes_by_id(self.labels.ids) if self.labels else {label: label for label in range(len(self.classes))}
 
     @model_validator(mode="after")

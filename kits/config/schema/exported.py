@@ -1,4 +1,4 @@
-"""Schema of what an exported file says: the configuration that prediction reads, and facts of the graph."""
+"""Schema of an exported file: the configuration that prediction reads, and facts of the graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, 
 
 
 class Graph(Options):
-    """What prediction must know of the graph."""
+    """Facts of the graph that prediction must know."""
 
     classes: Count
     in_plane_multiple: Annotated[Count, Field(le=1024)]
@@ -21,7 +21,7 @@ class Graph(Options):
 
 
 class CoarseData(Options):
-    """How a scan becomes the coarse network's input."""
+    """The way from a scan to the coarse network's input."""
 
     window_hu: Window
     coarse_size: Count
@@ -30,14 +30,14 @@ class CoarseData(Options):
 
 
 class FineData(Options):
-    """How a scan becomes the fine network's input."""
+    """The way from a scan to the fine network's input."""
 
     window_hu: Window
     classes: list[Text]
 
 
 class ExportedOptions(Options):
-    """What both stages have; `trained_on` is None where the checkpoint does not say."""
+    """Options of both stages; `trained_on` is None where the checkpoint does not say."""
 
     kits_format: Count
     trained_on: list[Text] | None
@@ -45,7 +45,7 @@ class ExportedOptions(Options):
 
 
 class ExportedCoarse(ExportedOptions):
-    """Of the coarse stage."""
+    """Options of the coarse stage."""
 
     stage: Literal["coarse"]
     data: CoarseData
@@ -54,7 +54,7 @@ class ExportedCoarse(ExportedOptions):
 
 
 class ExportedFine(ExportedOptions):
-    """Of the fine stage."""
+    """Options of the fine stage."""
 
     stage: Literal["fine"]
     data: FineData

@@ -11,7 +11,7 @@ from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
 
 
 class LossOptions(Options):
-    """What every loss has.
+    """Options of every loss.
 
     Attributes:
         smooth: e, added to numerator and denominator.

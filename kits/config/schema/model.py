@@ -1,4 +1,7 @@
-"""The group `model`: conf/model/*.yaml. The name of a network selects its schema, and only these names can be built."""
+"""The group `model`: conf/model/*.yaml.
+
+The name of a network selects its schema, and only these names can be built.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ Scales = Annotated[list[Index], Field(min_length=1)]
 
 
 def halves(backbone: str) -> bool:
-    """Whether a backbone is one of HALVING; its name goes on after the family's with a digit or an underscore."""
+    """Tell whether a backbone is one of HALVING.
+
+    Its name goes on after the family's with a digit or an underscore.
+    """
     return any(backbone.startswith(family) and not backbone[len(family) : len(family) + 1].isalpha() for family in HALVING)
 
 
@@ -72,7 +78,7 @@ class Unet3dOptions(Options):
 
     @property
     def in_plane_multiple(self) -> int:
-        """What divides the in-plane size that the network takes: the product of its strides along each side."""
+        """Divisor of the in-plane sizes that the network takes: its strides' product along each side."""
         strides = self.strides or anisotropic_levels(self.spacing or (), self.levels)[0]
         return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
 
@@ -134,7 +140,10 @@ class FineNetOptions(Options):
         return self
 
     def of(self, source: SourceOptions, name: str) -> Any:
-        """An option of a source: its own where it gives one, else the network's. A window of null is one: all of the data's."""
+        """Return an option of a source: its own where it gives one, else the network's.
+
+        A window of null is one: all of the data's.
+        """
         own = getattr(source, name)
         given = name in source.model_fields_set and (own is not None or name == "window_hu")
         return own if given else getattr(self, name)
@@ -150,7 +159,7 @@ class FineNetOptions(Options):
             raise refuse("model.widths", self.widths, f"{what}; give one width per scale")
 
     def _check_windows(self, source: SourceOptions) -> None:
-        """HU windows that the data's window holds: what was clipped cannot come back."""
+        """Refuse HU windows beyond the data's window: what was clipped cannot come back."""
         whole = self.data_window_hu
         kind, window, windows = (self.of(source, name) for name in ("input", "window_hu", "windows_hu"))
         if kind == "windows" and (window is not None or len(windows) != 3):
@@ -162,7 +171,7 @@ class FineNetOptions(Options):
 
     @property
     def in_plane_multiple(self) -> int:
-        """What divides the in-plane sizes that all sources take; 1 stands for a source that cannot be known here."""
+        """Divisor of the in-plane sizes that all sources take; 1 for a source unknown here."""
         sizes = (2 ** (self.of(one, "out_indices")[-1] + 1) if halves(one.backbone) else 1 for one in self.sources)
         return math.lcm(*sizes)
 

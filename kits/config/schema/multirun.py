@@ -1,4 +1,7 @@
-"""Options of our plugins for Hydra's multirun: conf/hydra/launcher/processes.yaml, conf/hydra/sweeper/tpe.yaml."""
+"""Options of our plugins for Hydra's multirun.
+
+conf/hydra/launcher/processes.yaml, conf/hydra/sweeper/tpe.yaml.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ class Processes(Options):
 
 
 class Pruning(Options):
-    """When a trial that falls behind is stopped, in the words of Optuna's MedianPruner; its steps are epochs."""
+    """The rule for stopping a trial that falls behind, in the words of Optuna's MedianPruner.
+
+    Its steps are epochs.
+    """
 
     n_startup_trials: Index
     n_warmup_steps: Index

@@ -11,7 +11,7 @@ from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
 
 
 class OptimizerOptions(Options):
-    """What every optimizer has.
+    """Options of every optimizer.
 
     Attributes:
         encoder_factor: a pretrained encoder's learning rate, times lr.

@@ -1,4 +1,4 @@
-"""Parts of a user's own, where no checkpoint has to rebuild them: Hydra's `_target_` and the arguments beside it."""
+"""Schemas of parts of a user's own, which no checkpoint has to rebuild: Hydra's `_target_`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names_a_part(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def branch(value: Any) -> str:
-    """Which branch of a union a value is for."""
+    """Return which branch of a union a value is for."""
     return OWN if isinstance(value, dict) and TARGET in value else NAMED
 
 

@@ -23,14 +23,14 @@ def _kidney_or_cyst(label: int) -> int:
 
 
 class Variety(Options):
-    """How often a painted case is hard: drawn ones, and those on given label maps."""
+    """The frequency of hard cases, among drawn ones and those on given label maps."""
 
     drawn: Share
     labels: Share
 
 
 class Phases(Options):
-    """How often each contrast phase comes."""
+    """The frequency of each contrast phase."""
 
     none: Length
     corticomedullary: Length
@@ -55,7 +55,7 @@ Thin = Annotated[Number, Field(gt=0, le=50)]
 
 
 class Real(Options):
-    """How the cases that are made of a real CT differ from it."""
+    """The ways in which cases made of a real CT differ from it."""
 
     tumors: Length
     cysts: Length

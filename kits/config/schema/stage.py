@@ -64,7 +64,7 @@ class CoarseInference(FineInference):
 
 
 class CoarseRoi(Options):
-    """From a coarse mask to ROIs, see `kits.volume.rois.find_rois`."""
+    """The rule from a coarse mask to ROIs, see `kits.volume.rois.find_rois`."""
 
     count: Count
     min_voxels: Index
@@ -73,7 +73,7 @@ class CoarseRoi(Options):
 
 
 class FineRoi(Options):
-    """How ROIs grow where the result touches a face."""
+    """The growth of ROIs where the result touches a face."""
 
     margin_mm: Length
     grow_mm: Length
@@ -81,7 +81,7 @@ class FineRoi(Options):
 
 
 class Postprocess(Options):
-    """What is removed or filled after the fine stage, see `kits.volume.postprocess`."""
+    """Steps of the clean-up after the fine stage, see `kits.volume.postprocess`."""
 
     components: Count | None
     tumor_distance_mm: Length | None

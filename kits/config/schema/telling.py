@@ -25,8 +25,11 @@ FEW = 12  # names that a message may list
 Kind = tuple[Any, Sequence[Any]]
 
 
-def told(error: ValidationError, schema: Any, config: Any, group: str = "") -> KitsError:
-    """Tell the gravest of all that pydantic has found in a configuration, or in the part of it that `group` names."""
+def refusal(error: ValidationError, schema: Any, config: Any, group: str = "") -> KitsError:
+    """Tell the gravest of all that pydantic has found in a configuration or in a part of it.
+
+    `group` names the part.
+    """
     found = error.errors(include_url=False)
     first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
     key, value, (kind, metadata) = place(first["loc"], schema, config)
@@ -101,7 +104,7 @@ def models_in(kind: Any) -> list[type[BaseModel]]:
 
 
 def chosen(kind: Any, config: Any) -> list[type[BaseModel]]:
-    """List the models of a kind that fit what the configuration says by its tags; all where it says nothing."""
+    """List the models of a kind that fit a configuration's tags; all where it has none."""
     values = config if isinstance(config, dict) else {}
     return [
         model
@@ -149,7 +152,10 @@ def holds(kind: Any, mark: Meaning) -> bool:
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """Suggest the nearest known key: beside it, elsewhere under its own name, or by all letters; or name the few there are."""
+    """Suggest the nearest known key, or name the few there are.
+
+    Nearest beside it, elsewhere under its own name, or by all letters.
+    """
     if key in known:
         group = key.partition(".")[0]
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"

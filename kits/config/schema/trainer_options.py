@@ -18,7 +18,10 @@ OnceOrMore = Annotated[int, Field(strict=True, ge=-1)]
 
 
 class Trainer(Options):
-    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`; see conf/trainer/*.yaml."""
+    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`.
+
+    See conf/trainer/*.yaml.
+    """
 
     max_epochs: Count
     max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1")]
@@ -50,7 +53,10 @@ class Trainer(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:
-        """Refuse a length that is none, several devices in one process, and statistics that torch cannot synchronize."""
+        """Refuse a length that is none, several devices in one process, and unfit statistics.
+
+        Torch cannot synchronize those.
+        """
         if self.max_steps == 0:
             raise refuse("trainer.max_steps", 0, "give a whole number of 1 or more, or -1: trainer.max_epochs decides")
         if self.val_check_interval == 0:
@@ -82,7 +88,7 @@ class EarlyStopping(Options):
 
 
 class Checkpoint(Options):
-    """When `last.ckpt` is written between epochs; whichever comes first."""
+    """The moments of `last.ckpt` between epochs; whichever comes first."""
 
     every_steps: Count | None
     every_minutes: Positive | None
@@ -94,7 +100,7 @@ class WithOthers(Options):
     model_config = ConfigDict(extra="allow")
 
     def others(self) -> dict[str, dict[str, Any]]:
-        """These parts."""
+        """Return these parts."""
         return self.model_extra or {}
 
 
@@ -112,7 +118,7 @@ class Callbacks(WithOthers):
 
 
 class LoggerOptions(WithOthers):
-    """What every logger has."""
+    """Options of every logger."""
 
     group: Text | None
     run_name: Text | None

@@ -33,7 +33,7 @@ WEIGHTS = (None, "imagenet", "hub")
 
 
 class TrainOptions(Options):
-    """What both stages have."""
+    """Options of both stages."""
 
     data: Data
     split: Split | None = None
@@ -53,7 +53,10 @@ class TrainOptions(Options):
 
     @model_validator(mode="after")
     def _groups_go_together(self) -> TrainOptions:
-        """Refuse a fold without folds, boxes that nothing reads, and a plateau that the training never waits for."""
+        """Refuse a fold without folds, boxes that nothing reads, and a plateau that never comes.
+
+        The training never waits for it.
+        """
         self._check_fold()
         if self.data.roi != "oof" and self.data.boxes is not None:
             raise refuse("data.boxes", self.data.boxes, "is read with data.roi=oof only; add that, or leave it out")
@@ -66,13 +69,16 @@ class TrainOptions(Options):
 
     @property
     def scheduled(self) -> bool:
-        """Whether the learning rate of a step depends on how many the training has."""
+        """True where the learning rate of a step depends on how many steps the training has."""
         if isinstance(self.scheduler, Plateau | dict):  # the user's own has its lengths in its arguments
             return False
         return not isinstance(self.scheduler, Constant) or self.scheduler.warmup > 0
 
     def _check_fold(self) -> None:
-        """A fold exactly where the split that was asked for has some; without the group `split` the cache decides later."""
+        """Refuse a fold where the split has none, and folds without one.
+
+        Without the group `split` the cache decides later.
+        """
         split, fold = self.data.split, self.fold
         if isinstance(split, Folds):
             if fold is None:
@@ -133,7 +139,10 @@ class Fine(TrainOptions):
 
     @model_validator(mode="after")
     def _stage_is_whole(self) -> Fine:
-        """Refuse a patch that an encoder does not take, as far as that is known without building it, and empty phases."""
+        """Refuse a patch that an encoder does not take, and empty phases.
+
+        As far as that is known without building it.
+        """
         check_classes(self.data.classes, self.model.classes)
         if self.data.roi == "oof" and self.data.boxes is None:
             raise KitsError("data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.boxes")
@@ -154,7 +163,7 @@ class Fine(TrainOptions):
         return self
 
     def _check_phases(self) -> None:
-        """Each phase of a staged training has something to learn and an epoch to do it in."""
+        """Refuse a phase of a staged training without anything to learn or an epoch to do it in."""
         shares, epochs = self.staged_shares, self.trainer.max_epochs
         if sum(shares) >= 1:
             raise refuse("staged_shares", shares, "give the shares of the sources and of the fusion, together less than 1")
@@ -168,7 +177,10 @@ Train = Annotated[Coarse | Fine, Field(discriminator="stage")]
 
 
 def check_files(train: Coarse | Fine) -> None:
-    """Refuse files and folders that a training reads and that are not there; a checkpoint is used without them."""
+    """Refuse files and folders that a training reads and that are not there.
+
+    A checkpoint is used without them.
+    """
     data = train.data
     if data.boxes is not None and not Path(data.boxes).is_file():
         raise refuse("data.boxes", data.boxes, "no such file; kits.boxes writes boxes.json")
@@ -183,12 +195,15 @@ def check_files(train: Coarse | Fine) -> None:
 
 
 def nearest_multiples(size: int, multiple: int) -> list[int]:
-    """The next smaller and the next larger multiple, or the size itself."""
+    """Return the next smaller and the next larger multiple, or the size itself."""
     return sorted({max(multiple, size // multiple * multiple), math.ceil(size / multiple) * multiple})
 
 
 def every_phase(epochs: int, shares: Sequence[float]) -> bool:
-    """Whether each phase that has a share has an epoch; rounded as `kits.models.finenet.phase_at` does."""
+    """Tell whether each phase that has a share has an epoch.
+
+    Rounded as `kits.models.finenet.phase_at` does.
+    """
     ends = [0, round(epochs * shares[0]), round(epochs * sum(shares)), epochs]
     wanted = [shares[0] > 0, shares[1] > 0, True]
     return all(later > earlier or not want for earlier, later, want in zip(ends, ends[1:], wanted, strict=False))
