@@ -51,7 +51,7 @@ def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) ->
 
 
 def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:
-    """Return slices of the scan with the outlines of what was found, as a Figure that notebooks display.
+    """Draw slices of the scan with the outlines of what was found, as a Figure.
 
     Args:
         path: also write it there as PNG.

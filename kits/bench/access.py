@@ -22,7 +22,7 @@ DRAWS = 60
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Return `patch_ms`: the median of a 96 x 160 x 160 patch of image and label, warm."""
+    """Measure `patch_ms`, the median of a 96 x 160 x 160 patch of image and label, warm."""
     scratch = Path(config["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     cache = Path(mkdtemp(prefix="access-", dir=scratch))

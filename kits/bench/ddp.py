@@ -46,7 +46,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def step_seconds(config: dict[str, Any], cores: list[int]) -> float:
-    """Return median seconds of a step of as many processes as cores; of several, the slowest process's."""
+    """Measure median seconds of a step, one process a core; of several, the slowest's."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

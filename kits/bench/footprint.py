@@ -12,14 +12,14 @@ from kits.volume import Grid
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Return GB (10^9 bytes) above the libraries, by volume of `config.footprint`."""
+    """Measure GB (10^9 bytes) above the libraries, by volume of `config.footprint`."""
     scratch = Path(config["scratch"])
     make_folder(scratch, "scratch")
     return {name: footprint(name, volume, config, scratch) for name, volume in config["footprint"].items()}
 
 
 def footprint(name: str, volume: dict[str, Any], config: dict[str, Any], scratch: Path) -> float:
-    """Return GB above the libraries for one made volume."""
+    """Measure GB above the libraries for one made volume."""
     path = scratch / f"{name}.nii.gz"
     shape, spacing = tuple(volume["shape"]), tuple(volume["spacing"])
     try:

@@ -64,7 +64,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def chosen(cases: list[Case], count: int) -> list[Case]:
-    """Return the `count` cases whose compressed scans are nearest to the median size."""
+    """Choose the `count` cases whose compressed scans are nearest to the median size."""
     by_size = sorted(cases, key=lambda case: case.image.stat().st_size)
     first = max(0, (len(by_size) - count) // 2)
     return sorted(by_size[first : first + count], key=lambda case: case.id)
@@ -83,7 +83,7 @@ def link_tree(cases: list[Case], root: Path) -> None:
 def compare(
     data: dict[str, Any], options: dict[str, Any], ours: list[CachedCase], cases: list[Case], scratch: Path
 ) -> dict[str, float]:
-    """Return patches a second of each loader, printed."""
+    """Measure and print patches a second of each loader."""
     batches = {
         "kits": our_batches(ours, data, options),
         "monai": monai_batches(cases, data, options, scratch / "monai"),

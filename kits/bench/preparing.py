@@ -53,7 +53,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def read_all(files: list[Path]) -> float:
-    """Return seconds to decompress every file in two processes, the largest first."""
+    """Time, in seconds, to decompress every file in two processes, the largest first."""
 
     def work() -> None:
         with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
@@ -70,5 +70,5 @@ def read_to_end(path: Path) -> None:
 
 
 def timed_prepare(data: dict[str, Any]) -> tuple[float, float]:
-    """Return seconds of a prepare, and the peak resident bytes of the largest of its workers."""
+    """Time a prepare in seconds, and measure the peak resident bytes of the largest of its workers."""
     return seconds(lambda: prepare(data)), 1e9 * peak_gb(children=True)

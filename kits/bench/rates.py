@@ -80,7 +80,7 @@ def passes(segmenter: Segmenter, volume: Volume, networks: dict[str, Any], hooks
 
 @torch.inference_mode()
 def convolution_peak() -> float:
-    """Return GFLOP/s of a large plain convolution in float32, the fastest of some."""
+    """Measure GFLOP/s of a large plain convolution in float32, the fastest of some."""
     convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).to(memory_format=torch.channels_last)
     image = torch.rand(SLICES, CHANNELS, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     return 2 * image.numel() * CHANNELS * 9 / fastest(lambda: convolution(image), REPEATS) / 1e9

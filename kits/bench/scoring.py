@@ -85,7 +85,7 @@ def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, 
 
 
 def ellipsoids(shape: Triple) -> np.ndarray:
-    """Return two kidneys and a tumor."""
+    """Draw two kidneys and a tumor."""
     labels = np.zeros(shape, np.uint8)
     for label, center, radii in BODIES:
         axes = [
@@ -100,7 +100,7 @@ def ellipsoids(shape: Triple) -> np.ndarray:
 
 
 def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int) -> np.ndarray:
-    """Return the labels at smoothly displaced places: a prediction whose every surface is a little off."""
+    """Bend labels smoothly: a prediction whose every surface is a little off."""
     rng = np.random.default_rng(seed)
     box = bounding_slices(labels)
     assert box is not None
@@ -119,7 +119,7 @@ def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int
 def monai_figures(
     prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> tuple[float, dict[str, float]]:
-    """Return seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
+    """Measure seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
 
     What it is given, one mask a region, is made before the clock starts, and of the types that its functions are fastest with.
 
@@ -154,7 +154,7 @@ def monai_figures(
 
 
 def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
-    """Return wall seconds of one call, printed beside those of the processor, and its result."""
+    """Measure wall seconds of one call, printed beside those of the processor, and its result."""
     began, worked = time.perf_counter(), time.process_time()
     result = call()
     seconds, busy = time.perf_counter() - began, time.process_time() - worked

@@ -46,7 +46,7 @@ class Instant(nn.Module):
         self.classes, self.in_plane_multiple = classes, multiple
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Return (1, 1, D, H, W) -> (1, classes, D, H, W)."""
+        """Turn (1, 1, D, H, W) into (1, classes, D, H, W)."""
         logits = volume.new_zeros(1, self.classes, *volume.shape[2:])
         logits[:, min(1, self.classes - 1)] = volume[:, 0] - 0.1
         return logits

@@ -93,7 +93,7 @@ def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
 
 
 def score_bands(case: Case, grid_mm: float, bands: list[Band]) -> dict[str, dict[int, list[float]]]:
-    """Return Dice of one case by region, number of components kept, and band."""
+    """Compute Dice of one case by region, number of components kept, and band."""
     labels = read_labels(case.label, allowed=(BACKGROUND, KIDNEY, TUMOR))
     truth = {
         "kidney": reduce(labels.array > BACKGROUND, labels.spacing, grid_mm) >= 0.5,

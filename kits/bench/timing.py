@@ -16,7 +16,7 @@ CALL = "import json, sys; from {module} import child; print(json.dumps(child(jso
 
 
 def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return wall time of one call, its result dropped again; or what another clock says."""
+    """Measure the wall time of one call, its result dropped again; or what another clock says."""
     began = clock()
     call()
     return clock() - began

@@ -131,7 +131,7 @@ def training_flops(forward: Callable[[], object]) -> int:
 
 
 def per_second(call: Callable[[], object], times: int) -> float:
-    """Return calls a second on the GPU, after three to warm up."""
+    """Measure calls a second on the GPU, after three to warm up."""
     for _ in range(3):
         call()
     torch.cuda.synchronize()

@@ -13,7 +13,7 @@ class KitsError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return a text as one line that a terminal shows and does not obey.
+    """Turn a text into one line that a terminal shows and does not obey.
 
     All that cannot be shown (control characters, a newline, no UTF-8) is spelled out.
     """

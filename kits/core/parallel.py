@@ -31,7 +31,7 @@ def map_cases(
     desc: str,
     catch: tuple[type[Exception], ...] = (),
 ) -> list[T | Exception]:
-    """Return `work(*call)` for every call, in the order of the calls, whichever is done first.
+    """Compute `work(*call)` for every call, in the order of the calls, whichever is done first.
 
     Args:
         workers: processes; 1 stays in this one.

@@ -58,7 +58,7 @@ def is_a(value: Any, kind: type) -> bool:
 
 
 def parse(path: Path) -> Any:
-    """Return the JSON in a file.
+    """Read the JSON in a file.
 
     Raises:
         OSError: it cannot be opened.
@@ -71,7 +71,7 @@ def parse(path: Path) -> Any:
 
 
 def read_json(path: Path, form: Any, what: str, remedy: str) -> Any:
-    """Return the JSON in a file that has this form.
+    """Read the JSON in a file that has this form.
 
     Args:
         what: the file should be.
@@ -93,7 +93,7 @@ def read_json(path: Path, form: Any, what: str, remedy: str) -> Any:
 
 
 def read_object(path: Path, form: Any = None) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None where there is none, or none of this form, that can be read."""
+    """Read the JSON object in a file; None where there is none, or none of this form, that can be read."""
     try:
         content = parse(path)
     except (OSError, ValueError):
@@ -102,14 +102,14 @@ def read_object(path: Path, form: Any = None) -> dict[str, Any] | None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table as CSV, lines ended by a newline alone."""
+    """Write a table as CSV text, lines ended by a newline alone."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()
 
 
 def read_numbers(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV table of numbers, as they are written, without their empty cells.
+    """Read the rows of a CSV table of numbers, as they are written, without their empty cells.
 
     Raises:
         OSError: it cannot be opened.

@@ -13,7 +13,7 @@ MIXED = 2.0
 
 
 def anisotropic_levels(spacing: Sequence[float], depth: int, in_plane: int | None = None) -> tuple[Levels, Levels]:
-    """Return strides and kernels (z, y, x) of `depth` levels for voxels of `spacing` (z, y, x) mm.
+    """Choose strides and kernels (z, y, x) of `depth` levels for voxels of `spacing` (z, y, x) mm.
 
     The first `in_plane` levels mix no slices, whatever the spacing: where planes are large that costs most.
     """

@@ -32,7 +32,7 @@ def global_sum(counts: Tensor) -> Tensor:
 
 
 def gather(own: dict[str, T]) -> dict[str, T]:
-    """Return the entries of all ranks, on every rank, sorted by key; no key is on two ranks."""
+    """Gather the entries of all ranks on every rank, sorted by key; no key is on two ranks."""
     world = ranks()
     everyone: list[dict[str, T]] = [own] * world
     if world > 1:

@@ -55,7 +55,7 @@ class Labels:
 
 
 def start_npy(stream: BinaryIO, shape: Sequence[int], dtype: type) -> None:
-    """Return the header of a .npy file whose array follows in C order."""
+    """Make the header of a .npy file whose array follows in C order."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(stream, header)
 
@@ -148,7 +148,7 @@ def tumor_points(labels: Labels) -> np.ndarray:
 
 
 def kidney_slices(coarse_label: np.ndarray) -> list[int]:
-    """Return first and last slice with a kidney."""
+    """Find the first and the last slice with a kidney."""
     found = np.flatnonzero((coarse_label > BACKGROUND).any(axis=(1, 2)))
     return [int(found[0]), int(found[-1])]
 
@@ -181,7 +181,7 @@ def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: in
 
 
 def pieces(mask: np.ndarray) -> int:
-    """Return the number of 26-connected regions of a mask (z, y, x)."""
+    """Count the 26-connected regions of a mask (z, y, x)."""
     window = bounding_slices(mask)
     if window is None:
         return 0

@@ -52,18 +52,18 @@ def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Return SHA-256 of a file's bytes."""
+    """Compute SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(content: Any) -> str:
-    """Return SHA-256 of a plain container."""
+    """Compute SHA-256 of a plain container."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_digests(case: Case) -> list[str]:
-    """Return SHA-256 of the image and of the label map.
+    """Compute SHA-256 of the image and of the label map.
 
     Raises:
         KitsError: a file of the case cannot be read.
@@ -215,7 +215,7 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
 
 
 def check_regions(case: Case, labels: arrays.Labels, rule: dict[str, Any]) -> tuple[list[Box], list[Finding]]:
-    """Return the boxes of all kidney regions, and an error where there is none."""
+    """Find the boxes of all kidney regions, and report an error where there is none."""
     boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), rule)
     if not (labels.crop > BACKGROUND).any():
         what = f"{case.label}: no kidney in it (label {KIDNEY})"

@@ -86,7 +86,7 @@ class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
         return {"image": image[None], "label": label}
 
     def case_of(self, position: int) -> CachedCase:
-        """Return cases in a new random order each round, so that each is drawn equally often."""
+        """Choose an item's case: a new random order each round, so that each is drawn equally often."""
         turn, place = divmod(position, len(self.cases))
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
 

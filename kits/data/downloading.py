@@ -102,7 +102,7 @@ def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> t
 
 
 def group_failures(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
-    """Return the failures as lines, one a reason: many cases commonly fail for the same one."""
+    """Group the failures by reason, a line each: many cases commonly fail for the same one."""
     names: dict[str, list[str]] = {}
     for source in sorted(failures, key=lambda source: source.name):
         names.setdefault(str(failures[source]), []).append(source.name)

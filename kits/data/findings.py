@@ -31,13 +31,13 @@ class Finding:
 
     @classmethod
     def from_error(cls, case: str, error: Exception) -> Finding:
-        """Return a reader's message, `what is wrong; what to do`, as a finding."""
+        """Turn a reader's message, `what is wrong; what to do`, into a finding."""
         what, _, remedy = one_line(error).rpartition("; ")
         return cls(case, ERROR, what or remedy, remedy if what else "mend the file or leave the case out with data.exclude")
 
     @classmethod
     def unexpected(cls, case: str, doing: str, error: Exception) -> Finding:
-        """Return an exception that nobody foresaw: the case is named, the others go on."""
+        """Turn an exception that nobody foresaw into a finding: the others go on."""
         what = f"{doing} failed ({type(error).__name__}: {one_line(error)})"
         return cls(case, ERROR, what, "download the case again; if that does not help, report this as a bug")
 

@@ -82,7 +82,7 @@ def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path
 def find_predictions(
     folder: Path, cases: Collection[str], label_name: str = LABEL_NAME, key: str = "prediction"
 ) -> dict[str, Path]:
-    """Return the predictions in a folder by case.
+    """Find the predictions in a folder by case.
 
     Raises:
         KitsError: no such folder, a case has two, or not one of the files is of any of these cases.

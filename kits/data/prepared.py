@@ -21,7 +21,7 @@ INDEX = {
 
 
 def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:
-    """Return the ids of `train` and `validation` in a prepared cache.
+    """Read the ids of `train` and `validation` in a prepared cache.
 
     Args:
         cases: the ids of its index.
@@ -51,7 +51,7 @@ def one_case(split: dict[str, list[str]], case: str) -> dict[str, list[str]]:
 
 
 def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the index of a prepared cache.
+    """Read the index of a prepared cache.
 
     Raises:
         KitsError: there is none, its settings are not these, another version made it, or a case in it is not whole.

@@ -29,7 +29,7 @@ Header = tuple[str, tuple[int, ...], bool]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a cached case; None where it is not there whole.
+    """Read the record of a cached case; None where it is not there whole.
 
     Of the arrays only sizes and headers are looked at: a cache has tens of GB.
     """

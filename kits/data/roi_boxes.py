@@ -52,12 +52,12 @@ def choose_checkpoints(ids: Iterable[str], trained_on: Mapping[str, Sequence[str
 
 
 def to_mm(box: Box, spacing: Spacing) -> list[list[float]]:
-    """Return a box of voxels in the file's frame."""
+    """Bring a box of voxels to the file's frame, in mm."""
     return [[round(float(edge * step), DECIMALS) for edge, step in zip(corner, spacing, strict=True)] for corner in box.to_list()]
 
 
 def to_voxels(corners: Sequence[Sequence[float]], spacing: Spacing) -> Box:
-    """Return the way back from `to_mm`."""
+    """Bring a box back to voxels, the reverse of `to_mm`."""
     return Box.from_list(np.rint(np.asarray(corners, dtype=np.float64) / np.asarray(spacing)).tolist())
 
 
@@ -98,7 +98,7 @@ def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, d
 
 
 def read_boxes(path: Path) -> dict[str, Any]:
-    """Return the content of a `boxes.json`.
+    """Read a `boxes.json`.
 
     Raises:
         KitsError: it cannot be read, or is no such file.

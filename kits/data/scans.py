@@ -51,7 +51,7 @@ class Scan:
     notes: tuple[str, ...] = ()
 
     def read(self) -> Volume:
-        """Return the scan in HU.
+        """Read the scan in HU.
 
         Raises:
             KitsError: see `kits.io.read_volume`.
@@ -161,7 +161,7 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
-    """Return the DICOM series at or below a path, each named by the folder that it lies in."""
+    """Find the DICOM series at or below a path, each named by the folder that it lies in."""
     from kits.io.series import find_series
 
     found, skipped = find_series(path, min_slices=MIN_SLICES)
@@ -214,7 +214,7 @@ def stem(path: Path) -> str:
 
 
 def unique(scans: Sequence[Scan]) -> dict[str, Scan]:
-    """Return the scans by safe names, no two alike however a file system compares them.
+    """Name the scans safely, no two alike however a file system compares them.
 
     A name that several have gets a part that follows from the path, so that it does not change when other scans come or go.
     """

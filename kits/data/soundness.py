@@ -47,7 +47,7 @@ def misplaced_share(coarse: np.ndarray) -> float:
 
 
 def check_order(case: str, name: str, coarse: np.ndarray) -> list[Finding]:
-    """Return shuffled slices."""
+    """Check that slices are in order."""
     misplaced = misplaced_share(coarse)
     if misplaced < 0.25:
         return []
@@ -56,7 +56,7 @@ def check_order(case: str, name: str, coarse: np.ndarray) -> list[Finding]:
 
 
 def check_kidney_hu(case: str, name: str, median: float) -> list[Finding]:
-    """Return a label map that lies on fat, air or bone belongs to another image."""
+    """Refuse a label map that lies on fat, air or bone: it belongs to another image."""
     low, high = KIDNEY_HU
     if low <= median <= high:
         return []

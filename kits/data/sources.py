@@ -27,7 +27,7 @@ class RemoteFile:
 
 
 def wanted(options: Download) -> list[RemoteFile]:
-    """Return the files of the configured cases, case by case, after the records of all.
+    """List the files of the configured cases, case by case, after the records of all.
 
     Raises:
         KitsError: `cases` cannot be understood or names a case that the data set does not have, or an address is none.

@@ -31,7 +31,7 @@ class State(np.random.RandomState):
         super().__init__(np.random.PCG64(seed))
 
     def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
-        """Return normal numbers float32."""
+        """Draw normal numbers, float32."""
         generator = torch.Generator().manual_seed(int(self.randint(2**31)))
         return torch.randn(size, generator=generator).mul_(float(scale)).add_(float(loc)).numpy()
 
@@ -55,7 +55,7 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, label: np.ndarray, start: Triple, spacing: Spacing, seed: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Return one patch of a volume and what the seed makes of it.
+        """Cut one patch of a volume and vary it as the seed says.
 
         Args:
             image: HU (z, y, x), the whole volume.

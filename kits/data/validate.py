@@ -89,7 +89,7 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> list[Finding]:
-    """Return the image's spacing (z, y, x) against its record in `kits.json`.
+    """Check the image's spacing (z, y, x) against its record in `kits.json`.
 
     `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's,
     and every volume, margin and distance would be wrong. `captured_slice_thickness` of older records is no spacing (slices

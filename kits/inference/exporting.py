@@ -14,7 +14,7 @@ from kits.models.plain_weights import to_bytes
 
 
 def export_networks(options: Export) -> None:
-    """Write the networks that are given, as ONNX, as weights in half precision, or both as a MONAI Bundle.
+    """Write the networks that are given, as ONNX, as halved weights, or both as a MONAI Bundle.
 
     Raises:
         KitsError: a checkpoint cannot be used, a network cannot be expressed in ONNX, or the results differ.

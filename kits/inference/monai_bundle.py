@@ -1,4 +1,4 @@
-"""The configuration of a MONAI Bundle: what MONAI's runner needs to segment with both stages by way of kits.
+"""The configuration of a MONAI Bundle, with which MONAI's runner segments by way of kits.
 
 Its parts are those that MONAI asks of a bundle for inference (monai.bundle.properties.InferProperties). MONAI's own evaluator
 takes one network in one pass; here the whole of kits.predict takes its place.

@@ -119,7 +119,7 @@ def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:
 
 
 def _stored(instance: Instance) -> np.ndarray:
-    """Return the stored values of a file's frames, decoded and not rescaled.
+    """Decode the stored values of a file's frames, not rescaled.
 
     Raises:
         KitsError: the pixels are damaged or in a compression that nothing here decodes.

@@ -153,7 +153,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_instance(path: Path) -> Instance:
-    """Return a DICOM file by its header; no pixels are read.
+    """Read a DICOM file's header; no pixels are read.
 
     Raises:
         Exception: whatever the damage of a file leads pydicom to.

@@ -166,7 +166,7 @@ def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
 
 
 def _matrix_of(grid: Grid) -> np.ndarray:
-    """Return a grid's (3, 4) from voxels (i, j, k) to RAS mm."""
+    """Compose a grid's (3, 4) matrix from voxels (i, j, k) to RAS mm."""
     lps = np.column_stack([np.reshape(grid.direction, (3, 3)) * grid.spacing, grid.origin])
     return np.diag([-1.0, -1.0, 1.0]) @ lps
 

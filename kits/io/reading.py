@@ -43,7 +43,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Return a CT scan in HU from an image file or a folder that holds one DICOM series.
+    """Read a CT scan in HU from an image file or a folder that holds one DICOM series.
 
     Returns:
         Volume with an int16 array (z, y, x): other types are rounded to whole HU and clipped to [-32768, 32767].
@@ -61,7 +61,7 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def read_series(folder: Path, files: Sequence[Path]) -> Volume:
-    """Return a CT scan in HU from the files of one DICOM series, as `read_volume` returns it.
+    """Read a CT scan in HU from the files of one DICOM series, as `read_volume` returns it.
 
     Raises:
         KitsError: a file is damaged, the slices are uneven or shifted, or it is a lone slice.
@@ -92,7 +92,7 @@ def read_labels(
 
 
 def read_probabilities(path: str | Path) -> Volume:
-    """Return a map of probabilities as a Volume of uint8 (z, y, x) in which 255 is 1.
+    """Read a map of probabilities as a Volume of uint8 (z, y, x) in which 255 is 1.
 
     Raises:
         KitsError: as `read_volume`, or a value is not between 0 and 1.
@@ -102,7 +102,7 @@ def read_probabilities(path: str | Path) -> Volume:
 
 
 def read_geometry(path: str | Path) -> Grid:
-    """Return the geometry of an image file from its header alone.
+    """Read the geometry of an image file from its header alone.
 
     Raises:
         KitsError: no such file, not an image, not 3D, sheared axes, or more voxels than a CT has or the file can hold.
@@ -123,7 +123,7 @@ def check_file(path: str | Path) -> None:
 
 
 def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
-    """Return an image file, its voxels passed through `convert`, which makes them `dtype`."""
+    """Read an image file, its voxels passed through `convert`, which makes them `dtype`."""
     with _opened(path) as (reader, grid, stored):
         if stored is not None:
             return from_stored(stored.read(grid.size[::-1], dtype, convert), grid)
@@ -153,7 +153,7 @@ def _converted(image: sitk.Image, dtype: np.dtype, convert: Convert) -> Volume:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | None]]:
-    """Return a reader of one 3D image's header, its geometry, and its voxels; None if ITK reads them."""
+    """Open a reader of one 3D image's header, its geometry, and its voxels; None if ITK reads them."""
     _refuse_unreadable(path)
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")

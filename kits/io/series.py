@@ -57,7 +57,7 @@ class _Group:
 
 
 def only_series(path: Path) -> Series:
-    """Return the one CT series in a folder or a file.
+    """Find the one CT series in a folder or a file.
 
     Raises:
         KitsError: there is none, or more than one, or a file that may be of it cannot be read.

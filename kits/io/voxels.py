@@ -38,7 +38,7 @@ def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
-    """Return probabilities, 0 to 1, as uint8, 0 to 255.
+    """Convert probabilities, 0 to 1, as uint8, 0 to 255.
 
     Raises:
         KitsError: NaN or infinite values, or some outside 0 to 1.
@@ -66,7 +66,7 @@ class LabelCheck:
             self.table[list(self.classes)] = list(self.classes.values())
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Return the values as uint8, arbitrary where they are not allowed.
+        """Convert the values to uint8, arbitrary where they are not allowed.
 
         Raises:
             KitsError: NaN or infinite values.

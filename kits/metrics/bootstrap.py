@@ -31,7 +31,7 @@ class Draws:
         object.__setattr__(self, "draws", draws.astype(np.float64))
 
     def interval(self, numerators: Sequence[float], denominators: Sequence[float] | None = None) -> tuple[float, float] | None:
-        """Return the percentile interval of sum(numerators) / sum(denominators), or of the mean.
+        """Compute the percentile interval of sum(numerators) / sum(denominators), or of the mean.
 
         Of the mean where there are no denominators. Cases whose numerator is NaN are left out of both sums, and draws without any
         denominator out of the interval.

@@ -85,7 +85,7 @@ def columns(regions: Regions, measures: Measures) -> dict[str, Column]:
 def measure_case(
     prediction: np.ndarray | None, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> CaseFigures:
-    """Return everything that is measured of one case.
+    """Measure everything of one case.
 
     Args:
         prediction: uint8 labels (z, y, x); None counts as an empty one that has every score's worst.
@@ -117,7 +117,7 @@ def measure_case(
 def _surfaces(
     prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
 ) -> dict[str, float]:
-    """Return surface Dice and HD95 of every region."""
+    """Measure surface Dice and HD95 of every region."""
     values = {}
     for region, labels in regions.items():
         found, true = (np.isin(array, labels) for array in (prediction, truth))
@@ -130,7 +130,7 @@ def _surfaces(
 
 
 def _volumes(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """Return volumes of every region and their differences."""
+    """Measure the volumes of every region and their differences."""
     values = {}
     predicted, true = (volumes_ml(labels, spacing, regions) for labels in (prediction, truth))
     for region in regions:

@@ -40,12 +40,12 @@ class Component:
 
 
 def diameter_of(volume_ml: float) -> float:
-    """Return the diameter in mm of a ball of this volume."""
+    """Compute the diameter in mm of a ball of this volume."""
     return float((6 * volume_ml * 1000 / pi) ** (1 / 3))
 
 
 def components(mask: np.ndarray, other: np.ndarray, spacing: Spacing, *, overlap: float, least_mm: float) -> list[Component]:
-    """Return the components of a mask, the largest first.
+    """Find the components of a mask, the largest first.
 
     Args:
         mask, other: bool, of one shape (z, y, x).

@@ -16,7 +16,7 @@ from kits.metrics.crops import common_window
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Return Dice of two masks of one shape: 2 |A and B| / (|A| + |B|); 1.0 where both are empty."""
+    """Compute Dice of two masks of one shape: 2 |A and B| / (|A| + |B|); 1.0 where both are empty."""
     prediction, truth = prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
     return dice_from_counts(int((prediction & truth).sum()), int(prediction.sum()), int(truth.sum()))
 
@@ -48,7 +48,7 @@ def score_names(regions: Regions) -> tuple[str, ...]:
 
 
 def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """Return the Dice of every region, and `composite`, from the table of one whole case.
+    """Compute the Dice of every region, and `composite`, from the table of one whole case.
 
     The composite is KiTS19's, the mean of kidney and tumor, whatever other regions there are.
     """

@@ -101,7 +101,7 @@ def _as_bits(mask: np.ndarray) -> np.ndarray:
 
 
 def _border_voxels(mask: np.ndarray) -> np.ndarray:
-    """Return the voxels of a mask that share a face with the outside."""
+    """Find the voxels of a mask that share a face with the outside."""
     whole = np.pad(mask, 1)
     core = whole[1:-1, 1:-1, 1:-1]
     inner = core.copy()

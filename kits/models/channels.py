@@ -15,14 +15,14 @@ Interval = tuple[float, float]
 
 
 def relative_window(window_hu: Sequence[float], data_window_hu: Sequence[float]) -> Interval:
-    """Return `window_hu` in the network's range, where `data_window_hu` is [-1, 1]."""
+    """Express `window_hu` in the network's range, where `data_window_hu` is [-1, 1]."""
     low, high = (float(bound) for bound in data_window_hu)
     first, last = (2 * (bound - low) / (high - low) - 1 for bound in window_hu)
     return first, last
 
 
 def narrow(volume: Tensor, window: Interval) -> Tensor:
-    """Return the part `window` of the range [-1, 1] stretched to [-1, 1], and what lies outside clipped."""
+    """Stretch the part `window` of the range [-1, 1] to [-1, 1], and clip what lies outside."""
     low, high = window
     return ((2 * volume - (low + high)) / (high - low)).clamp(-1, 1)
 
@@ -33,14 +33,14 @@ def replicate(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
 
 
 def neighbors(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
-    """Return the slices z - 1, z and z + 1; the first and the last one stand for what lies beyond."""
+    """Stack the slices z - 1, z and z + 1; the first and the last one stand for what lies beyond."""
     before = torch.cat([volume[:, :, :1], volume[:, :, :-1]], dim=2)
     after = torch.cat([volume[:, :, 1:], volume[:, :, -1:]], dim=2)
     return torch.cat([before, volume, after], dim=1)
 
 
 def three_windows(volume: Tensor, windows: Sequence[Interval]) -> Tensor:
-    """Return the slice through three HU windows."""
+    """Show the slice through three HU windows."""
     return torch.cat([narrow(volume, window) for window in windows], dim=1)
 
 

@@ -24,7 +24,7 @@ CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict":
 
 
 def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
-    """Return the content of a checkpoint that kits.train wrote, opened with `weights_only=True`.
+    """Read a checkpoint that kits.train wrote, opened with `weights_only=True`.
 
     Args:
         stage: the one that it must be of; None takes either.
@@ -54,7 +54,7 @@ def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
 
 
 def read_containers(path: Path) -> Any:
-    """Return a file of torch.save that holds tensors and plain containers only.
+    """Read a file of torch.save that holds tensors and plain containers only.
 
     Raises:
         KitsError: no such file, or it holds anything else.
@@ -126,7 +126,7 @@ def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn
 
 
 def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
-    """Return the network that a file's configuration describes, untrained.
+    """Build the network that a file's configuration describes, untrained.
 
     Raises:
         KitsError: it describes none.

@@ -116,13 +116,13 @@ class Encoder2d(nn.Module):
         return self
 
     def forward(self, slices: Tensor) -> list[Tensor]:
-        """Return feature maps of `slices`, finest first."""
+        """Compute the feature maps of `slices`, finest first."""
         parts = slices.split(self.slices_at_once) if self.slices_at_once else [slices]
         maps = [self.scales_of(part) for part in parts]
         return maps[0] if len(maps) == 1 else [torch.cat(scale) for scale in zip(*maps, strict=True)]
 
     def scales_of(self, slices: Tensor) -> list[Tensor]:
-        """Return feature maps of slices that pass in one go."""
+        """Compute the feature maps of slices that pass in one go."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(self._scales_of, slices, use_reentrant=False)
         return self._scales_of(slices)

@@ -89,14 +89,14 @@ class FineNet(nn.Module):
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Return fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
+        """Compute the fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
         if self.fusion.takes_logits:
             return self.all_logits(volume)[0]
         check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
         return self.fusion(volume, [cast(SubNetwork, source).features_of(volume) for source in self.sources], [])
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the fused logits and each source's own, all (B, classes, D, H, W)."""
+        """Compute the fused logits and each source's own, all (B, classes, D, H, W)."""
         check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
         features, pyramids = zip(*(source(volume) for source in self.sources), strict=True)
         logits = [pyramid[0] for pyramid in pyramids]
@@ -132,7 +132,7 @@ class FineNet(nn.Module):
 
 
 def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
-    """Return what all encoders need the sides of an image to be multiples of, and whether just this.
+    """Find the common multiple that all encoders take as a side of an image, and whether it is fixed.
 
     Raises KitsError where a backbone takes one size only, and another does not take that.
     """

@@ -15,7 +15,7 @@ from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold,
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:
-    """Return features of all sources in one tensor, at the resolution of the finest."""
+    """Concatenate the features of all sources in one tensor, at the resolution of the finest."""
     size = max((one.shape[-2:] for one in features), key=math.prod)
     return torch.cat([one if one.shape[-2:] == size else upsample(one, size) for one in features], dim=1)
 
@@ -33,7 +33,7 @@ class FullResolution(nn.Module):
     head: nn.Conv3d
 
     def join(self, volume: Tensor, context: Tensor) -> Tensor:
-        """Return volume (B, 1, D, H, W) and context (B D, C, H, W) -> logits (B, classes, D, H, W)."""
+        """Join volume (B, 1, D, H, W) and context (B D, C, H, W) into logits (B, classes, D, H, W)."""
         # Of one input channel torch cannot see the memory format, and would go on in the other one.
         edges = self.stem(fold(volume)).contiguous(memory_format=torch.channels_last)
         mixed = torch.cat([context, edges], dim=1)
@@ -41,7 +41,7 @@ class FullResolution(nn.Module):
 
 
 def mixing(channels: int, width: int, norm: str) -> nn.Sequential:
-    """Return 3 x 3 x 3 over context and edges."""
+    """Build a 3 x 3 x 3 convolution over context and edges."""
     return nn.Sequential(PaddedConv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
 
 
@@ -114,7 +114,7 @@ class Sharpened(FullResolution):
 
 
 def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
-    """Return the fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
+    """Build the fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
     shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
     if name == "concat":
         return ConcatFusion(widths, **shared)

@@ -17,18 +17,18 @@ LEAK = 0.01
 
 
 def fold(volume: Tensor) -> Tensor:
-    """Return (B, C, D, H, W) -> (B D, C, H, W): every slice an image of its own."""
+    """Fold (B, C, D, H, W) into (B D, C, H, W): every slice an image of its own."""
     # (B, D, C, H, W) first: flattening (B, C) with D behind it would mix channels of one slice with those of the next.
     return volume.transpose(1, 2).flatten(0, 1)
 
 
 def unfold(slices: Tensor, depth: int) -> Tensor:
-    """Return (B D, C, H, W) -> (B, C, D, H, W), the way back from `fold`."""
+    """Unfold (B D, C, H, W) into (B, C, D, H, W), the way back from `fold`."""
     return slices.unflatten(0, (-1, depth)).transpose(1, 2)
 
 
 def group_norm(channels: int) -> nn.Module:
-    """Return group normalization, 8 channels to a group where that divides.
+    """Build group normalization, 8 channels to a group where that divides.
 
     Batches of one or two patches are small for batch norm.
     """
@@ -36,7 +36,7 @@ def group_norm(channels: int) -> nn.Module:
 
 
 def no_norm(channels: int) -> nn.Module:
-    """Return a layer that does nothing."""
+    """Build a layer that does nothing."""
     return nn.Identity()
 
 
@@ -44,12 +44,12 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "none": no_
 
 
 def build_norm(name: str, channels: int) -> nn.Module:
-    """Return the normalization `name` of `channels` channels."""
+    """Build the normalization `name` of `channels` channels."""
     return NORMS[name](channels)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -> nn.Sequential:
-    """Return in-plane convolution of folded slices, normalized per slice, leaky ReLU."""
+    """Build an in-plane convolution of folded slices, normalized per slice, and a leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
         build_norm(norm, out_channels),
@@ -58,7 +58,7 @@ def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -
 
 
 def upsample(slices: Tensor, size: Sequence[int]) -> Tensor:
-    """Return bilinear in-plane resize of (B D, C, h, w) to `size` (H, W)."""
+    """Resize (B D, C, h, w) in-plane, bilinearly, to `size` (H, W)."""
     # align_corners=False lets the edges of both grids meet, so that a cell stays over the pixels that it stands for; True would
     # let the corner pixels' centers meet, and stretch the map.
     return functional.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)

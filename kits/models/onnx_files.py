@@ -95,7 +95,7 @@ def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[s
 
 
 def read_file(path: Path, stage: str) -> tuple[bytes, dict[str, Any]]:
-    """Return an exported network of a stage: the bytes of what was checked, and its configuration.
+    """Read an exported network of a stage: the bytes of what was checked, and its configuration.
 
     Raises:
         KitsError: no such file, none that kits.export wrote, of the other stage or of another format, or edited.

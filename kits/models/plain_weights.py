@@ -20,7 +20,7 @@ SUFFIX = ".safetensors"
 
 
 def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any], *, half: bool) -> bytes:
-    """Write a network's weights, halved to 16 bits or as they are, and what prediction reads of its configuration.
+    """Write a network's weights, halved to 16 bits or as they are, and its settings of prediction.
 
     No paths are in the bytes.
     """
@@ -33,7 +33,7 @@ def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any], 
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the configuration and the weights, widened again, of a file that kits.export wrote.
+    """Read the configuration and the weights, widened again, of a file that kits.export wrote.
 
     Raises:
         KitsError: no such file, or another one.

@@ -62,7 +62,7 @@ class SubNetwork(nn.Module):
         self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
 
     def forward(self, volume: Tensor, *, coarser: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Return features (B D, widths[0], h, w) and a pyramid of logits, finest first.
+        """Compute features (B D, widths[0], h, w) and a pyramid of logits, finest first.
 
         The first logits are (B, classes, D, H, W). With `coarser` those of the deep supervision follow, at the in-plane
         resolution of their scales.
@@ -76,11 +76,11 @@ class SubNetwork(nn.Module):
         return fold(self.turn_back(decoded[0], volume, reductions[0])), pyramid
 
     def features_of(self, volume: Tensor) -> Tensor:
-        """Return the features of `forward` alone."""
+        """Compute the features of `forward` alone."""
         return fold(self.turn_back(self.decoded(volume)[0], volume, self.encoder.reductions[0]))
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """Return the decoder's features of each scale, (N, widths[k], h, w), finest first.
+        """Compute the decoder's features of each scale, (N, widths[k], h, w), finest first.
 
         In this source's plane.
         """

@@ -63,11 +63,11 @@ class UNet3d(nn.Module):
         channels_last(self)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Return logits of every voxel of `volume`, (B, 1, D, H, W)."""
+        """Compute the logits of every voxel of `volume`, (B, 1, D, H, W)."""
         return self.head(self.decoded(volume)[0])[:, :, : volume.shape[2]]
 
     def training_logits(self, volume: Tensor) -> list[Tensor]:
-        """Return logits of every voxel, then those of the coarser levels with a head.
+        """Compute the logits of every voxel, then those of the coarser levels with a head.
 
         They are (B, classes, D, h, w), in-plane coarser only.
         """
@@ -82,7 +82,7 @@ class UNet3d(nn.Module):
         return pyramid
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """Return the decoder's features of each level, finest first.
+        """Compute the decoder's features of each level, finest first.
 
         They have as many slices as `depth_multiple` divides.
         """
@@ -101,21 +101,21 @@ class UNet3d(nn.Module):
 
 
 def level_widths(width: int | None, depth: int | None, widest: int) -> list[int]:
-    """Return channels of `depth` levels: a light network stays light when it grows deeper."""
+    """Choose the channels of `depth` levels: a light network stays light when it grows deeper."""
     assert width is not None  # the schema's rule
     assert depth is not None
     return [width * min(2**k, widest) for k in range(depth)]
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:
-    """Return convolution, normalization, leaky ReLU."""
+    """Build a convolution, its normalization and a leaky ReLU."""
     z, y, x = kernel
     convolution = PaddedConv3d(in_channels, out_channels, (z, y, x), as_triple(stride), padding=(z // 2, y // 2, x // 2))
     return nn.Sequential(convolution, build_norm(norm, out_channels), nn.LeakyReLU(LEAK, inplace=True))
 
 
 def upsampling(in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.ConvTranspose3d:
-    """Return transposed convolution whose kernel is its stride: the cells do not overlap."""
+    """Build a transposed convolution whose kernel is its stride: the cells do not overlap."""
     return nn.ConvTranspose3d(in_channels, out_channels, as_triple(stride), as_triple(stride))
 
 

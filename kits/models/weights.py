@@ -83,7 +83,7 @@ def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> tuple[nn.Mo
 
 
 def package_state(backbone: str) -> dict[str, Tensor]:
-    """Return the state dict of the installed package for `backbone`, under timm's names.
+    """Read the state dict of the installed package for `backbone`, under timm's names.
 
     Parameters are renamed by position, every shape compared.
     """
@@ -108,7 +108,7 @@ def package_state(backbone: str) -> dict[str, Tensor]:
 
 
 def file_state(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
+    """Read the state dict in a .safetensors or .pth file; nothing but tensors is unpickled."""
     if not path.is_file():
         raise KitsError(f"weights: {path} is not a file; give imagenet, hub, null or the path of a .safetensors or .pth file")
     refusal = KitsError(

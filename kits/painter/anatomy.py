@@ -14,7 +14,7 @@ from kits.painter.phases import Contrast
 def paint_surroundings(
     rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, *, amount: float, share: float
 ) -> Field:
-    """Return HU of a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
+    """Paint a body with no kidneys in it; the room of the kidneys themselves is filled with fat.
 
     Args:
         lattice: points in the volume (z, y, x) mm.

@@ -37,7 +37,7 @@ def belly_height(canvas: Canvas) -> float:
 
 
 def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:
-    """Return center lines (w, v, u) and radii (mm) of the pieces of colon."""
+    """Draw center lines (w, v, u) and radii (mm) of the pieces of colon."""
     rng, body = canvas.rng, canvas.body
     edge = 0.62 * body.half_width
     pieces = []
@@ -56,7 +56,7 @@ def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:
 
 
 def small_loop(canvas: Canvas) -> list[Triple]:
-    """Return a random walk (w, v, u) in the front of the belly, mostly in the plane of the slice."""
+    """Draw a random walk (w, v, u) in the front of the belly, mostly in the plane of the slice."""
     rng, body = canvas.rng, canvas.body
     low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 45.0)
     point = np.array(
@@ -94,7 +94,7 @@ def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, h
 
 
 def content(canvas: Canvas, kind: str, fine: Field, lumps: Field) -> Field:
-    """Return HU of what is in the bowel: collapsed folds, fluid, oral contrast, feces with bubbles, gas."""
+    """Draw HU of what is in the bowel: collapsed folds, fluid, oral contrast, feces with bubbles, gas."""
     rng = canvas.rng
     if kind == "tissue":
         return canvas.contrast["bowel_wall"] + rng.uniform(-35, 5) + rng.uniform(5, 28) * lumps

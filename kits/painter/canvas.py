@@ -60,7 +60,7 @@ class Canvas:
     def blank(
         cls, rng: np.random.Generator, body: Body, contrast: Contrast, lattice: Lattice, distance: Field, variety: float
     ) -> Canvas:
-        """Return air everywhere, coordinates bent by `WARP_MM` (one standard deviation)."""
+        """Begin with air everywhere and coordinates bent by `WARP_MM` (one standard deviation)."""
         w, v, u = (
             base.reshape([-1 if k == axis else 1 for k in range(3)]) + WARP_MM * smooth_noise(rng, lattice, WARP_CELL)
             for axis, base in enumerate(lattice.axes)
@@ -76,13 +76,13 @@ class Canvas:
         return self.variety > 0 and bool(self.rng.random() < share * self.variety)
 
     def noise(self, name: str, cell: Triple) -> Field:
-        """Return a smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
+        """Draw a smooth field kept under `name`: drawn once, used by every organ that wants that scale."""
         if name not in self.noises:
             self.noises[name] = smooth_noise(self.rng, self.lattice, cell)
         return self.noises[name]
 
     def cover(self, distance: Field) -> Field:
-        """Return signed distance (mm) -> coverage in [0, 1] with an edge as wide as a voxel."""
+        """Turn a signed distance (mm) into coverage in [0, 1] with an edge as wide as a voxel."""
         return np.clip(0.5 - distance / self.soft, 0, 1)
 
     def paint(self, where: Slices, coverage: Field, hu: Field | float) -> None:
@@ -91,7 +91,7 @@ class Canvas:
         view += coverage * (hu - view)
 
     def around(self, center: Triple, reach: Triple) -> Slices:
-        """Return box that surely holds a shape within `reach` of `center` (w, v, u) in warped coordinates."""
+        """Find the box that surely holds a shape within `reach` of `center` (w, v, u) in warped coordinates."""
         slack = 4 * WARP_MM
         return self.lattice.box(center, (reach[0] + slack, reach[1] + slack, reach[2] + slack))
 
@@ -99,7 +99,7 @@ class Canvas:
         return any(part.stop <= part.start for part in where)
 
     def ellipsoid(self, where: Slices, center: Triple, radii: Triple) -> Field:
-        """Return signed distance (mm) to an ellipsoid in warped coordinates inside the box `where`."""
+        """Compute the signed distance (mm) to an ellipsoid in warped coordinates inside the box `where`."""
         return ellipsoid(self.w[where] - center[0], self.v[where] - center[1], self.u[where] - center[2], radii)
 
     def blob(self, center: Triple, radii: Triple, hu: float, texture: float = 0.0) -> None:

@@ -81,7 +81,7 @@ def cubic_weights(points: Field, first: float, step: float, count: int, spline: 
 
 
 def enlarge_slice(image: Field, rows: sparse.csr_array, columns: sparse.csr_array) -> Field:
-    """Return `rows @ image @ columns.T` for one slice: (h, w) -> (H, W)."""
+    """Compute `rows @ image @ columns.T` for one slice: (h, w) -> (H, W)."""
     return rows @ np.ascontiguousarray((columns @ np.ascontiguousarray(image.T)).T)
 
 
@@ -107,7 +107,7 @@ def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Fi
 
 
 def resample(field: Field, source: Lattice, target: Lattice) -> Field:
-    """Return values of `field` (on `source`) at the points of `target`; held constant beyond the source."""
+    """Interpolate `field` (on `source`) at the points of `target`; held constant beyond the source."""
     matrices = [
         cubic_weights(new, float(old[0]), float(old[1] - old[0]), len(old), spline=False)
         for old, new in zip(source.axes, target.axes, strict=True)
@@ -139,7 +139,7 @@ def ellipsoid(z: Field, y: Field, x: Field, radii: Triple) -> Field:
 
 
 def ridges(field: Field, thickness: float) -> Field:
-    """Return sheets where a field is zero, as a soft mask in [0, 1]: septa, strands and fascia."""
+    """Draw sheets where a field is zero, as a soft mask in [0, 1]: septa, strands and fascia."""
     return np.clip(1.5 - abs(field) / thickness, 0, 1)
 
 

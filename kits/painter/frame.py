@@ -45,7 +45,7 @@ class Body:
 
 
 def find_body(labels: NDArray[np.uint8], lattice: Lattice, field_of_view: Triple, rng: np.random.Generator) -> Body:
-    """Return body frame for a label map sampled on `lattice`.
+    """Find the body's frame in a label map sampled on `lattice`.
 
     Args:
         labels: (z, y, x) in LPS, on `lattice` (coarse is enough).
@@ -113,7 +113,7 @@ def spine_from_kidneys(pieces: list[NDArray[np.float64]], x_mid: float, rng: np.
 
 
 def describe(piece: NDArray[np.float64]) -> Kidney:
-    """Return side, box, center and hilum of a kidney given by its voxels (n, 3) as (w, v, u) in mm."""
+    """Find side, box, center and hilum of a kidney given by its voxels (n, 3) as (w, v, u) in mm."""
     low, high, center = piece.min(axis=0), piece.max(axis=0), piece.mean(axis=0)
     crosses = low[2] < -15 and high[2] > 15 and abs(center[2]) < 25
     side = 0 if crosses else int(np.sign(center[2]) or 1)

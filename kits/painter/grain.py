@@ -33,7 +33,7 @@ class Grain:
     along_z: float
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Field:
-        """Return noise (z, y, x) in HU, float32."""
+        """Draw noise (z, y, x) in HU, float32."""
         rows, columns = max(shape[1], SIDE), max(shape[2], SIDE)
         transfer = fft.rfft2(self.kernel, s=(rows, columns)).astype(np.complex64)
         keep, fresh = np.float32(self.along_z), np.float32(np.sqrt(1 - self.along_z**2))

@@ -82,7 +82,7 @@ def paint_interior(
 
 
 def closed(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
-    """Return morphological closing by `CLOSING_MM` through two distance transforms."""
+    """Close a mask morphologically by `CLOSING_MM` through two distance transforms."""
     if not inside.any():
         return inside
     padded = np.pad(inside, [(int(np.ceil(CLOSING_MM / size)) + 1,) * 2 for size in step])

@@ -122,7 +122,7 @@ def tumor_hu(rng: np.random.Generator, distance: Field, lattice: Lattice, contra
 
 
 def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> Field:
-    """Return water, and one in eight hyperdense."""
+    """Draw water, and one in eight hyperdense."""
     hu = rng.uniform(0, 20) if rng.random() < 7 / 8 else rng.uniform(45, 90)
     return (hu + 1.5 * smooth_noise(rng, lattice, (6, 5, 5))).astype(np.float32)
 

@@ -17,7 +17,7 @@ def paint_mesentery(canvas: Canvas) -> None:
 
 
 def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) -> Field:
-    """Return parenchyma of `hu` with faint mottling and vessels of `vessel_hu`."""
+    """Paint parenchyma of `hu` with faint mottling and vessels of `vessel_hu`."""
     rng = canvas.rng
     vessels = tubes(
         canvas.noise("vessel1", (16, 13, 13))[where], canvas.noise("vessel3", (30, 26, 26))[where], rng.uniform(0.12, 0.3)

@@ -97,7 +97,7 @@ def finest(step: Triple, spacing: Triple) -> Triple:
 
 
 def sample(labels: NDArray[np.uint8], spacing: Triple, lattice: Lattice) -> NDArray[np.uint8]:
-    """Return nearest labels at the points of a lattice."""
+    """Sample the nearest labels at the points of a lattice."""
     index = [
         np.clip(np.rint(axis / size).astype(int), 0, n - 1)
         for axis, size, n in zip(lattice.axes, spacing, labels.shape, strict=True)
@@ -123,7 +123,7 @@ def boxes(inside: NDArray[np.bool_], lattice: Lattice) -> list[tuple[Triple, Tri
 
 
 def random_cysts(rng: np.random.Generator, detail: NDArray[np.uint8], lattice: Lattice) -> list[Cyst]:
-    """Return a few balls inside label 1, small where it is thin."""
+    """Draw a few balls inside label 1, small where it is thin."""
     inside = np.argwhere(detail == 1)
     if not len(inside):
         return []
@@ -157,7 +157,7 @@ class Layer:
         return cls((parts[0], parts[1], parts[2]), *matrices)
 
     def enlarge(self, field: Field, low: int, high: int) -> Field:
-        """Return enlarge slices low to high of `field` to the voxels of the box.
+        """Enlarge slices low to high of `field` to the voxels of the box.
 
         They are counted in the volume, inside the box.
         """

@@ -38,7 +38,7 @@ class Contrast:
 
 
 def draw_contrast(rng: np.random.Generator, weights: dict[str, float]) -> Contrast:
-    """Return a phase by its weight (any positive scale) and, inside its ranges, the HU of every tissue."""
+    """Draw a phase by its weight (any positive scale) and, inside its ranges, the HU of every tissue."""
     share = np.array([weights[name] for name in PHASES], float)
     index = int(rng.choice(len(PHASES), p=share / share.sum()))
     hu = {tissue: float(rng.uniform(*ranges[index])) for tissue, ranges in RANGES.items()}

@@ -77,14 +77,14 @@ class Detector:
         self.previous = self.fresh()
 
     def fresh(self) -> Field:
-        """Return white noise under the kernel's spectrum: mean 0, standard deviation 1."""
+        """Draw white noise under the kernel's spectrum: mean 0, standard deviation 1."""
         rows, columns = self.spectrum.shape
         white = self.rng.standard_normal((rows, 2 * columns), dtype=np.float32).view(np.complex64)
         noise = fft.irfft2(white * self.spectrum, s=self.shape)
         return noise / np.float32(noise.std() + 1e-12)
 
     def expose(self, image: Field) -> NDArray[np.int16]:
-        """Return one slice (y, x) of ideal HU -> what the scanner would write, int16."""
+        """Turn one slice (y, x) of ideal HU into what the scanner would write, int16."""
         blurred = fft.irfft2(fft.rfft2(image) * self.transfer, s=self.shape)
         self.previous = np.float32(self.keep) * self.previous + np.float32(np.sqrt(1 - self.keep**2)) * self.fresh()
         seen = np.clip(blurred + self.amplitude * self.previous, -1024, 3071)

@@ -108,13 +108,13 @@ def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half:
 
 
 def draw_radius(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    """Return radius of a tumor in mm: small ones are common, large ones are not."""
+    """Draw the radius of a tumor in mm: small ones are common, large ones are not."""
     low, high = np.log(limits)
     return float(np.exp(np.clip(rng.normal((low + high) / 2, (high - low) / 4), low, high)))
 
 
 def draw_cyst_radius(rng: np.random.Generator) -> float:
-    """Return radius of a cyst in mm."""
+    """Draw the radius of a cyst in mm."""
     return float(np.clip(np.exp(rng.normal(np.log(7), 0.6)), 2.5, 30))
 
 
@@ -133,7 +133,7 @@ def draw_tumor(
 
 
 def lumpy_ball(rng: np.random.Generator, lattice: Lattice, center: Triple, radius: float, lumps: float) -> Field:
-    """Return signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
+    """Draw the signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
     z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
     radii = (radius * rng.uniform(0.85, 1.2), radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.85, 1.1))
     cell = float(np.clip(0.8 * radius, 6, 25))

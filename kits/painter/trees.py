@@ -141,7 +141,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
 
 
 def draw_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
-    """Return labels (z, y, x) in LPS, cysts and geometry of a case that the phantom draws itself."""
+    """Draw labels (z, y, x) in LPS, cysts and geometry of a case of the phantom's own."""
     spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
     labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius, plan.margin_mm)
     size = (len(labels), plan.matrix, plan.matrix)
@@ -149,7 +149,7 @@ def draw_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], 
 
 
 def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
-    """Return thin a label map to about these mm, and return its grid in KiTS19's axes.
+    """Thin a label map to about these mm, and return its grid in KiTS19's axes.
 
     Every n-th slice, row and column stays.
     """

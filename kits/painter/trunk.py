@@ -71,7 +71,7 @@ def paint_chest(canvas: Canvas) -> None:
 
 
 def fibers(canvas: Canvas, fatty: float) -> Field:
-    """Return muscle HU with thin streaks of fat along the fibers; `fatty` 0 to 1."""
+    """Paint muscle HU with thin streaks of fat along the fibers; `fatty` 0 to 1."""
     streak = ridges(canvas.noise("fiber", (40, 6, 9)), 0.04 + 0.22 * fatty)
     marbling = 0.25 * fatty * np.clip(canvas.noise(*SLOW) + 0.5, 0, 2)
     share = np.clip((0.15 + 0.7 * fatty) * streak + marbling, 0, 0.9)

@@ -35,7 +35,7 @@ class TumorSurface:
 
 
 def surface_of(cubes: Cubes, index: int, volume_ml: float) -> TumorSurface | None:
-    """Return mesh one tumor, counted from 0, so that it encloses the volume of its voxels.
+    """Mesh one tumor, counted from 0, so that it encloses the volume of its voxels.
 
     None where cubes lose half of it.
     """

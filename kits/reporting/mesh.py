@@ -30,7 +30,7 @@ class Mesh:
     triangles: np.ndarray
 
     def packed(self) -> bytes:
-        """Return pack coordinates in `STEP_MM` and vertex numbers as differences, little-endian uint16.
+        """Pack coordinates in `STEP_MM` and vertex numbers as differences, little-endian uint16.
 
         Neighbors in a mesh are neighbors in the list, so differences are small and compress to about a third.
         """

@@ -80,7 +80,7 @@ def focus_point(scene: Scene) -> tuple[int, int, int]:
 
 
 def body_window(scene: Scene) -> Window:
-    """Return rows and columns of the body, and the slices; of a long scan those around what is marked."""
+    """Find rows and columns of the body, and the slices; of a long scan those around what is marked."""
     _, rows, columns = body_box(scene.hu, BODY_HU).slices
     marked = scene.marked or (slice(0, len(scene.hu)), rows, columns)
     most = int(TALLEST_MM / scene.spacing[0])
@@ -105,7 +105,7 @@ def detail_window(scene: Scene, margin_mm: float = 20.0) -> Window:
 
 
 def detail_slices(scene: Scene) -> list[int]:
-    """Return slices spread evenly, from the top down, over what is marked, or over the scan."""
+    """Choose slices spread evenly, from the top down, over what is marked, or over the scan."""
     z, _, _ = scene.marked or (slice(0, len(scene.hu)), None, None)
     return [int(z.start + (place + 0.5) * length(z) / ROW_SLICES) for place in reversed(range(ROW_SLICES))]
 

@@ -49,7 +49,7 @@ class Stack:
         return max(1, min(n, round(sqrt(n * height / width))))
 
     def mosaic(self) -> bytes:
-        """Return all slices in one WebP picture, row by row from the first slice."""
+        """Draw all slices in one WebP picture, row by row from the first slice."""
         n, height, width = self.gray.shape
         rows = ceil(n / self.columns)
         tiles = np.zeros((rows * self.columns, height, width), np.uint8)

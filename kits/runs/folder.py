@@ -72,7 +72,7 @@ def resumed_options(arguments: list[str]) -> Train | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return `config.yaml` of a run folder.
+    """Read `config.yaml` of a run folder.
 
     Raises:
         KitsError: it is not there or is damaged.
@@ -153,7 +153,7 @@ def check_unused(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a run folder; None where there is none to read."""
+    """Read the manifest of a run folder; None where there is none to read."""
     content = read_object(folder / MANIFEST)
     return content if content and not misfit(content, {key: form for key, form in MADE.items() if key in content}) else None
 

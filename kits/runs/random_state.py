@@ -18,7 +18,7 @@ WORDS = 624
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of Python, numpy, torch and every GPU."""
+    """Collect the states of Python, numpy, torch and every GPU."""
     _, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),

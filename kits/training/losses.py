@@ -23,7 +23,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Return foreground probabilities and one-hot targets, both (B, K, D, H, W).
+    """Compute foreground probabilities and one-hot targets, both (B, K, D, H, W).
 
     K = 1 for C == 1. Else K = C - 1 classes (`over` classes), 1 (foreground: kidney and tumor together, KiTS19's "kidney"), or
     the C - 1 classes and then the foreground (both).
@@ -51,7 +51,7 @@ class SegmentationLoss(nn.Module):
     """
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Return `total`, and without its weight each term of a loss that is a sum."""
+        """Compute `total`, and without its weight each term of a loss that is a sum."""
         raise NotImplementedError
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class DiceCe(SegmentationLoss):
         self.dice_weight, self.ce_weight = options.dice_weight, options.ce_weight
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Return the weighted sum, and the two losses in it."""
+        """Compute the weighted sum, and the two losses in it."""
         dice = self.dice(logits, label)
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)

@@ -75,7 +75,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
             self.hparams["trained_on"] = data.split["train"]
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam in the paper (section 3); other choices by name."""
+        """Build the optimizer: Adam in the paper (section 3), other choices by name."""
         return build_optimizer(self.options.optimizer, self.network)
 
     def build_schedule(
@@ -85,7 +85,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         return build_scheduler(self.options.scheduler, optimizer, steps, SCORE, epochs, elapsed)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule, a constant rate in the paper."""
+        """Build the optimizer and its schedule, a constant rate in the paper."""
         optimizer = self.build_optimizer()
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs, clock_of(self.trainer))}
@@ -174,7 +174,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         self._fallback = None
 
     def examine(self, case: CachedCase) -> Examined:
-        """Return one case segmented and scored; the higher its `score`, the better."""
+        """Segment and score one case; the higher its `score`, the better."""
         raise NotImplementedError
 
 
@@ -182,7 +182,7 @@ class CoarseModule(StageModule[Coarse]):
     """Stage one: kidney and tumor together against the rest, on the coarse grid."""
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """Return the loss of a batch of windows."""
+        """Compute the loss of a batch of windows."""
         pyramid = self.network.training_logits(batch["image"])  # type: ignore[operator]
         return self.log_losses(deep_supervision(self.loss, pyramid, batch["label"]), len(batch["image"]))
 

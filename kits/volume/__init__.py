@@ -1,5 +1,7 @@
 """CT volumes in one orientation, windows of them, the coarse in-plane grid, and the exact ways back.
 
+Any room above may import it.
+
 Everything inside the project works on arrays (slice, row, column) = (z, y, x) whose axes run Superior, Posterior and Left (LPS).
 """
 

@@ -69,7 +69,7 @@ def compare(found: Grid, true: Grid) -> Disagreement:
 
 
 def bring_to(true: Grid, found: Volume) -> np.ndarray:
-    """Return the voxels of `found`, (z, y, x) in LPS order, beside those of a file with grid `true`.
+    """Bring the voxels of `found`, (z, y, x) in LPS order, beside those of a file with grid `true`.
 
     No voxel is resampled. Where the headers disagree about the order of voxels, they are taken as they are stored, as KiTS's own
     scorers take them.

@@ -47,7 +47,7 @@ class CoarseGrid:
         return slice(None), slice(top, top + rows), slice(left, left + columns)
 
     def spacing(self, native: Spacing) -> Spacing:
-        """Return coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
+        """Compute the coarse voxel spacing (z, y, x) in mm for a volume of this native spacing."""
         # n voxels and m coarse ones span the same millimeters, edge to edge: the ratio is n / m. From center to center it would
         # be (n - 1) / (m - 1), and ROIs would shift.
         z, y, x = (step * n / m for step, n, m in zip(native, self.native, self.inner, strict=True))
@@ -68,7 +68,7 @@ class CoarseGrid:
 
 
 def plane_grid(shape: tuple[int, ...], size: int, planes: int | None = None) -> CoarseGrid:
-    """Return the coarse grid of a volume (z, y, x), whose longer in-plane side becomes `size` pixels.
+    """Lay the coarse grid of a volume (z, y, x), whose longer in-plane side becomes `size` pixels.
 
     `planes` is the number of coarse slices (`coarse_planes`); None keeps the volume's own.
     """
@@ -90,7 +90,7 @@ def coarse_planes(slices: int, thickness_mm: float, least_mm: float | None) -> i
 
 
 def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarray:
-    """Return an image (z, y, x) on the coarse grid by area averaging; same type, integers rounded.
+    """Bring an image (z, y, x) to the coarse grid by area averaging; same type, integers rounded.
 
     `pad_value` fills the padding: the lowest value that the scan can have (air, -1024 HU), never 0 HU, which is water.
     """

@@ -23,7 +23,7 @@ def names_a_part(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def branch(value: Any) -> str:
-    """Return which branch of a union a value is for."""
+    """Tell the branch of a union that a value is for."""
     return OWN if isinstance(value, dict) and TARGET in value else NAMED
 
 

@@ -100,7 +100,7 @@ class WithOthers(Options):
     model_config = ConfigDict(extra="allow")
 
     def others(self) -> dict[str, dict[str, Any]]:
-        """Return these parts."""
+        """Return the parts of the user's own, by name."""
         return self.model_extra or {}
 
 
