@@ -41,6 +41,7 @@ class DataSet:
     cases: dict[str, Case] = field(default_factory=dict)
     left_out: list[Skipped] = field(default_factory=list)
     named: dict[str, Any] = field(default_factory=dict)
+    by_small_letters: dict[str, Case] = field(default_factory=dict)
 
     def add(self, case: Case) -> None:
         """Add a case.
@@ -48,9 +49,9 @@ class DataSet:
         Raises:
             KitsError: another one has its id, as far as a file system tells capitals from small letters.
         """
-        for other in self.cases.values():
-            if other.id.casefold() == case.id.casefold():
-                raise KitsError(f"{case.image}: its case would be called {case.id!r}, as that of {other.image} is; rename one")
+        other = self.by_small_letters.setdefault(case.id.casefold(), case)
+        if other is not case:
+            raise KitsError(f"{case.image}: its case would be called {case.id!r}, as that of {other.image} is; rename one")
         self.cases[case.id] = case
 
 

@@ -19,8 +19,18 @@ from kits.workflows.command_line import assigned, later_wins
 from kits.workflows.step import Step
 
 # Of the group `data` what the commands before and after a training must say as the training does.
-PREPARED = ("label_name", "classes", "unlabeled_from", "exclude", "skip_invalid", "coarse_size", "coarse_z_mm", "roi_rule")
-TRUTH = ("label_name", "classes")
+PREPARED = (
+    "label_name",
+    "classes",
+    "labels",
+    "unlabeled_from",
+    "exclude",
+    "skip_invalid",
+    "coarse_size",
+    "coarse_z_mm",
+    "roi_rule",
+)
+TRUTH = ("label_name", "classes", "labels")
 
 
 @cache
@@ -89,6 +99,9 @@ class StepBuilder:
         """Make the cache and the split that a training's configuration asks for."""
         data, split = training["data"], training["data"]["split"]
         root = require(data["root"], "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
+        if data["layout"] != "kits":
+            tree = f"python -m kits.convert data={data['layout']} root={root} output=DIR"
+            raise KitsError(f"data.layout={data['layout']}: scans are predicted and scored in a KiTS tree; make it with {tree}")
         arguments = assigned({"data.root": root, "data.cache": data["cache"]} | data_of(training, PREPARED))
         if split is not None:  # where a training leaves it to the cache there is none
             kept = {f"split.{key}": value for key, value in split.items() if key not in ("kind", "renew")}

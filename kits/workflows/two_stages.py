@@ -17,7 +17,7 @@ from kits.workflows.step import Runner, Step
 
 STEPS = ("prepare", "coarse", "boxes", "fine", "predict", "evaluate", "report")
 # What holds for both stages, because they read one cache.
-SHARED = ("root", "cache", "label_name", "classes", "coarse_size", "coarse_z_mm", "roi_rule", "split")
+SHARED = ("root", "cache", "label_name", "classes", "labels", "coarse_size", "coarse_z_mm", "roi_rule", "split")
 
 
 def run_two_stages(options: Pipeline, overrides: Sequence[str]) -> None:

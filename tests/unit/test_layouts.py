@@ -19,6 +19,8 @@ from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.io import read_labels
 from kits.metrics.folder_scores import evaluate_expected
+from kits.workflows.command_line import assigned
+from kits.workflows.plan import PREPARED, TRUTH, StepBuilder, configured, data_of
 
 CASES = ("patient_017", "TCGA-B0-4700")
 
@@ -231,3 +233,15 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
     assert np.array_equal(labels, read_labels(root / f"labelsTr/{CASES[0]}.nii.gz", allowed=range(3)).array)
     with pytest.raises(KitsError, match="give a folder of its own"):
         convert(typed(root, "nnunet"), root, root / "tree")
+
+
+def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:
+    training = compose("train", ["stage=coarse", f"data.root={tmp_path}", "data.labels={kidney:[1,2],tumor:3}"])
+    for keys, command, places in (
+        (TRUTH, "evaluate", ["prediction=x", "truth=x", "output=x"]),
+        (PREPARED, "prepare", ["split=paper"]),
+    ):
+        step = configured(command, command, (*places, *assigned(data_of(training, keys))))
+        assert step["data"]["labels"] == {"kidney": [1, 2], "tumor": [3]}
+    with pytest.raises(KitsError, match=r"data\.layout=bids: .*kits\.convert data=bids root="):
+        StepBuilder(tmp_path, {}).preparing(compose("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"]))
