@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kits.core.labels import BACKGROUND, PRECEDENCE
 from kits.inference.fallback import Fallback
@@ -107,6 +109,7 @@ class BoxReader:
         inference: `window` (slices at once) and `overlap` (of windows whose networks do not tell how far along z they see).
         multiple: in-plane size that the networks take, and its multiples.
         fallback: what to do without memory.
+        parts: into so many a pixel is split along each side before the networks see it; their maps are joined again.
     """
 
     members: Members
@@ -114,17 +117,26 @@ class BoxReader:
     inference: Mapping[str, Any]
     multiple: int
     fallback: Fallback
+    parts: int = 1
 
     @classmethod
     def of(
-        cls, network: Network | Members, config: Mapping[str, Any], device: torch.device | str, fallback: Fallback | None = None
+        cls,
+        network: Network | Members,
+        config: Mapping[str, Any],
+        device: torch.device | str,
+        fallback: Fallback | None = None,
+        *,
+        spacing: Spacing | None = None,
     ) -> BoxReader:
-        """Set up as a fine checkpoint's configuration says."""
+        """Set up as a fine checkpoint's configuration says, for volumes of this spacing (z, y, x) in mm."""
         members = network if isinstance(network, Members) else Members([network])
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
         inference = config["inference"]
         fallback = fallback or Fallback(members.networks, device, inference["window"], "fine")
-        return cls(members, config["data"]["window_hu"], inference, multiple, fallback)
+        limit = inference.get("pixel_mm")
+        parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit and spacing else 1
+        return cls(members, config["data"]["window_hu"], inference, multiple, fallback, parts)
 
     def read(self, hu: np.ndarray, box: Box) -> BoxReading:
         """Read a box with its real surroundings, up to the network's next input size.
@@ -148,7 +160,7 @@ class BoxReader:
             corner = (outer.start[0] + start, *outer.start[1:])
             # Real surroundings, not a box on black: patches of the training are cut the same way. Beyond the volume is air.
             part = crop(hu, corner, (stop - start, *outer.shape[1:]), PAD_HU)
-            return self.members(to_input(part, self.window_hu, device))
+            return self._maps(to_input(part, self.window_hu, device))
 
         reading = BoxReading(box, np.empty(box.shape, np.uint8))
         for start, maps in sliding(predict, box.shape[0], window, self.inference["overlap"], self.members.reach):
@@ -158,6 +170,14 @@ class BoxReader:
                     target = reading.maps[name] = np.empty((len(values), *box.shape), np.uint8)
                 target[:, start : start + values.shape[1]] = values.cpu().numpy()
         return reading
+
+    def _maps(self, volume: Tensor) -> Maps:
+        """What the members say of a window (1, 1, D, H, W), whose pixels are split for them."""
+        if self.parts == 1:
+            return self.members(volume)
+        parts = (1, self.parts, self.parts)
+        finer = functional.interpolate(volume, scale_factor=parts, mode="trilinear", align_corners=False)
+        return {name: functional.avg_pool3d(values, parts) for name, values in self.members(finer).items()}
 
     def _finish(self, maps: Maps) -> Maps:
         """Turn finished slices into bytes."""

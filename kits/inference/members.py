@@ -17,8 +17,9 @@ from kits.inference.devices import TYPES
 from kits.inference.sliding import Maps
 
 Network = Callable[[Tensor], Tensor]
-# Axes of (B, C, D, H, W) that are turned over: the rows, the columns, both.
-MIRRORED = ((), (3,), (4,), (3, 4))
+# Axes of (B, C, D, H, W) that are turned over: left and right, as augmentation does. No network has seen a patient front to back:
+# averaged over such too, a scan's kidney Dice fell from 0.95 to 0.31.
+MIRRORED = ((), (4,))
 # What can be had beside labels.
 OUTPUTS = ("probabilities", "uncertainty", "sources")
 
@@ -31,7 +32,7 @@ class Members:
         networks: one logit means a probability by itself (sigmoid), several are classes (softmax).
         precision: `32`, or autocast in `16` or `bf16`.
         half_on: the type of device that this precision is for; on another, where want of memory has led, networks compute in 32.
-        mirror: also read every window turned over in-plane, three times, and average.
+        mirror: also read every window with left and right exchanged, and average.
         outputs: of OUTPUTS. `probabilities` costs nothing.
     """
 

@@ -19,7 +19,7 @@ class SegmenterOptions:
 
     Attributes:
         precision: 32, bf16 or 16, the halves in autocast; auto is the fastest on the device.
-        mirror: read everything turned over in-plane too and average: four times the work.
+        mirror: read everything with left and right exchanged too and average: twice the work.
         window: slices that a fine network sees at once; fewer need less memory and show it less context.
         slices_at_once: slices that pass an encoder in one go; fewer need less memory, and the result is the same.
         margin_mm: around each ROI of the coarse stage.
@@ -29,7 +29,7 @@ class SegmenterOptions:
     """
 
     precision: str = AUTO
-    mirror: bool = False
+    mirror: bool | None = None
     window: int | None = None
     slices_at_once: int | None = None
     margin_mm: float | None = None

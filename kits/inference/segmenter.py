@@ -92,8 +92,10 @@ class Segmenter:
             keep_freed_memory()
         self.device = device
         self.precision = "32" if exported else pick_precision(self.options.precision, device)
-        self.coarse = Members(coarse, self.precision, device.type, self.options.mirror)
-        self.fine = Members(fine, self.precision, device.type, self.options.mirror, self.options.outputs)
+        inference, mirror = self.fine_config["inference"], self.options.mirror
+        mirror = inference.get("mirror", False) if mirror is None else mirror
+        self.coarse = Members(coarse, self.precision, device.type, mirror)
+        self.fine = Members(fine, self.precision, device.type, mirror, self.options.outputs)
         if self.options.slices_at_once is not None:
             limit_slices(fine, self.options.slices_at_once)
         self.classes: list[str] = list(self.fine_config["data"]["classes"])
@@ -170,7 +172,7 @@ class Segmenter:
         """Read the boxes by the fine stage; its readings, and warnings."""
         for network in self.fine.networks:
             network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
-        reader = BoxReader.of(self.fine, self.fine_config, self.device)
+        reader = BoxReader.of(self.fine, self.fine_config, self.device, spacing=volume.spacing)
         rule, array = self.fine_config["roi"], volume.array
         rounds = 0 if rois.whole_body else rule["grow_rounds"]
         readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)

@@ -245,7 +245,7 @@ class FineModule(StageModule[Fine]):
         """
         margin = 0 if self.options.data.roi == "oof" else self.options.roi.margin_mm
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
-        reader = BoxReader.of(self.members(), self.hparams, self.device, self.sparing())
+        reader = BoxReader.of(self.members(), self.hparams, self.device, self.sparing(), spacing=case.spacing)
         labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
         regions = regions_of(self.options.data.classes)
         truth = np.asarray(case.label)

@@ -182,6 +182,34 @@ def test_mirroring_averages_what_is_seen_from_both_sides() -> None:
         np.testing.assert_allclose(block, 127.5, atol=1)
 
 
+def test_a_checkpoint_says_whether_it_is_mirrored_and_an_option_overrides_it() -> None:
+    told = merged(FINE, {"inference": {"mirror": True}})
+    for fine, asked, expected in ((FINE, None, False), (told, None, True), (told, False, False), (FINE, True, True)):
+        found = Segmenter([Bright()], [COARSE], [Levels()], [fine], CPU, SegmenterOptions(mirror=asked))
+        assert (found.coarse.mirror, found.fine.mirror) == (expected, expected)
+
+
+def test_large_pixels_are_split_for_the_network_and_its_maps_joined() -> None:
+    seen = []
+
+    class Watched(Levels):
+        """Remembers the sizes of what it is given."""
+
+        def forward(self, volume: Tensor) -> Tensor:
+            seen.append(tuple(volume.shape[2:]))
+            return super().forward(volume)
+
+    volume, _ = pair()
+    plain = Segmenter([Bright()], [COARSE], [Watched()], [FINE], CPU).segment(volume)
+    sizes, seen[:] = list(seen), []
+    limit = max(volume.spacing[1:]) / 2.5
+    split = Segmenter([Bright()], [COARSE], [Watched()], [merged(FINE, {"inference": {"pixel_mm": limit}})], CPU).segment(volume)
+    assert seen == [(depth, 3 * rows, 3 * columns) for depth, rows, columns in sizes]
+    assert split.labels.shape == plain.labels.shape
+    overlap = 2 * ((split.labels > 0) & (plain.labels > 0)).sum() / ((split.labels > 0).sum() + (plain.labels > 0).sum())
+    assert overlap > 0.95
+
+
 def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower() -> None:
     volume, _ = pair()
     full, half = (segmenter(options=SegmenterOptions(precision=precision)).segment(volume).labels for precision in ("32", "bf16"))

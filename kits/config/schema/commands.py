@@ -46,7 +46,7 @@ class Predict(Options):
     allow_implausible: Switch
     backend: Backend
     device: Text
-    mirror: Switch
+    mirror: Switch | None
     precision: PredictPrecision
     window: Count | None
     slices_at_once: Count | None

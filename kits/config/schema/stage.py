@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Share, Switch, Triple, refuse
+from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Positive, Share, Switch, Triple, refuse
 from kits.core.errors import KitsError
 
 
@@ -50,14 +50,21 @@ class FineSampling(SamplingOptions):
         return self
 
 
-class FineInference(Options):
+class Inference(Options):
     """The window that a network sees at once, in slices, and the share of it that the next one repeats."""
 
     window: Count
     overlap: Fraction
 
 
-class CoarseInference(FineInference):
+class FineInference(Inference):
+    """And what else a fine network is asked to do; files of earlier versions do not say so."""
+
+    pixel_mm: Positive | None = None
+    mirror: Switch = False
+
+
+class CoarseInference(Inference):
     """And the probability from which a voxel counts."""
 
     threshold: Inside
