@@ -24,8 +24,7 @@ from kits.volume.rois import Box
 
 # By label id: its place in PRECEDENCE.
 RANK = np.argsort(PRECEDENCE).astype(np.uint8)
-# What 1 is in a map of bytes.
-FULL = 255
+FULL = 255  # what 1 is in a map of bytes
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,13 @@ class BoxReader:
         config: Mapping[str, Any],
         device: torch.device | str,
         fallback: Fallback | None = None,
-        *,
         spacing: Spacing | None = None,
     ) -> BoxReader:
         """Set up as a fine checkpoint's configuration says, for volumes of this spacing (z, y, x) in mm."""
         members = network if isinstance(network, Members) else Members([network])
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
-        inference = config["inference"]
+        inference, limit = config["inference"], config["inference"].get("pixel_mm")
         fallback = fallback or Fallback(members.networks, device, inference["window"], "fine")
-        limit = inference.get("pixel_mm")
         parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit and spacing else 1
         return cls(members, config["data"]["window_hu"], inference, multiple, fallback, parts)
 
@@ -172,7 +169,7 @@ class BoxReader:
         return reading
 
     def _maps(self, volume: Tensor) -> Maps:
-        """What the members say of a window (1, 1, D, H, W), whose pixels are split for them."""
+        """Ask the members about a window (1, 1, D, H, W), whose pixels are split for them."""
         if self.parts == 1:
             return self.members(volume)
         parts = (1, self.parts, self.parts)

@@ -156,6 +156,7 @@ class Segmenter:
             labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
         parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0]), window) if window else []
         warnings += rois.warnings + reading_warnings + doubts.doubt_parts(parts, labels.shape)
+        warnings += doubts.doubt_contrast(volume.array[window], labels[window]) if window else []
         volumes = volumes_ml(labels[window or np.s_[:0]], volume.spacing, regions_of(self.classes))
         cleaned = time.perf_counter()
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}

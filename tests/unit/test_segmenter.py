@@ -18,7 +18,7 @@ from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
 from kits.inference.options import merged
 from kits.inference.segmenter import Segmenter, SegmenterOptions
 from kits.io import read_labels, read_volume, write_labels
-from kits.volume import Volume, from_image, grid_of, stored_order
+from kits.volume import Volume, doubts, from_image, grid_of, stored_order
 from kits.volume.parts import parts_of
 from kits.volume.rois import coverage
 from tests.conftest import kidney_pair
@@ -208,6 +208,16 @@ def test_large_pixels_are_split_for_the_network_and_its_maps_joined() -> None:
     assert split.labels.shape == plain.labels.shape
     overlap = 2 * ((split.labels > 0) & (plain.labels > 0)).sum() / ((split.labels > 0).sum() + (plain.labels > 0).sum())
     assert overlap > 0.95
+
+
+@pytest.mark.parametrize(("hu", "told"), [(30, True), (54, True), (56, False), (170, False)])
+def test_kidneys_that_are_no_brighter_than_without_contrast_agent_are_told(hu: int, told: bool) -> None:
+    labels = np.zeros((4, 8, 8), np.uint8)
+    labels[1:3, 2:6, 2:6], labels[1, 3, 3] = 1, 2
+    volume = np.where(labels == 1, hu, np.where(labels == 2, 20, 300)).astype(np.int16)
+    expected = [f"no contrast agent: the kidneys have {hu} HU on the median, and a tumor hardly differs from them without it"]
+    assert doubts.doubt_contrast(volume, labels) == (expected if told else [])
+    assert doubts.doubt_contrast(volume, np.zeros_like(labels)) == []
 
 
 def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower() -> None:
