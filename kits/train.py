@@ -21,6 +21,7 @@ def train(options: "Train") -> float:
     from kits.tracking import build_loggers
     from kits.training.callbacks import build_callbacks
     from kits.training.datamodule import KitsDataModule
+    from kits.training.fine_tuning import inherit
     from kits.training.fitting import choose_precision, guarded
     from kits.training.modules import MODULES
     from kits.training.trainer import build_trainer
@@ -30,7 +31,8 @@ def train(options: "Train") -> float:
     data = KitsDataModule(options)
     data.setup()
     start = where_to_start(options, data.data_hash)
-    module = MODULES[options.stage](options, pretrained=start.checkpoint is None)
+    module = MODULES[options.stage](options, pretrained=start.checkpoint is None and start.parent is None)
+    inherit(module, start)
     trainer = build_trainer(options, start, callbacks=build_callbacks(options, data, start), logger=build_loggers(options, start))
     with guarded(trainer, module, data, start, asked):
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint)

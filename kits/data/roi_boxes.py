@@ -85,7 +85,9 @@ def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, d
     """
     content = read_boxes(path)
     checkpoints, found = content["checkpoints"], content["cases"]
-    foreign = sorted({case for checkpoint in checkpoints.values() for case in checkpoint["trained_on"]} - set(records))
+    # A parent of theirs may have learned from another data set.
+    own = (set(used["trained_on"]) - set(used.get("by_parent", [])) for used in checkpoints.values())
+    foreign = sorted(set().union(*own) - set(records))
     if foreign:
         raise KitsError(
             f"data.boxes={path}: its checkpoints were trained on {foreign[0]}, which this cache does not hold: a file of another"

@@ -59,7 +59,14 @@ def predict_out_of_fold(options: Boxes) -> None:
         for warning in found["warnings"]:
             tqdm.write(f"{case}: {warning}")
         cases[case] = {"checkpoint": chosen[case], **found}
-    used = {path: {"sha256": file_digest(Path(path)), "trained_on": ids} for path, ids in trained_on.items()}
+    used = {
+        path: {
+            "sha256": file_digest(Path(path)),
+            "trained_on": ids,
+            "by_parent": networks[path][1].get("parent", {}).get("trained_on", []),
+        }
+        for path, ids in trained_on.items()
+    }
     if cases:
         write_boxes(output / "boxes.json", used, cases)
         print(f"{coverage_line(cases)}: {output / 'boxes.json'}")

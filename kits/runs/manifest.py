@@ -54,6 +54,8 @@ class Manifest(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known at the start, so that a run that dies has a manifest too."""
+        if "parent" in pl_module.hparams:
+            self.content["parent"] = pl_module.hparams["parent"]
         self.content["device"], self.content["precision"] = str(pl_module.device), trainer.precision
         if pl_module.device.type == "cuda":
             self.content["tf32"] = torch.backends.cudnn.allow_tf32  # then 32 bits are 19 inside of convolutions

@@ -26,6 +26,10 @@ from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints, get
 from kits.runs.last_checkpoint import PLACE, STATE, check_saved, damaged
+from kits.runs.parent import Parent, read_parent
+
+# Beside the options in a checkpoint's configuration.
+NOT_OPTIONS = ("kits_format", "trained_on", "parent")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Start:
         seconds: how long it took so far.
         manifest: that of the interrupted run.
         wandb_id: the run's name at Weights & Biases, the same before and after.
+        parent: the run whose weights it begins with; None too where it goes on.
         found: the state of the folder's checkpoints on which all this stands, see `state_of`.
     """
 
@@ -51,6 +56,7 @@ class Start:
     manifest: dict[str, Any] | None = None
     wandb_id: str = field(default_factory=lambda: secrets.token_hex(4))
     found: tuple[tuple[int, int, int] | None, ...] = (None, None)
+    parent: Parent | None = None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -74,7 +80,7 @@ def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
     folder = Path(options.run_dir)
     found = state_of(folder)
     if not options.resume:
-        return Start(folder, found=found)
+        return Start(folder, found=found, parent=read_parent(options))
     manifest = read_json(folder / MANIFEST, MADE, "a run's manifest", "move it away") if (folder / MANIFEST).exists() else None
     start = Start(folder, manifest=manifest, found=found)
     if manifest and "wandb_id" in manifest:
@@ -86,7 +92,7 @@ def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
                 f"resume={folder}: has {BEST} and no {LAST}, so nothing to go on from; begin again with overwrite=true, or in"
                 " another run_dir=DIR"
             )
-        return start
+        return replace(start, parent=read_parent(options))
     content = open_checkpoint(path, options.stage)
     check_saved(path, content)
     state = content[STATE]
@@ -143,7 +149,7 @@ def check_unfinished(options: Coarse | Fine, content: dict[str, Any]) -> None:
     """
     done, config = content[PLACE]["epoch"], content["hyper_parameters"]
     try:
-        trained: Train = parse(Train, {key: value for key, value in config.items() if key not in ("kits_format", "trained_on")})
+        trained: Train = parse(Train, {key: value for key, value in config.items() if key not in NOT_OPTIONS})
     except KitsError as error:
         raise damaged(Path(options.run_dir) / LAST, one_line(error)) from error
     if done >= options.trainer.max_epochs:

@@ -18,6 +18,7 @@ from kits.runs.resuming import Start
 from kits.tracking import CaseMonitor, StepMonitor
 from kits.tracking.names import SCORE
 from kits.training.datamodule import KitsDataModule
+from kits.training.fine_tuning import StillEncoders
 
 
 class ProgressBar(TQDMProgressBar):
@@ -77,6 +78,7 @@ def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) 
         Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False),
         # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
         EarlyStopping(SCORE, mode="max", patience=options.callbacks.early_stopping.patience, strict=False),
+        *([StillEncoders(options.freeze_epochs)] if options.freeze_epochs else []),
         *([ProgressBar()] if options.trainer.enable_progress_bar else []),
         Manifest(start, options, data.data_hash, data.split),
         Last(start, data.data_hash, options),

@@ -25,6 +25,7 @@ from kits.runs.folder import LAST
 from kits.runs.last_checkpoint import check_fits
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
+from kits.training.fine_tuning import told_of
 from kits.training.losses import OwnLoss
 from kits.training.modules import StageModule
 
@@ -141,6 +142,7 @@ def guarded(
     check_scored(trainer, data.check_batches())
     if trainer.is_global_zero:
         announce(trainer, data, chosen=asked.trainer.precision == AUTO)
+        print(*told_of(module, data), sep="\n", end="\n" if "parent" in module.hparams else "")
     options = module.options
     try:
         with run_folder(start, options, trainer):

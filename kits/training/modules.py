@@ -72,11 +72,12 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         """Note the training cases, of which no checkpoint may ever give out-of-fold boxes."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(data, KitsDataModule):
-            self.hparams["trained_on"] = data.split["train"]
+            parent: dict[str, Any] = self.hparams.get("parent", {})
+            self.hparams["trained_on"] = list(dict.fromkeys(data.split["train"] + parent.get("trained_on", [])))
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer: Adam in the paper (section 3), other choices by name."""
-        return build_optimizer(self.options.optimizer, self.network)
+        return build_optimizer(self.options.optimizer, self.network, self.hparams.get("parent", {}).get("new"))
 
     def build_schedule(
         self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1, elapsed: Callable[[], float] | None = None

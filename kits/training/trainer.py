@@ -131,8 +131,9 @@ def strategy_of(options: Coarse | Fine) -> str | DDPStrategy:
     synchronize = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     fine = options if isinstance(options, Fine) else None
     learned: dict[str, Any] = {synchronize: fine is not None and not fine.model.freeze_statistics}
-    # In each phase of a staged training some parameters get no gradient.
-    return DDPStrategy(find_unused_parameters=fine is not None and fine.training == "staged", **learned)
+    # In each phase of a staged training, and while encoders stay still, some parameters get no gradient.
+    unused = options.freeze_epochs > 0 or (fine is not None and fine.training == "staged")
+    return DDPStrategy(find_unused_parameters=unused, **learned)
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:

@@ -76,7 +76,8 @@ def test_the_papers_recipe_has_the_papers_numbers(stage: str) -> None:
     assert (data["coarse_size"], data["coarse_z_mm"]) == (256, None)
     assert data["roi_rule"] == {"count": 2, "min_voxels": 4000}
     assert (data["split"]["kind"], data["split"]["validation_cases"]) == ("paper", 21)
-    assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "encoder_factor": 1.0, "encoder_decay": 1.0}
+    factors = {"encoder_factor": 1.0, "encoder_decay": 1.0, "init_factor": 1.0}
+    assert config["optimizer"] == {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, **factors}
     assert config["scheduler"] == {"name": "constant", "warmup": 0.0}
     assert config["trainer"]["max_epochs"] == 100
     assert config["callbacks"]["early_stopping"]["patience"] == 5
@@ -152,6 +153,7 @@ def test_the_stages_keep_the_papers_numbers() -> None:
             "weight_decay": 0.0,
             "encoder_factor": 1.0,
             "encoder_decay": 1.0,
+            "init_factor": 1.0,
         }
         assert config["optimizer"] == optimizer
         assert config["scheduler"] == {"name": "constant", "warmup": 0.0}

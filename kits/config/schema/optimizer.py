@@ -16,12 +16,14 @@ class OptimizerOptions(Options):
     Attributes:
         encoder_factor: a pretrained encoder's learning rate, times lr.
         encoder_decay: and times this again for each scale before its last.
+        init_factor: the learning rate of what another run's weights give, times all that.
     """
 
     lr: Positive
     weight_decay: Length
     encoder_factor: Length
     encoder_decay: Positive
+    init_factor: Length
 
 
 class Adam(OptimizerOptions):

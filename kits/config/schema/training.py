@@ -50,6 +50,8 @@ class TrainOptions(Options):
     seed: Seed
     overwrite: Switch
     resume: PathText | None
+    init: PathText | None
+    freeze_epochs: Index
 
     @model_validator(mode="after")
     def _groups_go_together(self) -> TrainOptions:
@@ -60,6 +62,12 @@ class TrainOptions(Options):
         self._check_fold()
         if self.data.roi != "oof" and self.data.boxes is not None:
             raise refuse("data.boxes", self.data.boxes, "is read with data.roi=oof only; add that, or leave it out")
+        if self.freeze_epochs >= self.trainer.max_epochs:
+            what = f"the encoders would never learn, trainer.max_epochs={self.trainer.max_epochs}; give fewer"
+            raise refuse("freeze_epochs", self.freeze_epochs, what)
+        factor = None if isinstance(self.optimizer, dict) else self.optimizer.init_factor
+        if self.init is None and factor not in (None, 1):
+            raise refuse("optimizer.init_factor", factor, "is for what init=RUN_FOLDER gives; add that, or leave it out")
         stopping = self.callbacks.early_stopping.patience
         if isinstance(self.scheduler, Plateau) and self.scheduler.patience >= stopping:
             what = f"the training stops first, callbacks.early_stopping.patience={stopping}"
@@ -182,6 +190,10 @@ def check_files(train: Coarse | Fine) -> None:
     A checkpoint is used without them.
     """
     data = train.data
+    if train.init is not None and not train.resume:
+        path = Path(train.init)
+        if not (path / "best.ckpt" if path.is_dir() else path).is_file():
+            raise refuse("init", train.init, "no such checkpoint; give a run folder with best.ckpt, or a checkpoint")
     if data.boxes is not None and not Path(data.boxes).is_file():
         raise refuse("data.boxes", data.boxes, "no such file; kits.boxes writes boxes.json")
     if isinstance(train, Fine):

@@ -1,0 +1,80 @@
+"""The run whose weights a training begins with: `init`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kits.config import plain
+from kits.config.schema.base import text
+from kits.config.schema.training import Coarse, Fine
+from kits.core.errors import KitsError
+from kits.core.plain_files import misfit
+from kits.data.cache import file_digest
+from kits.models.checkpoint import PREFIX, open_checkpoint
+from kits.runs.folder import BEST, get
+
+# Of a model what shapes no weight but its heads'.
+FREE = ("classes", "deep_supervision", "freeze_statistics", "freeze_stages", "slices_at_once", "checkpointing")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A trained network to begin with.
+
+    Attributes:
+        path: of its checkpoint.
+        sha256: of that file.
+        trained_on: the cases that it has learned from, those of its own parents among them.
+        config: the options that it was trained with.
+        weights: by name within the network.
+    """
+
+    path: Path
+    sha256: str
+    trained_on: list[str]
+    config: dict[str, Any] = field(repr=False)
+    weights: dict[str, Tensor] = field(repr=False)
+
+
+def read_parent(options: Coarse | Fine) -> Parent | None:
+    """Read the checkpoint that `init` names, a run folder's best or the file itself; None where it names none.
+
+    Raises:
+        KitsError: it is none of this stage, its network is another one, or it saw HU or grids otherwise.
+    """
+    if options.init is None:
+        return None
+    path = Path(options.init)
+    path = path / BEST if path.is_dir() else path
+    content = open_checkpoint(path)
+    config, own = content["hyper_parameters"], plain(options)
+    if config["stage"] != options.stage:
+        raise KitsError(
+            f"init={path}: is of the {config['stage']} stage, and this one is {options.stage}; give one of this stage"
+        )
+    if wrong := misfit(config, {"data": dict, "model": {"name": str}, "trained_on": [str]}):
+        raise KitsError(f"init={path}: damaged or edited ({wrong}); give a checkpoint of kits.train")
+    keys = ["data.window_hu", *(["data.coarse_size", "data.coarse_z_mm"] if options.stage == "coarse" else [])]
+    shape, theirs = architecture(own["model"]), architecture(config["model"])
+    differing = [key for key in keys if get(own, key) != get(config, key)]
+    differing += [f"model.{key}" for key in {**shape, **theirs} if shape.get(key) != theirs.get(key)]
+    if differing:
+        key = differing[0]
+        raise KitsError(
+            f"init={path}: was trained with {key}={text(get(config, key))}, and here it is {text(get(own, key))};"
+            " give the same, or another init"
+        )
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
+    return Parent(path, file_digest(path), config["trained_on"], config, weights)
+
+
+def architecture(model: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a plain model what another one must have in common to take its weights."""
+    kept = {key: value for key, value in model.items() if key not in FREE}
+    if isinstance(kept.get("sources"), list):
+        kept["sources"] = [{**source, "weights": None} if isinstance(source, dict) else source for source in kept["sources"]]
+    return kept

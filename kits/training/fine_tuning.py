@@ -1,0 +1,91 @@
+"""A training that begins with another's weights: what it takes over, what is new, and what it keeps still at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from kits.config import plain
+from kits.core.errors import KitsError
+from kits.core.plain_files import misfit
+from kits.models.encoder2d import Encoder2d
+from kits.runs.last_checkpoint import damaged
+from kits.runs.resuming import Start
+from kits.training.datamodule import KitsDataModule
+from kits.training.modules import StageModule
+
+PARENT = {"path": str, "sha256": str, "trained_on": [str], "new": [str]}
+
+
+def inherit(module: StageModule[Any], start: Start) -> None:
+    """Give a network the weights of its parent that fit, and note whence they are; of a run that goes on only the latter.
+
+    Raises:
+        KitsError: weights do not fit though the classes are the same, or are no numbers.
+    """
+    if start.content is not None:
+        noted = start.content["hyper_parameters"].get("parent")
+        if noted is not None:
+            if wrong := misfit(noted, PARENT, "its parent"):
+                raise damaged(start.checkpoint or start.folder, wrong)
+            module.hparams["parent"] = noted
+        return
+    parent = start.parent
+    if parent is None:
+        return
+    own, model = module.network.state_dict(), plain(module.options.model)
+    fitting = {name: value for name, value in parent.weights.items() if name in own and value.shape == own[name].shape}
+    new = [name for name in own if name not in fitting]
+    heads = ("classes", "deep_supervision")
+    same = all(model[key] == parent.config["model"].get(key) for key in heads)
+    if (new and same) or not all(torch.isfinite(value).all() for value in fitting.values()):
+        what = f"its weights do not fit, such as {new[0]}" if new and same else "its weights are no numbers"
+        raise KitsError(f"init={parent.path}: {what}; give a checkpoint of kits.train")
+    module.network.load_state_dict(fitting, strict=False)
+    provenance = {"path": str(parent.path.absolute()), "sha256": parent.sha256, "trained_on": parent.trained_on}
+    module.hparams["parent"] = {**provenance, "new": new}
+
+
+def told_of(module: StageModule[Any], data: KitsDataModule) -> list[str]:
+    """Tell in lines what is new beside a parent's weights, and which validation cases it has learned from."""
+    parent = module.hparams.get("parent")
+    if parent is None:
+        return []
+    count, new = len(module.network.state_dict()), parent["new"]
+    lines = [f"init={parent['path']}: {count - len(new)} of {count} tensors; new: {', '.join(new) or 'none'}"]
+    seen = sorted({*data.split["validation"]} & {*parent["trained_on"]})
+    if seen:
+        lines.append(f"{len(seen)} validation cases were learned from there, and score too well: {', '.join(seen)}")
+    return lines
+
+
+def encoders_of(network: nn.Module) -> list[nn.Module]:
+    """List the pretrained 2D encoders; of a U-Net its way down."""
+    found: list[nn.Module] = [part.features for part in network.modules() if isinstance(part, Encoder2d)]
+    return found or [network.get_submodule("down")]
+
+
+class StillEncoders(Callback):
+    """Keeps the encoders as they are for the first epochs; then they learn like all else."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.parameters: list[nn.Parameter] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, or go on within an epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Choose by the epoch. The optimizer has these parameters from the beginning, and passes over those without gradient."""
+        network: Any = pl_module.network
+        if self.parameters is None:
+            learning = (one for encoder in encoders_of(network) for one in encoder.parameters())
+            self.parameters = [parameter for parameter in learning if parameter.requires_grad]
+        for parameter in self.parameters:
+            parameter.requires_grad_(trainer.current_epoch >= self.epochs)
+        network.train()  # what does not learn is in evaluation mode
