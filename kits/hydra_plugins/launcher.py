@@ -173,8 +173,9 @@ class ProcessLauncher(Launcher):
             return FAILED, str(error)
         with self.lock:
             update(self.folder, trial, RUNNING, "", self.score)
-        # Without Hydra's variable a mistake is one line there too.
-        environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | environment
+        # Without Hydra's variable a mistake is one line there too; W&B's would make one run of all trials.
+        left_out = ("HYDRA_FULL_ERROR", "WANDB_RUN_ID")
+        environment = {key: value for key, value in os.environ.items() if key not in left_out} | environment
         environment.setdefault("WANDB_RUN_GROUP", self.folder.name)
         log = trial.run_dir / LOG
         log.unlink(missing_ok=True)  # of an earlier attempt, or a link to another file

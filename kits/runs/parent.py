@@ -41,7 +41,10 @@ class Parent:
 
 
 def read_parent(options: Coarse | Fine) -> Parent | None:
-    """Read the checkpoint that `init` names, a run folder's best or the file itself; None where it names none.
+    """Read the checkpoint that `init` names, a run folder's best or the file itself.
+
+    Returns:
+        None where it names none.
 
     Raises:
         KitsError: it is none of this stage, its network is another one, or it saw HU or grids otherwise.

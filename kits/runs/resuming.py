@@ -5,6 +5,7 @@ Its folder is held.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -54,7 +55,8 @@ class Start:
     step: int = 0
     seconds: float = 0.0
     manifest: dict[str, Any] | None = None
-    wandb_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    # `wandb agent` has named the run that it starts.
+    wandb_id: str = field(default_factory=lambda: os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     found: tuple[tuple[int, int, int] | None, ...] = (None, None)
     parent: Parent | None = None
 

@@ -1,4 +1,4 @@
-"""A training that begins with another's weights: what it takes over, what is new, and what it keeps still at first."""
+"""Trainings that begin with another's weights: what is taken over, what is new, what stays still."""
 
 from __future__ import annotations
 
