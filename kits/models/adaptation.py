@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kits.config import one_line, plug_ins
+from kits.config.plug_ins import load
+from kits.core.errors import KitsError
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, unfold
 
 
@@ -118,6 +121,26 @@ OPERATORS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def build_operator(name: str, channels: int) -> nn.Module:
+    """Build an operator of ours or of a plug-in.
+
+    Raises:
+        KitsError: a plug-in's cannot be built, or gives another shape.
+    """
+    if name in OPERATORS:
+        return OPERATORS[name](channels)
+    try:
+        operator: nn.Module = load(plug_ins.OPERATORS, name)(channels)
+        found = operator(torch.zeros(2, channels, 4, 4), 2)
+        if found.shape != (2, channels, 4, 4):
+            raise ValueError(f"it gives {tuple(found.shape)} of (2, {channels}, 4, 4)")
+    except KitsError:
+        raise
+    except Exception as error:  # a plug-in's code may raise anything
+        raise KitsError(f"model.operator={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
+    return operator
+
+
 class SliceGate(nn.Module):
     """Squeeze-and-excitation over slices: channels weighted by the means of three slices.
 
@@ -146,7 +169,7 @@ class Adaptation(nn.Module):
     def __init__(self, in_channels: int, width: int, *, operator: str, gate: bool, norm: str) -> None:
         super().__init__()
         self.reduce = conv_block(in_channels, width, kernel=1, norm=norm)
-        self.operator = OPERATORS[operator](width)
+        self.operator = build_operator(operator, width)
         self.activate = nn.Sequential(build_norm(norm, width), nn.LeakyReLU(LEAK))
         self.gate = SliceGate(width) if gate else None
         self.last = nn.Conv2d(width, width, 1)

@@ -84,7 +84,8 @@ class FineNet(nn.Module):
         )
         # The fusion's 3 x 3 x 3 sees one slice more; its group norm would have the mean of all.
         reaches = [source.reach for source in subnetworks if source.reach is not None]
-        self.reach = max(reaches) + 1 if options.norm == "none" and len(reaches) == len(subnetworks) else None
+        known = options.norm == "none" and options.fusion in ("concat", "gate", "mean")  # a plug-in's may see any number
+        self.reach = max(reaches) + 1 if known and len(reaches) == len(subnetworks) else None
         self.phase = "all"
         channels_last(self)
 

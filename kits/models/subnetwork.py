@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.core.errors import KitsError
-from kits.models.adaptation import Adaptation
+from kits.models.adaptation import OPERATORS, Adaptation
 from kits.models.channels import InputMapping
 from kits.models.decoder2d import Decoder2d
 from kits.models.encoder2d import Encoder2d
@@ -57,7 +57,8 @@ class SubNetwork(nn.Module):
         self.reach: int | None = None
         if plane == "axial":
             # One slice each for the operator and the gate; all scales have theirs side by side, so it does not add up over them.
-            self.reach = mapping.reach + (operator != "none") + gate
+            # A plug-in's may see any number.
+            self.reach = mapping.reach + (operator != "none") + gate if operator in OPERATORS else None
         self.head = nn.Conv2d(widths[0], classes, 1)
         self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
 

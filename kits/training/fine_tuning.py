@@ -22,7 +22,9 @@ PARENT = {"path": str, "sha256": str, "trained_on": [str], "new": [str]}
 
 
 def inherit(module: StageModule[Any], start: Start) -> None:
-    """Give a network the weights of its parent that fit, and note whence they are; of a run that goes on only the latter.
+    """Give a network the weights of its parent that fit, and note whence they are.
+
+    Of a run that goes on only the latter.
 
     Raises:
         KitsError: weights do not fit though the classes are the same, or are no numbers.
@@ -51,7 +53,7 @@ def inherit(module: StageModule[Any], start: Start) -> None:
 
 
 def told_of(module: StageModule[Any], data: KitsDataModule) -> list[str]:
-    """Tell in lines what is new beside a parent's weights, and which validation cases it has learned from."""
+    """Tell what is new beside a parent's weights, and which validation cases it has learned from."""
     parent = module.hparams.get("parent")
     if parent is None:
         return []
@@ -81,7 +83,7 @@ class StillEncoders(Callback):
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose by the epoch. The optimizer has these parameters from the beginning, and passes over those without gradient."""
+        """Choose by the epoch; the optimizer passes over parameters without gradient."""
         network: Any = pl_module.network
         if self.parameters is None:
             learning = (one for encoder in encoders_of(network) for one in encoder.parameters())

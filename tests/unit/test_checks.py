@@ -15,7 +15,7 @@ from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.dataset import Split
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import HALVING, HALVING_SCALES, FineNetOptions, Input, Model, Norm, Plane, halves
+from kits.config.schema.model import HALVING, HALVING_SCALES, Input, Model, Norm, Operator, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.telling import models_in, tags_of
 from kits.config.schema.trainer_options import Logger, Trainer
@@ -107,7 +107,11 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"data.roi": "oof"}, ["data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json"]),
     ("fine", {"data.roi": "oof", "data.boxes": "none.json"}, ["data.boxes=none.json: no such file"]),
     ("fine", {"data.boxes": "boxes.json"}, ["data.boxes=boxes.json: is read with data.roi=oof only"]),
-    ("fine", {"model.operator": "p2d"}, ["model.operator=p2d: give one of p3d, conv3d, zconv, tsm, acs, none"]),
+    (
+        "fine",
+        {"model.operator": "p2d"},
+        ["model.operator=p2d: give one of p3d, conv3d, zconv, tsm, acs, none, or the name of a plug-in"],
+    ),
     ("fine", {"model.fusion": "vote"}, ["model.fusion=vote: give one of concat, gate, mean"]),
     ("fine", {"model.classes": 4}, ["model.classes=4: the data set has 3 classes"]),
     ("fine", {"model.widths": [16, 24]}, ["model.widths=[16,24]: 2 widths for 4 scales, model.out_indices=[0,1,2,3]"]),
@@ -252,7 +256,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
 
     for allowed, registry in (
         (names(Model), NETWORKS),
-        (names(FineNetOptions, "operator"), adaptation.OPERATORS),
+        (get_args(Operator), adaptation.OPERATORS),
         (get_args(Norm), layers.NORMS),
         (get_args(Input), channels.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from kits.config.plug_ins import FUSIONS, OPERATORS, PlugInFusion, PlugInOperator, plug_ins
 from kits.config.schema.base import Count, Index, Meaning, Options, PerLevel, Positive, Switch, Text, Window, refuse, text
 from kits.core.errors import KitsError
 from kits.core.pooling import anisotropic_levels
@@ -25,6 +26,8 @@ HALVING_SCALES = 5
 
 Norm = Literal["none", "group"]
 Input = Literal["replicate", "neighbors", "windows"]
+Operator = Literal["p3d", "conv3d", "zconv", "tsm", "acs", "none"]
+Fusion = Literal["concat", "gate", "mean"]
 Plane = Literal["axial", "coronal", "sagittal"]
 Scales = Annotated[list[Index], Field(min_length=1)]
 
@@ -110,10 +113,10 @@ class FineNetOptions(Options):
     plane: Plane
     out_indices: Scales
     widths: Annotated[list[Count], Field(min_length=1)]
-    operator: Literal["p3d", "conv3d", "zconv", "tsm", "acs", "none"]
+    operator: Operator | PlugInOperator
     gate: Switch
     norm: Norm
-    fusion: Literal["concat", "gate", "mean"]
+    fusion: Fusion | PlugInFusion
     width: Count
     stem_width: Count
     deep_supervision: Index
@@ -125,6 +128,9 @@ class FineNetOptions(Options):
     @model_validator(mode="after")
     def _sources_can_be_built(self) -> FineNetOptions:
         """Refuse sources whose scales or windows do not fit."""
+        for group, names in ((OPERATORS, get_args(Operator)), (FUSIONS, get_args(Fusion))):
+            if taken := sorted({*names} & {*plug_ins(group)}):
+                raise KitsError(f"{group}: a plug-in is named {taken[0]}, as one of ours; uninstall it, or give it another name")
         for source in self.sources:
             self._check_scales(source)
             self._check_windows(source)
