@@ -77,7 +77,7 @@ def two_stages(config: dict[str, Any], folder: Path, seed: int, record: dict[str
         training += run(f"train {options}")
     checkpoints = f"coarse={folder}/coarse/best.ckpt fine={folder}/fine/best.ckpt"
     split = f"{cache}/splits.json"
-    took = run(f"predict {checkpoints} input={root} split={split} output={folder}/predictions device=cpu")
+    took = run(f"predict {checkpoints} input={root} split_file={split} output={folder}/predictions device=cpu")
     cases = score(config, folder)
     record[folder.name] = {"training": training, "predicting_a_case": took / cases}
     return training
@@ -86,7 +86,7 @@ def two_stages(config: dict[str, Any], folder: Path, seed: int, record: dict[str
 def score(config: dict[str, Any], folder: Path) -> int:
     """Score the predictions of a folder; how many validation cases there are."""
     split = Path(config["data"]["cache"]) / "splits.json"
-    run(f"evaluate prediction={folder}/predictions truth={config['data']['root']} output={folder}/scores split={split}")
+    run(f"evaluate prediction={folder}/predictions truth={config['data']['root']} output={folder}/scores split_file={split}")
     return len((folder / "scores" / "cases.csv").read_text(encoding="utf-8").splitlines()) - 1
 
 

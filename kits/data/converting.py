@@ -34,7 +34,8 @@ def convert(data: Data, root: Path, output: Path) -> str:
         What was made and left out, and the `data.labels` to prepare it with where its ids are not those of KiTS.
 
     Raises:
-        KitsError: nothing is found (see `find_data_set`), two files of a case are not of one grid, or `output` lies in `root`.
+        KitsError: nothing is found (see `find_data_set`), two files of a case are not of one grid, `output` lies in `root`, or
+            it holds cases that are none of the data set's, which would be taken for such.
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
@@ -42,6 +43,11 @@ def convert(data: Data, root: Path, output: Path) -> str:
     labels = label_ids(data, found)
     classes = classes_by_id(labels) if labels else None
     make_folder(output, "output")
+    others = sorted({path.parent.name for path in output.glob(f"*/{IMAGE_NAME}")} - set(found.cases))
+    if others:
+        raise KitsError(
+            f"output={output}: holds {others[0]}, which is no case of this data set; remove it, or give another folder"
+        )
     for case in tqdm(found.cases.values(), desc="convert", unit="case"):
         findings, _ = check_headers(case)
         if findings:

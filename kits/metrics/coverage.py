@@ -47,7 +47,7 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
         "tumor_in_rois": covered.get("tumor", nan),
         "rois": float(len(sizes)),
         "rois_of_scan": sum(sizes) / prod(extent),
-        "nothing_found": float(bool(found["warnings"])),
+        "nothing_found": float(found.get("whole_body", nan)),
     }
 
 

@@ -95,7 +95,7 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
     """
     import numpy as np
 
-    from kits.core.labels import CLASSES, REGIONS
+    from kits.core.labels import CLASSES, REGIONS, classes_by_id
     from kits.data.roi_boxes import to_mm
     from kits.inference import Members
     from kits.inference.coarse import find_rois_in
@@ -109,10 +109,12 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
         "shape": list(volume.array.shape),
         "spacing": list(volume.spacing),
         "warnings": rois.warnings,
+        "whole_body": rois.whole_body,
     }
     label = image.path.with_name(config["data"]["label_name"])
     if label.is_file():
-        truth = read_labels(label, allowed=range(len(CLASSES))).array
+        own = config["data"].get("labels")
+        truth = read_labels(label, classes_by_id(own) if own else None, allowed=range(len(CLASSES))).array
         found["coverage"] = {region: round(coverage(rois.boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
     return found
 
@@ -123,5 +125,5 @@ def coverage_line(cases: Mapping[str, Mapping[str, Any]]) -> str:
 
     covered = [case["coverage"] for case in cases.values() if "coverage" in case]
     means = [f"{fmean(case[region] for case in covered):.4f} of {region}" for region in (covered[0] if covered else ())]
-    empty = sum(bool(case["warnings"]) for case in cases.values())
+    empty = sum(case["whole_body"] for case in cases.values())
     return f"boxes of {len(cases)} cases" + (f" cover {' and '.join(means)}" if means else "") + f", {empty} without an ROI"

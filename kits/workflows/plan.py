@@ -136,7 +136,7 @@ class StepBuilder:
             runs: the run folders of all folds.
         """
         root, cases = Path(training["data"]["root"]), kept_split(training).cases
-        others = {path.parent.name for path in root.glob(f"case_*/{IMAGE_NAME}")} - set(cases)
+        others = {path.parent.name for path in root.glob(f"*/{IMAGE_NAME}")} - set(cases)
         arguments = {"coarse": [best_of(run) for run in runs], "input": root, "output": self.boxes.parent}
         arguments |= {"cases": cases} if others else {}
         inputs = {"input": root, "the split": splits_of(training)} | {f"{run.name}/{BEST}": best_of(run) for run in runs}

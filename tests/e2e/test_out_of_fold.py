@@ -177,6 +177,23 @@ def test_an_empty_coarse_mask_is_recorded_and_a_damaged_case_is_named(folder: Pa
     cases = json.loads((tmp_path / "boxes.json").read_text(encoding="utf-8"))["cases"]
     assert list(cases) == ["case_00005"]
     assert "found no region" in cases["case_00005"]["warnings"][0]
+    assert cases["case_00005"]["whole_body"]
     assert len(cases["case_00005"]["boxes_mm"]) == 1
     assert cases["case_00005"]["coverage"] == {"kidney": 1.0, "tumor": 1.0}, "the whole body holds both kidneys"
     assert np.all(np.diff(cases["case_00005"]["boxes_mm"][0], axis=0) > 0)
+
+
+def test_coverage_is_of_the_labels_that_a_data_sets_own_ids_mean(folder: Path, tmp_path: Path) -> None:
+    content = torch.load(folder / "coarse0" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["data"]["labels"] = {"kidney": [1, 9], "tumor": [3]}
+    torch.save(content, tmp_path / "own.ckpt")
+    image, label = kidney_pair(5)
+    own = label.copy()
+    own[label == 1] = 9
+    own[label == 2] = 3
+    found = []
+    for name, labels, checkpoint in (("kits", label, folder / "coarse0" / "best.ckpt"), ("own", own, tmp_path / "own.ckpt")):
+        write_case(tmp_path / name, "patient_017", image, labels)
+        predict_out_of_fold(prediction(folder, tmp_path / name, f"coarse={checkpoint}", f"output={tmp_path / name}"))
+        found.append(json.loads((tmp_path / name / "boxes.json").read_text(encoding="utf-8"))["cases"]["patient_017"]["coverage"])
+    assert found[0] == found[1]

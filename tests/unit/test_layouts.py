@@ -233,6 +233,9 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
     assert np.array_equal(labels, read_labels(root / f"labelsTr/{CASES[0]}.nii.gz", allowed=range(3)).array)
     with pytest.raises(KitsError, match="give a folder of its own"):
         convert(typed(root, "nnunet"), root, root / "tree")
+    convert(typed(root, "nnunet"), root, tmp_path / "tree")  # the same again
+    with pytest.raises(KitsError, match=f"tree: holds {CASES[1]}, which is no case of this data set"):
+        convert(typed(pairs, "pairs", images="*_ct.mha", label_maps="*_seg.nrrd"), pairs, tmp_path / "tree")
 
 
 def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from kits.config.composing import checked, compose
 from kits.config.schema import parse
 from kits.config.schema.commands import Pipeline
+from kits.config.schema.dataset import Data
 from kits.config.schema.evaluation import Bootstrap
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
@@ -259,6 +260,7 @@ def plan_of(*arguments: str, study: str = "paper") -> TwoStages:
         (["+fine.data.coarse_size=64"], r"data\.coarse_size: the coarse stage asks for 256, the fine stage for 64"),
         (["experiment=paper/coarse"], "experiment=paper/coarse: the study has both stages; leave it out"),
         (["+fine.data.roi=oof"], "need folds; add split=folds fold=0"),
+        (["data=nnunet"], "data.layout=nnunet: .* in a KiTS tree; .* kits.convert data=nnunet root=tree"),
     ],
 )
 def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -279,6 +281,23 @@ def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
     assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == "out/cache"
+
+
+def test_what_a_data_sets_ids_mean_is_said_to_every_step_that_reads_its_label_maps(tmp_path: Path) -> None:
+    plan = plan_of("data.labels={kidney:[1,4],tumor:2}", "split=folds", "split.k=2", "fold=1", study="demo")
+    write_split(tmp_path / "out" / "cache")
+    steps = {step.name: step for step in plan.steps()}
+    for name in ("prepare", "coarse", "fine", "evaluate", "report"):
+        assert parse(Data, steps[name].config["data"], "data").ids == {0: 0, 1: 1, 2: 2, 4: 1}, name
+
+
+@pytest.mark.parametrize("name", ["case_00007", "patient_017"])
+def test_boxes_are_sought_of_the_prepared_cases_alone_whatever_others_are_called(tmp_path: Path, name: str) -> None:
+    write_split(tmp_path / "out" / "cache")
+    (tmp_path / "tree" / name).mkdir(parents=True)
+    (tmp_path / "tree" / name / "imaging.nii.gz").touch()
+    boxes = {step.name: step for step in folds_of("stage=coarse", "split.k=2").steps()}["boxes"]
+    assert boxes.config["cases"] == ["case_00000", "case_00001"]
 
 
 def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
@@ -355,11 +374,17 @@ def test_a_cross_validation_that_cannot_work_is_refused_at_once(tmp_path: Path, 
 
 
 def test_the_table_of_rois_has_means_and_intervals_by_hand(tmp_path: Path) -> None:
-    case = {"shape": [10, 10, 10], "spacing": [2.0, 1.0, 1.0], "warnings": [], "checkpoint": "a"}
+    case = {
+        "shape": [10, 10, 10],
+        "spacing": [2.0, 1.0, 1.0],
+        "warnings": ["a large ROI"],
+        "checkpoint": "a",
+        "whole_body": False,
+    }
     half = [[[0.0, 0.0, 0.0], [10.0, 10.0, 10.0]]]
     cases = {
         "case_00000": {**case, "boxes_mm": half, "coverage": {"kidney": 1.0, "tumor": 0.5}},
-        "case_00001": {**case, "boxes_mm": half + half, "coverage": {"kidney": 0.5}},
+        "case_00001": {**case, "boxes_mm": half + half, "coverage": {"kidney": 0.5}, "whole_body": True},
     }
     content = {"kits_boxes": 1, "frame": "", "checkpoints": {"a": {"sha256": "", "trained_on": []}}, "cases": cases}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
@@ -369,5 +394,6 @@ def test_the_table_of_rois_has_means_and_intervals_by_hand(tmp_path: Path) -> No
     assert (columns["kidney_in_rois"]["low"], columns["kidney_in_rois"]["high"]) == (0.5, 1.0)
     assert (columns["tumor_in_rois"]["mean"], columns["tumor_in_rois"]["cases"]) == (0.5, 1)
     assert (columns["rois"]["mean"], columns["rois_of_scan"]["mean"]) == (1.5, 0.75)
-    assert table.splitlines()[2].split() == ["case_00001", "0.5000", "-", "2.0000", "1.0000", "0.0000"]
-    assert (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[2] == "case_00001,0.5,,2.0,1.0,0.0"
+    assert table.splitlines()[2].split() == ["case_00001", "0.5000", "-", "2.0000", "1.0000", "1.0000"]
+    assert columns["nothing_found"]["mean"] == 0.5
+    assert (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[2] == "case_00001,0.5,,2.0,1.0,1.0"
