@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kits.prediction.leaderboard import TEST_CASES
 from tests.conftest import kidney_pair, write_case
-from tests.predicting import write_checkpoint
+from tests.predicting import STAGES, write_checkpoint
+from tests.unit.test_floors import COMMANDS
 
 LIBRARIES = (
     "huggingface_hub, highdicom, matplotlib.pyplot, monai.transforms, onnxruntime, optuna, plotly.graph_objects, pydicom,"
@@ -30,6 +32,29 @@ model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y
 onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 time.sleep({wait})
 """
+# kits.download asks only the servers that its options name: here one that runs beside it.
+DOWNLOAD = """
+import subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.server import GIT, HUB, Server
+case = Path("tree/case_00000")
+files = {{
+    f"{{HUB}}/case_00000.nii.gz": (case / "imaging.nii.gz").read_bytes(),
+    f"{{GIT}}/case_00000/segmentation.nii.gz": (case / "segmentation.nii.gz").read_bytes(),
+    f"{{GIT}}/kits.json": b"[]",
+}}
+with Server(files) as server:
+    addresses = [f"hub_endpoint={{server.url}}", f"labels_url={{server.url}}{{GIT}}"]
+    subprocess.run([sys.executable, "-m", "kits.download", "output=downloaded", "cases=0", *addresses], check=True)
+    assert server.files.keys() <= server.sent.keys()
+"""
+SMALL_DATA = ["data.coarse_size=32", "data.roi_rule.min_voxels=100"]
+# What makes the trainings of a workflow tiny.
+TINY = [
+    "sampling.patches_per_epoch=2", "sampling.batch_size=1", "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu", "data.loader_workers=0", "augmentation=none",
+]  # fmt: skip
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -95,30 +120,44 @@ def test_no_library_connects(tmp_path: Path) -> None:
 @pytest.mark.slow
 @traced
 def test_no_command_connects(tmp_path: Path) -> None:
-    tree, cache = tmp_path / "tree", tmp_path / "cache"
+    tree = tmp_path / "tree"
     for number in range(3):
         write_case(tree, f"case_{number:05d}", *kidney_pair(number))
     pair = {stage: write_checkpoint(tmp_path / f"{stage}.ckpt", stage) for stage in ("coarse", "fine")}
-    data = [f"data.root={tree}", f"data.cache={cache}", "data.coarse_size=32", "data.roi_rule.min_voxels=100"]
-    tiny = [
-        *data, "stage=coarse", "sampling.patch=[20,32,32]", "model.widths=[4,8]", "model.strides=[[1,2,2],[2,2,2]]",
-        "model.kernels=[[3,3,3],[3,3,3]]", "debug=fast", "trainer.accelerator=cpu",
-    ]  # fmt: skip
-    files = [f"{stage}={path}" for stage, path in pair.items()]
+    (tmp_path / "submitted").mkdir()
+    for case in TEST_CASES:
+        shutil.copy(tree / "case_00000" / "segmentation.nii.gz", tmp_path / "submitted" / f"{case}.nii.gz")
+    data = [f"data.root={tree}", *SMALL_DATA]
+    training = [f"data.cache={tmp_path / 'cache'}", *data, *STAGES["coarse"], "debug=fast", "trainer.accelerator=cpu"]
+    steps = [*data, *TINY, "+predict.device=cpu"]
+    stages = [f"+{stage}.{override}" for stage, overrides in STAGES.items() for override in overrides[1:]]
+    files, cpu = [f"{stage}={path}" for stage, path in pair.items()], "device=cpu"
     exported = [f"{stage}={tmp_path / 'exported' / stage}.onnx" for stage in pair]
+    folds = [f"{tmp_path / 'folds' / fold / 'best.ckpt'}" for fold in ("coarse0", "coarse1")]
+    found = f"prediction={tmp_path / 'found'}"
+    pairs = ["data=pairs", "data.images=*/imaging.nii.gz", "data.label_maps=*/segmentation.nii.gz"]
     commands: dict[str, list[str]] = {
         "phantom": [f"output={tmp_path / 'painted'}", "cases=1", "matrix=32", "workers=1"],
-        "prepare": data,
-        "train": [*tiny, f"run_dir={tmp_path / 'run'}", "logger=wandb"],
+        "convert": [*pairs, f"root={tree}", f"output={tmp_path / 'converted'}"],
+        "prepare": [f"data.cache={tmp_path / 'cache'}", *data],
+        "train": [*training, f"run_dir={tmp_path / 'run'}", "logger=wandb"],
+        "train resumed": [f"resume={tmp_path / 'run'}", "trainer.max_epochs=4"],
         "export": [*files, f"output={tmp_path / 'exported'}"],
-        "predict": [*files, f"input={tree}", f"output={tmp_path / 'found'}", "device=cpu"],
-        "evaluate": [f"prediction={tmp_path / 'found'}", f"truth={tree}", f"output={tmp_path / 'scores'}"],
-        "report": [f"image={tree}", f"prediction={tmp_path / 'found'}", f"output={tmp_path / 'page'}"],
+        "predict": [*files, f"input={tree}", f"output={tmp_path / 'found'}", cpu],
+        "predict by onnx": [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", cpu],
+        "evaluate": [found, f"truth={tree}", f"output={tmp_path / 'scores'}"],
+        "measure": [f"input={tree}", f"image={tree}", f"output={tmp_path / 'measured'}", "workers=1"],
+        "report": [f"image={tree}", found, f"output={tmp_path / 'page'}"],
+        "submission": [f"predictions={tmp_path / 'submitted'}"],
+        "crossval": ["split.k=2", f"output={tmp_path / 'folds'}", *steps, *STAGES["coarse"]],
+        "boxes": [f"coarse=[{','.join(folds)}]", f"input={tree}", f"output={tmp_path / 'boxes'}", cpu],
+        "pipeline": ["study=painted", "split=paper", f"output={tmp_path / 'out'}", *steps, *stages],
         "dashboard": ["offline=true", f"specification={tmp_path / 'dashboard.json'}"],
+        "bench": ["evaluate", "shape=[60,96,100]", "bars.speed.least=0.01"],
     }
-    found = {name: connections(["-m", f"kits.{name}", *arguments], tmp_path) for name, arguments in commands.items()}
-    onnx = [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", "device=cpu"]
-    found["predict by onnx"] = connections(["-m", "kits.predict", *onnx], tmp_path)
-    sweep = ["-m", *tiny, "hydra/sweeper=tpe", "hydra.sweeper.n_trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
-    found["sweep"] = connections(["-m", "kits.train", *sweep, f"hydra.sweep.dir={tmp_path / 'sweep'}"], tmp_path)
-    assert not any(found.values()), found
+    reached = {name: connections(["-m", f"kits.{name.split()[0]}", *arguments], tmp_path) for name, arguments in commands.items()}
+    sweep = ["-m", *training, "hydra/sweeper=tpe", "hydra.sweeper.n_trials=1", "logger=tensorboard", "loss.bias=interval(1,5)"]
+    reached["train by a sweeper"] = connections(["-m", "kits.train", *sweep, f"hydra.sweep.dir={tmp_path / 'sweep'}"], tmp_path)
+    reached["download"] = connections(["-c", DOWNLOAD.format(root=str(Path(__file__).parents[2]))], tmp_path)
+    assert {name.split()[0] for name in reached} == {*COMMANDS, "bench"}, "every command, and no other"
+    assert not any(reached.values()), reached

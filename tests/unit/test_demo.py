@@ -11,7 +11,7 @@ from kits.bench.__main__ import BENCHES
 from kits.bench.__main__ import main as bench
 from kits.bench.rates import Passes
 from kits.bench.timing import judge
-from kits.config.composing import compose
+from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.workflows.step import run_process
 
@@ -37,6 +37,11 @@ def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixtu
 def test_a_bar_without_a_figure_is_named_and_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     judge({"kidney": 0.95}, {"kidney": {"least": 0.9}, "times_nnunet": {"least": 50}})
     assert "times_nnunet not measured" in capsys.readouterr().out
+
+
+def test_a_bar_of_0_is_refused_as_nothing_is_a_ratio_to_it() -> None:
+    with pytest.raises(KitsError, match=r"bars\.kidney\.least=0: give a number above 0"):
+        checked("demo", ["bars.kidney.least=0"])
 
 
 def test_the_work_of_a_networks_passes_is_counted_by_hand() -> None:

@@ -16,8 +16,8 @@ Range = tuple[Number, Number, Positive]  # lowest, highest (included), step
 class Bar(Options):
     """A figure that a measurement must reach."""
 
-    least: Number | None = None
-    most: Number | None = None
+    least: Positive | None = None
+    most: Positive | None = None
 
 
 class Demo(Options):
