@@ -1,4 +1,4 @@
-"""`python -m kits.convert data=nnunet|msd|bids|pairs root=DIR output=DIR`: a tree of links."""
+"""`python -m kits.convert data=nnunet|msd|bids|pairs|dicom root=DIR output=DIR`: a tree of links."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 @command("convert")
 def main(options: Convert) -> None:
     """Link the cases of a data set into a KiTS tree, and name what is left out."""
+    if options.data.layout == "dicom":
+        from kits.prediction.dicom_tree import convert_dicom
+
+        print(convert_dicom(Path(options.root), Path(options.output), options.data.exclude))
+        return
     from kits.data.converting import convert
 
     print(convert(options.data, Path(options.root), Path(options.output)))

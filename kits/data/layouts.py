@@ -214,7 +214,8 @@ def find_data_set(data: Data, root: Path) -> DataSet:
     """
     if not root.is_dir():
         raise KitsError(f"{root}: no such folder; point it at the data set")
-    layout = data.layout
+    if (layout := data.layout) == "dicom":
+        raise KitsError("data=dicom: is read by kits.convert alone; give the tree that it makes with data.root=TREE")
     if layout == "kits":
         found = kits_tree(root, data.label_name, data.unlabeled_from)
     elif layout == "pairs":

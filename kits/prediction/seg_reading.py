@@ -34,10 +34,10 @@ def is_dicom_seg(path: Path) -> bool:
         return False
 
 
-def read_dicom_seg(path: Path) -> tuple[Volume, list[str]]:
+def read_dicom_seg(path: Path, *, padded: bool = True) -> tuple[Volume, list[str]]:
     """Read a segmentation object as a label map (z, y, x) in LPS order, with notes for a reader.
 
-    It holds the slices that have labels, as a rule; where it was made of more, an empty one is put at both ends.
+    It holds the slices that have labels, as a rule; where it was made of more, an empty one is put at both ends if `padded`.
 
     Raises:
         KitsError: highdicom is not installed, the file is damaged or no volume, or no segment is a kidney or a tumor.
@@ -74,7 +74,7 @@ def read_dicom_seg(path: Path) -> tuple[Volume, list[str]]:
         for n, label in labels_of.items()
         if label == 0
     ]
-    if _slices_of_source(segmentation) != len(stored):
+    if padded and _slices_of_source(segmentation) != len(stored):
         stored = np.pad(stored, ((1, 1), (0, 0), (0, 0)))
         affine = affine @ np.array([[1, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         notes.append("cut or not at the first and last slice: the segmentation holds slices with labels alone; give its CT")

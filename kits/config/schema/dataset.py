@@ -80,7 +80,7 @@ class Data(Options):
 
     root: PathText | None
     cache: PathText
-    layout: Literal["kits", "nnunet", "msd", "bids", "pairs"]
+    layout: Literal["kits", "nnunet", "msd", "bids", "pairs", "dicom"]
     images: PathText | None
     label_maps: PathText | None
     labels: RegionIds | None

@@ -1,0 +1,87 @@
+"""CT series with their DICOM segmentations or structure sets, as a KiTS tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from kits.core.errors import KitsError
+from kits.data.index import IMAGE_NAME, LABEL_NAME
+from kits.data.scans import Scan, find_inputs
+from kits.io import make_folder, whole_folder, write_labels, write_volume
+from kits.io.headers import is_dicom, read_instance
+from kits.io.tree import files_below
+from kits.prediction.rt_struct import STRUCTURE_SET, read_rt_struct
+from kits.prediction.seg_reading import LABEL_MAP, SEGMENTATION, read_dicom_seg
+from kits.volume import Volume
+from kits.volume.agreement import lay_into
+
+
+def convert_dicom(root: Path, output: Path, exclude: Sequence[str]) -> str:
+    """Make `output` a KiTS tree of the series with labels below `root`, named as kits.predict names them.
+
+    Returns:
+        What was made and left out.
+
+    Raises:
+        KitsError: no series has labels, one has two objects of them, or an object cannot be read or is of another grid.
+    """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
+    scans = find_inputs(root, key="root").scans
+    series_of = {name: read_instance(scan.files[0]).text("SeriesInstanceUID") for name, scan in scans.items() if scan.files}
+    objects: dict[str, list[Path]] = {}
+    for path in files_below(root)[0]:
+        if uid := _series_it_is_of(path):
+            objects.setdefault(uid, []).append(path)
+    if twice := next((paths for uid, paths in objects.items() if len(paths) > 1 and uid in series_of.values()), None):
+        raise KitsError(f"{twice[0]}: {twice[1]} is of the same series; take one out")
+    left_out = [f"{name}: no segmentation or structure set is of it" for name, uid in series_of.items() if uid not in objects]
+    left_out += [f"{paths[0]}: its series is not there" for uid, paths in objects.items() if uid not in series_of.values()]
+    made = {name: objects[uid][0] for name, uid in series_of.items() if uid in objects and name not in exclude}
+    if not made:
+        raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
+    make_folder(output, "output")
+    for name, path in tqdm(made.items(), desc="convert", unit="case"):
+        volume, labels, notes = _read(scans[name], path)
+        left_out += [f"{name}: {note}" for note in notes]
+        with whole_folder(output / name) as folder:
+            write_volume(folder / IMAGE_NAME, volume.array, volume.grid)
+            write_labels(folder / LABEL_NAME, labels, volume.grid)
+    return "\n".join([f"{len(made)} cases in {output}", *(f"left out: {line}" for line in left_out)])
+
+
+def _read(scan: Scan, path: Path) -> tuple[Volume, Any, list[str]]:
+    """Read a series and its labels on its grid."""
+    volume = scan.read()
+    if read_instance(path).text("SOPClassUID") == STRUCTURE_SET:
+        found, notes = read_rt_struct(path, volume.grid)
+        return volume, found.array, notes
+    found, notes = read_dicom_seg(path, padded=False)
+    labels = lay_into(volume.grid, found)
+    if labels is None:
+        raise KitsError(f"{path}: its grid is no part of its series' {scan.path}; export both again")
+    return volume, labels, notes
+
+
+def _series_it_is_of(path: Path) -> str:
+    """Return the UID of the series that a segmentation or structure set is of; empty for any other file."""
+    import pydicom
+
+    try:
+        kind = read_instance(path).text("SOPClassUID") if is_dicom(path) else ""
+        if kind in (SEGMENTATION, LABEL_MAP):
+            found = pydicom.dcmread(path, stop_before_pixels=True).ReferencedSeriesSequence
+        elif kind == STRUCTURE_SET:
+            frame = pydicom.dcmread(path).ReferencedFrameOfReferenceSequence[0]
+            found = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence
+        else:
+            return ""
+        return str(found[0].SeriesInstanceUID)
+    except (AttributeError, IndexError, OSError):  # find_inputs has named the damaged; one that names no series is of none
+        return str(path)
+    except Exception:  # pydicom raises whatever the damage of a file leads it to
+        return ""
