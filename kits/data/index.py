@@ -23,6 +23,7 @@ class Case:
     id: str
     image: Path
     label: Path
+    patient: str | None = None  # where a data set says whose it is; one patient's cases never train and validate
 
 
 def odd_id(name: str) -> str | None:

@@ -97,7 +97,7 @@ def bids(root: Path) -> DataSet:
         if len(maps.get(name, ())) > 1:
             first, second = maps[name][:2]
             raise KitsError(f"{first}: {second} is a label map of the same scan; take one out, or use data=pairs")
-        pair(found, name, image, maps.get(name, [root / "derivatives" / f"{name}_dseg.nii.gz"])[0])
+        pair(found, name, image, maps.get(name, [root / f"{name}_dseg.nii.gz"])[0], patient=name.partition("_")[0])
     return complete(found, root, *(path for paths in maps.values() for path in paths))
 
 
@@ -133,14 +133,14 @@ def matched(root: Path, pattern: str) -> Iterable[tuple[Path, str]]:
             yield path, "_".join(fitting.groups())
 
 
-def pair(found: DataSet, name: str, image: Path, label: Path) -> None:
+def pair(found: DataSet, name: str, image: Path, label: Path, patient: str | None = None) -> None:
     """Add a case of two files, or name the one that lacks the other."""
     if not image.is_file():
         found.left_out.append(Skipped(image, "the data set names it, and it is not there"))
     elif not label.is_file():
         found.left_out.append(Skipped(image, f"has no label map ({label.name})"))
     else:
-        found.add(Case(name, image, label))
+        found.add(Case(name, image, label, patient))
 
 
 def complete(found: DataSet, root: Path, *maps: Path) -> DataSet:

@@ -62,7 +62,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         records = [record for record in results if not errors(findings_of(record))]
         if options.labels is not None:
             refuse_absent_ids(records, classes_by_id(options.labels.ids))
-        return write_index(records, settings, cache, data)
+        return write_index(records, settings, cache, data, patients_of(cases, Path(data["root"])))
 
 
 def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
@@ -148,7 +148,17 @@ def findings_of(result: dict[str, Any]) -> list[Finding]:
     return [Finding(**finding) for finding in result["findings"]]
 
 
-def write_index(records: list[dict[str, Any]], settings: dict[str, Any], cache: Path, data: dict[str, Any]) -> dict[str, Any]:
+def patients_of(cases: Iterable[Case], root: Path) -> dict[str, str]:
+    """Tell whose each case is, by its id, where the layout or the record of a painted scan says so."""
+    listed = listed_spacing(root)
+    scans = {case: record["painted"].get("scan") for case, record in listed.items() if isinstance(record.get("painted"), dict)}
+    known = {case.id: case.patient or scans.get(case.id) for case in cases}
+    return {case: patient for case, patient in known.items() if patient}
+
+
+def write_index(
+    records: list[dict[str, Any]], settings: dict[str, Any], cache: Path, data: dict[str, Any], patients: Mapping[str, str]
+) -> dict[str, Any]:
     """Write what training reads beside the cases."""
     index = {
         "format": FORMAT,
@@ -156,7 +166,8 @@ def write_index(records: list[dict[str, Any]], settings: dict[str, Any], cache: 
         "data_hash": digest([record["key"] for record in records]),
         "cases": {record["id"]: record for record in records},
     }
-    settle_split(cache / "splits.json", data["split"], {record["id"]: record["statistics"]["tumor_ml"] for record in records})
+    volumes = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
+    settle_split(cache / "splits.json", data["split"], volumes, patients)
     write_json(cache / "index.json", index)
     write_json(cache / "fingerprint.json", fingerprint(records))
     return index

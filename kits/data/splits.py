@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kits.config import check_whole
@@ -23,6 +24,7 @@ ALL = "all"
 # KiTS19's 210 labelled cases, of which the paper takes a fixed number (section 3), less a few that one may exclude.
 WHOLE_SET = 200
 PARTS, WRITER = {str: [str]}, "kits.prepare writes it"
+NOBODYS: Mapping[str, str] = MappingProxyType({})
 RENEW = "delete the file or add split.renew=true to draw it again"
 
 
@@ -148,12 +150,15 @@ def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
         read_split(path).check_settings(settings)
 
 
-def settle_split(path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> None:
+def settle_split(
+    path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS
+) -> None:
     """Keep the split that `path` holds, byte for byte, or draw one where there is none.
 
     Args:
         settings: the group `split`.
         tumor_ml: the tumor volume in mL of every case.
+        patients: whose a case is, where that is known; the cases of one patient stay together.
 
     Raises:
         KitsError: the file was drawn for other cases or with other settings, and `split.renew` is false.
@@ -163,26 +168,29 @@ def settle_split(path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str,
         split.check_settings(settings)
         split.check_cases(tumor_ml, RENEW)
         return
-    parts = draw(settings, tumor_ml)
+    parts = draw(settings, tumor_ml, patients)
     made_by = {"settings": _recorded(settings), "cases": len(tumor_ml), "cases_sha256": digest(sorted(tumor_ml))}
     write_json(path, {**made_by, "parts": parts})
 
 
-def draw(settings: Mapping[str, Any], tumor_ml: Mapping[str, float]) -> dict[str, list[str]]:
-    """Draw the parts of a new split, whatever the cases' order.
+def draw(
+    settings: Mapping[str, Any], tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS
+) -> dict[str, list[str]]:
+    """Draw the parts of a new split: patients are drawn, and bring all of their cases.
 
-    They depend on the settings, the ids and (for folds) the volumes.
+    They depend on the settings, the ids and (for folds) the volumes, of a patient the largest, and on no order.
 
     Raises:
-        KitsError: no such kind of split, or too few cases for it.
+        KitsError: too few patients.
     """
     options = _recorded(settings)
     kind = options.pop("kind")
-    if kind == "paper":
-        return draw_paper(list(tumor_ml), **options)
-    if kind == "folds":
-        return draw_folds(tumor_ml, **options)
-    raise KitsError(f"split.kind={kind}: no such kind of split; add split=paper or split=folds")
+    cases_of: dict[str, list[str]] = {}
+    for case in sorted(tumor_ml):
+        cases_of.setdefault(patients.get(case, case), []).append(case)
+    largest = {patient: max(tumor_ml[case] for case in cases) for patient, cases in cases_of.items()}
+    parts = draw_paper(list(largest), **options) if kind == "paper" else draw_folds(largest, **options)
+    return {name: sorted(case for patient in part for case in cases_of[patient]) for name, part in parts.items()}
 
 
 def draw_paper(ids: Sequence[str], *, validation_cases: int, validation_fraction: float, seed: int) -> dict[str, list[str]]:

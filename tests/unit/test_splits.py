@@ -25,6 +25,18 @@ def volumes(count: int, seed: int = 0) -> dict[str, float]:
     return {f"case_{number:05d}": 10 ** rng.uniform(-0.1, 3.2) for number in range(count)}
 
 
+@pytest.mark.parametrize("kind", ["paper", "folds"])
+def test_cases_of_one_patient_never_train_and_validate(kind: str) -> None:
+    tumor_ml = volumes(60)
+    patients = {case: f"p{number // 4}" for number, case in enumerate(sorted(tumor_ml)) if number < 40}
+    for seed in range(3):
+        parts = draw(group(kind, seed=seed), tumor_ml, patients)
+        assert sorted(case for part in parts.values() for case in part) == sorted(tumor_ml)
+        homes = [{patients.get(case, case) for case in part} for part in parts.values()]
+        assert sum(map(len, homes)) == len(set().union(*homes)) == 30
+        assert all(parts.values())
+
+
 @pytest.mark.parametrize(("total", "validation"), [(210, 21), (300, 21), (42, 4), (4, 1), (2, 1)])
 def test_the_papers_split_has_21_validation_cases_or_a_tenth(total: int, validation: int) -> None:
     ids = list(volumes(total))
@@ -72,8 +84,6 @@ def test_folds_that_cannot_be_filled_are_refused(k: int, cases: int) -> None:
 def test_other_impossible_splits_are_refused() -> None:
     with pytest.raises(KitsError, match="at least one each"):
         draw_paper(["case_00000"], validation_cases=21, validation_fraction=0.1, seed=0)
-    with pytest.raises(KitsError, match=r"split\.kind=none.*split=folds"):
-        draw({"kind": "none", "renew": False}, volumes(4))
 
 
 def test_a_split_is_kept_byte_for_byte(tmp_path: Path) -> None:
