@@ -161,8 +161,8 @@ def suggestion(key: str, known: Sequence[str]) -> str:
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
     above, _, leaf = key.rpartition(".")
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == above}
-    near = [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
-    near += [one for one in known if one.rpartition(".")[2] == leaf]
+    near = [one for one in known if one.rpartition(".")[2] == leaf]
+    near += [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
     if near:
         return f"; did you mean {near[0]}?"
     return (
