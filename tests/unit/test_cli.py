@@ -27,7 +27,7 @@ REQUIRED = re.compile(r"^([\w.]+): \?\?\?", re.MULTILINE)
 def required(name: str) -> list[str]:
     """`key=x` for every mandatory key of a command, and a stage where one is needed."""
     keys = REQUIRED.findall((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-    needed = {"train": ["stage=coarse"], "crossval": ["stage=coarse"], "convert": ["data=nnunet"]}
+    needed = {"train": ["stage=coarse"], "crossval": ["stage=coarse"], "convert": ["data=nnunet"], "export": ["coarse=x"]}
     return [f"{key}=x" for key in keys] + needed.get(name, [])
 
 
