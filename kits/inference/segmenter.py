@@ -92,8 +92,8 @@ class Segmenter:
             keep_freed_memory()
         self.device = device
         self.precision = "32" if exported else pick_precision(self.options.precision, device)
-        inference, mirror = self.fine_config["inference"], self.options.mirror
-        mirror = inference.get("mirror", False) if mirror is None else mirror
+        asked = self.options.mirror
+        mirror = bool(self.fine_config["inference"].get("mirror")) if asked is None else asked
         self.coarse = Members(coarse, self.precision, device.type, mirror)
         self.fine = Members(fine, self.precision, device.type, mirror, self.options.outputs)
         if self.options.slices_at_once is not None:

@@ -58,10 +58,10 @@ class Inference(Options):
 
 
 class FineInference(Inference):
-    """And what else a fine network is asked to do; files of earlier versions do not say so."""
+    """And what else a fine network is asked to do."""
 
-    pixel_mm: Positive | None = None
-    mirror: Switch = False
+    pixel_mm: Positive | None
+    mirror: Switch
 
 
 class CoarseInference(Inference):
