@@ -54,7 +54,8 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
     settings = cache_settings(data)
     check_kept(cache / "splits.json", data["split"])
     with held_cache(cache):
-        results = prepare_all(cases, settings, cache, Path(data["root"]), data["workers"])
+        listed = listed_spacing(Path(data["root"]))
+        results = prepare_all(cases, settings, cache, listed, data["workers"])
         name_twins(results)
         judge_labels(results)
         forget_changed(results, cache)
@@ -62,7 +63,7 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         records = [record for record in results if not errors(findings_of(record))]
         if options.labels is not None:
             refuse_absent_ids(records, classes_by_id(options.labels.ids))
-        return write_index(records, settings, cache, data, patients_of(cases, Path(data["root"])))
+        return write_index(records, settings, cache, data, patients_of(cases, listed))
 
 
 def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
@@ -148,9 +149,8 @@ def findings_of(result: dict[str, Any]) -> list[Finding]:
     return [Finding(**finding) for finding in result["findings"]]
 
 
-def patients_of(cases: Iterable[Case], root: Path) -> dict[str, str]:
+def patients_of(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Tell whose each case is, by its id, where the layout or the record of a painted scan says so."""
-    listed = listed_spacing(root)
     scans = {case: record["painted"].get("scan") for case, record in listed.items() if isinstance(record.get("painted"), dict)}
     known = {case.id: case.patient or scans.get(case.id) for case in cases}
     return {case: patient for case, patient in known.items() if patient}
@@ -173,9 +173,10 @@ def write_index(
     return index
 
 
-def prepare_all(cases: list[Case], settings: dict[str, Any], cache: Path, root: Path, workers: int) -> list[dict[str, Any]]:
+def prepare_all(
+    cases: list[Case], settings: dict[str, Any], cache: Path, listed: Mapping[str, dict[str, Any]], workers: int
+) -> list[dict[str, Any]]:
     """Prepare all cases, and return what `prepare_case` says of each by id."""
-    listed = listed_spacing(root)
     sizes = announce_size(cases, settings, cache)
     # The largest first: the last to finish should be short, or the other processes wait for it.
     order = sorted(cases, key=lambda case: -sizes[case.id])
