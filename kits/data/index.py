@@ -13,6 +13,7 @@ from kits.core.errors import KitsError
 
 # As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
+RECORDS_NAME = "kits.json"
 ID, LONGEST_ID = re.compile(r"[^\W_][\w.+-]*"), 100
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.core.errors import KitsError
-from kits.data.index import IMAGE_NAME
+from kits.data.index import IMAGE_NAME, RECORDS_NAME
 from kits.data.naming import ENDINGS
 from kits.data.validate import MIN_SLICES
 
@@ -144,7 +144,7 @@ def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
     entries = sorted(folder.iterdir())
     cases = [entry for entry in entries if not entry.name.startswith(".") and (entry / IMAGE_NAME).is_file()]
     if cases:
-        others = [entry for entry in entries if entry not in cases]
+        others = [entry for entry in entries if entry not in cases and entry.name != RECORDS_NAME]
         lacking = {True: f"no {IMAGE_NAME} in it", False: "no case, in a folder of cases"}
         return [Scan(case.name, case / IMAGE_NAME) for case in cases], [Skipped(one, lacking[one.is_dir()]) for one in others]
     if (folder / IMAGE_NAME).is_file():

@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
-from kits.data.index import IMAGE_NAME, LABEL_NAME
+from kits.data.index import IMAGE_NAME, LABEL_NAME, RECORDS_NAME
 
-RECORDS_NAME = "kits.json"
 GRAMMAR = "give all, train, a number, a range such as 0-41, or a list such as [3,160]"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.findings import ERROR, WARNING, Finding
-from kits.data.index import Case
+from kits.data.index import RECORDS_NAME, Case
 from kits.io import read_geometry
 from kits.volume import Grid, Spacing, compare
 
@@ -81,7 +81,7 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
     Raises:
         KitsError: it is no list of records.
     """
-    path = root / "kits.json"
+    path = root / RECORDS_NAME
     if not path.is_file():
         return {}
     records = read_json(path, [{"case_id": str | int}], "KiTS's list of records", "download it again or move it away")

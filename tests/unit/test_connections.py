@@ -137,7 +137,7 @@ def test_no_command_connects(tmp_path: Path) -> None:
     found = f"prediction={tmp_path / 'found'}"
     pairs = ["data=pairs", "data.images=*/imaging.nii.gz", "data.label_maps=*/segmentation.nii.gz"]
     commands: dict[str, list[str]] = {
-        "phantom": [f"output={tmp_path / 'painted'}", "cases=1", "matrix=32", "workers=1"],
+        "phantom": [f"output={tmp_path / 'painted'}", "cases=1", "matrix=32", "spacing_xy=[8,8]", "workers=1"],
         "convert": [*pairs, f"root={tree}", f"output={tmp_path / 'converted'}"],
         "prepare": [f"data.cache={tmp_path / 'cache'}", *data],
         "train": [*training, f"run_dir={tmp_path / 'run'}", "logger=wandb"],

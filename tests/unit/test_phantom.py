@@ -235,6 +235,10 @@ def test_a_real_label_map_is_kept_voxel_by_voxel(shared_data: Path, tmp_path: Pa
         ({"workers": 0}, "workers=0"),
         ({"seed": -1}, "seed=-1"),
         ({"matrix": 8}, "matrix=8"),
+        (
+            {"matrix": 44, "spacing_xy": [5.4, 5.6]},
+            "matrix=44: pixels of 5.4 mm are 238 mm, two kidneys need 250; give matrix=47 or",
+        ),
         ({"spacing_z": [5.0, 0.5]}, "spacing_z"),
         ({"spacing_xy": [0.0, 1.0]}, "spacing_xy"),
         ({"spacing_xy": [0.7]}, "spacing_xy=[0.7]: give [low, high], 0.1 <= low <= high <= 20 mm"),

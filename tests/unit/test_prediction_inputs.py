@@ -1,6 +1,7 @@
 """What there is to segment at a path, under names that cannot leave the output folder."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_a_tree_of_cases_gives_its_images_alone_and_names_those_without(kits_tre
     inputs = find_inputs(tmp_path)
     assert list(inputs.scans) == ["case_00001"]
     assert "case_00000: no imaging.nii.gz" in str(inputs.skipped[0])
+
+
+def test_the_records_of_a_tree_are_not_told_as_skipped(kits_tree: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(kits_tree, tree)
+    (tree / "kits.json").write_text("[]")
+    (tree / "notes.txt").write_text("x")
+    assert "notes.txt: no case" in " ".join(str(item) for item in find_inputs(tree).skipped)
+    assert "kits.json" not in " ".join(str(item) for item in find_inputs(tree).skipped)
 
 
 def test_a_list_names_files_and_folders(kits_tree: Path, tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def test_a_path_may_hold_a_comma() -> None:
 
 def test_a_command_works_at_an_odd_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'Müller (1), a=b ^#&[]{}:$\' "x" caf\udce9'
-    monkeypatch.setattr(sys, "argv", ["phantom", f"output={folder}", "cases=1", "matrix=32", "spacing_z=[5,5]"])
+    monkeypatch.setattr(
+        sys, "argv", ["phantom", f"output={folder}", "cases=1", "matrix=32", "spacing_z=[9,9]", "spacing_xy=[8,8]"]
+    )
     phantom()
     assert (folder / "case_00000" / "imaging.nii.gz").is_file()
 

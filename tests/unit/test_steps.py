@@ -238,7 +238,7 @@ def test_a_plan_that_is_told_to_end_tells_its_step_and_waits_for_it(tmp_path: Pa
     thread = Thread(target=end_when_begun)
     thread.start()
     with pytest.raises(SystemExit) as caught:
-        run_process("phantom", [f"output={output}", "cases=200", "matrix=128", "workers=1"])
+        run_process("phantom", [f"output={output}", "cases=200", "matrix=128", "spacing_xy=[2,2]", "workers=1"])
     thread.join()
     assert caught.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
