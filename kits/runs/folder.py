@@ -54,7 +54,9 @@ def resumed_options(arguments: list[str]) -> Train | None:
 
     given = values_of("train", arguments)
     folder = given.pop("resume", None)
-    if folder in (None, "", AUTO):
+    if folder == "":
+        raise KitsError(f"resume=: no folder given; give the run's folder, {AUTO}, or null")
+    if folder in (None, AUTO):
         return None
     before = read_config(Path(folder))
     try:

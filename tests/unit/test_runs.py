@@ -375,6 +375,7 @@ def test_resume_on_the_command_line(straight: Path, tmp_path: Path, monkeypatch:
     assert "optimizer.lr: cannot change in a run that goes on" in call(f"resume={moved}", "optimizer.lr=0.1")
     assert "give a whole number of 1 or more" in call(f"resume={moved}", "trainer.max_epochs=many")
     assert "no run to go on with" in call(f"resume={tmp_path / 'nothing'}")
+    assert "resume=: no folder given" in call("resume=")
     said = call(f"resume={moved}", "trainer.max_epochs=4")
     assert (moved / "metrics.csv").read_text(encoding="utf-8").startswith(before)
     scores += [float(row["val/score"]) for row in rows(moved) if row["val/score"]][3:]
