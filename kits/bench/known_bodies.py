@@ -19,6 +19,7 @@ from kits.config.schema import parse
 from kits.config.schema.benches import ReadoutBench
 from kits.core.errors import KitsError
 from kits.core.parallel import map_cases
+from kits.data.index import RECORDS_NAME
 from kits.io import read_labels
 from kits.readout import CaseReading, read_out
 from kits.readout.cohort import measure_map
@@ -192,9 +193,9 @@ def recorded_sizes(root: Path) -> dict[str, float]:
     Raises:
         KitsError: `root` has no kits.json.
     """
-    file = root / "kits.json"
+    file = root / RECORDS_NAME
     if not file.is_file():
-        raise KitsError(f"root={root}: no kits.json in it; give KiTS19's label maps with its records")
+        raise KitsError(f"root={root}: no {RECORDS_NAME} in it; give KiTS19's label maps with its records")
     return {case["case_id"]: case["radiographic_size"] for case in json.loads(file.read_text(encoding="utf-8"))}
 
 

@@ -21,7 +21,7 @@ from kits.config.schema.dataset import Data
 from kits.config.schema.stage import FineSampling
 from kits.core.errors import KitsError
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
-from kits.data.index import Case
+from kits.data.index import RECORDS_NAME, Case
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.training.datamodule import EpochSampler
@@ -75,9 +75,9 @@ def link_tree(cases: list[Case], root: Path) -> None:
     root.mkdir(parents=True)
     for case in cases:
         (root / case.id).symlink_to(case.image.parent.resolve())
-    records = cases[0].image.parents[1] / "kits.json"
+    records = cases[0].image.parents[1] / RECORDS_NAME
     if records.is_file():
-        (root / "kits.json").symlink_to(records.resolve())
+        (root / RECORDS_NAME).symlink_to(records.resolve())
 
 
 def compare(

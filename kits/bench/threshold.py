@@ -15,7 +15,7 @@ from kits.config.schema.benches import ThresholdBench
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
-from kits.data.index import LABEL_NAME, Case
+from kits.data.index import LABEL_NAME, RECORDS_NAME, Case
 from kits.data.layouts import kits_tree
 from kits.io import read_labels, read_volume
 from kits.metrics import dice_from_counts
@@ -83,7 +83,7 @@ def steps(limits: tuple[float, float, float]) -> list[float]:
 
 def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
     """Return positions of the cases by contrast phase, as far as the tree's `kits.json` has it."""
-    record = root / "kits.json"
+    record = root / RECORDS_NAME
     entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
     known = {entry["case_id"]: entry.get("painted", {}).get("phase", "not recorded") for entry in entries}
     groups: dict[str, list[int]] = {}

@@ -136,8 +136,8 @@ def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
 def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
     """Find a folder of cases or one case; else image files, and DICOM series at any depth.
 
-    Image files lie in the folder itself. Whatever else lies there is named; of a case, which has a layout of its own, only that
-    it has no image.
+    Image files lie in the folder itself. Whatever else lies there is named, but not a tree's records; of a case, which has a
+    layout of its own, only that it has no image.
     """
     from kits.io.series import NOT_DICOM, Skipped
 

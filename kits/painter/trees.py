@@ -21,6 +21,7 @@ from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_classes, measure_classes
 from kits.data.findings import errors
+from kits.data.index import RECORDS_NAME
 from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
 from kits.painter.frame import KITS19_DIRECTION
 from kits.painter.kidney import Cyst
@@ -166,4 +167,4 @@ def write_record(output: Path, records: list[dict[str, Any]]) -> None:
 
     Of the clinical fields only case id and spacing mean anything here.
     """
-    write_json(output / "kits.json", records)
+    write_json(output / RECORDS_NAME, records)
