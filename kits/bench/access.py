@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from statistics import median
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 
-from kits.bench.timing import seconds
+from kits.bench.timing import scratch_folder, seconds, upright
 from kits.core.labels import BACKGROUND
 from kits.data import arrays
 from kits.data.datasets import CachedCase
-from kits.volume import Grid, Volume, crop
+from kits.volume import Volume, crop
 from kits.volume.intensity import PAD_HU
 
 SHAPE, PATCH, SPACING = (600, 512, 512), (96, 160, 160), (0.5, 0.8, 0.8)
@@ -23,10 +21,7 @@ DRAWS = 60
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """Measure `patch_ms`, the median of a 96 x 160 x 160 patch of image and label, warm."""
-    scratch = Path(config["scratch"])
-    scratch.mkdir(parents=True, exist_ok=True)
-    cache = Path(mkdtemp(prefix="access-", dir=scratch))
-    try:
+    with scratch_folder(config) as cache:
         case = CachedCase(cache, write(cache, config["data"]))
         case.image.max(), case.label.max()  # warm: every page has been read
         corners = np.random.default_rng(1).integers(0, np.subtract(SHAPE, PATCH), (DRAWS, 3)).tolist()
@@ -37,8 +32,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
             crop(case.label, corner, PATCH, BACKGROUND)
 
         return {"patch_ms": 1000 * median(seconds(draw) for _ in range(DRAWS))}
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
 
 
 def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
@@ -46,8 +39,7 @@ def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
 
     Returns its record.
     """
-    direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    grid = Grid(SHAPE[::-1], SPACING[::-1], (0.0, 0.0, 0.0), direction)
+    grid = upright(SHAPE, SPACING)
     hu = np.random.default_rng(0).integers(-1024, 400, SHAPE, dtype=np.int16)
     labels = np.zeros(SHAPE, np.uint8)
     labels[200:400, 200:300, 100:200] = labels[200:400, 200:300, 300:400] = 1

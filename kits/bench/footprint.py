@@ -5,29 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kits.bench.scan_reading import UPRIGHT, scan
-from kits.bench.timing import in_fresh_process, peak_gb, seconds
-from kits.io import make_folder, write_volume
-from kits.volume import Grid
+from kits.bench.scan_reading import scan
+from kits.bench.timing import in_fresh_process, peak_gb, scratch_folder, seconds, upright
+from kits.io import write_volume
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """Measure GB (10^9 bytes) above the libraries, by volume of `config.footprint`."""
-    scratch = Path(config["scratch"])
-    make_folder(scratch, "scratch")
-    return {name: footprint(name, volume, config, scratch) for name, volume in config["footprint"].items()}
+    return {name: footprint(name, volume, config) for name, volume in config["footprint"].items()}
 
 
-def footprint(name: str, volume: dict[str, Any], config: dict[str, Any], scratch: Path) -> float:
+def footprint(name: str, volume: dict[str, Any], config: dict[str, Any]) -> float:
     """Measure GB above the libraries for one made volume."""
-    path = scratch / f"{name}.nii.gz"
-    shape, spacing = tuple(volume["shape"]), tuple(volume["spacing"])
-    try:
-        write_volume(path, scan(shape), Grid(shape[::-1], spacing[::-1], (0.0, 0.0, 0.0), UPRIGHT))
+    shape = tuple(volume["shape"])
+    with scratch_folder(config) as scratch:
+        path = scratch / "scan.nii.gz"
+        write_volume(path, scan(shape), upright(shape, volume["spacing"]))
         found = in_fresh_process("kits.bench.footprint", {**config, "rois": volume["rois"], "scan": str(path)})
-    finally:
-        path.unlink(missing_ok=True)
-        path.with_name("labels.nii.gz").unlink(missing_ok=True)
     above = found["peak"] - found["libraries"]
     voxels = f"{shape[0]} x {shape[1]} x {shape[2]}"
     print(

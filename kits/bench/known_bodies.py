@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from kits.bench.timing import in_fresh_process, peak_gb, seconds
+from kits.bench.timing import in_fresh_process, peak_gb, seconds, upright
 from kits.config.schema import parse
 from kits.config.schema.benches import ReadoutBench
 from kits.core.errors import KitsError
 from kits.core.parallel import map_cases
 from kits.data.index import RECORDS_NAME
-from kits.io import read_labels
+from kits.io import read_labels, write_labels
 from kits.readout import CaseReading, read_out
 from kits.readout.cohort import measure_map
 from kits.readout.maps import LabelMap, find_maps
@@ -158,9 +158,6 @@ def numbers(reading: CaseReading) -> list[tuple[str, float]]:
 
 def large_case(shape: Triple) -> dict[str, float]:
     """Measure seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
-    from kits.io import write_labels
-    from kits.volume import Grid
-
     spacing = (0.5, 0.8, 0.8)
     small = placed(True, (10.0, -18.0, 12.0), 20.0, spacing, 10.0)
     labels = np.zeros(shape, np.uint8)
@@ -168,8 +165,7 @@ def large_case(shape: Triple) -> dict[str, float]:
     labels[tuple(slice(s, s + m) for s, m in zip(start, small.shape, strict=True))] = small
     with TemporaryDirectory() as folder:
         path = Path(folder) / "large.nii.gz"
-        identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-        write_labels(path, labels, Grid((shape[2], shape[1], shape[0]), spacing[::-1], (0.0, 0.0, 0.0), identity))
+        write_labels(path, labels, upright(shape, spacing))
         found: dict[str, float] = in_fresh_process("kits.bench.known_bodies", str(path))
     print(f"{shape}: {found['large_seconds']:.2f} s, {found['large_gb']:.2f} GB above the libraries", flush=True)
     return found

@@ -6,7 +6,6 @@ has been read once.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.bench.other_loaders import QUEUE, monai_batches, torchio_batches
-from kits.bench.timing import seconds
+from kits.bench.timing import scratch_folder, seconds
 from kits.config.schema import parse
 from kits.config.schema.dataset import Data
 from kits.config.schema.stage import FineSampling
@@ -43,9 +42,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """
     if find_spec("torchio") is None:
         raise KitsError("parts=[loading]: TorchIO is not installed; pip install 'kits[bench]'")
-    scratch = Path(config["scratch"]) / "loading"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
+    with scratch_folder(config) as scratch:
         data = config["data"]
         found = list(find_data_set(parse(Data, data), Path(config["root"])).cases.values())
         cases = chosen(found, config["loading"]["cases"])
@@ -59,8 +56,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
             rates = compare({**data, "augmentation": augmentation}, config["loading"], ours, cases, scratch)
             result[name] = rates["kits"] / max(rates["monai"], rates["torchio"])
         return result
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def chosen(cases: list[Case], count: int) -> list[Case]:

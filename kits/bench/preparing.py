@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gzip
 import math
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
-from kits.bench.timing import peak_gb, seconds
+from kits.bench.timing import peak_gb, scratch_folder, seconds
 from kits.config.schema import parse
 from kits.config.schema.dataset import Data
 from kits.core.parallel import end_with_parent
@@ -27,24 +25,19 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
     That is a worker's peak over the largest int16 volume.
     """
-    root, scratch = Path(config["root"]), Path(config["scratch"])
+    root = Path(config["root"])
     data = {**config["data"], "root": str(root), "workers": WORKERS}
     cases = list(find_data_set(parse(Data, data), root).cases.values())
     largest = max(math.prod(read_geometry(case.image).size) * 2 for case in cases)
     files = sorted((path for case in cases for path in (case.image, case.label)), key=lambda path: -path.stat().st_size)
-    scratch.mkdir(parents=True, exist_ok=True)
-    cache = Path(mkdtemp(prefix="prepare-", dir=scratch))
-    data["cache"] = str(cache)
     for path in files:  # once for all: nobody waits for the disk
         path.read_bytes()
-    try:
+    with scratch_folder(config) as cache:
         before = read_all(files)
         # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-            taken, peak = pool.submit(timed_prepare, data).result()
+            taken, peak = pool.submit(timed_prepare, {**data, "cache": str(cache)}).result()
         after = read_all(files)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
     print(
         f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {taken:.1f} s;"
         f" largest volume {largest / 1e6:.0f} MB, worker {peak / 1e6:.0f} MB"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from kits.bench.timing import in_turn
+from kits.bench.timing import in_turn, scratch_folder, upright
 from kits.io import read_volume, write_volume
 from kits.volume import Grid
 
 REPEATS = 7
 NOISE_HU = 12
-UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SLICE_FIRST = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)  # index axes run Inferior, Posterior, Left, as in KiTS19
 SCANS = {
-    "read_129_slices": Grid((512, 512, 129), (0.8, 0.8, 3.0), (0.0, 0.0, 0.0), UPRIGHT),
+    "read_129_slices": upright((129, 512, 512), (3.0, 0.8, 0.8)),
     "read_slice_first": Grid((602, 512, 512), (1.0, 0.8, 0.8), (0.0, 0.0, 0.0), SLICE_FIRST),
 }
 
@@ -27,16 +25,13 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """Measure seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, by scan.
 
     Each is the best of its repeats.
-
-    Args:
-        config: `scratch`, a folder; what is written there is removed again.
     """
     ratios = {}
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     for name, grid in SCANS.items():
-        path = Path(config["scratch"]) / f"{name}.nii.gz"
-        try:
+        with scratch_folder(config) as scratch:
+            path = scratch / f"{name}.nii.gz"
             write_volume(path, scan(grid.shape_zyx), grid)
             path.read_bytes()  # neither reader waits for the disk
             readers = {"kits": lambda path=path: read_volume(path), "itk": lambda path=path: sitk.ReadImage(str(path))}
@@ -45,8 +40,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
             sizes = f"{np.prod(grid.size) * 2 / 1e6:.0f} MB in {os.path.getsize(path) / 1e6:.0f} MB"
             times = f"kits {taken['kits']:.3f} s, SimpleITK {taken['itk']:.3f} s"
             print(f"{name:>28} {sizes}: {times}, ratio {ratios[name]:.2f}", flush=True)
-        finally:
-            path.unlink(missing_ok=True)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return ratios
 

@@ -16,9 +16,9 @@ import torch
 from kits.bench.nnunet import NnunetPredictor
 from kits.bench.rates import measure_rates
 from kits.bench.segmenters import segmenter_of, without_networks
-from kits.bench.timing import in_turn, seconds
+from kits.bench.timing import in_turn, scratch_folder, seconds
 from kits.inference.segmenter import Segmenter
-from kits.io import make_folder, read_volume, write_labels
+from kits.io import read_volume, write_labels
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
@@ -29,10 +29,9 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """
     torch.set_num_threads(config["threads"])
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config["threads"])
-    scan, scratch = Path(config["scan"]), Path(config["scratch"])
-    make_folder(scratch, "scratch")
-    ours, theirs = scratch / "ours.nii.gz", scratch / "theirs.nii.gz"
-    try:
+    scan = Path(config["scan"])
+    with scratch_folder(config) as scratch:
+        ours, theirs = scratch / "ours.nii.gz", scratch / "theirs.nii.gz"
         instant = without_networks(segmenter_of(config))
         run_ours(instant, scan, ours, "without networks")
         labels = sitk.ReadImage(str(ours))
@@ -51,9 +50,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
             print('nnU-Net is not installed, nothing is compared with it; pip install "kits[bench]"')
         else:
             found["times_nnunet"] = NnunetPredictor(config, scan).measure(theirs, full=config["full"]) / total
-    finally:
-        ours.unlink(missing_ok=True)
-        theirs.unlink(missing_ok=True)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Tools of all measurements: time, peak memory, a process of its own, and bars."""
+"""Tools of all measurements: time, peak memory, a process or a folder of its own, bars."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kits.core.errors import KitsError
 from kits.core.peak_memory import peak_bytes
+from kits.io import make_folder
+from kits.volume import Grid
 
 CALL = "import json, sys; from {module} import child; print(json.dumps(child(json.loads(sys.argv[1]))))"
 
@@ -62,6 +67,20 @@ def in_fresh_process(module: str, task: Any) -> Any:
         said = ended.stderr.strip() or f"killed by signal {-ended.returncode}; was memory short?"
         raise KitsError(f"{module}: the measured process failed: {said.splitlines()[-1]}")
     return json.loads(ended.stdout.splitlines()[-1])
+
+
+@contextmanager
+def scratch_folder(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Make a folder within `config.scratch` for what is measured; it goes with all that is in it."""
+    make_folder(Path(config["scratch"]), "scratch")
+    with TemporaryDirectory(dir=config["scratch"]) as folder:
+        yield Path(folder)
+
+
+def upright(shape: Sequence[int], spacing: Sequence[float]) -> Grid:
+    """Make a grid of this shape and spacing in mm, both (z, y, x), whose axes run as the arrays' do."""
+    (depth, height, width), (z, y, x) = shape, spacing
+    return Grid((width, height, depth), (x, y, z), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
 def judge(measured: Mapping[str, float], bars: Mapping[str, Mapping[str, float]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kits.painter.canvas import FINE, SLOW, WHOLE, Canvas
+from kits.painter.canvas import FINE, LUMPS, SLOW, WHOLE, Canvas
 
 
 def paint_spine(canvas: Canvas) -> None:
@@ -17,7 +17,7 @@ def paint_spine(canvas: Canvas) -> None:
     if canvas.empty(where):
         return
     w, v, u = canvas.w[where], canvas.v[where], canvas.u[where]
-    fine, grain = canvas.noise(*FINE)[where], canvas.noise("lumps", (5, 4, 4))[where]
+    fine, grain = canvas.noise(*FINE)[where], canvas.noise(*LUMPS)[where]
     period, offset = rng.uniform(31, 38), rng.uniform(0, 35)
     level = abs(np.mod(w + offset, period) - period / 2)  # 0 in the middle of a vertebra
     disc = level > period / 2 - rng.uniform(3, 5.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kits.painter.canvas import FINE, SLOW, WHOLE, Canvas
-from kits.painter.fields import Lattice, Triple, smooth_noise
+from kits.painter.fields import Triple, smooth_noise
 from kits.painter.kidney import one_tumor
 
 METAL_HU = (1800.0, 3071.0)
@@ -55,7 +55,7 @@ def paint_large_mass(canvas: Canvas, center: Triple, size: float) -> None:
         return
     shape = canvas.ellipsoid(where, center, radii) + 0.1 * size * canvas.noise(*SLOW)[where]
     shape = np.maximum(np.maximum(shape, canvas.inside[where] + 2), 0.5 - canvas.distance[where])
-    box = Lattice(*(axis[part] for axis, part in zip(canvas.lattice.axes, where, strict=True)))
+    box = canvas.lattice.part(where)
     fine = smooth_noise(canvas.rng, box, (4, 3, 3))
     canvas.paint(where, canvas.cover(shape), one_tumor(canvas.rng, np.maximum(-shape, 0), box, canvas.contrast, fine))
 

@@ -7,6 +7,7 @@ in one fixed order: the same seed gives the same bytes whatever the number of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,11 @@ class Lattice:
         ]
         return cls(*axes)
 
+    @classmethod
+    def of_voxels(cls, shape: Sequence[int], spacing: Triple) -> Lattice:
+        """Return the middles of a volume's voxels, shape and spacing in mm (z, y, x); the first is at 0."""
+        return cls(*(np.arange(n, dtype=np.float32) * np.float32(size) for n, size in zip(shape, spacing, strict=True)))
+
     @property
     def axes(self) -> tuple[Field, Field, Field]:
         return self.z, self.y, self.x
@@ -49,6 +55,23 @@ class Lattice:
         """Distance between neighbours (z, y, x) in mm."""
         z, y, x = (float(axis[1] - axis[0]) for axis in self.axes)
         return z, y, x
+
+    @property
+    def points(self) -> tuple[Field, Field, Field]:
+        """Coordinates (z, y, x) of the points, each along its own axis alone, so that they broadcast."""
+        z, y, x = np.meshgrid(*self.axes, indexing="ij", sparse=True)
+        return z, y, x
+
+    def part(self, where: Slices) -> Lattice:
+        """Return the points in a box."""
+        return Lattice(*(axis[part] for axis, part in zip(self.axes, where, strict=True)))
+
+    def weights(self, points: Sequence[Field]) -> list[sparse.csr_array]:
+        """Compute a matrix an axis, from values on the lattice to `points` in mm: curves through them."""
+        return [
+            cubic_weights(place, float(axis[0]), float(axis[1] - axis[0]), len(axis), spline=False)
+            for place, axis in zip(points, self.axes, strict=True)
+        ]
 
     def box(self, center: Triple, reach: Triple) -> Slices:
         """Find the slices of the points within `reach` mm of `center` (z, y, x); may be empty."""
@@ -108,11 +131,7 @@ def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Fi
 
 def resample(field: Field, source: Lattice, target: Lattice) -> Field:
     """Interpolate `field` (on `source`) at the points of `target`; held constant beyond the source."""
-    matrices = [
-        cubic_weights(new, float(old[0]), float(old[1] - old[0]), len(old), spline=False)
-        for old, new in zip(source.axes, target.axes, strict=True)
-    ]
-    return enlarge(field, *matrices)
+    return enlarge(field, *source.weights(target.axes))
 
 
 def signed_distance(mask: NDArray[np.bool_], step: Triple) -> Field:

@@ -107,7 +107,7 @@ def paint_cyst(rng: np.random.Generator, kidney: Field, lattice: Lattice, cyst: 
 
     Thin walls and septa are below the resolution.
     """
-    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    z, y, x = lattice.points
     radii = (cyst.radius, cyst.radius * rng.uniform(0.85, 1.1), cyst.radius * rng.uniform(0.85, 1.1))
     distance = ellipsoid(z - cyst.center[0], y - cyst.center[1], x - cyst.center[2], radii)
     hu = rng.uniform(-4, 22) if rng.random() < 0.85 else rng.uniform(45, 95)

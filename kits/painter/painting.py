@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from kits.painter.anatomy import paint_surroundings
-from kits.painter.fields import Field, Lattice, Triple, cubic_weights, enlarge_slice, resample, signed_distance, smooth_noise
+from kits.painter.fields import Field, Lattice, Triple, enlarge_slice, resample, signed_distance, smooth_noise
 from kits.painter.frame import find_body
 from kits.painter.kidney import MARGIN_MM, Cyst, Interior, paint_interior
 from kits.painter.phases import draw_contrast
@@ -148,13 +148,12 @@ class Layer:
 
     @classmethod
     def of(cls, lattice: Lattice, spacing: Triple, shape: tuple[int, ...]) -> Layer:
-        parts, matrices = [], []
-        for axis, size, n in zip(lattice.axes, spacing, shape, strict=True):
-            start, stop = int(np.ceil(axis[0] / size - 1e-3)), min(int(np.floor(axis[-1] / size + 1e-3)) + 1, n)
-            parts.append(slice(start, stop))
-            points = np.arange(start, stop) * size
-            matrices.append(cubic_weights(points, float(axis[0]), float(axis[1] - axis[0]), len(axis), spline=False))
-        return cls((parts[0], parts[1], parts[2]), *matrices)
+        z, y, x = (
+            slice(int(np.ceil(axis[0] / size - 1e-3)), min(int(np.floor(axis[-1] / size + 1e-3)) + 1, n))
+            for axis, size, n in zip(lattice.axes, spacing, shape, strict=True)
+        )
+        points = [np.arange(part.start, part.stop) * size for part, size in zip((z, y, x), spacing, strict=True)]
+        return cls((z, y, x), *lattice.weights(points))
 
     def enlarge(self, field: Field, low: int, high: int) -> Field:
         """Enlarge slices low to high of `field` to the voxels of the box.

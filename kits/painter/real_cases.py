@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from kits.config.schema.phantoms import Phantom
@@ -18,6 +19,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
 from kits.data.index import IMAGE_NAME, LABEL_NAME
 from kits.io import read_labels, read_volume, whole_folder, write_labels, write_volume
+from kits.painter.fields import Triple
 from kits.painter.frame import KITS19_DIRECTION
 from kits.painter.grain import grain_of
 from kits.painter.lesions import paint_lesions
@@ -99,12 +101,24 @@ def write_real_case(plan: RealPlan) -> dict[str, Any]:
     made = refilter(rng, made, grain, options)
     mirrored = rng.random() < options.real.mirrored
     hu, labels = (made.hu[..., ::-1], made.labels[..., ::-1]) if mirrored else (made.hu, made.labels)
-    z, y, x = made.spacing
-    depth, height, width = labels.shape
-    grid = Grid((depth, height, width), made.spacing, (0.0, 0.0, 0.0), KITS19_DIRECTION)
-    with whole_folder(Path(options.output) / plan.case_id) as folder:
-        write_labels(folder / LABEL_NAME, labels, grid)
-        write_volume(folder / IMAGE_NAME, np.rint(hu).astype(np.int16), grid)
-    record = {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
     painted = {"scan": plan.scan.name, "variant": plan.variant, "phase": contrast.phase, "mirrored": mirrored}
-    return {**record, "painted": {**painted, "tumors": counts[0], "cysts": counts[1]}}
+    painted |= {"tumors": counts[0], "cysts": counts[1]}
+    grid = kits19_grid(labels.shape, made.spacing)
+    return write_painted(Path(options.output), plan.case_id, labels, np.rint(hu).astype(np.int16), grid, painted)
+
+
+def kits19_grid(shape: tuple[int, ...], spacing: Triple) -> Grid:
+    """Make a grid of this shape and spacing in mm (z, y, x) with the axes of KiTS19's files."""
+    depth, height, width = shape
+    return Grid((depth, height, width), spacing, (0.0, 0.0, 0.0), KITS19_DIRECTION)
+
+
+def write_painted(
+    output: Path, case_id: str, labels: NDArray[np.uint8], hu: NDArray[np.int16], grid: Grid, painted: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the two files of a case; its entry in kits.json, where `painted` says how it was made."""
+    with whole_folder(output / case_id) as folder:
+        write_labels(folder / LABEL_NAME, labels, grid)
+        write_volume(folder / IMAGE_NAME, hu, grid)
+    z, y, x = grid.spacing_zyx
+    return {"case_id": case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}, "painted": painted}

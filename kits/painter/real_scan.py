@@ -56,18 +56,15 @@ class RealScan:
         sigma = [0.0, 1.0 / self.spacing[1], 1.0 / self.spacing[2]]
         self.smooth = ndimage.gaussian_filter(self.hu, sigma)
         steps = [max(1, round(wanted / size)) for wanted, size in zip(ROUGH_MM, self.spacing, strict=True)]
-        window = [
+        z, y, x = (
             slice(max(0, part.start - round(AROUND_MM / size)), part.stop + round(AROUND_MM / size), step)
             for part, size, step in zip(
                 ndimage.find_objects((self.labels > 0).astype(np.uint8))[0], self.spacing, steps, strict=True
             )
-        ]
-        axes = [
-            np.arange(n, dtype=np.float32)[part] * np.float32(size)
-            for n, part, size in zip(self.hu.shape, window, self.spacing, strict=True)
-        ]
-        self.rough = Lattice(axes[0], axes[1], axes[2])
-        hu, labels, step = self.smooth[tuple(window)], self.labels[tuple(window)], self.rough.step
+        )
+        window = (z, y, x)
+        self.rough = Lattice.of_voxels(self.hu.shape, self.spacing).part(window)
+        hu, labels, step = self.smooth[window], self.labels[window], self.rough.step
         self.hull = signed_distance(closed(labels > 0, step), step)
         bright = ndimage.binary_closing((hu > BONE_HU) & (self.hull > 4), iterations=2)
         air = ndimage.binary_opening(hu < AIR_HU, iterations=3)

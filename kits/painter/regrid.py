@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from kits.config.schema.phantoms import Phantom
-from kits.painter.fields import Field, Lattice, Triple, cubic_weights, enlarge_slice, smooth_noise
+from kits.painter.fields import Field, Lattice, Triple, enlarge_slice, smooth_noise
 from kits.painter.grain import Grain
 
 AIR = -1024.0
@@ -69,10 +69,7 @@ def regrid(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
     lattice = Lattice.cover((0, 0, 0), (slices * spacing[0], rows * spacing[1], columns * spacing[2]), BEND_STEP)
     bends = [real.bend_mm * smooth_noise(rng, lattice, BEND_CELL) for _ in range(2)]
     points = [np.arange(n) * step for n, step in zip((slices, rows, columns), spacing, strict=True)]
-    z_weights, y_weights, x_weights = (
-        cubic_weights(place, float(axis[0]), float(axis[1] - axis[0]), len(axis), spline=False)
-        for place, axis in zip(points, lattice.axes, strict=True)
-    )
+    z_weights, y_weights, x_weights = lattice.weights(points)
     turn = np.deg2rad(rng.uniform(-real.turn_degrees, real.turn_degrees))
     middle = window_center(rng, made.labels, old, (rows * spacing[1], columns * spacing[2]))
     y = (points[1] - points[1].mean())[:, None].astype(np.float32)

@@ -67,9 +67,9 @@ def draw_kidney(
     half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
     growth = [(radius, rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random()) for radius in tumors]
     reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
-    whole = Lattice(*(np.arange(n, dtype=np.float32) * np.float32(size) for n, size in zip(labels.shape, spacing, strict=True)))
+    whole = Lattice.of_voxels(labels.shape, spacing)
     where = whole.box(center, (reach, 0.75 * reach, 0.75 * reach))
-    lattice = Lattice(whole.z[where[0]], whole.y[where[1]], whole.x[where[2]])
+    lattice = whole.part(where)
     if min(lattice.shape) < 2:
         return []
     a, b, c = local_axes(rng, lattice, center, half[0], side)
@@ -95,7 +95,7 @@ def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half:
 
     Tilted and bent like a bean.
     """
-    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    z, y, x = lattice.points
     z, y, x = z - center[0], y - center[1], side * (x - center[2])
     lean, nod, turn = rng.uniform(0.05, 0.4), rng.uniform(-0.05, 0.35), rng.uniform(0.1, 0.8)
     # The upper pole lies medial and behind; the hilum looks forward by `turn`.
@@ -134,7 +134,7 @@ def draw_tumor(
 
 def lumpy_ball(rng: np.random.Generator, lattice: Lattice, center: Triple, radius: float, lumps: float) -> Field:
     """Draw the signed distance (mm) of a ball with axes of its own and lumps of so much of its radius."""
-    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    z, y, x = lattice.points
     radii = (radius * rng.uniform(0.85, 1.2), radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.85, 1.1))
     cell = float(np.clip(0.8 * radius, 6, 25))
     rough = smooth_noise(rng, lattice, (cell, cell, cell))
@@ -146,7 +146,7 @@ def draw_cysts(
 ) -> tuple[list[Cyst], list[Field]]:
     """Draw cysts at or under the surface, with their signed distances (mm) on the lattice."""
     cysts, shapes = [], []
-    z, y, x = np.meshgrid(*lattice.axes, indexing="ij", sparse=True)
+    z, y, x = lattice.points
     for _ in range(int(rng.poisson(0.9))):
         direction = rng.normal(size=3)
         direction[2] = side * abs(direction[2])

@@ -21,12 +21,11 @@ from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_classes, measure_classes
 from kits.data.findings import errors
-from kits.data.index import RECORDS_NAME
-from kits.io import make_folder, read_labels, whole_folder, write_json, write_labels, write_volume
-from kits.painter.frame import KITS19_DIRECTION
+from kits.data.index import LABEL_NAME, RECORDS_NAME
+from kits.io import make_folder, read_labels, write_json
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint
-from kits.painter.real_cases import RealPlan, real_plans, write_real_case
+from kits.painter.real_cases import RealPlan, kits19_grid, real_plans, write_painted, write_real_case
 from kits.painter.shapes import draw_labels
 from kits.volume import Grid, Volume
 
@@ -36,21 +35,11 @@ LOOKED_AT = 6
 
 @dataclass(frozen=True)
 class Plan:
-    """One case to write: its id, where, its seed, and the source label map or the ranges to draw from."""
+    """One case to write: its id, the label map that it is painted on or None, and the options."""
 
     case_id: str
-    output: Path
-    seed: int
     source: Path | None
-    spacing_z: tuple[float, float]
-    spacing_xy: tuple[float, float]
-    matrix: int
-    tumor_radius: tuple[float, float]
-    margin_mm: tuple[float, float]
-    phases: dict[str, float]
-    variety: float
-    decoys: float
-    thin_mm: tuple[float, float] | None
+    options: Phantom
 
 
 def write_dataset(options: Phantom) -> list[str]:
@@ -69,25 +58,17 @@ def write_dataset(options: Phantom) -> list[str]:
     """
     output = Path(options.output)
     if options.labels is not None:
-        sources: list[tuple[str, Path | None]] = [
-            (path.parent.name, path) for path in find_label_maps(Path(options.labels))[: options.cases]
-        ]
+        paths = find_label_maps(Path(options.labels))[: options.cases]
+        refuse_other_labels(paths)
+        plans = [Plan(path.parent.name, path, options) for path in paths]
     else:
-        sources = [(f"case_{number:05d}", None) for number in range(options.cases or 0)]
-    amount = options.variety.drawn if options.labels is None else options.variety.labels
-    ranges = (options.spacing_z, options.spacing_xy, options.matrix, options.tumor_radius, options.margin_mm)
-    phases = options.phases.model_dump()
-    plans = [
-        Plan(case_id, output, options.seed, source, *ranges, phases, amount, options.decoys, options.thin_mm)
-        for case_id, source in sources
-    ]
-    refuse_other_labels([path for _, path in sources if path is not None])
+        plans = [Plan(f"case_{number:05d}", None, options) for number in range(options.cases or 0)]
     real = real_plans(options, first=len(plans)) if options.images is not None else []
     make_folder(output, "output")
     # Nothing is caught: the first case that cannot be written ends the whole.
-    calls = [*((plan,) for plan in plans), *((plan,) for plan in real)]
-    records: list[Any] = map_cases(write_any, calls, workers=options.workers, desc="phantom")
-    write_record(output, records)
+    records: list[Any] = map_cases(write_any, [(plan,) for plan in (*plans, *real)], workers=options.workers, desc="phantom")
+    # `painted` says how a case was made. Of the clinical fields only case id and spacing mean anything here.
+    write_json(output / RECORDS_NAME, records)
     return [record["case_id"] for record in records]
 
 
@@ -97,12 +78,16 @@ def write_any(plan: Plan | RealPlan) -> dict[str, Any]:
 
 
 def find_label_maps(folder: Path) -> list[Path]:
-    """Return `case_*/segmentation.nii.gz` in the order of their names."""
+    """Return the label maps of a tree in the order of their names.
+
+    Raises:
+        KitsError: there are none.
+    """
     if not folder.is_dir():
-        raise KitsError(f"labels={folder}: no such folder; give one that holds case_*/segmentation.nii.gz")
-    found = sorted(folder.glob("case_*/segmentation.nii.gz"))
+        raise KitsError(f"labels={folder}: no such folder; give one that holds case_*/{LABEL_NAME}")
+    found = sorted(folder.glob(f"case_*/{LABEL_NAME}"))
     if not found:
-        raise KitsError(f"labels={folder}: no case_*/segmentation.nii.gz in it; give a folder in KiTS19's layout")
+        raise KitsError(f"labels={folder}: no case_*/{LABEL_NAME} in it; give a folder in KiTS19's layout")
     return found
 
 
@@ -118,35 +103,34 @@ def refuse_other_labels(paths: Sequence[Path]) -> None:
 
 def write_case(plan: Plan) -> dict[str, Any]:
     """Draw or read the labels, paint the CT and write both; returns the case's entry in kits.json."""
-    rng = np.random.default_rng([plan.seed, crc32(plan.case_id.encode())])
+    options = plan.options
+    rng = np.random.default_rng([options.seed, crc32(plan.case_id.encode())])
     cysts: list[Cyst] | None = None
     if plan.source is None:
-        labels, cysts, grid = draw_case(rng, plan)
+        z, xy = round(float(rng.uniform(*options.spacing_z)), 2), round(float(rng.uniform(*options.spacing_xy)), 4)
+        labels, cysts = draw_labels(rng, z, xy, options.matrix, options.tumor_radius, options.margin_mm)
+        grid = kits19_grid(labels.shape, (z, xy, xy))
+        variety = options.variety.drawn
     else:
         volume = read_labels(plan.source, allowed=(BACKGROUND, KIDNEY, TUMOR))
-        labels, grid = (volume.array, volume.grid) if plan.thin_mm is None else thin(volume, plan.thin_mm)
+        labels, grid = (volume.array, volume.grid) if options.thin_mm is None else thin(volume, options.thin_mm)
+        variety = options.variety.labels
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
     flips = tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
     out = stored.transpose(grid.axes)[flips]
     phase = paint(
-        labels, grid.spacing_zyx, rng, cysts=cysts, phases=plan.phases, variety=plan.variety, decoys=plan.decoys, out=out
+        labels,
+        grid.spacing_zyx,
+        rng,
+        cysts=cysts,
+        phases=options.phases.model_dump(),
+        variety=variety,
+        decoys=options.decoys,
+        out=out,
     )
-
-    with whole_folder(plan.output / plan.case_id) as folder:
-        write_labels(folder / "segmentation.nii.gz", labels, grid)
-        write_volume(folder / "imaging.nii.gz", out, grid)
-    z, y, x = grid.spacing_zyx
-    record = {"case_id": plan.case_id, "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z}}
-    return {**record, "painted": {"phase": phase, "variety": plan.variety}}
-
-
-def draw_case(rng: np.random.Generator, plan: Plan) -> tuple[NDArray[np.uint8], list[Cyst], Grid]:
-    """Draw labels (z, y, x) in LPS, cysts and geometry of a case of the phantom's own."""
-    spacing_z, spacing_xy = round(float(rng.uniform(*plan.spacing_z)), 2), round(float(rng.uniform(*plan.spacing_xy)), 4)
-    labels, cysts = draw_labels(rng, spacing_z, spacing_xy, plan.matrix, plan.tumor_radius, plan.margin_mm)
-    size = (len(labels), plan.matrix, plan.matrix)
-    return labels, cysts, Grid(size, (spacing_z, spacing_xy, spacing_xy), (0.0, 0.0, 0.0), KITS19_DIRECTION)
+    painted = {"phase": phase, "variety": variety}
+    return write_painted(Path(options.output), plan.case_id, labels, out, grid, painted)
 
 
 def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
@@ -158,13 +142,4 @@ def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8
     strides = [max(1, round(mm / step)) for mm, step in zip(wanted, volume.spacing, strict=True)]
     labels = np.ascontiguousarray(volume.array[tuple(slice(stride // 2, None, stride) for stride in strides)])
     z, y, x = (step * stride for step, stride in zip(volume.spacing, strides, strict=True))
-    depth, height, width = labels.shape
-    return labels, Grid((depth, height, width), (z, y, x), (0.0, 0.0, 0.0), KITS19_DIRECTION)
-
-
-def write_record(output: Path, records: list[dict[str, Any]]) -> None:
-    """Write kits.json; `painted` says how a case was made.
-
-    Of the clinical fields only case id and spacing mean anything here.
-    """
-    write_json(output / RECORDS_NAME, records)
+    return labels, kits19_grid(labels.shape, (z, y, x))

@@ -96,9 +96,7 @@ def beside(canvas: Canvas, kidney: Kidney, away_mm: float, *, front: bool = Fals
     if canvas.empty(where):
         return None
     fits = (abs(canvas.distance[where] - away_mm) < 1.5) & (canvas.inside[where] < -4)
-    _, v, u = np.meshgrid(
-        *(axis[part] for axis, part in zip(canvas.lattice.axes, where, strict=True)), indexing="ij", sparse=True
-    )
+    _, v, u = canvas.lattice.part(where).points
     if front:
         fits = fits & (v < kidney.center[1])
     if lateral:
