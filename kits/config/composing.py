@@ -20,6 +20,8 @@ from kits.core.errors import KitsError
 
 # ${length:${data.classes}} in YAML: as many as the list has entries.
 OmegaConf.register_new_resolver("length", len, replace=True)
+# ${outputs:${stage},${data.classes}}: classes of a stage's network.
+OmegaConf.register_new_resolver("outputs", lambda stage, classes: 1 if stage == "coarse" else len(classes), replace=True)
 
 # ${or_nothing:${fold}}: a value inside a text, and nothing where it is null.
 OmegaConf.register_new_resolver("or_nothing", lambda value: "" if value is None else value, replace=True)

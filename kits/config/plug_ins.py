@@ -1,11 +1,13 @@
-"""Parts of networks that installed packages bring, by Python's entry points.
+"""Networks and parts of them that installed packages bring, by Python's entry points.
 
 A checkpoint may name them: only what somebody has installed under that name is imported, never a path that stands in a file.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
@@ -15,7 +17,9 @@ from kits.config.conf_files import one_line
 from kits.config.schema.base import Meaning, Text
 from kits.core.errors import KitsError
 
-OPERATORS, FUSIONS = "kits.operators", "kits.fusions"
+# By group of entry points: the key that names one.
+MODELS, ENCODERS, OPERATORS, FUSIONS = "kits.models", "kits.encoders", "kits.operators", "kits.fusions"
+KEYS = {MODELS: "model.network", ENCODERS: "backbone", OPERATORS: "model.operator", FUSIONS: "model.fusion"}
 
 
 @cache
@@ -33,6 +37,16 @@ def plug_ins(group: str) -> dict[str, EntryPoint]:
     return found
 
 
+def check_names(group: str, ours: Collection[str]) -> None:
+    """Refuse a plug-in that has the name of a part of ours.
+
+    Raises:
+        KitsError: one has.
+    """
+    if taken := sorted({*ours} & {*plug_ins(group)}):
+        raise KitsError(f"{group}: a plug-in is named {taken[0]}, as one of ours; uninstall it, or give it another name")
+
+
 def load(group: str, name: str) -> Any:
     """Import a plug-in.
 
@@ -47,14 +61,18 @@ def load(group: str, name: str) -> Any:
         raise KitsError(f"{group}: {name} ({point.value}) cannot be imported ({what}); mend or uninstall it") from error
 
 
-def an_operator(name: str) -> str:
-    """Refuse an operator that no plug-in has."""
-    return known(OPERATORS, name)
+@contextmanager
+def plug_in(group: str, name: str) -> Iterator[Any]:
+    """Import a plug-in to build and try it on; whatever its code raises is told in one line.
 
-
-def a_fusion(name: str) -> str:
-    """Refuse a fusion that no plug-in has."""
-    return known(FUSIONS, name)
+    Raises:
+        KitsError: it cannot be imported, or the body raises anything.
+    """
+    part = load(group, name)
+    try:
+        yield part
+    except Exception as error:  # its code may raise anything
+        raise KitsError(f"{KEYS[group]}={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
 
 
 def known(group: str, name: str) -> str:
@@ -64,5 +82,12 @@ def known(group: str, name: str) -> str:
     return name
 
 
-PlugInOperator = Annotated[Text, AfterValidator(an_operator), Meaning("the name of a plug-in (entry point kits.operators)")]
-PlugInFusion = Annotated[Text, AfterValidator(a_fusion), Meaning("the name of a plug-in (entry point kits.fusions)")]
+PlugInOperator = Annotated[
+    Text, AfterValidator(partial(known, OPERATORS)), Meaning("the name of an installed plug-in (entry point kits.operators)")
+]
+PlugInFusion = Annotated[
+    Text, AfterValidator(partial(known, FUSIONS)), Meaning("the name of an installed plug-in (entry point kits.fusions)")
+]
+PlugInNetwork = Annotated[
+    Text, AfterValidator(partial(known, MODELS)), Meaning("the name of an installed plug-in (entry point kits.models)")
+]

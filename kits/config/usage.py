@@ -91,10 +91,10 @@ def explain_group(group: str) -> str:
         text = " ".join(line.strip() for line in head if not line.startswith("@package"))
         lines += [f"{group}={name}", textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ")]
     if group == "model":
-        from importlib.metadata import entry_points  # 20 ms that no other help needs
+        from kits.config.plug_ins import KEYS, plug_ins  # which no other help needs
 
-        for key in ("operator", "fusion"):
-            lines += [f"model.{key}={point.name}: plug-in {point.value}" for point in entry_points(group=f"kits.{key}s")]
+        for group, key in KEYS.items():
+            lines += [f"{key}={name}: plug-in {point.value}" for name, point in plug_ins(group).items()]
     return "\n".join(lines)
 
 

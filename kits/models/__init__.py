@@ -1,6 +1,7 @@
 """Networks by name, their layers, weights and checkpoints.
 
-A checkpoint names its network in plain data, so the names are an allow-list and never an import path. Rooms above may import it.
+A checkpoint names its network in plain data: one of ours or of an installed plug-in, never an import path.
+Rooms above may import it.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,14 +10,16 @@ from typing import Any
 from torch import nn
 
 from kits.config.schema import parse
-from kits.config.schema.model import FineNetOptions, Model, Unet3dOptions
+from kits.config.schema.base import Options
+from kits.config.schema.model import Model
 from kits.models.finenet import FineNet
+from kits.models.own_network import OwnNetwork
 from kits.models.unet3d import UNet3d
 
-NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet}
+NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet, "own": OwnNetwork}
 
 
-def build_network(model: Mapping[str, Any] | Unet3dOptions | FineNetOptions, *, pretrained: bool) -> nn.Module:
+def build_network(model: Mapping[str, Any] | Options, *, pretrained: bool) -> nn.Module:
     """Build the network that `model` describes: typed options, or the plain ones of a checkpoint.
 
     The schema checks plain ones here.

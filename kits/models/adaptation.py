@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.config import one_line, plug_ins
-from kits.config.plug_ins import load
-from kits.core.errors import KitsError
+from kits.config import plug_ins
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, unfold
+from kits.models.own_network import tried_on
 
 
 class SliceConv(nn.Module):
@@ -129,16 +128,9 @@ def build_operator(name: str, channels: int) -> nn.Module:
     """
     if name in OPERATORS:
         return OPERATORS[name](channels)
-    try:
-        operator: nn.Module = load(plug_ins.OPERATORS, name)(channels)
-        found = operator(torch.zeros(2, channels, 4, 4), 2)
-        if found.shape != (2, channels, 4, 4):
-            raise ValueError(f"it gives {tuple(found.shape)} of (2, {channels}, 4, 4)")
-    except KitsError:
-        raise
-    except Exception as error:  # a plug-in's code may raise anything
-        raise KitsError(f"model.operator={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
-    return operator
+    with plug_ins.plug_in(plug_ins.OPERATORS, name) as operator:
+        slices = torch.zeros(2, channels, 4, 4)
+        return tried_on(operator(channels), slices, 2, shape=slices.shape)
 
 
 class SliceGate(nn.Module):

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kits.config import one_line
-from kits.config.plug_ins import FUSIONS, load
-from kits.core.errors import KitsError
+from kits.config.plug_ins import FUSIONS, plug_in
 from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, pointwise, unfold, upsample
+from kits.models.own_network import tried_on
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:
@@ -116,21 +115,19 @@ class Sharpened(FullResolution):
         return blurred + self.join(volume, fold(blurred))
 
 
-def plugged_in(fusion: nn.Module) -> nn.Module:
-    """Let a plug-in's fusion take logits unless it says that it needs none."""
-    if not hasattr(fusion, "takes_logits"):
-        setattr(fusion, "takes_logits", True)  # noqa: B010  # torch types attributes as parts
-    return fusion
-
-
 def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
-    """Build the fusion `name` (concat, gate or mean) of sources with features of `widths` channels."""
+    """Build a fusion of ours or of a plug-in, of sources with features of `widths` channels.
+
+    Raises:
+        KitsError: a plug-in's cannot be built, or gives another shape.
+    """
     shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
     if name == "concat":
         return ConcatFusion(widths, **shared)
     if name not in ("gate", "mean"):
-        try:
-            return plugged_in(load(FUSIONS, name)(widths, **shared))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise KitsError(f"model.fusion={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
+        with plug_in(FUSIONS, name) as plugged:
+            fusion: Any = plugged(widths, **shared)
+            fusion.takes_logits = getattr(fusion, "takes_logits", True)
+            features, logits = [torch.zeros(2, one, 4, 4) for one in widths], torch.zeros(1, classes, 2, 8, 8)
+            return tried_on(fusion, torch.zeros(1, 1, 2, 8, 8), features, [logits] * len(widths), shape=logits.shape)
     return Sharpened(MeanFusion() if name == "mean" else GateFusion(widths, width=width, norm=norm), **shared)

@@ -8,6 +8,7 @@ import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from kits.config.plug_ins import ENCODERS, plug_in, plug_ins
 from kits.core.errors import KitsError
 
 # ImageNet weights that install as ordinary packages (extra `pretrained`): timm's tensors in timm's order, under other names.
@@ -30,7 +31,13 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
     `weights` is None (random), "imagenet" (an installed package), "hub" (timm's model hub, needs the network) or the path of a
     .safetensors or .pth file with a state dict of the timm model. Raises KitsError where these cannot be had or do not fit.
     """
-    if not timm.is_model(backbone):
+    if backbone in plug_ins(ENCODERS):
+        if timm.is_model(backbone) and timm.model_entrypoint(backbone).__module__.startswith("timm."):
+            raise KitsError(f"{ENCODERS}: a plug-in is named {backbone}, as one of timm's; uninstall it, or give it another name")
+        with plug_in(ENCODERS, backbone):
+            if not timm.is_model(backbone):
+                raise LookupError(f"it registers no {backbone}; decorate the function {backbone} with timm's register_model")
+    elif not timm.is_model(backbone):
         raise KitsError(f"source backbone {backbone!r}: timm has no such model; timm.list_models() lists them")
     if list(out_indices) != sorted(set(out_indices)) or not out_indices or out_indices[0] < 0:
         raise KitsError(f"out_indices {list(out_indices)}: give the indices of scales in ascending order, from 0")
@@ -130,7 +137,7 @@ def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dic
     """
     model = timm.create_model(backbone, pretrained=False)
     classifiers = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
-    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers or ("no classifier",))
     body = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
     try:
         result = model.load_state_dict(body, strict=False)

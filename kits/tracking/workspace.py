@@ -92,7 +92,7 @@ def build_workspace(config: dict[str, Any], entity: str) -> Any:
     sections = {
         "Fine stage": [
             *score_curves(fine),
-            curve(names.loss_names(len(config["model"]["sources"]), terms), "loss: fused, its terms, each source"),
+            curve(names.loss_names(len(config["model"].get("sources", ())), terms), "loss: fused, its terms, each source"),
         ],
         "Coarse stage": [*score_curves(names.COARSE_SCORES), curve([names.LOSS], "loss")],
         "Sweeps": [

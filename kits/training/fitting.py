@@ -155,7 +155,7 @@ def guarded(
         if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
             raise
         saving = "" if options.trainer.precision != "32-true" else ", or trainer.precision=bf16-mixed"
-        saving += ", or model.checkpointing=true" if isinstance(options, Fine) and not options.model.checkpointing else ""
+        saving += ", or model.checkpointing=true" if not getattr(options.model, "checkpointing", True) else ""
         raise KitsError(
             f"{trainer.strategy.root_device}: memory ran out in step {trainer.global_step + 1} ({one_line(error)[:160]});"
             f" give a smaller sampling.patch or sampling.batch_size{saving}"

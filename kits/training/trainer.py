@@ -129,11 +129,11 @@ def strategy_of(options: Coarse | Fine) -> str | DDPStrategy:
     # Frozen statistics are the same everywhere by themselves; newer releases of torch have another name for that.
     names = signature(DistributedDataParallel).parameters
     synchronize = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    fine = options if isinstance(options, Fine) else None
-    learned: dict[str, Any] = {synchronize: fine is not None and not fine.model.freeze_statistics}
+    fixed = getattr(options.model, "freeze_statistics", options.model.name == "unet3d")
     # In each phase of a staged training, and while encoders stay still, some parameters get no gradient.
-    unused = options.freeze_epochs > 0 or (fine is not None and fine.training == "staged")
-    return DDPStrategy(find_unused_parameters=unused, **learned)
+    unused = options.freeze_epochs > 0 or (isinstance(options, Fine) and options.training == "staged")
+    synchronized: dict[str, Any] = {synchronize: not fixed}
+    return DDPStrategy(find_unused_parameters=unused, **synchronized)
 
 
 def environment_of(strategy: str | DDPStrategy, nodes: int) -> ClusterEnvironment:

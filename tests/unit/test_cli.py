@@ -138,7 +138,8 @@ def test_every_choice_of_every_group_composes(group: str, choice: str) -> None:
         assert group in compose("evaluate", [f"{group}={choice}", "prediction=x", "truth=y", "output=z"])
         return
     overrides = [f"{group}={choice}"] + (["stage=coarse"] if group != "stage" else [])
-    overrides += [f"{group}._target_=some.Part"] if choice == "own" else []
+    named = "model.network=some" if group == "model" else f"{group}._target_=some.Part"
+    overrides += [named] if choice == "own" else []
     assert group in compose("train", overrides)
 
 

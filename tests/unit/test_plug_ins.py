@@ -1,6 +1,9 @@
-"""Operators of installed packages: trained with, built again from a checkpoint, and refused in one line."""
+"""Parts of installed packages: trained with, built again from a checkpoint, and refused in one line."""
 
-import tomllib
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from kits.data.preparation import prepare
 from kits.models import build_network
 from kits.models.checkpoint import load_network
 from kits.train import train
-from tests.unit.test_runs import FINE
+from tests.unit.test_runs import FINE, TINY
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "plugin"
 
@@ -29,64 +32,136 @@ def install(site: Path, name: str, points: dict[str, dict[str, str]]) -> None:
     (folder / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of experiments/, installed by pip as a user does it, but beside the environment and without the network."""
+    folder = tmp_path_factory.mktemp("installed")
+    sources = shutil.copytree(EXAMPLE, folder / "plugin")  # setuptools builds beside them
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(folder / "site"), str(sources)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder / "site"
+
+
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed packages, the example of experiments/ among them."""
+def site(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages, the example among them."""
+    monkeypatch.syspath_prepend(str(installed))
     folder = tmp_path / "site"
     folder.mkdir()
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    install(folder, project["name"], project["entry-points"])
-    monkeypatch.syspath_prepend(str(EXAMPLE))
     monkeypatch.syspath_prepend(str(folder))
     plug_ins.cache_clear()
     yield folder
     plug_ins.cache_clear()
 
 
-def test_the_example_trains_ten_steps_and_its_checkpoint_is_built_again(site: Path, kits_tree: Path, tmp_path: Path) -> None:
-    own = [
-        *FINE,
-        f"data.root={kits_tree}",
-        f"data.cache={tmp_path / 'cache'}",
-        f"run_dir={tmp_path / 'run'}",
-        "training=parallel",
-    ]
-    own += ["model.operator=median", "loss=own", "loss._target_=kits_plugin.Focal", "+loss.gamma=2.0"]
-    own += ["trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
-    prepare(compose("train", own)["data"])
-    train(checked("train", own))
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 10
-    network, config = load_network(tmp_path / "run" / "best.ckpt", "fine", "cpu")
+def test_the_example_is_installed_trains_ten_steps_and_predicts_in_another_process(
+    site: Path, installed: Path, kits_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [f"data.root={kits_tree}", f"data.cache={tmp_path / 'cache'}", "trainer.enable_progress_bar=false"]
+    coarse = [*TINY[:-4], *places, "model=own", "model.network=dilated", "+model.width=4", "trainer.max_epochs=2"]
+    fine = [*FINE, *places, "training=parallel", "trainer.max_epochs=2", "model.operator=median", "model.widths=[4,4]"]
+    fine += ["model.sources=[{backbone:two_scales,weights:null}]"]
+    fine += ["loss=own", "loss._target_=kits_plugin.Focal", "+loss.gamma=2.0"]
+    prepare(compose("train", coarse)["data"])
+    for stage, own in (("coarse", coarse), ("fine", fine)):
+        train(checked("train", [*own, f"run_dir={tmp_path / stage}"]))
+        assert torch.load(tmp_path / stage / "last.ckpt", weights_only=True)["global_step"] == 10
+    network, config = load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
     assert config["model"]["operator"] == "median"
     assert network.reach is None
     assert type(network.sources[0].adaptations[0].operator).__name__ == "Median"  # type: ignore[union-attr,index]
-    assert "model.operator=median: plug-in kits_plugin:Median" in explain_group("model")
+    assert load_network(tmp_path / "coarse" / "best.ckpt", "coarse", "cpu")[1]["model"]["width"] == 4
+
+    case, found = kits_tree / "case_00000" / "imaging.nii.gz", tmp_path / "found.nii.gz"
+    files = [f"{stage}={tmp_path / stage / 'best.ckpt'}" for stage in ("coarse", "fine")]
+    command = [sys.executable, "-m", "kits.predict", *files, f"input={case}", f"output={found}", "device=cpu"]
+    path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert found.is_file()
+
+    monkeypatch.undo()  # as on a machine without it
+    plug_ins.cache_clear()
+    with pytest.raises(KitsError, match=r"best\.ckpt: model\.network=dilated: give the name of an installed .*kits\.models"):
+        load_network(tmp_path / "coarse" / "best.ckpt", "coarse", "cpu")
+    with pytest.raises(KitsError, match=r"best\.ckpt: model\.operator=median: give one of .* of an installed plug-in .*kits\.op"):
+        load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
 
 
-def model(operator: str) -> dict[str, object]:
-    options: dict[str, object] = compose("train", FINE)["model"]
-    return {**options, "operator": operator}
+def test_help_names_what_is_installed(site: Path) -> None:
+    lines = explain_group("model").splitlines()
+    assert "model.operator=median: plug-in kits_plugin:Median" in lines
+    assert "model.network=dilated: plug-in kits_plugin:Dilated" in lines
+    assert "backbone=two_scales: plug-in kits_plugin:two_scales" in lines
+
+
+def model(**own: object) -> dict[str, object]:
+    """The fine network's options, with some of its own."""
+    return {**compose("train", FINE)["model"], **own}
+
+
+def network(name: str) -> dict[str, object]:
+    return {"name": "own", "network": name, "classes": 1, "in_plane_multiple": 8}
 
 
 @pytest.mark.parametrize(
-    ("operator", "points", "told"),
+    ("group", "points", "options", "told"),
     [
+        ("operators", {}, model(operator="os.system"), r"model\.operator=os\.system: give one of p3d, .*, or the name of an .*"),
         (
-            "os.system",
-            {},
-            r"model\.operator=os\.system: give one of p3d, .*, or the name of a plug-in .*",
-        ),
-        (
-            "broken",
+            "operators",
             {"broken": "no_such_module:X"},
+            model(operator="broken"),
             r"kits\.operators: broken \(no_such_module:X\) cannot be imp.*",
         ),
-        ("flat", {"flat": "torch.nn:Flatten"}, r"model\.operator=flat: .*; mend the plug-in"),
-        ("median", {"median": "other:Y"}, r"kits\.operators: .* and .* are both named median; uninstall one of them"),
-        ("p3d", {"p3d": "other:Y"}, r"kits\.operators: a plug-in is named p3d, as one of ours; uninstall it, or give it .*"),
+        ("operators", {"flat": "torch.nn:Flatten"}, model(operator="flat"), r"model\.operator=flat: .*; mend the plug-in"),
+        (
+            "operators",
+            {"median": "other:Y"},
+            model(operator="median"),
+            r"kits\.operators: .* and .* are both named median; uninstall one of them",
+        ),
+        (
+            "operators",
+            {"p3d": "other:Y"},
+            model(operator="p3d"),
+            r"kits\.operators: a plug-in is named p3d, as one of ours; uninstall it, or give it .*",
+        ),
+        ("fusions", {"sum": "builtins:sum"}, model(fusion="sum"), r"model\.fusion=sum: TypeError: .*; mend the plug-in"),
+        (
+            "encoders",
+            {"resnet18": "other:Y"},
+            model(sources=[{"backbone": "resnet18", "weights": None}]),
+            r"kits\.encoders: a plug-in is named resnet18, as one of timm's; uninstall it, or give it another name",
+        ),
+        (
+            "encoders",
+            {"mine": "torch.nn:Conv2d"},
+            model(sources=[{"backbone": "mine", "weights": None}]),
+            r"backbone=mine: LookupError: it registers no mine; decorate .* register_model; mend the plug-in",
+        ),
+        ("models", {"number": "math:pi"}, network("number"), r"model\.network=number: TypeError: 'float' object is .*"),
+        ("models", {"text": "builtins:dict"}, network("text"), r"model\.network=text: TypeError: it makes dict, no torch.*"),
+        ("models", {"flat": "torch.nn:Flatten"}, network("flat"), r"model\.network=flat: TypeError: .*'classes'; mend .*"),
+        ("models", {}, {**network("dilated"), "depth": 3}, r"model\.network=dilated: TypeError: .*'depth'; mend the plug-in"),
+        ("models", {"unet3d": "other:Y"}, network("dilated"), r"kits\.models: a plug-in is named unet3d, as one of ours; .*"),
     ],
 )
-def test_a_plug_in_that_cannot_be_is_one_line(site: Path, operator: str, points: dict[str, str], told: str) -> None:
-    install(site, "theirs", {"kits.operators": points} if points else {})
+def test_a_plug_in_that_cannot_be_is_one_line(
+    site: Path, group: str, points: dict[str, str], options: dict[str, object], told: str
+) -> None:
+    install(site, "theirs", {f"kits.{group}": points} if points else {})
     with pytest.raises(KitsError, match=f"^{told}$"):
-        build_network(model(operator), pretrained=False)
+        build_network(options, pretrained=False)
+
+
+def test_what_a_plug_in_s_network_has_not_is_refused_before_it_is_built(site: Path) -> None:
+    own = ["model=own", "model.network=dilated", "data.cache=none"]
+    staged = [one for one in FINE if not one.startswith("model.")]
+    with pytest.raises(KitsError, match=r"^training=staged: model=own has no sources to train alone; leave it out$"):
+        checked("train", [*staged, *own])
+    with pytest.raises(KitsError, match=r"^freeze_epochs=1: model=own has no encoder that is known; leave it out$"):
+        checked("train", [*TINY[:-4], *own, "freeze_epochs=1"])
+    with pytest.raises(KitsError, match=r"^data\.coarse_size=32: the coarse network needs a multiple of 24; .*"):
+        checked("train", [*TINY[:-4], *own, "model.in_plane_multiple=24"])

@@ -9,9 +9,19 @@ import math
 from math import prod
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from kits.config.plug_ins import FUSIONS, OPERATORS, PlugInFusion, PlugInOperator, plug_ins
+from kits.config.plug_ins import (
+    ENCODERS,
+    FUSIONS,
+    MODELS,
+    OPERATORS,
+    PlugInFusion,
+    PlugInNetwork,
+    PlugInOperator,
+    check_names,
+    plug_ins,
+)
 from kits.config.schema.base import Count, Index, Meaning, Options, PerLevel, Positive, Switch, Text, Window, refuse, text
 from kits.core.errors import KitsError
 from kits.core.pooling import anisotropic_levels
@@ -37,6 +47,8 @@ def halves(backbone: str) -> bool:
 
     Its name goes on after the family's with a digit or an underscore.
     """
+    if backbone in plug_ins(ENCODERS):
+        return False
     return any(backbone.startswith(family) and not backbone[len(family) : len(family) + 1].isalpha() for family in HALVING)
 
 
@@ -128,9 +140,8 @@ class FineNetOptions(Options):
     @model_validator(mode="after")
     def _sources_can_be_built(self) -> FineNetOptions:
         """Refuse sources whose scales or windows do not fit."""
-        for group, names in ((OPERATORS, get_args(Operator)), (FUSIONS, get_args(Fusion))):
-            if taken := sorted({*names} & {*plug_ins(group)}):
-                raise KitsError(f"{group}: a plug-in is named {taken[0]}, as one of ours; uninstall it, or give it another name")
+        check_names(OPERATORS, get_args(Operator))
+        check_names(FUSIONS, get_args(Fusion))
         for source in self.sources:
             self._check_scales(source)
             self._check_windows(source)
@@ -188,4 +199,21 @@ def check_supervision(heads: int, levels: int) -> None:
         raise KitsError(f"model.deep_supervision={heads}: give 0 to {levels - 1}, there are {levels} levels")
 
 
-Model = Annotated[Unet3dOptions | FineNetOptions, Field(discriminator="name")]
+class OwnNetworkOptions(Options):
+    """A plug-in's network, see `kits.models.own_network.OwnNetwork`; other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["own"]
+    network: PlugInNetwork
+    classes: Count
+    in_plane_multiple: Count
+
+    @model_validator(mode="after")
+    def _has_a_name_of_its_own(self) -> OwnNetworkOptions:
+        """Refuse a plug-in with the name of a network of ours."""
+        check_names(MODELS, ("unet3d", "finenet", "own"))
+        return self
+
+
+Model = Annotated[Unet3dOptions | FineNetOptions | OwnNetworkOptions, Field(discriminator="name")]

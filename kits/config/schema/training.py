@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,7 @@ from kits.config.schema.augmentation import Augmentation
 from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, refuse, text
 from kits.config.schema.dataset import Data, Folds, Split
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import FineNetOptions, Unet3dOptions
+from kits.config.schema.model import FineNetOptions, OwnNetworkOptions, Unet3dOptions
 from kits.config.schema.optimizer import Constant, Optimizer, Plateau, Scheduler
 from kits.config.schema.stage import (
     CoarseInference,
@@ -36,6 +36,7 @@ class TrainOptions(Options):
     """Options of both stages."""
 
     data: Data
+    model: Any
     split: Split | None = None
     augmentation: Augmentation
     loss: Loss
@@ -65,6 +66,8 @@ class TrainOptions(Options):
         if self.freeze_epochs >= self.trainer.max_epochs:
             what = f"the encoders would never learn, trainer.max_epochs={self.trainer.max_epochs}; give fewer"
             raise refuse("freeze_epochs", self.freeze_epochs, what)
+        if self.freeze_epochs and isinstance(self.model, OwnNetworkOptions):
+            raise refuse("freeze_epochs", self.freeze_epochs, "model=own has no encoder that is known; leave it out")
         factor = None if isinstance(self.optimizer, dict) else self.optimizer.init_factor
         if self.init is None and factor not in (None, 1):
             raise refuse("optimizer.init_factor", factor, "is for what init=RUN_FOLDER gives; add that, or leave it out")
@@ -107,7 +110,7 @@ class Coarse(TrainOptions):
     """conf/stage/coarse.yaml with its groups."""
 
     stage: Literal["coarse"]
-    model: Unet3dOptions
+    model: Annotated[Unet3dOptions | OwnNetworkOptions, Field(discriminator="name")]
     sampling: CoarseSampling
     inference: CoarseInference
     roi: CoarseRoi
@@ -124,7 +127,7 @@ class Coarse(TrainOptions):
         size, (depth, *plane), multiple = self.data.coarse_size, self.sampling.patch, self.model.in_plane_multiple
         if size % multiple:
             near = " and ".join(map(str, nearest_multiples(size, multiple)))
-            what = f"the coarse network's strides need a multiple of {multiple}; the nearest are {near}"
+            what = f"the coarse network needs a multiple of {multiple}; the nearest are {near}"
             raise refuse("data.coarse_size", size, f"{what} (then run kits.prepare again)")
         if plane != [size, size]:
             what = f"the coarse stage reads whole slices, and data.coarse_size={size}"
@@ -136,7 +139,7 @@ class Fine(TrainOptions):
     """conf/stage/fine.yaml with its groups."""
 
     stage: Literal["fine"]
-    model: FineNetOptions
+    model: Annotated[FineNetOptions | OwnNetworkOptions, Field(discriminator="name")]
     sampling: FineSampling
     inference: FineInference
     roi: FineRoi
@@ -162,8 +165,12 @@ class Fine(TrainOptions):
         if any(size % multiple for size in plane):
             near = [nearest_multiples(size, multiple) for size in plane]
             smaller, larger = ([depth, *(pair[end] for pair in near)] for end in (0, -1))
-            what = f"the encoders' scales (model.out_indices) need multiples of {multiple} in-plane"
+            own = isinstance(self.model, OwnNetworkOptions)
+            who = "the network's model.in_plane_multiple needs" if own else "the encoders' scales (model.out_indices) need"
+            what = f"{who} multiples of {multiple} in-plane"
             raise refuse("sampling.patch", self.sampling.patch, f"{what}; the nearest are {text(smaller)} and {text(larger)}")
+        if self.training == "staged" and isinstance(self.model, OwnNetworkOptions):
+            raise KitsError("training=staged: model=own has no sources to train alone; leave it out")
         if self.training == "staged" and self.trainer.compile:
             raise KitsError("trainer.compile=true: not with training=staged, whose phases are three networks; leave it out")
         if self.training == "staged":
@@ -197,7 +204,7 @@ def check_files(train: Coarse | Fine) -> None:
     if data.boxes is not None and not Path(data.boxes).is_file():
         raise refuse("data.boxes", data.boxes, "no such file; kits.boxes writes boxes.json")
     if isinstance(train, Fine):
-        for position, source in enumerate(train.model.sources):
+        for position, source in enumerate(train.model.sources if isinstance(train.model, FineNetOptions) else ()):
             if source.weights not in WEIGHTS and not Path(source.weights).is_file():
                 what = "no such file; give imagenet, hub, null or a .safetensors or .pth file"
                 raise refuse(f"model.sources[{position}].weights", source.weights, what)
