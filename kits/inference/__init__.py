@@ -6,7 +6,7 @@ H, W).
 
 from kits.inference.coarse import coarse_mask
 from kits.inference.fallback import Fallback
-from kits.inference.fine import BoxMap, BoxReader, BoxReading, fit_to_multiple, segment_boxes
+from kits.inference.fine import BoxMap, BoxReader, BoxReading, fit_to_multiple, paste_labels, read_boxes
 from kits.inference.members import Members, Network
 from kits.inference.sliding import sliding, window_starts
 
@@ -19,7 +19,8 @@ __all__ = [
     "Network",
     "coarse_mask",
     "fit_to_multiple",
-    "segment_boxes",
+    "paste_labels",
+    "read_boxes",
     "sliding",
     "window_starts",
 ]

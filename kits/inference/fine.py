@@ -83,7 +83,10 @@ class BoxMap:
 def paste(target: np.ndarray, found: np.ndarray) -> None:
     """Lay labels (z, y, x) over others: the one of higher precedence stays."""
     for below, above in zip(target, found, strict=True):
-        np.copyto(below, above, where=RANK[above] > RANK[below])
+        if below.any():
+            np.copyto(below, above, where=RANK[above] > RANK[below])
+        else:
+            below[...] = above
 
 
 def fit_to_multiple(box: Box, multiple: int) -> Box:
@@ -250,11 +253,3 @@ def paste_labels(readings: Sequence[BoxReading], shape: tuple[int, ...]) -> np.n
     for reading in readings:
         paste(labels[reading.box.slices], reading.labels)
     return labels
-
-
-def segment_boxes(
-    reader: BoxReader, hu: np.ndarray, boxes: Sequence[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
-) -> tuple[np.ndarray, list[Box]]:
-    """Read the boxes; return the labels of the whole volume, and the boxes as they were in the end."""
-    readings = read_boxes(reader, hu, boxes, spacing, grow_mm=grow_mm, grow_rounds=grow_rounds)
-    return paste_labels(readings, hu.shape), [reading.box for reading in readings]

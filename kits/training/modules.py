@@ -18,7 +18,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
 from kits.data.datasets import CachedCase
-from kits.inference import BoxReader, Fallback, Members, coarse_mask, segment_boxes
+from kits.inference import BoxReader, Fallback, Members, coarse_mask, paste_labels, read_boxes
 from kits.inference.devices import TRAINED
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
@@ -247,7 +247,7 @@ class FineModule(StageModule[Fine]):
         margin = 0 if self.options.data.roi == "oof" else self.options.roi.margin_mm
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
         reader = BoxReader.of(self.members(), self.hparams, self.device, self.sparing(), spacing=case.spacing)
-        labels, _ = segment_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0)
+        labels = paste_labels(read_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0), case.image.shape)
         regions = regions_of(self.options.data.classes)
         truth = np.asarray(case.label)
         confusion = case_confusion(labels, truth)

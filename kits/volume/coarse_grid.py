@@ -185,11 +185,15 @@ def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _halve(array: np.ndarray) -> np.ndarray:
     """Average each 2 x 2 pixels: the usual 512 x 512 to 256 x 256, several times faster."""
-    half = np.empty((len(array), array.shape[1] // 2, array.shape[2] // 2), np.float32)
+    _, height, width = array.shape
+    half = np.empty((len(array), height // 2, width // 2), np.float32)
     exact = np.result_type(array.dtype, np.float32)  # 16 bits are exact in float32, wider ones get float64
+    whole, rows = np.empty((height, width), exact), np.empty((height // 2, width), exact)
     for target, plane in zip(half, array, strict=True):  # what is between stays in a core's cache
-        rows = np.add(plane[0::2], plane[1::2], dtype=exact)
-        target[...] = (rows[:, 0::2] + rows[:, 1::2]) / 4
+        np.copyto(whole, plane)  # a conversion by itself is faster than one within a sum
+        np.add(whole[0::2], whole[1::2], out=rows)
+        np.add(rows[:, 0::2], rows[:, 1::2], out=target, casting="same_kind")
+        target /= 4
     return half
 
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 import cc3d
 import numpy as np
+from scipy import ndimage
+
+from kits.volume.windows import Window
 
 
 def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray:
@@ -13,6 +16,8 @@ def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray
 
     cc3d 4.1 expects too few regions of a mask that is a line of voxels with gaps, and gives up; with a border it does not.
     """
+    if not mask.any():
+        return np.zeros(mask.shape, np.uint16)
     if sum(size == 1 for size in mask.shape) < 2:
         return _numbered(mask, connectivity)
     return _numbered(np.pad(mask, 1), connectivity)[1:-1, 1:-1, 1:-1]
@@ -24,6 +29,11 @@ def sizes(regions: np.ndarray) -> np.ndarray:
     Only what is inside is counted, a small part as a rule: several times faster than `cc3d.statistics`.
     """
     return np.bincount(regions[regions > 0], minlength=1)
+
+
+def windows_of(regions: np.ndarray) -> list[Window]:
+    """Find the smallest window of every region, in the order of their numbers from 1."""
+    return ndimage.find_objects(regions)
 
 
 def _numbered(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.volume import Spacing, Triple, bounding_slices
-from kits.volume.components import connected
+from kits.volume.components import connected, windows_of
 from kits.volume.intensity import BODY_HU
 from kits.volume.rois import Box
 from kits.volume.windows import Window
@@ -84,14 +83,17 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window
 
 def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[float, float, float], Box, int]], np.ndarray]:
     """Measure center, box and voxels of every region of a mask at `offset`; regions count from 1."""
-    numbered = connected(mask)
-    found = cc3d.statistics(numbered, no_slice_conversion=True)
-    result = []
-    for number in range(1, len(found["voxel_counts"])):
-        z, y, x = (float(place) for place in found["centroids"][number] + offset)
-        corners = found["bounding_boxes"][number].reshape(3, 2).astype(np.int64)
-        start, stop = corners[:, 0] + offset, corners[:, 1] + 1 + offset
-        result.append(((z, y, x), Box(triple(start), triple(stop)), int(found["voxel_counts"][number])))
+    numbered, result = connected(mask), []
+    for number, window in enumerate(windows_of(numbered), start=1):
+        start = offset + np.array([part.start for part in window])
+        stop = offset + np.array([part.stop for part in window])
+        inside = (numbered[window] == number).view(np.uint8)
+        rows, columns = inside.sum(axis=2, dtype=np.uint32), inside.sum(axis=1, dtype=np.uint32)
+        z, y, x = (
+            float(np.average(np.arange(low, high), weights=voxels))
+            for low, high, voxels in zip(start, stop, (rows.sum(axis=1), rows.sum(axis=0), columns.sum(axis=0)), strict=True)
+        )
+        result.append(((z, y, x), Box(triple(start), triple(stop)), int(rows.sum())))
     return result, numbered
 
 

@@ -37,7 +37,7 @@ class Oddity:
 def histogram(slab: np.ndarray) -> np.ndarray:
     """Count int16 HU (BINS,); of every fourth row and column where there are many."""
     step = 4 if slab.shape[1] >= 256 else 1
-    return np.bincount(slab[:, ::step, ::step].ravel().astype(np.int32) + ZERO, minlength=BINS)
+    return np.bincount(slab[:, ::step, ::step].astype(np.intp).ravel() + ZERO, minlength=BINS)
 
 
 def share(counts: np.ndarray, window: tuple[int, int], offset: int = 0) -> float:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
 from kits.core.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
-from kits.volume.components import connected, sizes
+from kits.volume.components import connected, sizes, windows_of
+from kits.volume.windows import Window
 
 
 def clean(
@@ -108,11 +108,10 @@ def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarr
     least = min_ml * 1000 / float(np.prod(spacing))
     result = labels.copy(order="K")
     inside = np.ascontiguousarray(labels[window])
-    inside = np.where(_small(inside != BACKGROUND, least), BACKGROUND, inside)
+    inside = _replace_small(inside, inside != BACKGROUND, least, BACKGROUND)
     # Kidney, not background: a speck of tumor inside a kidney is most likely wrong about the class and right about the organ.
     for label in (TUMOR, CYST):
-        if (inside == label).any():
-            inside = np.where(_small(inside == label, least), KIDNEY, inside)
+        inside = _replace_small(inside, inside == label, least, KIDNEY)
     result[window] = inside
     return result
 
@@ -153,15 +152,25 @@ def _most_common(shell: np.ndarray) -> int:
     return CYST if count[CYST] > count[KIDNEY] else KIDNEY
 
 
-def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[tuple[slice, slice, slice]]]:
+def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[Window]]:
     """Number components from 1, and find the window of each in that order."""
     regions = connected(mask, connectivity)
-    return regions, cc3d.statistics(regions)["bounding_boxes"][1:]
+    return regions, windows_of(regions)
 
 
-def _small(mask: np.ndarray, least: float) -> np.ndarray:
-    """Mark the components of fewer than `least` voxels."""
-    regions = connected(mask)
+def _replace_small(labels: np.ndarray, mask: np.ndarray, least: float, label: int) -> np.ndarray:
+    """Give another label to the components of a mask that have fewer than `least` voxels.
+
+    `labels` itself comes back where there are none.
+    """
+    window = bounding_slices(mask)
+    if window is None:
+        return labels
+    regions = connected(mask[window])
     small = sizes(regions) < least
     small[0] = False
-    return small[regions]
+    if not small.any():
+        return labels
+    result = labels.copy()
+    result[window][small[regions]] = label
+    return result

@@ -15,7 +15,8 @@ from kits.inference import (
     Members,
     coarse_mask,
     fit_to_multiple,
-    segment_boxes,
+    paste_labels,
+    read_boxes,
     sliding,
     window_starts,
 )
@@ -50,6 +51,13 @@ def test_overlapping_windows_of_a_voxelwise_network_give_its_own_answer() -> Non
     np.testing.assert_allclose(logits[0].numpy(), (hu - 100) / 200, atol=1e-6)
 
 
+def read_and_paste(
+    reader: BoxReader, hu: np.ndarray, boxes: list[Box], *, grow_mm: float, grow_rounds: int
+) -> tuple[np.ndarray, list[Box]]:
+    readings = read_boxes(reader, hu, boxes, SPACING, grow_mm=grow_mm, grow_rounds=grow_rounds)
+    return paste_labels(readings, hu.shape), [reading.box for reading in readings]
+
+
 def test_the_coarse_threshold_is_a_probability() -> None:
     hu = np.array([[[-100, 90, 110, 300]]], dtype=np.int16)
     settings = {"window": 4, "overlap": 0.0, "threshold": 0.5}
@@ -75,7 +83,7 @@ def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
     hu[1:4, 3:9, 2:7], hu[2, 5:7, 3:5] = 150, 290
     hu[0, 15, 15] = 290  # outside every box
     boxes = [Box((1, 3, 2), (4, 9, 7)), Box((1, 0, 12), (3, 5, 20))]
-    labels, read = segment_boxes(READER, hu, boxes, SPACING, grow_mm=0, grow_rounds=0)
+    labels, read = read_and_paste(READER, hu, boxes, grow_mm=0, grow_rounds=0)
     expected = np.zeros_like(hu, dtype=np.uint8)
     expected[1:4, 3:9, 2:7], expected[2, 5:7, 3:5] = 1, 2
     np.testing.assert_array_equal(labels, expected)
@@ -87,9 +95,9 @@ def test_a_box_that_cuts_what_it_shows_grows_until_it_holds_it() -> None:
     hu[1:5, 5:25, 8:12] = 150
     hu[1:5, 5:25, 27:29] = 150  # beside it: never reached
     cut = Box((0, 10, 5), (6, 16, 15))
-    once, _ = segment_boxes(READER, hu, [cut], SPACING, grow_mm=4, grow_rounds=1)
+    once, _ = read_and_paste(READER, hu, [cut], grow_mm=4, grow_rounds=1)
     assert 0 < (once > 0).sum() < 4 * 20 * 4
-    labels, read = segment_boxes(READER, hu, [cut], SPACING, grow_mm=4, grow_rounds=5)
+    labels, read = read_and_paste(READER, hu, [cut], grow_mm=4, grow_rounds=5)
     assert (labels > 0).sum() == 4 * 20 * 4
     assert read[0].start == (0, 2, 5)
     assert read[0].stop[2] == 15, "a face that nothing touches stays"
@@ -100,13 +108,13 @@ def test_a_false_region_at_the_border_does_not_grow_the_box() -> None:
     hu[1:5, 11:16, 6:12] = 150
     hu[1:5, 18:29, 13:16] = 150
     box = Box((0, 8, 4), (6, 20, 18))
-    _, read = segment_boxes(READER, hu, [box], SPACING, grow_mm=4, grow_rounds=3)
+    _, read = read_and_paste(READER, hu, [box], grow_mm=4, grow_rounds=3)
     assert read == [box]
 
 
 def test_a_box_stops_growing_at_the_border_of_the_volume() -> None:
     hu = np.full((3, 16, 16), 150, np.int16)
-    labels, read = segment_boxes(READER, hu, [Box((1, 6, 6), (2, 9, 9))], SPACING, grow_mm=8, grow_rounds=9)
+    labels, read = read_and_paste(READER, hu, [Box((1, 6, 6), (2, 9, 9))], grow_mm=8, grow_rounds=9)
     assert read == [Box((0, 0, 0), (3, 16, 16))]
     assert (labels == 1).all()
 
@@ -135,7 +143,7 @@ def test_where_boxes_overlap_a_tumor_stays_before_a_cyst_and_a_cyst_before_a_kid
 
     hu = np.zeros((1, 1, 5), np.int16)
     for order in itertools.permutations(claims):
-        labels, _ = segment_boxes(Claims(), hu, list(order), SPACING, grow_mm=0, grow_rounds=0)  # type: ignore[arg-type]
+        labels, _ = read_and_paste(Claims(), hu, list(order), grow_mm=0, grow_rounds=0)  # type: ignore[arg-type]
         assert labels.tolist() == [[[3, 2, 2, 1, 1]]]
 
 
