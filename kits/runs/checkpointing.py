@@ -20,6 +20,7 @@ from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.io import whole_file
 from kits.models.checkpoint import open_checkpoint
+from kits.runs.ending import end_of, ended_by
 from kits.runs.folder import BEST, LAST
 from kits.runs.last_checkpoint import BATCHES, PLACE, STATE
 from kits.runs.metrics_file import MetricsFile
@@ -75,15 +76,16 @@ class Best(ModelCheckpoint):
     """`best.ckpt`: the weights of the epoch with the best score, remembered in a moved folder too."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the best score.
+        """Tell the best score, and why the training has ended.
 
         Raises:
             KitsError: there is none.
         """
         if self.best_model_score is None:
-            raise KitsError(f"run_dir={self.dirpath}: no epoch was finished, so there is no checkpoint; train longer")
+            what = f"{end_of(trainer)}, with nothing validated and so without {BEST}"
+            raise KitsError(f"run_dir={self.dirpath}: {what}; train longer, or give a smaller trainer.val_check_interval")
         if trainer.is_global_zero:
-            print(f"best {self.monitor} {float(self.best_model_score):.4f}: {Path(str(self.dirpath)) / BEST}")
+            print(f"best {self.monitor} {float(self.best_model_score):.4f}: {Path(str(self.dirpath)) / BEST}\n{end_of(trainer)}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over, and give the files the names that they have here."""
@@ -217,7 +219,7 @@ class Last(Checkpoint):
         checkpoint[STATE] = {
             "rows": rows[0] if rows else 0,
             "seconds": self.elapsed(),
-            "finished": self._place == "end",
+            "ended": ended_by(trainer) if self._place == "end" else None,
             "random": random_state(),
             "data_hash": self._data_hash,
         }

@@ -33,7 +33,7 @@ PROGRESS = {"total": COUNTS, "current": COUNTS}
 OPTIMIZER = "epoch_loop.automatic_optimization.optim_progress"
 BATCHES = "epoch_loop.batch_progress"
 SAVED = {
-    STATE: {"rows": int, "seconds": float, "finished": bool, "data_hash": str, "random": dict},
+    STATE: {"rows": int, "seconds": float, "ended": Any, "data_hash": str, "random": dict},
     PLACE: {"epoch": int, "batches": int, "ranks": int},
     "epoch": int,
     "global_step": int,

@@ -21,6 +21,7 @@ from kits.config.schema.training import Coarse, Fine
 from kits.core.peak_memory import peak_bytes
 from kits.data.cache import digest
 from kits.io import write_json
+from kits.runs.ending import broken_by, end_of
 from kits.runs.folder import MANIFEST
 from kits.runs.resuming import Start
 
@@ -63,10 +64,12 @@ class Manifest(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write how it ended."""
+        self.content["ended"] = end_of(trainer)
         self._write(trainer, finished=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Write how far it came."""
+        self.content["ended"] = broken_by(exception)
         self._write(trainer, finished=False)
 
     def _write(self, trainer: pl.Trainer, *, finished: bool) -> None:

@@ -17,20 +17,17 @@ import pytorch_lightning as pl
 import yaml
 
 from kits.config import all_keys, one_line, plain
-from kits.config.schema import parse
-from kits.config.schema.training import Coarse, Fine, Train
+from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.core.plain_files import read_json
 from kits.core.sharding import launched
 from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
+from kits.runs.ending import EPOCHS
 from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints, get
-from kits.runs.last_checkpoint import PLACE, STATE, check_saved, damaged
+from kits.runs.last_checkpoint import PLACE, STATE, check_saved
 from kits.runs.parent import Parent, read_parent
-
-# Beside the options in a checkpoint's configuration.
-NOT_OPTIONS = ("kits_format", "trained_on", "parent")
 
 
 @dataclass(frozen=True)
@@ -149,29 +146,17 @@ def check_unfinished(options: Coarse | Fine, content: dict[str, Any]) -> None:
     Raises:
         KitsError: it has; the text says why it ended and what to give to train on.
     """
-    done, config = content[PLACE]["epoch"], content["hyper_parameters"]
-    try:
-        trained: Train = parse(Train, {key: value for key, value in config.items() if key not in NOT_OPTIONS})
-    except KitsError as error:
-        raise damaged(Path(options.run_dir) / LAST, one_line(error)) from error
+    done, end = content[PLACE]["epoch"], content[STATE]["ended"]
+    key, why = end or ("", "")
+    ended = f"resume={options.run_dir}: " + (f"ended in epoch {done}, {why}" if end else f"has trained {done} epochs")
+    if end and key not in (EPOCHS, PATIENCE):
+        raise KitsError(f"{ended}; begin a new run to train longer")
+    if key == PATIENCE:
+        waited = max(state["wait_count"] for name, state in content["callbacks"].items() if name.startswith("EarlyStopping"))
+        if options.callbacks.early_stopping.patience <= waited:
+            raise KitsError(f"{ended}; give {PATIENCE} above {waited} to train on")
     if done >= options.trainer.max_epochs:
-        raise KitsError(
-            f"resume={options.run_dir}: finished after {done} epochs; give trainer.max_epochs above {done} to train on"
-        )
-    patience = options.callbacks.early_stopping.patience
-    before = trained.callbacks.early_stopping.patience
-    if not content[STATE]["finished"] or done >= trained.trainer.max_epochs:
-        return
-    waits = [state.get("wait_count") for key, state in content["callbacks"].items() if key.startswith("EarlyStopping")]
-    if not any(isinstance(wait, int) and wait >= before for wait in waits):
-        limit = options.trainer.max_time
-        why = "as it was asked to, by a sweep or a callback" if limit is None else f"when trainer.max_time={limit} was over"
-        raise KitsError(f"resume={options.run_dir}: ended after {done} epochs, {why}; begin a new run to train longer")
-    if patience <= before:
-        raise KitsError(
-            f"resume={options.run_dir}: stopped after {done} epochs, the last {patience} of them without a better score;"
-            f" give {PATIENCE} above {patience} to train on"
-        )
+        raise KitsError(f"{ended}; give trainer.max_epochs above {done} to train on")
 
 
 def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) -> None:

@@ -371,7 +371,7 @@ def test_resume_on_the_command_line(straight: Path, tmp_path: Path, monkeypatch:
         out = capsys.readouterr()
         return out.out + out.err
 
-    assert "finished after 3 epochs; give trainer.max_epochs above 3" in call(f"resume={moved}")
+    assert "ended in epoch 3, trainer.max_epochs=3; give trainer.max_epochs above 3" in call(f"resume={moved}")
     assert "optimizer.lr: cannot change in a run that goes on" in call(f"resume={moved}", "optimizer.lr=0.1")
     assert "give a whole number of 1 or more" in call(f"resume={moved}", "trainer.max_epochs=many")
     assert "no run to go on with" in call(f"resume={tmp_path / 'nothing'}")
@@ -549,7 +549,7 @@ def test_a_run_that_its_time_ended_says_so_and_not_that_it_stopped_improving(fol
     config["trainer"]["max_time"] = "00:00:00:01"
     train(training_options({**config, "callbacks": {**config["callbacks"], "early_stopping": {"patience": 1000}}}))
     data_hash = read(tmp_path / "run" / "last.ckpt")["kits_run"]["data_hash"]
-    words = r"ended after \d+ epochs, when trainer\.max_time=00:00:00:01 was over; begin a new run to train longer"
+    words = r"ended in epoch \d+, trainer\.max_time is over; begin a new run to train longer"
     with pytest.raises(KitsError, match=words):
         where_to_start(resumed_options([f"resume={tmp_path / 'run'}"]), data_hash)
 

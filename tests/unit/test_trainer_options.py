@@ -2,15 +2,18 @@
 
 import csv
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
+from kits.runs.folder import resumed_options
 from kits.train import train
 
 TINY = [
@@ -47,6 +50,20 @@ def places(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     return given
 
 
+class Slow(pl.Callback):
+    """Steps of a second."""
+
+    def on_train_batch_end(self, *of_training: object) -> None:
+        time.sleep(1)
+
+
+class Stop(pl.Callback):
+    """The end after the first epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *of_training: object) -> None:
+        trainer.should_stop = True
+
+
 def trained(folder: Path, overrides: list[str]) -> tuple[int, list[int]]:
     """Optimizer steps of the whole training, and the epochs with a score."""
     train(checked("train", [*overrides, f"run_dir={folder}"]))
@@ -73,6 +90,75 @@ def test_a_training_ends_at_max_steps_and_is_validated_within_an_epoch(places: l
     assert trained(tmp_path / "run", [*places, *short, *exact]) == (6, [0, 0, 1])
 
 
-def test_a_validation_after_more_batches_than_there_are_is_one_line(places: list[str], tmp_path: Path) -> None:
-    with pytest.raises(KitsError, match=r"^trainer\.val_check_interval=7: an epoch has 4 batches; give at most that$"):
-        trained(tmp_path / "run", [*places, "trainer.val_check_interval=7", "trainer.max_epochs=2"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["val_check_interval=7"], r"trainer\.val_check_interval=7: an epoch has 4 batches; give at most that"),
+        (["limit_train_batches=0"], r"trainer\.limit_train_batches=0: there would be nothing to learn from; .*"),
+        (["limit_train_batches=0.1"], r"trainer\.limit_train_batches=0\.1: leaves no batch of an epoch to learn from; .*"),
+        (["limit_val_batches=0"], r"trainer\.limit_val_batches=0: no score would choose best\.ckpt; give a share .*"),
+        (["limit_val_batches=0.1"], r"trainer\.limit_val_batches=0\.1: leaves none of a process's 1 validation cases; .*"),
+        (["max_time='00:00:00:00'"], r"trainer\.max_time=00:00:00:00: is over at once; give more, or null"),
+        (["max_steps=3"], r"trainer\.max_steps=3: ends before step 4, .*"),
+        (
+            ["max_steps=5", "check_val_every_n_epoch=2", "val_check_interval=0.5"],
+            r"trainer\.max_steps=5: ends before step 6, .*",
+        ),
+    ],
+)
+def test_what_would_leave_no_checkpoint_is_one_line_and_no_folder(
+    places: list[str], tmp_path: Path, given: list[str], told: str
+) -> None:
+    with pytest.raises(KitsError, match=f"^{told}$"):
+        trained(tmp_path / "run", [*places, *(f"trainer.{one}" for one in given), "trainer.max_epochs=2"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_lightnings_quick_ways_are_told_by_their_names_here(places: list[str]) -> None:
+    with pytest.raises(KitsError, match=r"^trainer\.fast_dev_run: no such key; give debug=fast$"):
+        checked("train", [*places, "+trainer.fast_dev_run=true"])
+    with pytest.raises(KitsError, match=r"^trainer\.overfit_batches: no such key; give debug=overfit$"):
+        checked("train", [*places, "+trainer.overfit_batches=1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "ended", "again"),
+    [
+        ([], "at step 12, in epoch 3: trainer.max_epochs=3", "trainer.max_epochs=3; give trainer.max_epochs above 3 to train on"),
+        (
+            ["callbacks.early_stopping.patience=0", "trainer.val_check_interval=0.5", "optimizer.lr=1e-9"],
+            "at step 4, in epoch 1: validations without a better val/score: 1 (callbacks.early_stopping.patience=0)",
+            "give callbacks.early_stopping.patience above 1 to train on",
+        ),
+        (
+            ["trainer.max_time='00:00:00:01'", "+callbacks.slow._target_=tests.unit.test_trainer_options.Slow"],
+            "at step 1, in epoch 1: trainer.max_time is over",
+            "begin a new run to train longer",
+        ),
+        (
+            ["+callbacks.stop._target_=tests.unit.test_trainer_options.Stop"],
+            "at step 4, in epoch 1: a callback",
+            "begin a new run",
+        ),
+        (["trainer.max_steps=5"], "at step 5, in epoch 2: trainer.max_steps=5", "a run that counts steps cannot go on"),
+    ],
+)
+def test_a_training_says_why_it_ended_and_so_does_whoever_would_go_on(
+    places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], ended: str, again: str
+) -> None:
+    run = tmp_path / "run"
+    trained(run, [*places, "trainer.max_epochs=3", "trainer.enable_progress_bar=false", *given])
+    told = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["ended"]
+    assert told.startswith(f"ended {ended}")
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    with pytest.raises(KitsError) as caught:
+        train(resumed_options([f"resume={run}"]))
+    assert again in str(caught.value)
+
+
+def test_a_time_that_ends_before_a_validation_is_told_as_it_is(places: list[str], tmp_path: Path) -> None:
+    late = ["trainer.max_time='00:00:00:01'", "trainer.max_epochs=9", "trainer.check_val_every_n_epoch=9"]
+    slow = "+callbacks.slow._target_=tests.unit.test_trainer_options.Slow"
+    with pytest.raises(KitsError, match=r"ended at step 1, .*: trainer\.max_time is over, with nothing validated and so without"):
+        trained(tmp_path / "run", [*places, *late, slow])
+    assert not json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["finished"]

@@ -21,6 +21,8 @@ ORDER = ("extra_forbidden", "union_tag_invalid", "union_tag_not_found", "missing
 # What `data` repeats of other groups is told under their own names.
 REPEATED = ("data.split", "data.augmentation")
 FEW = 12  # names that a message may list
+# Lightning's options that are choices here.
+INSTEAD = {"trainer.fast_dev_run": "debug=fast", "trainer.overfit_batches": "debug=overfit"}
 
 Kind = tuple[Any, Sequence[Any]]
 
@@ -156,6 +158,8 @@ def suggestion(key: str, known: Sequence[str]) -> str:
 
     Nearest beside it, elsewhere under its own name, or by all letters.
     """
+    if key in INSTEAD:
+        return f"; give {INSTEAD[key]}"
     if key in known:
         group = key.partition(".")[0]
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
