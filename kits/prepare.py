@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kits.config import plain, require
+from kits.config import require
 from kits.config.command import command
 
 if TYPE_CHECKING:
@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 @command("prepare")
 def main(options: Prepare) -> None:
     """Validate, split and cache a KiTS tree."""
-    config = plain(options)
-    data = config["data"]
-    require(data["root"], "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
+    require(options.data.root, "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
     from kits.data.preparation import prepare
 
-    index = prepare(data)
-    print(f"{len(index['cases'])} cases are ready in {data['cache']} (data hash {index['data_hash'][:12]})")
+    index = prepare(options.data)
+    print(f"{len(index['cases'])} cases are ready in {options.data.cache} (data hash {index['data_hash'][:12]})")
 
 
 if __name__ == "__main__":

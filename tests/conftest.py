@@ -63,6 +63,15 @@ def kits_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def prepare(data: dict[str, Any]) -> dict[str, Any]:
+    """Prepare the cache of a plain group `data`."""
+    from kits.config.schema import parse
+    from kits.config.schema.dataset import Data
+    from kits.data import preparation
+
+    return preparation.prepare(parse(Data, data, "data"))
+
+
 def training_options(config: list[str] | dict[str, Any]) -> Any:
     """The typed options of a training, from overrides or from a plain configuration."""
     from kits.config.composing import compose

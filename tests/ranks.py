@@ -19,11 +19,10 @@ import torch
 
 import kits.predict
 from kits.config.composing import compose
-from kits.data.preparation import prepare
 from kits.prediction.ledger import RunReport
 from kits.train import train
 from kits.training.modules import MODULES, Examined, StageModule
-from tests.conftest import data_of, kidney_pair, training_options, write_case
+from tests.conftest import data_of, kidney_pair, prepare, training_options, write_case
 
 COMMON = [
     "split=paper",

@@ -49,7 +49,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         print(f"cases: {', '.join(case.id for case in cases)}")
         link_tree(cases, scratch / "tree")
         data = {**data, "root": str(scratch / "tree"), "cache": str(scratch / "cache")}
-        index = prepare(data)
+        index = prepare(parse(Data, data, "data"))
         ours = [CachedCase(scratch / "cache", record) for record in index["cases"].values()]
         result = {}
         for name, augmentation in (("plain", {}), ("augmented", data["augmentation"])):

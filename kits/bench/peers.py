@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.config.schema import parse
+from kits.config.schema.dataset import Data
 from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
@@ -93,9 +94,10 @@ def score(config: dict[str, Any], folder: Path) -> int:
 def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:
     """Train a peer for so many CPU seconds, predict the validation cases with it and score them."""
     torch.manual_seed(seed)
-    cache = Path(config["data"]["cache"])
-    records = read_index(cache, cache_settings(config["data"]))["cases"]
-    split = split_of(cache, records, config["data"]["split"], None)
+    data: Data = parse(Data, config["data"], "data")
+    cache = Path(data.cache)
+    records = read_index(cache, cache_settings(data))["cases"]
+    split = split_of(cache, records, data.split, None)
     training, validation = ([CachedCase(cache, records[case]) for case in split[part]] for part in ("train", "validation"))
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
     optimizer = build_optimizer(network, config["optimizers"][name])

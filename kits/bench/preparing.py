@@ -26,8 +26,8 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     That is a worker's peak over the largest int16 volume.
     """
     root = Path(config["root"])
-    data = {**config["data"], "root": str(root), "workers": WORKERS}
-    cases = list(find_data_set(parse(Data, data), root).cases.values())
+    data: Data = parse(Data, {**config["data"], "root": str(root), "workers": WORKERS}, "data")
+    cases = list(find_data_set(data, root).cases.values())
     largest = max(math.prod(read_geometry(case.image).size) * 2 for case in cases)
     files = sorted((path for case in cases for path in (case.image, case.label)), key=lambda path: -path.stat().st_size)
     for path in files:  # once for all: nobody waits for the disk
@@ -36,7 +36,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         before = read_all(files)
         # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-            taken, peak = pool.submit(timed_prepare, {**data, "cache": str(cache)}).result()
+            taken, peak = pool.submit(timed_prepare, data.model_copy(update={"cache": str(cache)})).result()
         after = read_all(files)
     print(
         f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {taken:.1f} s;"
@@ -62,6 +62,6 @@ def read_to_end(path: Path) -> None:
             pass
 
 
-def timed_prepare(data: dict[str, Any]) -> tuple[float, float]:
+def timed_prepare(data: Data) -> tuple[float, float]:
     """Time a prepare in seconds, and measure the peak resident bytes of the largest of its workers."""
     return seconds(lambda: prepare(data)), 1e9 * peak_gb(children=True)

@@ -130,12 +130,12 @@ def count_labels(slab: np.ndarray, z: int, labels: Labels, of_label: list[np.nda
         of_label[value] += np.bincount(hu[part == value].astype(np.int32) + ZERO, minlength=BINS)
 
 
-def find_boxes(labels: Labels, grid: CoarseGrid, rule: dict[str, Any]) -> list[Box]:
-    """Find the native boxes of all kidney regions that the ROI rule's size keeps, largest first.
+def find_boxes(labels: Labels, grid: CoarseGrid, min_voxels: int) -> list[Box]:
+    """Find the native boxes of all kidney regions of more than `min_voxels`, largest first.
 
-    Not only of its `count`.
+    Voxels count on the coarse grid, and there are more boxes than the ROI rule takes.
     """
-    found = find_rois(labels.coarse > BACKGROUND, count=MANY, min_voxels=rule["min_voxels"])
+    found = find_rois(labels.coarse > BACKGROUND, count=MANY, min_voxels=min_voxels)
     return [Box(*grid.to_native(box.start, box.stop)) for box in found]
 
 

@@ -24,8 +24,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kits.config import plain
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
-from kits.core.labels import BACKGROUND, KIDNEY, TUMOR, classes_by_id
+from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.data import arrays
 from kits.data.classes import measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
@@ -43,12 +45,12 @@ T = TypeVar("T")
 FORMAT = 2
 
 
-def cache_settings(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the group `data` that cached arrays depend on.
+def cache_settings(data: Data) -> dict[str, Any]:
+    """Return, plain, the settings that cached arrays depend on.
 
     They are made with these, and training refuses others.
     """
-    return {key: data[key] for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes", "labels")}
+    return {key: plain(getattr(data, key)) for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes", "labels")}
 
 
 def file_digest(path: Path) -> str:
@@ -79,12 +81,10 @@ def case_key(files: list[str], settings: dict[str, Any]) -> str:
     return digest([FORMAT, settings, files])
 
 
-def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict[str, Any] | None = None) -> dict[str, Any]:
+def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | None = None) -> dict[str, Any]:
     """Validate a case and write its arrays, unless they are there already.
 
     Args:
-        settings: `coarse_size` (pixels), `coarse_z_mm`, `roi_rule` (`count`, `min_voxels`), `classes` (names in label order) and
-            `labels` (by region the ids in the files, or None).
         listed: the case's record in `kits.json`.
 
     Returns:
@@ -102,11 +102,11 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     if not findings:
         try:
             files = file_digests(case)
-            key = case_key(files, settings)
+            key = case_key(files, cache_settings(data))
             folder = cache / "cases" / f"{case.id}-{key[:16]}"
             record = read_record(folder)
             if record is None:
-                record, findings = build(case, settings, folder)
+                record, findings = build(case, data, folder)
         except KitsError as error:
             findings = [Finding.from_error(case.id, error)]
         except OSError as error:  # of the cache: what reads the case has caught its own
@@ -121,7 +121,7 @@ def prepare_case(case: Case, settings: dict[str, Any], cache: Path, listed: dict
     return {"id": case.id, "labelled": labelled, **told, **record}
 
 
-def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+def build(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Decode a case into a hidden folder that becomes `folder` by one rename.
 
     Returns None and the reason where the case is damaged.
@@ -129,7 +129,7 @@ def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str,
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
-        record, findings = write_case(case, settings, partial)
+        record, findings = write_case(case, data, partial)
         if record is None:
             return None, findings
         record["findings"] = [finding.to_dict() for finding in findings]
@@ -142,15 +142,15 @@ def build(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str,
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+def write_case(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Write all arrays of one case, its record, and everything that is odd about it.
 
     The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
     """
-    size, z_mm, classes = settings["coarse_size"], settings["coarse_z_mm"], settings["classes"]
+    size, z_mm, classes = data.coarse_size, data.coarse_z_mm, data.classes
     findings, unreadable = check_headers(case)
     labels = scan = None
-    ids = classes_by_id(settings["labels"]) if settings["labels"] else None
+    ids = data.ids if data.labels else None
     seen: set[int] | None = set() if ids else None
     read = partial(read_labels, case.label, ids, allowed=range(len(classes)), seen=seen)
     label = attempt(read, case.id, case.label, unreadable, findings)
@@ -166,17 +166,17 @@ def write_case(case: Case, settings: dict[str, Any], folder: Path) -> tuple[dict
         findings += check_order(case.id, str(case.image), scan.coarse)
     boxes: list[Box] = []
     if labels is not None:
-        boxes, found = check_regions(case, labels, settings["roi_rule"])
+        boxes, found = check_regions(case, labels, data.roi_rule.min_voxels)
         findings += found
     if scan is not None and scan.of_label[KIDNEY].any():
         findings += check_kidney_hu(case.id, str(case.label), arrays.percentile(scan.of_label[KIDNEY], 50))
     if labels is None or scan is None or errors(findings):
         return None, findings
     findings += check_classes_present(case, labels, classes)
-    rois = boxes[: settings["roi_rule"]["count"]]
+    rois = boxes[: data.roi_rule.count]
     np.save(folder / "tumor_points.npy", arrays.tumor_points(labels))
     record = {
-        "made_with": digest([FORMAT, settings]),
+        "made_with": digest([FORMAT, cache_settings(data)]),
         "shape": list(labels.shape),
         "spacing": list(scan.spacing),
         "boxes": [box.to_list() for box in rois],
@@ -214,13 +214,13 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
     return None
 
 
-def check_regions(case: Case, labels: arrays.Labels, rule: dict[str, Any]) -> tuple[list[Box], list[Finding]]:
+def check_regions(case: Case, labels: arrays.Labels, min_voxels: int) -> tuple[list[Box], list[Finding]]:
     """Find the boxes of all kidney regions, and report an error where there is none."""
-    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), rule)
+    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), min_voxels)
     if not (labels.crop > BACKGROUND).any():
         what = f"{case.label}: no kidney in it (label {KIDNEY})"
         return [], [Finding(case.id, ERROR, what, "leave the case out with data.exclude")]
     if not boxes:
-        what = f"{case.label}: no kidney region of more than {rule['min_voxels']} voxels on the {labels.coarse.shape[1]} grid"
+        what = f"{case.label}: no kidney region of more than {min_voxels} voxels on the {labels.coarse.shape[1]} grid"
         return [], [Finding(case.id, ERROR, what, "lower data.roi_rule.min_voxels or name the case in data.exclude")]
     return boxes, []

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.data.arrays import POINTS
-from kits.data.cache import FORMAT, digest
+from kits.data.cache import FORMAT, cache_settings, digest
 from kits.data.index import Case
 from kits.data.records import read_record
 from kits.io import read_geometry
@@ -44,17 +44,17 @@ def case_bytes(case: Case, coarse_size: int) -> int:
     return math.prod(grid.size) * 3 + grid.shape_zyx[0] * coarse_size**2 * 3 + POINTS * 12 + OVERHEAD
 
 
-def is_cached(case: Case, settings: dict[str, Any], cache: Path) -> bool:
+def is_cached(case: Case, data: Data, cache: Path) -> bool:
     """Tell whether the cache has this case with these settings.
 
     A file that has changed since is noticed only when it is read.
     """
-    made_with = digest([FORMAT, settings])
+    made_with = digest([FORMAT, cache_settings(data)])
     records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
     return any(record is not None and record.get("made_with") == made_with for record in records)
 
 
-def announce_size(cases: Sequence[Case], settings: dict[str, Any], cache: Path) -> dict[str, int]:
+def announce_size(cases: Sequence[Case], data: Data, cache: Path) -> dict[str, int]:
     """Print how much will be written at most.
 
     Returns:
@@ -63,8 +63,8 @@ def announce_size(cases: Sequence[Case], settings: dict[str, Any], cache: Path) 
     Raises:
         KitsError: more than the disk has room for.
     """
-    sizes = {case.id: case_bytes(case, settings["coarse_size"]) for case in cases}
-    missing = [case.id for case in cases if not is_cached(case, settings, cache)]
+    sizes = {case.id: case_bytes(case, data.coarse_size) for case in cases}
+    missing = [case.id for case in cases if not is_cached(case, data, cache)]
     wanted, free = sum(sizes[case] for case in missing), shutil.disk_usage(cache).free
     print(
         f"{len(cases)} cases take up to {sum(sizes.values()) / 1e9:.1f} GB in {cache}; {len(missing)} are to be written:"

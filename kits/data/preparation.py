@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kits.config.schema import parse
 from kits.config.schema.base import text
 from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
@@ -29,13 +28,10 @@ from kits.io import write_json
 from kits.io.tree import summary
 
 
-def prepare(data: dict[str, Any]) -> dict[str, Any]:
+def prepare(data: Data) -> dict[str, Any]:
     """Validate and cache every case of `data.root`, and write its index, splits and findings.
 
     What an earlier run finished is kept, so that an interrupted one goes on where it stopped.
-
-    Args:
-        data: the configuration group `data`, plain.
 
     Returns:
         The index: settings, data hash, one record a case.
@@ -44,26 +40,36 @@ def prepare(data: dict[str, Any]) -> dict[str, Any]:
         KitsError: the root has no cases, the disk has no room, cases are damaged and `data.skip_invalid` is false, or
             `splits.json` holds another split.
     """
-    options: Data = parse(Data, data, "data")
-    found = find_data_set(options, Path(data["root"]))
-    if options.labels is None:
-        refuse_other_ids(label_ids(options, found))
+    assert data.root is not None
+    root, cache = Path(data.root), Path(data.cache)
+    found = find_data_set(data, root)
+    if data.labels is None:
+        refuse_other_ids(label_ids(data, found))
     for line in summary(found.left_out):
         tqdm.write(f"left out: {line}")
-    cases, cache = list(found.cases.values()), Path(data["cache"])
-    settings = cache_settings(data)
-    check_kept(cache / "splits.json", data["split"])
+    cases = list(found.cases.values())
+    split = check_kept(cache / "splits.json", data.split)
     with held_cache(cache):
-        listed = listed_spacing(Path(data["root"]))
-        results = prepare_all(cases, settings, cache, listed, data["workers"])
+        listed = listed_spacing(root)
+        results = prepare_all(cases, data, cache, listed)
         name_twins(results)
         judge_labels(results)
         forget_changed(results, cache)
-        refuse_damaged(results, cache, skip_invalid=data["skip_invalid"])
+        refuse_damaged(results, cache, skip_invalid=data.skip_invalid)
         records = [record for record in results if not errors(findings_of(record))]
-        if options.labels is not None:
-            refuse_absent_ids(records, classes_by_id(options.labels.ids))
-        return write_index(records, settings, cache, data, patients_of(cases, listed))
+        if data.labels is not None:
+            refuse_absent_ids(records, data.ids)
+        index = {
+            "format": FORMAT,
+            "settings": cache_settings(data),
+            "data_hash": digest([record["key"] for record in records]),
+            "cases": {record["id"]: record for record in records},
+        }
+        volumes = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
+        settle_split(cache / "splits.json", split, volumes, patients_of(cases, listed))
+        write_json(cache / "index.json", index)
+        write_json(cache / "fingerprint.json", fingerprint(records))
+        return index
 
 
 def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
@@ -156,32 +162,13 @@ def patients_of(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) -> 
     return {case: patient for case, patient in known.items() if patient}
 
 
-def write_index(
-    records: list[dict[str, Any]], settings: dict[str, Any], cache: Path, data: dict[str, Any], patients: Mapping[str, str]
-) -> dict[str, Any]:
-    """Write what training reads beside the cases."""
-    index = {
-        "format": FORMAT,
-        "settings": settings,
-        "data_hash": digest([record["key"] for record in records]),
-        "cases": {record["id"]: record for record in records},
-    }
-    volumes = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
-    settle_split(cache / "splits.json", data["split"], volumes, patients)
-    write_json(cache / "index.json", index)
-    write_json(cache / "fingerprint.json", fingerprint(records))
-    return index
-
-
-def prepare_all(
-    cases: list[Case], settings: dict[str, Any], cache: Path, listed: Mapping[str, dict[str, Any]], workers: int
-) -> list[dict[str, Any]]:
+def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Prepare all cases, and return what `prepare_case` says of each by id."""
-    sizes = announce_size(cases, settings, cache)
+    sizes = announce_size(cases, data, cache)
     # The largest first: the last to finish should be short, or the other processes wait for it.
     order = sorted(cases, key=lambda case: -sizes[case.id])
-    calls = [(case, settings, cache, listed.get(case.id)) for case in order]
-    results = map_cases(prepare_case, calls, workers=workers, desc="prepare")
+    calls = [(case, data, cache, listed.get(case.id)) for case in order]
+    results = map_cases(prepare_case, calls, workers=data.workers, desc="prepare")
     return sorted((result for result in results if isinstance(result, dict)), key=lambda result: str(result["id"]))
 
 

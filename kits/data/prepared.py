@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.cache import FORMAT
@@ -20,20 +21,20 @@ INDEX = {
 }
 
 
-def split_of(cache: Path, cases: Iterable[str], settings: dict[str, Any] | None, fold: int | None) -> dict[str, list[str]]:
+def split_of(cache: Path, cases: Iterable[str], asked: SplitOptions | None, fold: int | None) -> dict[str, list[str]]:
     """Read the ids of `train` and `validation` in a prepared cache.
 
     Args:
         cases: the ids of its index.
-        settings: the group `split` where the run chooses one, which the file must then agree with.
+        asked: how the run wants them to be split, where it says so; the file must then agree.
 
     Raises:
         KitsError: the split is not of these cases or not made with these settings, or has no such fold.
     """
     split = read_split(cache / "splits.json")
     split.check_cases(cases, "run kits.prepare again")
-    if settings is not None:
-        split.check_settings(settings)
+    if asked is not None:
+        split.check_settings(asked)
     return {subset: split.subset(subset, fold) for subset in ("train", "validation")}
 
 

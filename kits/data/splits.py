@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kits.config import check_whole
+from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.cache import digest
@@ -81,13 +82,13 @@ class Split:
         validation = self.parts[f"fold{fold}"]
         return {"train": sorted(set(self.cases) - set(validation)), "validation": validation}
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse a file that other settings made; `settings` is the group `split`.
+    def check_settings(self, options: SplitOptions) -> None:
+        """Refuse a file that other settings made.
 
         Raises:
             KitsError: they differ; the text names how.
         """
-        asked = _recorded(settings)
+        asked = decisive(options)
         if self.settings != asked:
             made = f"was made with {_spelled(self.settings)}" if self.settings else "does not say how it was made"
             keep = "ask for that, " if self.settings else ""
@@ -138,44 +139,43 @@ def refuse_lone_fold(split: str | None, fold: int | None) -> None:
         raise KitsError(f"fold={fold}: means nothing without a split; add split_file=CACHE/splits.json")
 
 
-def check_kept(path: Path, settings: Mapping[str, Any] | None) -> None:
+def check_kept(path: Path, options: SplitOptions | None) -> SplitOptions:
     """Refuse at once, before hours of preparing, what `settle_split` would refuse in the end.
+
+    Returns:
+        The options.
 
     Raises:
         KitsError: no kind of split is chosen, or there is a split that other settings made, and it is not to be renewed.
     """
-    if settings is None:
+    if options is None:
         raise KitsError("split: no value given; add split=paper or split=folds")
-    if path.exists() and not settings["renew"]:
-        read_split(path).check_settings(settings)
+    if path.exists() and not options.renew:
+        read_split(path).check_settings(options)
+    return options
 
 
-def settle_split(
-    path: Path, settings: Mapping[str, Any], tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS
-) -> None:
+def settle_split(path: Path, options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS) -> None:
     """Keep the split that `path` holds, byte for byte, or draw one where there is none.
 
     Args:
-        settings: the group `split`.
         tumor_ml: the tumor volume in mL of every case.
         patients: whose a case is, where that is known; the cases of one patient stay together.
 
     Raises:
         KitsError: the file was drawn for other cases or with other settings, and `split.renew` is false.
     """
-    if path.exists() and not settings["renew"]:
+    if path.exists() and not options.renew:
         split = read_split(path)
-        split.check_settings(settings)
+        split.check_settings(options)
         split.check_cases(tumor_ml, RENEW)
         return
-    parts = draw(settings, tumor_ml, patients)
-    made_by = {"settings": _recorded(settings), "cases": len(tumor_ml), "cases_sha256": digest(sorted(tumor_ml))}
+    parts = draw(options, tumor_ml, patients)
+    made_by = {"settings": decisive(options), "cases": len(tumor_ml), "cases_sha256": digest(sorted(tumor_ml))}
     write_json(path, {**made_by, "parts": parts})
 
 
-def draw(
-    settings: Mapping[str, Any], tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS
-) -> dict[str, list[str]]:
+def draw(options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS) -> dict[str, list[str]]:
     """Draw the parts of a new split: patients are drawn, and bring all of their cases.
 
     They depend on the settings, the ids and (for folds) the volumes, of a patient the largest, and on no order.
@@ -183,13 +183,13 @@ def draw(
     Raises:
         KitsError: too few patients.
     """
-    options = _recorded(settings)
-    kind = options.pop("kind")
+    numbers = decisive(options)
+    kind = numbers.pop("kind")
     cases_of: dict[str, list[str]] = {}
     for case in sorted(tumor_ml):
         cases_of.setdefault(patients.get(case, case), []).append(case)
     largest = {patient: max(tumor_ml[case] for case in cases) for patient, cases in cases_of.items()}
-    parts = draw_paper(list(largest), **options) if kind == "paper" else draw_folds(largest, **options)
+    parts = draw_paper(list(largest), **numbers) if kind == "paper" else draw_folds(largest, **numbers)
     return {name: sorted(case for patient in part for case in cases_of[patient]) for name, part in parts.items()}
 
 
@@ -228,9 +228,9 @@ def draw_folds(tumor_ml: Mapping[str, float], *, k: int, seed: int) -> dict[str,
     return {f"fold{number}": sorted(fold) for number, fold in enumerate(folds)}
 
 
-def _recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that decide a split, without the order to renew it."""
-    return {name: value for name, value in settings.items() if name != "renew"}
+def decisive(options: SplitOptions) -> dict[str, Any]:
+    """Return, plain, the settings that decide a split, without the order to renew it."""
+    return options.model_dump(exclude={"renew"})
 
 
 def _spelled(settings: Mapping[str, Any]) -> str:

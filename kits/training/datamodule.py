@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from kits.config import plain
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.sharding import share
@@ -101,9 +100,9 @@ class KitsDataModule(pl.LightningDataModule):
         if self.data_hash:
             return
         data, cache = self.options.data, Path(self.options.data.cache)
-        index = read_index(cache, cache_settings(plain(data)))
+        index = read_index(cache, cache_settings(data))
         records = index["cases"]
-        split = split_of(cache, records, plain(data.split), self.options.fold)
+        split = split_of(cache, records, data.split, self.options.fold)
         if index["data_hash"] != digest([record["key"] for record in records.values()]):
             raise KitsError(f"{cache / 'index.json'}: damaged or edited (its data_hash); run kits.prepare again")
         split["train"] = draw_cases(split["train"], data.train_cases, self.options.seed)

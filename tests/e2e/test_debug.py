@@ -8,9 +8,9 @@ import torch
 
 from kits.config import plain
 from kits.config.composing import checked
-from kits.data.preparation import prepare
 from kits.models.checkpoint import load_network
 from kits.train import train
+from tests.conftest import prepare
 
 TINY = [
     "stage=coarse",

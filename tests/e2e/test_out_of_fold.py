@@ -14,7 +14,6 @@ from kits.config.schema import parse
 from kits.config.schema.commands import Boxes
 from kits.core.errors import KitsError
 from kits.data.cache import file_digest
-from kits.data.preparation import prepare
 from kits.data.roi_boxes import choose_checkpoints, to_mm, to_voxels
 from kits.inference import Members
 from kits.inference.coarse import find_rois_in
@@ -23,7 +22,7 @@ from kits.prediction.out_of_fold import predict_out_of_fold
 from kits.prediction.segmenting import refuse_leaks
 from kits.train import train
 from kits.volume.rois import Box, coverage
-from tests.conftest import data_of, kidney_pair, training_options, write_case
+from tests.conftest import data_of, kidney_pair, prepare, training_options, write_case
 from tests.e2e.test_whole_way import COARSE, FINE, SMALL
 
 CASES = [f"case_{number:05d}" for number in range(4)]

@@ -7,10 +7,9 @@ import torch
 
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.models.finenet import FineNet
 from kits.train import train
-from tests.conftest import training_options
+from tests.conftest import prepare, training_options
 
 TINY = [
     "stage=fine",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kits.config.composing import compose
-from kits.data.preparation import prepare
+from tests.conftest import prepare
 from tests.e2e.test_whole_way import COARSE, SMALL
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,10 @@ import torch
 
 from kits.config.composing import compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.inference.segmenter import Segmenter
 from kits.models.checkpoint import load_network
 from kits.train import train
-from tests.conftest import kidney_pair, training_options, write_case
+from tests.conftest import kidney_pair, prepare, training_options, write_case
 from tests.predicting import run as predict
 
 SMALL = [

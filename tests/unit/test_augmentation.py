@@ -14,10 +14,9 @@ from kits.config.schema import parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.augmentation import Augmentation as Schema
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.data.transforms import Augmentation, State
 from kits.data.warp import Warp
-from tests.conftest import data_of
+from tests.conftest import data_of, prepare
 
 PATCH = (8, 24, 20)
 WINDOW = (-100, 300)

@@ -20,15 +20,15 @@ from kits.data import arrays
 from kits.data import cache as cache_module
 from kits.data.arrays import start_npy
 from kits.data.disk import held_cache
-from kits.data.preparation import prepare
 from kits.volume import slabs
+from tests.conftest import prepare
 from tests.unit.test_preparation import data_config
 
 # Stops for good in the middle of the third case, with its label map written.
 KILLED = """
 import json, sys, time
 from kits.data import arrays
-from kits.data.preparation import prepare
+from tests.conftest import prepare
 calls, write_image = [], arrays.write_image
 def stopping(*args):
     calls.append(1)

@@ -9,9 +9,8 @@ import pytest
 from kits.core.errors import KitsError
 from kits.data.classes import Labelled, judge_classes, measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
-from kits.data.preparation import prepare
 from kits.io import read_labels
-from tests.conftest import ellipsoid, kidney_pair, write_case
+from tests.conftest import ellipsoid, kidney_pair, prepare, write_case
 from tests.unit.test_preparation import data_config
 
 SPACING = (4.0, 1.5, 1.5)

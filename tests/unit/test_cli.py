@@ -15,6 +15,7 @@ from kits.config.command import command
 from kits.config.composing import checked, compose
 from kits.config.schema import parse, schema_of
 from kits.config.schema.commands import COMMANDS as SCHEMAS
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 
@@ -125,7 +126,7 @@ def test_the_fast_recipe_is_the_best_with_joined_slices_one_source_and_fewer_ste
 @pytest.mark.parametrize("study", sorted({recipe.rpartition("/")[0] for recipe in RECIPES}))
 def test_the_stages_of_a_study_read_one_cache(study: str) -> None:
     stages = [f"{study}/{stage}" for stage in ("coarse", "fine") if f"{study}/{stage}" in RECIPES]
-    settings = [cache_settings(compose("train", [f"experiment={recipe}"])["data"]) for recipe in stages]
+    settings = [cache_settings(parse(Data, compose("train", [f"experiment={recipe}"])["data"])) for recipe in stages]
     assert settings[1:] == settings[:-1]
 
 

@@ -13,12 +13,11 @@ from kits.config.schema import parse
 from kits.config.schema.commands import Evaluate
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
-from kits.data.preparation import prepare
 from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
 from kits.metrics.folder_scores import evaluate, expected_cases
 from kits.training.modules import CoarseModule, FineModule
-from tests.conftest import data_of, ellipsoid, kidney_pair, training_options, write_case
+from tests.conftest import data_of, ellipsoid, kidney_pair, prepare, training_options, write_case
 from tests.predicting import run as predict
 
 SIZE = ["data.coarse_size=32", "data.roi_rule.min_voxels=100", "data.workers=1"]

@@ -20,7 +20,6 @@ import yaml
 
 from kits.config.composing import compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.data.roi_boxes import to_mm, write_boxes
 from kits.data.splits import read_split
 from kits.inference.segmenter import Segmenter
@@ -31,7 +30,7 @@ from kits.runs.folder import resumed_options
 from kits.train import train
 from kits.volume import Grid, Volume
 from kits.volume.rois import Box
-from tests.conftest import data_of, kidney_pair, training_options
+from tests.conftest import data_of, kidney_pair, prepare, training_options
 from tests.unit.test_runs import FINE, TINY
 
 OTHERS = (None, -1, 0, 7, 2.5, float("nan"), float("inf"), "", "a text", "two\nlines", True, [], {}, [1, "x"], {"x": [0]})

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from kits.config.composing import compose
 from kits.data.cached_case import CachedCase
-from kits.data.preparation import prepare
 from kits.training.modules import MODULES
 from kits.training.trainer import quieten
-from tests.conftest import data_of, training_options
+from tests.conftest import data_of, prepare, training_options
 from tests.unit.test_runs import TINY
 
 README = Path(__file__).parents[2] / "README.md"

@@ -15,14 +15,13 @@ from torch import nn
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.core.ranks import gather, global_sum
-from kits.data.preparation import prepare
 from kits.models.encoder2d import Encoder2d
 from kits.models.statistics import with_synchronized_statistics
 from kits.training.datamodule import EpochSampler, KitsDataModule
 from kits.training.fitting import adapt_network
 from kits.training.modules import CoarseModule
 from kits.training.trainer import STARTED_BY, build_trainer
-from tests.conftest import data_of, training_options
+from tests.conftest import data_of, prepare, training_options
 
 QUIET: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 COARSE = ["stage=coarse", "model.width=4", "model.depth=2", "data.coarse_size=32", "sampling.patch=[4,32,32]"]

@@ -22,9 +22,8 @@ from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
 from kits.data.downloading import amount, download
 from kits.data.layouts import kits_tree
-from kits.data.preparation import prepare
 from kits.data.sources import chosen, shown, wanted
-from tests.conftest import kidney_pair, write_case
+from tests.conftest import kidney_pair, prepare, write_case
 from tests.server import API, GIT, HUB, Fault, Server
 
 RECORDS = [{"case_id": f"case_{number:05d}", "voxel_spacing": {"z_spacing": 4.0}} for number in range(2)]

@@ -10,12 +10,12 @@ import torch
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.data.cache import file_digest
-from kits.data.preparation import prepare
 from kits.data.roi_boxes import with_boxes, write_boxes
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.folder import resumed_options
 from kits.runs.parent import read_parent
 from kits.train import train
+from tests.conftest import prepare
 from tests.unit.test_runs import FINE, TINY
 
 SHORT = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false"]

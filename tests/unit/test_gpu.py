@@ -144,7 +144,7 @@ def test_a_validation_without_memory_says_so_and_the_training_goes_on(
 @pytest.fixture
 def prepared(kits_tree: Any, tmp_path: Any) -> dict:
     """The configuration of a tiny training of the coarse stage, its cache prepared."""
-    from kits.data.preparation import prepare
+    from tests.conftest import prepare
 
     places = [f"data.root={kits_tree}", f"data.cache={tmp_path / 'cache'}", f"run_dir={tmp_path / 'run'}"]
     config = compose("train", [*TINY, *places, "trainer.max_epochs=2"])

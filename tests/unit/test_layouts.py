@@ -16,11 +16,11 @@ from kits.core.errors import KitsError
 from kits.core.labels import classes_by_id
 from kits.data.converting import convert
 from kits.data.layouts import find_data_set
-from kits.data.preparation import prepare
 from kits.io import read_labels
 from kits.metrics.folder_scores import evaluate_expected
 from kits.workflows.command_line import assigned
 from kits.workflows.plan import PREPARED, TRUTH, StepBuilder, configured, data_of
+from tests.conftest import prepare
 
 CASES = ("patient_017", "TCGA-B0-4700")
 

@@ -9,10 +9,10 @@ import torch
 
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.models.checkpoint import load_network, open_checkpoint
 from kits.runs.folder import resumed_options
 from kits.train import train
+from tests.conftest import prepare
 from tests.unit.test_trainer_options import TINY
 
 # What a user would write.

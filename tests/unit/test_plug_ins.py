@@ -14,10 +14,10 @@ from kits.config.composing import checked, compose
 from kits.config.plug_ins import plug_ins
 from kits.config.usage import explain_group
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.models import build_network
 from kits.models.checkpoint import load_network
 from kits.train import train
+from tests.conftest import prepare
 from tests.unit.test_runs import FINE, TINY
 
 EXAMPLE = Path(__file__).parents[2] / "experiments" / "plugin"

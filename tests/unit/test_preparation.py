@@ -15,8 +15,7 @@ from kits.core.errors import KitsError
 from kits.data.cache import case_key, file_digests
 from kits.data.index import Case, case_ids
 from kits.data.layouts import find_data_set
-from kits.data.preparation import prepare
-from tests.conftest import data_of, kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, prepare, write_case
 
 
 def data_config(root: Path, cache: Path, **changes: object) -> dict:

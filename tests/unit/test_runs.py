@@ -29,7 +29,6 @@ import torch
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.datasets import Patches
-from kits.data.preparation import prepare
 from kits.models.checkpoint import load_network
 from kits.runs.folder import check_unused, read_config, read_manifest, resumed_options, settle
 from kits.runs.manifest import command_line, config_hash
@@ -40,7 +39,7 @@ from kits.runs.resuming import begin as begin_folder
 from kits.tracking.names import DATA_WAIT, SAMPLE_RATE
 from kits.train import main, train
 from kits.training.datamodule import EpochSampler
-from tests.conftest import data_of, training_options
+from tests.conftest import data_of, prepare, training_options
 
 TINY = [
     "stage=coarse",

@@ -8,15 +8,16 @@ from statistics import median
 import pytest
 
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.dataset import Folds, Paper, SplitOptions
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.data.splits import draw, draw_cases, draw_folds, draw_paper, read_split, settle_split
-from tests.conftest import data_of, kidney_pair, write_case
+from tests.conftest import data_of, kidney_pair, prepare, write_case
 
 
-def group(kind: str, **changes: object) -> dict:
-    """The real group `split`."""
-    return {**compose("prepare", [f"split={kind}"])["data"]["split"], **changes}
+def group(kind: str, **changes: object) -> Paper | Folds:
+    """The real group `split`, typed."""
+    return parse(SplitOptions, {**compose("prepare", [f"split={kind}"])["data"]["split"], **changes})
 
 
 def volumes(count: int, seed: int = 0) -> dict[str, float]:
@@ -116,12 +117,12 @@ def test_another_list_of_cases_is_refused_by_name_until_renewed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("asked", [group("paper"), group("folds", seed=1), group("folds", k=3)])
-def test_other_settings_are_refused_until_renewed(tmp_path: Path, asked: dict) -> None:
+def test_other_settings_are_refused_until_renewed(tmp_path: Path, asked: Folds) -> None:
     path, tumor_ml = tmp_path / "splits.json", volumes(12)
     settle_split(path, group("folds"), tumor_ml)
     with pytest.raises(KitsError, match=r"kind=folds seed=0 k=5; this run asks for .*split\.renew=true"):
         settle_split(path, asked, tumor_ml)
-    settle_split(path, {**asked, "renew": True}, tumor_ml)
+    settle_split(path, asked.model_copy(update={"renew": True}), tumor_ml)
     settle_split(path, asked, tumor_ml)
 
 

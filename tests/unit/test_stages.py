@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from kits.config.composing import compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.training.modules import MODULES
 from kits.training.trainer import quieten
-from tests.conftest import data_of, training_options
+from tests.conftest import data_of, prepare, training_options
 
 COARSE = ["stage=coarse", "model.width=4", "model.depth=2", "data.coarse_size=32", "sampling.patch=[4,32,32]"]
 FINE = [

@@ -304,7 +304,8 @@ def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
     plan = plan_of(study="fast")
     step = plan.preparing(plan.coarse)
     assert "data.coarse_z_mm=3.0" in step.arguments
-    assert cache_settings(step.config["data"]) == cache_settings(plan.coarse["data"]) == cache_settings(plan.fine["data"])
+    asked, coarse, fine = (cache_settings(parse(Data, part["data"])) for part in (step.config, plan.coarse, plan.fine))
+    assert asked == coarse == fine
 
 
 def write_split(cache: Path) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from kits.config.composing import compose
 from kits.core.labels import KITS19_CLASSES
-from kits.data.preparation import prepare
 from kits.runs.resuming import Start
 from kits.tracking import build_loggers
 from kits.tracking.names import (
@@ -38,7 +37,7 @@ from kits.tracking.names import (
     score_name,
 )
 from kits.train import train
-from tests.conftest import training_options
+from tests.conftest import prepare, training_options
 
 STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 COMMON = [

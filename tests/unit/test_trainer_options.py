@@ -12,9 +12,9 @@ import torch
 
 from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.runs.folder import resumed_options
 from kits.train import train
+from tests.conftest import prepare
 
 TINY = [
     "stage=coarse",

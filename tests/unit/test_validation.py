@@ -13,13 +13,12 @@ import pytest
 import SimpleITK as sitk
 
 from kits.core.errors import KitsError
-from kits.data.preparation import prepare
 from kits.data.soundness import check_hu, check_order, misplaced_share
 from kits.data.validate import check_listed
 from kits.io import read_volume
 from kits.volume import plane_grid, to_coarse
 from kits.volume.plausible import histogram
-from tests.conftest import ellipsoid, kidney_pair, write_case
+from tests.conftest import ellipsoid, kidney_pair, prepare, write_case
 from tests.unit.test_preparation import data_config
 
 SHAPE = (20, 64, 64)

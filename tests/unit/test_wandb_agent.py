@@ -9,8 +9,8 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from kits.config.composing import checked, compose
-from kits.data.preparation import prepare
 from kits.train import train
+from tests.conftest import prepare
 from tests.unit.test_trainer_options import TINY
 
 README = Path(__file__).parents[2] / "README.md"

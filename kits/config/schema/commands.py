@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Options, PathText, Switch, Text
 from kits.config.schema.benches import BENCHES
-from kits.config.schema.dataset import Data, Split
+from kits.config.schema.dataset import Data, SplitOptions
 from kits.config.schema.evaluation import Bootstrap, Measures
 from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
@@ -24,7 +24,7 @@ class Prepare(Options):
     """conf/prepare.yaml."""
 
     data: Data
-    split: Split
+    split: SplitOptions
 
 
 class Predict(Options):

@@ -31,7 +31,7 @@ class Folds(Options):
     renew: Switch
 
 
-Split = Annotated[Paper | Folds, Field(discriminator="kind")]
+SplitOptions = Annotated[Paper | Folds, Field(discriminator="kind")]
 
 
 class RoiRule(Options):
@@ -99,7 +99,7 @@ class Data(Options):
     roi: Literal["gt_jitter", "oof"]
     boxes: PathText | None
     overfit: Text | None
-    split: Split | None
+    split: SplitOptions | None
     augmentation: Augmentation
 
     @property

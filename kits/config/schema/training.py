@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from kits.config.conf_files import check_classes
 from kits.config.schema.augmentation import Augmentation
 from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, refuse, text
-from kits.config.schema.dataset import Data, Folds, Split
+from kits.config.schema.dataset import Data, Folds, SplitOptions
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNetOptions, OwnNetworkOptions, Unet3dOptions
 from kits.config.schema.optimizer import Constant, Optimizer, Plateau, Scheduler
@@ -37,7 +37,7 @@ class TrainOptions(Options):
 
     data: Data
     model: Any
-    split: Split | None = None
+    split: SplitOptions | None = None
     augmentation: Augmentation
     loss: Loss
     optimizer: Optimizer
