@@ -6,9 +6,6 @@ from typing import Literal
 
 import cc3d
 import numpy as np
-from scipy import ndimage
-
-from kits.volume.windows import Window
 
 
 def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray:
@@ -18,9 +15,10 @@ def connected(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> np.ndarray
     """
     if not mask.any():
         return np.zeros(mask.shape, np.uint16)
-    if sum(size == 1 for size in mask.shape) < 2:
-        return _numbered(mask, connectivity)
-    return _numbered(np.pad(mask, 1), connectivity)[1:-1, 1:-1, 1:-1]
+    border = int(sum(size == 1 for size in mask.shape) >= 2)
+    padded = np.ascontiguousarray(np.pad(mask, border) if border else mask)
+    numbered = np.asarray(cc3d.connected_components(padded, connectivity=connectivity, binary_image=True))
+    return numbered[1:-1, 1:-1, 1:-1] if border else numbered
 
 
 def sizes(regions: np.ndarray) -> np.ndarray:
@@ -29,15 +27,6 @@ def sizes(regions: np.ndarray) -> np.ndarray:
     Only what is inside is counted, a small part as a rule: several times faster than `cc3d.statistics`.
     """
     return np.bincount(regions[regions > 0], minlength=1)
-
-
-def windows_of(regions: np.ndarray) -> list[Window]:
-    """Find the smallest window of every region, in the order of their numbers from 1."""
-    return ndimage.find_objects(regions)
-
-
-def _numbered(mask: np.ndarray, connectivity: Literal[6, 26]) -> np.ndarray:
-    return np.asarray(cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, binary_image=True))
 
 
 def region_sizes_and_centers(numbered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
-from kits.volume import Spacing, Triple, bounding_slices
-from kits.volume.components import connected, windows_of
+from kits.volume import Spacing, bounding_slices
+from kits.volume.components import connected
 from kits.volume.intensity import BODY_HU
 from kits.volume.rois import Box
 from kits.volume.windows import Window
@@ -84,7 +85,7 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window
 def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[float, float, float], Box, int]], np.ndarray]:
     """Measure center, box and voxels of every region of a mask at `offset`; regions count from 1."""
     numbered, result = connected(mask), []
-    for number, window in enumerate(windows_of(numbered), start=1):
+    for number, window in enumerate(ndimage.find_objects(numbered), start=1):
         start = offset + np.array([part.start for part in window])
         stop = offset + np.array([part.stop for part in window])
         inside = (numbered[window] == number).view(np.uint8)
@@ -93,7 +94,7 @@ def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[f
             float(np.average(np.arange(low, high), weights=voxels))
             for low, high, voxels in zip(start, stop, (rows.sum(axis=1), rows.sum(axis=0), columns.sum(axis=0)), strict=True)
         )
-        result.append(((z, y, x), Box(triple(start), triple(stop)), int(rows.sum())))
+        result.append(((z, y, x), Box.of(start, stop), int(rows.sum())))
     return result, numbered
 
 
@@ -109,9 +110,3 @@ def middle_of(array: np.ndarray, slices: slice) -> float:
     body = array[slices.start : slices.stop : step, ::4, ::4] > BODY_HU
     columns = body.sum(axis=(0, 1))
     return 4 * float(np.average(np.arange(len(columns)), weights=columns)) if columns.any() else array.shape[2] / 2
-
-
-def triple(values: np.ndarray) -> Triple:
-    """Return three whole numbers."""
-    z, y, x = (int(value) for value in values)
-    return z, y, x

@@ -6,15 +6,12 @@ KiTS19's rule as it would without them.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from scipy import ndimage
 
 from kits.core.labels import BACKGROUND, CLASSES, CYST, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
-from kits.volume.components import connected, sizes, windows_of
-from kits.volume.windows import Window
+from kits.volume.components import connected, sizes
 
 
 def clean(
@@ -72,14 +69,14 @@ def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) ->
         return labels
     reach = [int(np.ceil(distance_mm / step)) for step in spacing]
     result = labels.copy(order="K")
-    regions, parts = _components(labels[window] == TUMOR)
-    for number, part in enumerate(parts, start=1):
+    regions = connected(labels[window] == TUMOR)
+    for number, part in enumerate(ndimage.find_objects(regions), start=1):
         component = regions[part] == number
         # The window in which a kidney voxel could be near enough: small, so that the exact distance is cheap.
         low = [max(p.start + w.start - r, 0) for p, w, r in zip(part, window, reach, strict=True)]
         high = [p.stop + w.start + r for p, w, r in zip(part, window, reach, strict=True)]
         around = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
-        kidney = _kidney(labels[around])
+        kidney = (labels[around] == KIDNEY) | (labels[around] == CYST)
         inner = tuple(slice(p.start + w.start - lo, p.stop + w.start - lo) for p, w, lo in zip(part, window, low, strict=True))
         if not _near(component, kidney, inner, spacing, distance_mm):
             result[around][inner][component] = BACKGROUND
@@ -123,7 +120,8 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
         return labels
     inside = np.pad(labels[window], 1)
     # The complement of a 26-connected foreground is 6-connected: else a hole would leak out through a corner of its wall.
-    regions, parts = _components(inside == BACKGROUND, connectivity=6)
+    regions = connected(inside == BACKGROUND, connectivity=6)
+    parts = ndimage.find_objects(regions)
     if len(parts) < 2:
         return labels
     outside = int(regions[0, 0, 0])
@@ -139,23 +137,12 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def _kidney(labels: np.ndarray) -> np.ndarray:
-    """Mark kidney that is no tumor: its parenchyma and its cysts."""
-    return (labels == KIDNEY) | (labels == CYST)
-
-
 def _most_common(shell: np.ndarray) -> int:
     """Find the label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
     count = np.bincount(shell, minlength=len(CLASSES))
     if count[TUMOR] > count[KIDNEY] + count[CYST]:
         return TUMOR
     return CYST if count[CYST] > count[KIDNEY] else KIDNEY
-
-
-def _components(mask: np.ndarray, connectivity: Literal[6, 26] = 26) -> tuple[np.ndarray, list[Window]]:
-    """Number components from 1, and find the window of each in that order."""
-    regions = connected(mask, connectivity)
-    return regions, windows_of(regions)
 
 
 def _replace_small(labels: np.ndarray, mask: np.ndarray, least: float, label: int) -> np.ndarray:

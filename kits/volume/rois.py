@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
 from kits.volume.components import connected, sizes
@@ -37,19 +38,22 @@ class Box:
     def grow_mm(self, margin_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
         """Grow the box by at least this margin on every face, in whole voxels, cut at `bounds`."""
         steps = [int(np.ceil(margin_mm / step - 1e-6)) for step in spacing]  # 3.0 / 0.3 must stay 10
-        return _box(
-            (np.array(self.start) - steps).clip(0, bounds),
-            (np.array(self.stop) + steps).clip(0, bounds),
-        )
+        return Box.of((np.array(self.start) - steps).clip(0, bounds), (np.array(self.stop) + steps).clip(0, bounds))
 
     def to_list(self) -> list[list[int]]:
         """Return [[z, y, x], [z, y, x]] for JSON."""
         return [list(self.start), list(self.stop)]
 
     @classmethod
+    def of(cls, start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Box:
+        """Make a box of three whole numbers each, also numpy's."""
+        (z0, y0, x0), (z1, y1, x1) = map(int, start), map(int, stop)
+        return cls((z0, y0, x0), (z1, y1, x1))
+
+    @classmethod
     def from_list(cls, corners: Sequence[Sequence[int]]) -> Box:
         """Read what `to_list` gives."""
-        return _box(*corners)
+        return cls.of(*corners)
 
 
 def find_rois(
@@ -81,13 +85,9 @@ def find_rois(
     regions = connected(mask[window])
     voxels = sizes(regions)
     largest = [region for region in np.argsort(-voxels, kind="stable")[:count] if voxels[region] > min_voxels]
-    tight = [bounding_slices(regions == region) for region in largest]
-    offset = np.array([part.start for part in window])
-    return [
-        _box(offset + [part.start for part in parts], offset + [part.stop for part in parts])
-        for parts in tight
-        if parts is not None
-    ]
+    offset, windows = np.array([part.start for part in window]), ndimage.find_objects(regions)
+    tight = [windows[region - 1] for region in largest]
+    return [Box.of(offset + [part.start for part in one], offset + [part.stop for part in one]) for one in tight]
 
 
 def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any]) -> list[Box]:
@@ -117,7 +117,7 @@ def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, 
     crossed = stop <= start
     middle = (np.array(box.start) + np.array(box.stop)) // 2
     start = np.where(crossed, middle.clip(0, np.array(bounds) - 1), start)
-    return _box(start, np.where(crossed, start + 1, stop))
+    return Box.of(start, np.where(crossed, start + 1, stop))
 
 
 def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
@@ -135,10 +135,10 @@ def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
     voxels[0] = 0
     window = bounding_slices(body == voxels.argmax()) if voxels.any() else None
     if window is None:
-        return Box((0, 0, 0), _triple(volume.shape))
+        return Box.of((0, 0, 0), volume.shape)
     z, y, x = window
     low = (z.start, (y.start - 1) * step + 1, (x.start - 1) * step + 1)
-    return _box(np.maximum(low, 0), np.minimum((z.stop, y.stop * step, x.stop * step), volume.shape))
+    return Box.of(np.maximum(low, 0), np.minimum((z.stop, y.stop * step, x.stop * step), volume.shape))
 
 
 def coverage(boxes: Sequence[Box], mask: np.ndarray) -> float:
@@ -155,12 +155,3 @@ def coverage(boxes: Sequence[Box], mask: np.ndarray) -> float:
         )
         left[inside] = False
     return 1.0 - int(left.sum()) / total
-
-
-def _triple(values: Sequence[int] | np.ndarray) -> Triple:
-    z, y, x = (int(value) for value in values)
-    return z, y, x
-
-
-def _box(start: Sequence[int] | np.ndarray, stop: Sequence[int] | np.ndarray) -> Box:
-    return Box(_triple(start), _triple(stop))

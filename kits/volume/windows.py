@@ -1,4 +1,4 @@
-"""Windows of a volume: crops and the way back, and the smallest window around a mask."""
+"""Windows of a volume: crops, and the smallest window around a mask."""
 
 from __future__ import annotations
 
@@ -12,22 +12,9 @@ Window = tuple[slice, slice, slice]
 def crop(array: np.ndarray, start: Triple, shape: Triple, pad_value: float) -> np.ndarray:
     """Copy the window at `start` (z, y, x; may be negative), filled with `pad_value` outside."""
     window = np.full(shape, pad_value, dtype=array.dtype)
-    inside, source = _overlap(array.shape, start, shape)
-    window[inside] = array[source]
+    part = array[tuple(slice(max(low, 0), max(low + n, 0)) for low, n in zip(start, shape, strict=True))]
+    window[tuple(slice(max(-low, 0), max(-low, 0) + n) for low, n in zip(start, part.shape, strict=True))] = part
     return window
-
-
-def _overlap(bounds: tuple[int, ...], start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
-    """Return the part of a window that lies in an array, in the window's and in the array's indices.
-
-    It may be empty.
-    """
-    low = [min(max(s, 0), b) for s, b in zip(start, bounds, strict=True)]
-    high = [max(min(s + n, b), lo) for s, n, b, lo in zip(start, shape, bounds, low, strict=True)]
-    source = tuple(slice(lo, hi) for lo, hi in zip(low, high, strict=True))
-    empty = any(lo == hi for lo, hi in zip(low, high, strict=True))
-    inside = tuple(slice(0, 0) if empty else slice(lo - s, hi - s) for lo, hi, s in zip(low, high, start, strict=True))
-    return inside, tuple(slice(0, 0) for _ in source) if empty else source
 
 
 def bounding_slices(mask: np.ndarray, within: Window | None = None) -> Window | None:
