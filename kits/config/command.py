@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from kits.config.conf_files import conf_dir, one_line
 from kits.config.usage import explain_group, usage
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, printable
 from kits.core.sharding import started_by_srun
 
 # It takes the typed options of its command: `kits.config.schema.commands.Predict` of kits.predict, and so on.
@@ -21,21 +22,6 @@ Task = Callable[[Any], Any]
 MULTIRUN = {"-m", "--multirun"}
 # Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
 FULL_ERROR = "HYDRA_FULL_ERROR"
-# Hydra answers what can follow (`-sc query=bash`), but its own script asks `python file.py` only, not `python -m`. Bash splits
-# words at `=`, so what stands before it is cut off; where nothing fits, -o default offers files, as for run_dir=.
-COMPLETION = """_kits_complete() {
-    local line="${COMP_LINE:0:COMP_POINT}" words word found
-    read -ra words <<< "$line"
-    [[ "${words[1]}" == -m && "${words[2]}" == kits.* ]] || return
-    word="${words[-1]}"
-    [[ "$line" == *" " ]] && word=""
-    found=$(COMP_LINE="python ${line#* -m }" "${words[0]}" -m "${words[2]}" -sc query=bash 2> /dev/null)
-    COMPREPLY=($(compgen -W "$found" -- "$word"))
-    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
-    [[ "${COMPREPLY[*]}" == *[=./] ]] && compopt -o nospace 2> /dev/null
-}
-complete -o default -F _kits_complete python python3"""
-INSTALL = {"install=bash": COMPLETION, "install=zsh": f"autoload -Uz bashcompinit && bashcompinit\n{COMPLETION}"}
 
 
 def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> Callable[[Task], Callable[[], None]]:
@@ -72,7 +58,7 @@ def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> 
 
 @contextmanager
 def mistakes_in_one_line(name: str) -> Iterator[None]:
-    """End the process with a line on stderr, and no traceback, for what a user can mend or has asked for."""
+    """End the process with a line on stderr; a bug shows its traceback too, which no user can mend."""
     try:
         yield
     except KitsError as error:
@@ -84,6 +70,13 @@ def mistakes_in_one_line(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"kits.{name}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get(FULL_ERROR):
+            raise
+        traceback.print_exc()
+        what = f"unexpected {type(error).__name__}: {printable(one_line(error))}"
+        print(f"kits.{name}: {what}; please report it with the command and the lines above", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def load_environment() -> None:
@@ -109,7 +102,13 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
     given = [argument for argument in arguments if not argument.startswith("-")]
     if {"-h", "--help"} & set(arguments):
         return explain_group(given[0]) if given else usage(name, doc)
-    return INSTALL.get("".join(given)) if {"-sc", "--shell-completion"} & set(arguments) else None
+    if not {"-sc", "--shell-completion"} & set(arguments):
+        return None
+    from kits.config.completion import INSTALL, values
+
+    if "query=bash" in given:  # Hydra answers too, with keys and choices
+        print(*values(name, os.environ.get("COMP_LINE", "")))
+    return INSTALL.get("".join(given))
 
 
 def refuse_flags(arguments: list[str]) -> None:

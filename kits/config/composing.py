@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationResolutionError
 from kits.config.conf_files import choices_of, conf_dir, groups, one_line
 from kits.config.quoting import quote_paths
 from kits.config.schema import check, schemas_of
-from kits.config.schema.telling import keys_of, path_keys, suggestion
+from kits.config.schema.telling import is_open, keys_of, path_keys, suggestion
 from kits.config.usage import PLUGINS
 from kits.core.errors import KitsError
 
@@ -130,7 +130,15 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     if found := re.search(r"Could not override '([^']+)'", message):
         keys = dict.fromkeys(key for schema in schemas_of(name) for key in keys_of(schema, named(overrides)))
+        above, _, leaf = found[1].rpartition(".")
+        if any(is_open(schema, found[1]) for schema in schemas_of(name)):
+            return f"{found[1]}: stands in no file of conf/; give +{found[1]}=..."
+        if found[1] in keys and above not in groups():
+            value = next(value for key, _, value in (one.partition("=") for one in overrides) if key.lstrip("+") == found[1])
+            return f"{found[1]}: {above} is null; give {above}={{{leaf}:{value}}}"
         return f"{found[1]}: no such key{suggestion(found[1], list(keys))}"
+    if found := re.search(r"An item is already at '([^']+)'", message):
+        return f"+{found[1]}: is there already; give {found[1]}=... without a plus"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
         group, _, folder = (found[1], "", "") if found[1] in PLUGINS else found[1].partition("/")
         offered = re.search(r"Available options in '[^']+':\n(.*?)\nConfig search path", message, re.DOTALL)

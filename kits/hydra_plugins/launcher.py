@@ -29,6 +29,7 @@ from kits.config import one_line
 from kits.config.composing import resolved
 from kits.config.quoting import quoted
 from kits.config.schema import check, parse
+from kits.config.schema.base import check_output
 from kits.config.schema.multirun import Processes
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
@@ -79,6 +80,7 @@ class ProcessLauncher(Launcher):
                 "torchrun or srun: every trial starts its own ranks (trainer.devices)"
             )
         self.loader, self.config, self.folder = hydra_context.config_loader, config, Path(config.hydra.sweep.dir)
+        check_output("hydra.sweep.dir", str(self.folder))
         slots = deal(self.options.n_jobs, self.options.gpus, config.trainer.accelerator, config.trainer.devices)
         self.n_jobs, self.free = len(slots), SimpleQueue[str | None]()
         for slot in slots:
@@ -122,8 +124,7 @@ class ProcessLauncher(Launcher):
             KitsError: it cannot be trained.
         """
         own = {override for override in overrides if override.partition("=")[0] in self.swept}
-        pairs = [override.lstrip("+").partition("=") for override in overrides if override in own]
-        parameters = {key: value for key, _, value in pairs}
+        parameters = {key: value for key, _, value in (one.lstrip("+").partition("=") for one in overrides if one in own)}
         for override in overrides:
             if override.startswith(("run_dir=", "resume=", "overwrite=")):
                 raise KitsError(
@@ -194,10 +195,8 @@ class ProcessLauncher(Launcher):
                 if asked and time.monotonic() > deadline:
                     signal_group(process, signal.SIGKILL)
                 elif not asked and (self.stopping.is_set() or self.prune(trial.number, trial.run_dir)):
-                    asked, deadline = (
-                        INTERRUPTED if self.stopping.is_set() else PRUNED,
-                        time.monotonic() + self.options.grace_seconds,
-                    )
+                    asked = INTERRUPTED if self.stopping.is_set() else PRUNED
+                    deadline = time.monotonic() + self.options.grace_seconds
                     signal_group(process, signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(self.options.poll_seconds)

@@ -24,13 +24,12 @@ from kits.config import one_line
 from kits.config.schema import parse
 from kits.config.schema.multirun import TPE
 from kits.core.errors import KitsError
+from kits.hydra_plugins.grid import no_trace_of_a_refusal
 from kits.hydra_plugins.launcher import ProcessLauncher, sigterm_as_interrupt
-from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, PRUNED, scored_epochs
+from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, JOURNAL, PRUNED, scored_epochs
 
 if TYPE_CHECKING:
     import optuna
-
-JOURNAL = "optuna.journal"
 
 
 class TPESweeper(Sweeper):
@@ -71,6 +70,13 @@ class TPESweeper(Sweeper):
             raise KitsError(
                 "hydra/sweeper=tpe: nothing to search; give a space, as in loss.bias=interval(1,5) or loss=choice(a,b)"
             )
+        with no_trace_of_a_refusal(self.folder):
+            self.search()
+        if not self.has_score():
+            raise KitsError(f"hydra.sweep.dir={self.folder}: no trial has a score; what each of them says stands above")
+
+    def search(self) -> None:
+        """Open the study and run what it draws, some trials at once."""
         self.study = self.open_study()
         self.left = self.study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,))
         jobs: Any = self.options.n_jobs or getattr(self.launcher, "n_jobs", 1)
@@ -86,8 +92,6 @@ class TPESweeper(Sweeper):
                 if isinstance(self.launcher, ProcessLauncher):
                     self.launcher.stopping.set()
                 raise
-        if not self.has_score():
-            raise KitsError(f"hydra.sweep.dir={self.folder}: no trial has a score; what each of them says stands above")
 
     def open_study(self) -> optuna.Study:
         """Begin a study in the sweep's folder, or go on with it.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kits.core.plain_files import csv_text, read_object
 from kits.runs.folder import METRICS, read_manifest
 
-RECORD, TABLE, PICTURE = "trial.json", "sweep.csv", "sweep.png"
+RECORD, TABLE, PICTURE, JOURNAL = "trial.json", "sweep.csv", "sweep.png", "optuna.journal"
 FORM = {"number": int, "status": str, "parameters": {str: str}, "fixed": [str], "overrides": [str], "scores": {str: float}}
 # What a trial can have come to.
 DONE, FAILED, INTERRUPTED, RUNNING, PRUNED = "done", "failed", "interrupted", "running", "pruned"

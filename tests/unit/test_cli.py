@@ -214,6 +214,38 @@ def test_a_fault_inside_a_command_is_one_line_and_exit_code_one(
     assert not list(tmp_path.iterdir()), "a command that failed left files behind"
 
 
+def test_a_bug_shows_its_traceback_once_and_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @command("prepare")
+    def task(options: Any) -> None:
+        raise ZeroDivisionError("by\nnothing")
+
+    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=x"])
+    with pytest.raises(SystemExit) as caught:
+        task()
+    told = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 1
+    assert told[0] == "Traceback (most recent call last):"
+    assert any("in task" in line for line in told)
+    assert not any("hydra" in line.lower() for line in told)
+    assert told[-1].startswith("kits.prepare: unexpected ZeroDivisionError: by nothing; please report it")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ZeroDivisionError):
+        task()
+
+
+@pytest.mark.parametrize(
+    "name", ["predict", "boxes", "evaluate", "report", "measure", "download", "phantom", "export", "pipeline"]
+)
+def test_an_output_that_is_a_file_is_refused_when_the_configuration_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    given = [one for one in required(name) if not one.startswith("output=")]
+    for place in ("taken", "taken/below"):  # the second is told of with the file above it
+        with pytest.raises(KitsError, match=r"^output=.*taken.* is a file; give a folder|^output=.*taken: is a f"):
+            checked(name, [*given, f"output={tmp_path / place}", *(["cases=1"] if name == "phantom" else [])])
+
+
 def said(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tasks: list[Any] | None = None
 ) -> str:
@@ -246,6 +278,9 @@ def said(
         (["stage=coarse", "run_dir=${nowhere}"], "configuration: Interpolation key 'nowhere' not found"),
         (["stage=coarse", "loss.bias=0.5"], "loss.bias=0.5: give a number of at least 1"),
         (["stage=coarse", "~loss.bias"], "loss.bias: no value given; give a number of at least 1"),
+        (["stage=coarse", "data.labels.kidney=3"], "data.labels.kidney: data.labels is null; give data.labels={kidney:3}"),
+        (["stage=coarse", "+data.cache=x"], "+data.cache: is there already; give data.cache=... without a plus"),
+        (["stage=coarse", "run_dir=/dev/null/x"], "run_dir=/dev/null/x: /dev/null is a file; give a folder"),
         (["stage=coarse", "--resolve"], "The --resolve flag can only be used in conjunction with --cfg"),
         (["stage=coarse", "--config-dir", "nowhere"], "Additional config directory"),
     ],

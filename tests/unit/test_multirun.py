@@ -57,6 +57,10 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         (["stage=coarse", "loss.bias=interval(1,2)"], "loss.bias=interval(1,2): a grid takes values"),
         (["stage=coarse", "loss.bias=1,2", "run_dir=x"], "run_dir=x: each trial has its own folder"),
         (["stage=coarse", "seed=1,1"], "seed-1: is the folder of several trials; give each value once"),
+        (
+            ["stage=coarse", "seed=1,2", "hydra.sweep.dir=cache/index.json"],
+            "hydra.sweep.dir=cache/index.json: is a file; give a folder",
+        ),
         (["stage=coarse", "loss.bias=(1"], "loss.bias=(1: cannot be read"),
         (["stage=coarse", "hydra/sweeper=tpe"], "hydra/sweeper=tpe: nothing to search"),
         (["stage=coarse", "hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "nothing to draw from"),
@@ -74,7 +78,7 @@ def test_what_cannot_be_trained_is_one_line_before_anything_starts(
     assert words in said.err
     assert said.err.count("\n") == 1
     assert not said.out
-    assert not list(Path().glob("runs/*/*/"))
+    assert [path.name for path in Path().iterdir()] == ["cache"], "a sweep that was refused left files behind"
 
 
 def test_a_sweep_is_refused_without_torch_and_numpy(tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def test_tab_offers_groups_choices_and_keys(monkeypatch: pytest.MonkeyPatch, cap
     assert after("python kits.train stage=") == ["stage=coarse", "stage=fine"]
     assert "trainer.max_epochs=" in after("python kits.train stage=fine trainer.max")
     assert after("python kits.train stage=fine model.fus") == ["model.fusion="]
+    assert {"experiment=demo/coarse", "experiment=paper/fine"} <= set(after("python kits.train experiment=demo"))
+    precisions = {"auto", "32-true", "bf16-mixed", "16-mixed"}
+    assert {f"trainer.precision={name}" for name in precisions} == set(after("python kits.train stage=fine trainer.precision="))
+    assert {"model.gate=true", "model.gate=false"} == set(after("python kits.train stage=fine model.gate="))
+    assert {"model.norm=none", "model.norm=group"} == set(after("python kits.train stage=coarse model.norm=g"))
 
 
 def test_bash_completes_with_the_installed_script() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
@@ -44,6 +46,8 @@ A_PATH = Meaning("a path")
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
 PathText = Annotated[Text, A_PATH]
+# One that is written, which may be missing.
+OutputFolder = Annotated[PathText, AfterValidator(lambda value, info: check_output(info.field_name, value))]
 Whole = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -90,3 +94,11 @@ def text(value: Any) -> str:
 def refuse(key: str, value: Any, what: str) -> KitsError:
     """Make the refusal of a value, for a schema to raise that finds values that do not go together."""
     return KitsError(f"{key}={text(value)}: {what}")
+
+
+def check_output(key: str, folder: str) -> str:
+    """Refuse a folder to be written where a file lies, before hours are spent on what goes there."""
+    there = next((path for path in (Path(folder), *Path(folder).parents) if os.path.lexists(path)), Path())
+    if not there.is_dir():
+        raise refuse(key, folder, f"{'' if there == Path(folder) else f'{there} '}is a file; give a folder")
+    return folder

@@ -5,7 +5,7 @@ Those that hold whole groups of a training have none.
 
 from __future__ import annotations
 
-from kits.config.schema.base import Count, Length, Number, Options, PathText, Positive, Seed, Text, Triple, Window
+from kits.config.schema.base import Count, Length, Number, Options, OutputFolder, PathText, Positive, Seed, Text, Triple, Window
 from kits.config.schema.dataset import Data
 from kits.config.schema.evaluation import Measures
 
@@ -23,7 +23,7 @@ class Bar(Options):
 class Demo(Options):
     """conf/demo.yaml."""
 
-    output: PathText
+    output: OutputFolder
     kind: Text
     steps: list[Text]
     bars: dict[str, Bar]
@@ -81,7 +81,7 @@ class ReadoutStudy(Options):
 
     data: Data
     root: PathText
-    output: PathText
+    output: OutputFolder
     every: Count
     workers: Count
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Options, PathText, Switch, Text
+from kits.config.schema.base import Count, Index, Length, Options, OutputFolder, PathText, Switch, Text, check_output
 from kits.config.schema.benches import BENCHES
 from kits.config.schema.dataset import Data, SplitOptions
 from kits.config.schema.evaluation import Bootstrap, Measures
@@ -18,6 +19,12 @@ Backend = Literal["auto", "torch", "onnx"]
 PredictPrecision = Literal["auto", "bf16", 32, 16]
 Subset = Literal["train", "validation", "all"]
 Saved = Literal["labels", "own_ids", "seg_nrrd", "color_table", "probabilities", "uncertainty"]
+
+
+def a_label_map_or_a_folder(value: str) -> str:
+    """Refuse another file, and a label map below one."""
+    check_output("output", str(Path(value).parent) if value.endswith(".nii.gz") else value)
+    return value
 
 
 class Prepare(Options):
@@ -33,7 +40,7 @@ class Predict(Options):
     coarse: PathText | list[PathText]
     fine: PathText | list[PathText]
     input: PathText
-    output: PathText
+    output: Annotated[PathText, AfterValidator(a_label_map_or_a_folder)]
     cases: CaseIds | None
     split_file: PathText | None
     subset: Subset
@@ -61,7 +68,7 @@ class Boxes(Options):
 
     coarse: PathText | list[PathText]
     input: PathText
-    output: PathText
+    output: OutputFolder
     cases: CaseIds | None
     backend: Backend
     device: Text
@@ -75,7 +82,7 @@ class Evaluate(Options):
     measures: Measures
     prediction: PathText
     truth: PathText
-    output: PathText
+    output: OutputFolder
     cases: CaseIds | None
     split_file: PathText | None
     subset: Subset
@@ -90,7 +97,7 @@ class Report(Options):
     data: Data
     image: PathText
     prediction: PathText
-    output: PathText
+    output: OutputFolder
     format: Literal["html", "png"]
     truth: PathText | None
     cases: CaseIds | None
@@ -124,7 +131,7 @@ class Measure(Options):
     coarse: PathText | list[PathText] | None
     fine: PathText | list[PathText] | None
     predict: dict[str, Any]
-    output: PathText
+    output: OutputFolder
     cases: CaseIds | None
     pages: Switch
     dicom_sr: Switch
@@ -136,14 +143,14 @@ class Convert(Options):
     """conf/convert.yaml."""
 
     data: Data
-    root: Text
-    output: Text
+    root: PathText
+    output: OutputFolder
 
 
 class Download(Options):
     """conf/download.yaml."""
 
-    output: PathText
+    output: OutputFolder
     cases: CaseIds | None
     imaging: Switch
     workers: Count
@@ -162,7 +169,7 @@ class Export(Options):
 
     coarse: PathText | None
     fine: PathText | None
-    output: PathText
+    output: OutputFolder
     format: Literal["onnx", "safetensors", "bundle"]
 
     @model_validator(mode="after")
@@ -192,7 +199,7 @@ class Workflow(Options):
 
     model_config = ConfigDict(extra="ignore")
 
-    output: PathText
+    output: OutputFolder
     overwrite: Switch
     prepare: Given
     boxes: Given

@@ -7,7 +7,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Meaning, Number, Options, PathText, Share, Text, not_descending, refuse
+from kits.config.schema.base import (
+    Count,
+    Index,
+    Length,
+    Meaning,
+    Number,
+    Options,
+    OutputFolder,
+    PathText,
+    Share,
+    Text,
+    not_descending,
+    refuse,
+)
 from kits.core.errors import KitsError
 from kits.core.labels import CYST, KIDNEY
 
@@ -77,7 +90,7 @@ class Real(Options):
 class Phantom(Options):
     """conf/phantom.yaml."""
 
-    output: PathText
+    output: OutputFolder
     cases: Count | None
     seed: Index
     labels: PathText | None

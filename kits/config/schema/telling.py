@@ -139,6 +139,11 @@ def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
                 yield from keys_of(field.annotation, value, f"{prefix}{name}.")
 
 
+def is_open(kind: Any, key: str) -> bool:
+    """Tell whether a key lies in a part that takes any keys: the options of another command."""
+    return descend(kind, key.partition(".")[0], {})[0] in (dict[str, Any], dict[str, Any] | None)
+
+
 def path_keys(kind: Any, prefix: str = "") -> Iterator[str]:
     """List every dotted key that takes the path of a file or folder, under whatever choices."""
     for model in models_in(kind):

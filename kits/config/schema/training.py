@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from kits.config.conf_files import check_classes
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, refuse, text
+from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, check_output, refuse, text
 from kits.config.schema.dataset import Data, Folds, SplitOptions
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNetOptions, OwnNetworkOptions, Unet3dOptions
@@ -192,11 +192,12 @@ Train = Annotated[Coarse | Fine, Field(discriminator="stage")]
 
 
 def check_files(train: Coarse | Fine) -> None:
-    """Refuse files and folders that a training reads and that are not there.
+    """Refuse what a training reads and is not there, and a run folder that cannot be.
 
     A checkpoint is used without them.
     """
     data = train.data
+    check_output("run_dir", train.run_dir)
     if train.init is not None and not train.resume:
         path = Path(train.init)
         if not (path / "best.ckpt" if path.is_dir() else path).is_file():
