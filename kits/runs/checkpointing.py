@@ -22,7 +22,7 @@ from kits.io import whole_file
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import end_of, ended_by
 from kits.runs.folder import BEST, LAST
-from kits.runs.last_checkpoint import BATCHES, PLACE, STATE
+from kits.runs.last_checkpoint import BATCHES, PLACE, SEAL, STATE, seal
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
 from kits.runs.resuming import Start, batches_done
@@ -52,7 +52,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         self._start: Start | None = start
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, one to go on from with its seal."""
+        if STATE in checkpoint:
+            checkpoint[SEAL] = seal(checkpoint)
         with whole_file(Path(path), ".ckpt") as temporary, temporary.open("wb") as stream:
             torch.save(checkpoint, stream)
             stream.flush()
@@ -90,13 +92,11 @@ class Best(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over, and give the files the names that they have here."""
         state = dict(state_dict)
+        here = str(Path(str(self.dirpath)) / BEST)
         for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = self._here(state[key])
-        state["best_k_models"] = {self._here(path): score for path, score in state["best_k_models"].items()}
+            state[key] = here if state[key] else ""
+        state["best_k_models"] = dict.fromkeys([here], *state["best_k_models"].values()) if state["best_k_models"] else {}
         super().load_state_dict({**state, "dirpath": self.dirpath})
-
-    def _here(self, path: str) -> str:
-        return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
 
 class Last(Checkpoint):

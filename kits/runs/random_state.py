@@ -7,14 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from kits.config import one_line
-from kits.core.plain_files import misfit
-
-FORM = {"python": (int, [int], float | None), "numpy": (Tensor, int, int, float), "torch": Tensor, "cuda": [Tensor]}
-# Words of the Mersenne twister, which numpy reads at a position without a look at it.
-WORDS = 624
 
 
 def random_state() -> dict[str, Any]:
@@ -37,19 +29,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def unusable(state: Any) -> str | None:
-    """Tell why this is no `random_state`, tried on generators that nothing draws from; else None."""
-    if wrong := misfit(state, FORM, "the random state"):
-        return wrong
-    version, keys, gauss = state["python"]
-    words, position, *rest = state["numpy"]
-    try:
-        random.Random().setstate((version, tuple(keys), gauss))
-        np.random.RandomState().set_state(("MT19937", words.numpy().astype(np.uint32), position, *rest))
-        torch.Generator().set_state(state["torch"])
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        return f"the random state: {one_line(error)}"
-    sound = 0 <= position <= WORDS and all(one.dtype == torch.uint8 for one in state["cuda"])
-    return None if sound else "the random state is of no generator"

@@ -11,14 +11,10 @@ from torch import nn
 
 from kits.config import plain
 from kits.core.errors import KitsError
-from kits.core.plain_files import misfit
 from kits.models.encoder2d import Encoder2d
-from kits.runs.last_checkpoint import damaged
 from kits.runs.resuming import Start
 from kits.training.datamodule import KitsDataModule
 from kits.training.modules import StageModule
-
-PARENT = {"path": str, "sha256": str, "trained_on": [str], "new": [str]}
 
 
 def inherit(module: StageModule[Any], start: Start) -> None:
@@ -32,8 +28,6 @@ def inherit(module: StageModule[Any], start: Start) -> None:
     if start.content is not None:
         noted = start.content["hyper_parameters"].get("parent")
         if noted is not None:
-            if wrong := misfit(noted, PARENT, "its parent"):
-                raise damaged(start.checkpoint or start.folder, wrong)
             module.hparams["parent"] = noted
         return
     parent = start.parent

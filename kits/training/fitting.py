@@ -21,8 +21,6 @@ from kits.data.transforms import OwnTransform
 from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
 from kits.inference.fallback import is_out_of_memory
 from kits.models.statistics import with_synchronized_statistics
-from kits.runs.folder import LAST
-from kits.runs.last_checkpoint import check_fits
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
 from kits.training.fine_tuning import told_of
@@ -140,7 +138,6 @@ def guarded(
     adapt_network(module, trainer)
     if start.content is not None:
         batches_done(start.place, trainer.world_size, module.options)
-        check_fits(start.folder / LAST, start.content, module, trainer)
     try_own_parts(module)
     data.trainer = trainer  # as `fit` does, too late to count the batches of each process
     check_scored(trainer, data.check_batches(), len(data.split["validation"]))

@@ -31,6 +31,7 @@ from kits.core.errors import KitsError
 from kits.data.datasets import Patches
 from kits.models.checkpoint import load_network
 from kits.runs.folder import check_unused, read_config, read_manifest, resumed_options, settle
+from kits.runs.last_checkpoint import seal
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.random_state import random_state, set_random_state
@@ -414,7 +415,26 @@ def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Pat
         resumed_options([f"resume={copy}"])
 
 
-@pytest.mark.parametrize("lost", ["loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "kits_run"])
+def test_a_seal_tells_of_every_part_and_not_of_the_file(straight: Path, tmp_path: Path) -> None:
+    content = read(straight / "last.ckpt")
+    assert content["kits_seal"] == seal(content)
+    torch.save(content, tmp_path / "again.ckpt")
+    assert seal(read(tmp_path / "again.ckpt")) == seal(content)
+    name = next(iter(content["state_dict"]))
+    for change in (
+        {"epoch": content["epoch"] + 1},
+        {"epoch": float(content["epoch"])},
+        {"state_dict": {**content["state_dict"], name: content["state_dict"][name].double()}},
+        {"state_dict": {**content["state_dict"], name: content["state_dict"][name] + 1e-7}},
+        {"lr_schedulers": []},
+        {"another": None},
+    ):
+        assert seal({**content, **change}) != seal(content), change
+    kinds = torch.ones(2, dtype=torch.bfloat16), torch.tensor(1.5), torch.zeros(0), torch.ones(2, 3).T
+    assert len({seal({"tensor": kind}) for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("lost", ["loops", "kits_seal", "kits_run"])
 def test_a_checkpoint_without_a_part_is_refused_and_does_not_begin_again(straight: Path, tmp_path: Path, lost: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(straight, run)
@@ -422,7 +442,7 @@ def test_a_checkpoint_without_a_part_is_refused_and_does_not_begin_again(straigh
     data_hash = content["kits_run"]["data_hash"]
     del content[lost]
     torch.save(content, run / "last.ckpt")
-    with pytest.raises(KitsError, match=r"last\.ckpt: (damaged or edited \(it has no \w+\)|holds no state)"):
+    with pytest.raises(KitsError, match=r"last\.ckpt: (damaged or edited|holds no state)"):
         where_to_start(resumed_options([f"resume={run}", "trainer.max_epochs=5"]), data_hash)
     (run / "last.ckpt").unlink()
     with pytest.raises(KitsError, match=r"has best\.ckpt and no last\.ckpt, so nothing to go on from; begin again"):
@@ -483,6 +503,7 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
     content["KitsDataModule"] |= {"batches": 2, "ranks": 2}
     counts = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     counts |= {part: dict.fromkeys(counts[part], 2) for part in ("total", "current")}
+    content["kits_seal"] = seal(content)
     torch.save(content, run / "last.ckpt")
     drawn, draw = [], Patches.__getitem__
 
