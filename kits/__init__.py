@@ -1,14 +1,23 @@
 """Two-stage segmentation of kidneys and kidney tumors in CT: coarse on the whole, fine on ROIs.
 
-What Python may call is imported from `kits.api` when it is asked for.
+`read`, `load`, `show`, `measure` and `save` are what Python may call; each imports what it needs when it is called, so that a
+command or a module of the package starts without it.
 """
 
+from __future__ import annotations
+
 import os
-from importlib import import_module
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kits.api import load, measure, read, save, show
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from kits.inference.segmenter import Segmentation, Segmenter
+    from kits.readout import CaseReading
+    from kits.volume import Volume
 
 __all__ = ["__version__", "load", "measure", "read", "save", "show"]
 # No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
@@ -20,13 +29,84 @@ for _switch, _off in {
 }.items():
     os.environ.setdefault(_switch, _off)
 __version__ = "0.1.0"
+Paths = str | Path | Sequence[str | Path]
 
 
-def __getattr__(name: str) -> Any:
-    """Import `kits.read` and its like when they are asked for.
+def read(path: str | Path) -> Volume:
+    """Read a CT scan in HU: a file, or a folder that holds one DICOM series of CT.
 
-    Whoever only wants a module of the package does not wait for their libraries.
+    A file is .nii, .nii.gz, .nrrd, .mha or .mhd.
+
+    Raises:
+        KitsError: nothing there, damaged, or no 3D scan.
     """
-    if name in {"load", "measure", "read", "save", "show"}:
-        return getattr(import_module("kits.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from kits.io import read_volume
+
+    return read_volume(path)
+
+
+def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) -> Segmenter:
+    """Load both stages' networks from a checkpoint each, or from several that are averaged.
+
+    `segment` of a volume is the rest.
+
+    Args:
+        device: `auto` is the GPU where there is one.
+        options: those of `kits.inference.segmenter.SegmenterOptions`, such as mirror=True or outputs=("probabilities",).
+
+    Raises:
+        KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
+    """
+    from kits.inference.segmenter import Segmenter, SegmenterOptions
+
+    return Segmenter.load(coarse, fine, device, SegmenterOptions(**options))
+
+
+def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:
+    """Draw slices of the scan with the outlines of what was found, as a Figure.
+
+    Args:
+        path: also write it there as PNG.
+        name: stands in the heading.
+    """
+    from kits.reporting import Scene, slices_figure
+    from kits.reporting import save as save_picture
+
+    figure = slices_figure(Scene(name, volume.array, result.labels, None, volume.spacing, {}))
+    if path is not None:
+        save_picture(figure, Path(path))
+    return figure
+
+
+def measure(labels: Volume | np.ndarray, volume: Volume | None = None) -> CaseReading:
+    """Measure what surgeons write down of each kidney and each tumor.
+
+    Diameters, exophytic share, R.E.N.A.L., PADUA, HU.
+
+    Args:
+        labels: a label map that `read` has read, or `result.labels` of the volume that is given with it: 0 background, 1 kidney,
+            2 tumor, 3 cyst.
+        volume: the CT, for its HU.
+
+    Returns:
+        `kidneys`, `tumors` and `flags`; `to_dict()` is a plain container of them.
+
+    Raises:
+        KitsError: other labels, one slice, no spacing of a CT, or the two are not one case.
+    """
+    from kits.readout.cohort import measure_volume
+
+    return measure_volume(labels, volume)
+
+
+def save(path: str | Path, result: Segmentation, volume: Volume) -> None:
+    """Write the label map as .nii.gz in the scan's own grid.
+
+    0 background, 1 kidney, 2 tumor and, where it is known, 3 cyst.
+
+    Raises:
+        KitsError: the name does not end in .nii.gz, or the file cannot be written.
+    """
+    from kits.io import write_labels
+
+    write_labels(path, result.labels, volume.grid)

@@ -27,7 +27,7 @@ def main(options: Measure) -> None:
 
 
 class _CallableModule(ModuleType):
-    """A module that is called: `kits.measure(...)` is the function of `kits.api`.
+    """A module that is called: `kits.measure(...)` is the function of the package.
 
     Even where somebody has imported this module, whose name is the same.
     """

@@ -1,4 +1,4 @@
-"""Tab completion: the script for a shell, and the values that a key may have, which Hydra does not know."""
+"""Tab completion: the script for a shell, and values of keys, which Hydra does not know."""
 
 from __future__ import annotations
 

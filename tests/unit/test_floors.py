@@ -12,7 +12,7 @@ ROOMS = ["core", "volume", "config", "io", "models", "data", "metrics", "painter
 ROOMS += ["readout", "runs", "tracking", "training", "workflows", "hydra_plugins"]
 COMMANDS = ["train", "predict", "prepare", "evaluate", "report", "measure", "download", "phantom", "export", "crossval"]
 COMMANDS += ["pipeline", "boxes", "submission", "dashboard", "convert"]
-DOORS = ["api", "__init__"]  # for Python: what the package offers is imported from `api` when it is asked for
+DOORS = ["__init__"]  # for Python: what the package offers imports what it needs when it is called
 BENCH = "bench"  # imports what it measures; nothing imports it
 # Each of these may be imported in these rooms only.
 LIBRARIES = {
@@ -62,7 +62,7 @@ def below(own: str) -> set[str]:
     """The rooms that a room may import from."""
     if own in ROOMS:
         return set(ROOMS[: ROOMS.index(own)])
-    return {"bench": {*ROOMS, *COMMANDS}, "api": set(ROOMS), "__init__": {"api"}}.get(own, set(ROOMS))
+    return {"bench": {*ROOMS, *COMMANDS}, "__init__": set(ROOMS)}.get(own, set(ROOMS))
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -84,6 +84,10 @@ def test_heavy_libraries_live_in_their_rooms(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_is_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 260
+
+
+def test_the_root_holds_the_commands_and_what_python_may_call() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*COMMANDS, *DOORS}
 
 
 def test_no_file_has_the_name_of_another() -> None:
