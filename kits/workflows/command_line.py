@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from kits.config.quoting import quoted
+from kits.config.schema.base import text
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
 
@@ -28,16 +28,11 @@ def flat(values: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def spelled(value: Any) -> str:
     """Spell a plain value as the right side of an override."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{spelled(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(spelled, value)) + "]"
-    if isinstance(value, str | Path):
-        text = str(value)
-        return text if PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf") else quoted(text)
-    return str(value)
+
+    def word(name: str) -> str:
+        return name if PLAIN.fullmatch(name) and name.lower() not in ("null", "true", "false", "nan", "inf") else quoted(name)
+
+    return text(value, word)
 
 
 def assigned(values: Mapping[str, Any]) -> list[str]:

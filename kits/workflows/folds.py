@@ -11,11 +11,10 @@ from pathlib import Path
 
 from kits.config.schema.commands import Crossval
 from kits.core.errors import KitsError
-from kits.core.locking import sole_user
 from kits.metrics.coverage import write_coverage
-from kits.workflows.command_line import assigned, flat, passed_on, spelled
+from kits.workflows.command_line import assigned, spelled
 from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
-from kits.workflows.step import Runner, Step
+from kits.workflows.step import Step, run_steps
 
 
 def run_folds(options: Crossval, overrides: Sequence[str]) -> None:
@@ -27,15 +26,12 @@ def run_folds(options: Crossval, overrides: Sequence[str]) -> None:
     Raises:
         KitsError: something is wrong with the configuration of any step, told before the first runs; or a step fails.
     """
-    output = Path(options.output)
     plan = AllFolds(options, overrides)
-    with sole_user(output, lock=output / "steps" / ".lock", key="output", work="kits.crossval"):
-        runner = Runner(output, options.overwrite)
-        ran = [step.name for step in plan.steps() if runner.run(step)]
-        if plan.stage == "coarse":
-            table = write_coverage(plan.boxes, options.bootstrap)
-        else:
-            table = (plan.evaluation / "table.txt").read_text(encoding="utf-8")
+    ran = run_steps(plan.steps(), options, "kits.crossval")
+    if plan.stage == "coarse":
+        table = write_coverage(plan.boxes, options.bootstrap)
+    else:
+        table = (plan.evaluation / "table.txt").read_text(encoding="utf-8")
     if plan.stage == "coarse" or "evaluate" not in ran:
         print(f"\n{table}")
     print(plan.advice())
@@ -51,8 +47,7 @@ class AllFolds(StepBuilder):
     """
 
     def __init__(self, options: Crossval, overrides: Sequence[str]) -> None:
-        own = {step: assigned(flat(getattr(options, step))) for step in ("prepare", "boxes", "predict", "evaluate")}
-        super().__init__(Path(options.output), own | {"train": passed_on(overrides, Crossval.model_fields)})
+        super().__init__(options, overrides)
         given = self.overrides["train"]
         if any(override.partition("=")[0].lstrip("+") == "fold" for override in given):
             raise KitsError("fold: every fold is trained here; leave it out, or use kits.train fold=... for one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +10,12 @@ from typing import Any
 
 from kits.config import plain, require
 from kits.config.composing import checked, compose
+from kits.config.schema.commands import Workflow
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME
 from kits.data.splits import Split, read_split
 from kits.runs.folder import BEST
-from kits.workflows.command_line import assigned, later_wins
+from kits.workflows.command_line import assigned, flat, later_wins, passed_on
 from kits.workflows.step import Step
 
 # Of the group `data` what the commands before and after a training must say as the training does.
@@ -68,17 +68,22 @@ def check_training(name: str, arguments: tuple[str, ...], *, boxes: bool) -> Non
             raise KitsError(f"{name}: {error}") from error
 
 
-@dataclass(frozen=True)
 class StepBuilder:
     """Makes steps that write to one folder.
 
+    Args:
+        options: of the workflow.
+        overrides: the command line; those of other keys than the options' are for every training.
+
     Attributes:
         output: that folder.
-        overrides: by step what the command line gives beside what is made here; `train` is for all trainings.
+        overrides: by step what is given for it beside what is made here; `train` is for all trainings.
     """
 
-    output: Path
-    overrides: Mapping[str, Sequence[str]]
+    def __init__(self, options: Workflow, overrides: Sequence[str]) -> None:
+        self.output = Path(options.output)
+        given = {step: assigned(flat(value)) for step, value in options if value is None or isinstance(value, dict)}
+        self.overrides = given | {"train": passed_on(overrides, type(options).model_fields)}
 
     @property
     def boxes(self) -> Path:

@@ -12,17 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kits.config.schema.commands import Workflow
 from kits.core.errors import KitsError
+from kits.core.locking import sole_user
 from kits.core.plain_files import read_object
 from kits.data.cache import digest, file_digest
 from kits.io import write_json
 from kits.runs.folder import CONFIG, MANIFEST, holds_run, read_manifest
+from kits.workflows.command_line import flat
 
 # Raised when the record changes its meaning; an older one counts as none.
 FORMAT = 2
@@ -79,7 +82,7 @@ class Runner:
         before = self.record(step.name)
         now: dict[str, Any] = {
             "kits_step": FORMAT,
-            "settings": {key: value for key, value in leaves(step.config).items() if not _is_one_of(key, [*PLACES, *MEANS])},
+            "settings": {key: value for key, value in flat(step.config).items() if not _is_one_of(key, [*PLACES, *MEANS])},
             "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()},
         }
         now["inputs"] |= {name: str(self.record(name).get("digest")) for name in step.after}
@@ -144,13 +147,12 @@ class Runner:
         return found if found.get("kits_step") == FORMAT else {}
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """List the values of a nested configuration by dotted key; lists are values."""
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        key = f"{prefix}{name}"
-        found |= leaves(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
-    return found
+def run_steps(steps: Iterable[Step], options: Workflow, work: str) -> list[str]:
+    """Run the steps that are not up to date, alone in the output folder, and name them."""
+    output = Path(options.output)
+    with sole_user(output, lock=output / "steps" / ".lock", key="output", work=work):
+        runner = Runner(output, options.overwrite)
+        return [step.name for step in steps if runner.run(step)]
 
 
 def _is_one_of(key: str, names: Sequence[str]) -> bool:

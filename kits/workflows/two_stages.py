@@ -10,12 +10,10 @@ from typing import Any
 from kits.config import choices_of
 from kits.config.schema.commands import Pipeline
 from kits.core.errors import KitsError
-from kits.core.locking import sole_user
-from kits.workflows.command_line import assigned, flat, passed_on, spelled
+from kits.workflows.command_line import assigned, spelled
 from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
-from kits.workflows.step import Runner, Step
+from kits.workflows.step import Step, run_steps
 
-STEPS = ("prepare", "coarse", "boxes", "fine", "predict", "evaluate", "report")
 # What holds for both stages, because they read one cache.
 SHARED = ("root", "cache", "label_name", "classes", "labels", "coarse_size", "coarse_z_mm", "roi_rule", "split")
 
@@ -29,15 +27,12 @@ def run_two_stages(options: Pipeline, overrides: Sequence[str]) -> None:
     Raises:
         KitsError: something is wrong with the configuration of any step, told before the first runs; or a step fails.
     """
-    output = Path(options.output)
     plan = TwoStages(options, overrides)
-    with sole_user(output, lock=output / "steps" / ".lock", key="output", work="kits.pipeline"):
-        runner = Runner(output, options.overwrite)
-        ran = [step.name for step in plan.steps() if runner.run(step)]
+    ran = run_steps(plan.steps(), options, "kits.pipeline")
     table = plan.evaluation / "table.txt"
     if plan.truth is not None and "evaluate" not in ran:
         print(f"\n{table.read_text(encoding='utf-8')}")
-    print(f"\n{'done' if ran else 'nothing had to run'}; scores: {table.parent}, pictures: {output / 'report'}")
+    print(f"\n{'done' if ran else 'nothing had to run'}; scores: {table.parent}, pictures: {plan.output / 'report'}")
 
 
 class TwoStages(StepBuilder):
@@ -50,8 +45,7 @@ class TwoStages(StepBuilder):
     """
 
     def __init__(self, options: Pipeline, overrides: Sequence[str]) -> None:
-        own = {step: assigned(flat(getattr(options, step))) for step in STEPS}
-        super().__init__(Path(options.output), own | {"train": passed_on(overrides, Pipeline.model_fields)})
+        super().__init__(options, overrides)
         study, recipes = options.study, choices_of("experiment")
         offered = sorted({name.rpartition("/")[0] for name in recipes if name.endswith("/coarse")} - {""})
         offered = [name for name in offered if f"{name}/fine" in recipes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,15 +81,15 @@ Triple = tuple[Count, Count, Count]
 PerLevel = Annotated[list[Triple], Field(min_length=1)]
 
 
-def text(value: Any) -> str:
-    """Write a value as the command line takes it."""
+def text(value: Any, word: Callable[[str], str] = str) -> str:
+    """Write a plain value as the command line takes it; `word` says how a text or a path is written."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
+        return f"[{','.join(text(one, word) for one in value)}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{text(one)}" for key, one in value.items()) + "}"
-    return str(value)
+        return "{" + ",".join(f"{key}:{text(one, word)}" for key, one in value.items()) + "}"
+    return word(str(value)) if isinstance(value, str | Path) else str(value)
 
 
 def refuse(key: str, value: Any, what: str) -> KitsError:
