@@ -523,8 +523,8 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
     ("options", "words"),
     [
         ({"max_steps": 2}, "trainer.max_steps=2: ends before step 5, .*; give at least 5, or a smaller sampling"),
-        ({"limit_val_batches": 0}, "trainer.limit_val_batches: leaves no batch"),
-        ({"limit_train_batches": 0}, "trainer.limit_train_batches: leaves no batch"),
+        ({"limit_val_batches": 0}, "trainer.limit_val_batches=0: no score would choose best.ckpt"),
+        ({"limit_train_batches": 0}, "trainer.limit_train_batches=0: there would be nothing to learn from"),
         ({"check_val_every_n_epoch": 4}, "trainer.check_val_every_n_epoch=4: no epoch would be validated"),
         ({"val_check_interval": 9}, "trainer.val_check_interval=9: an epoch has 5 batches"),
         ({"fast_dev_run": True}, "trainer.fast_dev_run: no such key"),
