@@ -7,6 +7,7 @@ command or a module of the package starts without it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,10 +46,10 @@ def read(path: str | Path) -> Volume:
     return read_volume(path)
 
 
-def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) -> Segmenter:
+def load(coarse: Paths | None = None, fine: Paths | None = None, *, device: str = "auto", **options: Any) -> Segmenter:
     """Load both stages' networks from a checkpoint each, or from several that are averaged.
 
-    `segment` of a volume is the rest.
+    Without checkpoints it loads the networks that come with kits, where some do. `segment` of a volume is the rest.
 
     Args:
         device: `auto` is the GPU where there is one.
@@ -58,7 +59,12 @@ def load(coarse: Paths, fine: Paths, *, device: str = "auto", **options: Any) ->
         KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
     """
     from kits.inference.segmenter import Segmenter, SegmenterOptions
+    from kits.io.shipped import NOTICE, network_files
 
+    if coarse is None or fine is None:
+        files = network_files({"coarse": None if coarse is None else "", "fine": None if fine is None else ""})
+        coarse, fine = files["coarse"], files["fine"]
+        print(NOTICE, file=sys.stderr)
     return Segmenter.load(coarse, fine, device, SegmenterOptions(**options))
 
 

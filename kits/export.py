@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def main(options: Export) -> None:
     """Write coarse.onnx and fine.onnx with their configurations, and compare them with torch.
 
-    Or coarse.safetensors and fine.safetensors, in half precision, or a MONAI Bundle of both.
+    Or coarse.safetensors and fine.safetensors, in half precision, a MONAI Bundle of both, or what comes
+    with kits.
     """
     from kits.inference.exporting import export_networks
 

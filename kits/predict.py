@@ -1,4 +1,4 @@
-"""`python -m kits.predict coarse=CKPT fine=CKPT input=... output=...`: segment scans."""
+"""`python -m kits.predict [coarse=CKPT fine=CKPT] input=... output=...`: segment scans."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def find_rois_in(volume: Volume, members: Members, config: Mapping[str, Any], de
     fallback = Fallback(members.networks, device, inference["window"], "coarse")
     coarse = to_coarse(volume.array, grid, PAD_HU)
     mask = coarse_mask(members, coarse, window_hu=data["window_hu"], inference=inference, device=device, fallback=fallback)
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule, coarse)]
     del coarse
-    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule)]
     if native:
         boxes = [box.grow_mm(rule["margin_mm"], volume.spacing, shape) for box in native]
         return Rois(boxes, fallback.warnings + doubts.doubt_boxes(boxes, volume.spacing, rule["margin_mm"]))

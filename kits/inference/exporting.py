@@ -7,24 +7,30 @@ from pathlib import Path
 from kits.config.schema.commands import Export
 from kits.inference.monai_bundle import weights_of, write_configs
 from kits.inference.onnx_export import export_network
+from kits.inference.shipping import ship
 from kits.io import make_folder, whole_file
+from kits.io.shipped import network_files
 from kits.models.checkpoint import load_network, network_facts
 from kits.models.onnx_files import require_libraries
 from kits.models.plain_weights import to_bytes
 
 
 def export_networks(options: Export) -> None:
-    """Write the networks that are given, as ONNX, as halved weights, or both as a MONAI Bundle.
+    """Write the networks that are given in one of the formats of conf/export.yaml.
 
     Raises:
         KitsError: a checkpoint cannot be used, a network cannot be expressed in ONNX, or the results differ.
     """
-    given = {stage: Path(path) for stage, path in (("coarse", options.coarse), ("fine", options.fine)) if path is not None}
+    named = {stage: path for stage, path in (("coarse", options.coarse), ("fine", options.fine)) if path is not None}
+    given = network_files(named)
+    if options.format == "shipped":
+        ship(options, given)
+        return
     if options.format == "onnx":
         require_libraries("onnx", "onnxruntime", "onnxscript")
     folder = Path(options.output)
     make_folder(folder, "output")
-    for stage, checkpoint in given.items():
+    for stage, (checkpoint,) in given.items():
         path = folder / f"{stage}.{options.format}"
         if options.format == "onnx":
             print(f"tracing {checkpoint}; a fine stage of three encoders takes minutes", flush=True)

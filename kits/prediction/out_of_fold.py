@@ -31,12 +31,13 @@ def predict_out_of_fold(options: Boxes) -> None:
     from kits.data.scans import find_inputs
     from kits.inference.devices import AUTO, described, pick_device, pick_precision
     from kits.inference.onnx_network import device_for, load_member
+    from kits.io.shipped import network_files
     from kits.models.onnx_files import is_exported
-    from kits.prediction.segmenting import check_backend, paths_of
+    from kits.prediction.segmenting import check_backend
 
     if shard_from_environment()[1] > 1:
         raise KitsError("one boxes.json is written for all cases; start it as one process, without torchrun or srun")
-    paths = paths_of(options.coarse)
+    paths = network_files({"coarse": options.coarse})["coarse"]
     check_backend(options.backend, paths)
     source, output = Path(options.input), Path(options.output)
     if source.is_file():

@@ -18,6 +18,7 @@ from kits.data.index import case_ids
 from kits.data.scans import find_inputs
 from kits.data.splits import read_split, refuse_lone_fold
 from kits.io import make_folder
+from kits.io.shipped import FOLDER, NOTICE, network_files
 from kits.io.tree import summary
 from kits.prediction.dicom_seg import require_highdicom
 from kits.prediction.leaderboard import TEST_CASES, refuse_other_classes, write_submission
@@ -45,6 +46,7 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
         KitsError: a checkpoint cannot be used, no input is found, or one or more could not be segmented (the others are).
         SystemExit: 130 after Ctrl-C, with what to do.
     """
+    files = network_files({"coarse": options.coarse, "fine": options.fine})
     if options.submission and options.shards not in (None, 1):
         raise KitsError("submission=true: is for one process; after all shards run kits.submission predictions=DIR")
     if options.dicom_seg:
@@ -78,8 +80,9 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
     from kits.prediction.ledger import RunReport
     from kits.prediction.run import InterruptedRun, PredictionRun
 
-    files = {stage: paths_of(getattr(options, stage)) for stage in ("coarse", "fine")}
     segmenter = load_segmenter(options, files, outputs.save)
+    if any(path.parent == FOLDER for paths in files.values() for path in paths):
+        print(NOTICE)
     print(described(segmenter.device, segmenter.precision, chosen=options.precision == AUTO))
     if OWN_IDS in outputs.save:
         outputs = replace(outputs, own_ids=own_ids_of(segmenter.own_ids))
@@ -140,11 +143,6 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
     if gpus and device in ("auto", "cuda"):
         device = f"cuda:{local_rank() % gpus}"
     return Segmenter.load(files["coarse"], files["fine"], device, settings)
-
-
-def paths_of(given: str | Sequence[str]) -> list[Path]:
-    """List the one checkpoint or the several that a stage is given."""
-    return [Path(path) for path in ([given] if isinstance(given, str) else given)]
 
 
 def check_backend(backend: str, paths: Sequence[Path]) -> None:

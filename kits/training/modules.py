@@ -199,7 +199,7 @@ class CoarseModule(StageModule[Coarse]):
         )
         truth = np.asarray(case.coarse_label)
         grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
-        boxes = rois_of(mask, grid, case.spacing, self.hparams["roi"])
+        boxes = rois_of(mask, grid, case.spacing, self.hparams["roi"], case.coarse_image)
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}

@@ -198,3 +198,89 @@ def test_the_rule_keeps_every_voxel_of_real_kidneys(case: int, regions: int) -> 
     assert coverage(native, labels > 0) > 0.9999  # less than half a coarse voxel sticks out where it is cut
     grown = [box.grow_mm(10, volume.spacing, labels.shape) for box in native]
     assert coverage(grown, labels == 2) == coverage(grown, labels > 0) == 1.0
+
+
+SPACING = (5.0, 2.0, 2.0)
+SCAN = (60, 150, 200)  # 300 x 300 x 400 mm
+
+
+def patient() -> np.ndarray:
+    """A body of 360 x 260 mm in air, HU (z, y, x)."""
+    hu = np.full(SCAN, -1000, np.int16)
+    hu[ellipsoid((150, 150, 200), (10_000, 130, 180))] = 40
+    return hu
+
+
+def ellipsoid(center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+    """Inside of an ellipsoid, both in mm from the first voxel, (z, y, x)."""
+    at = np.meshgrid(*((np.arange(n) + 0.5) * step for n, step in zip(SCAN, SPACING, strict=True)), indexing="ij", sparse=True)
+    return sum(((place - middle) / radius) ** 2 for place, middle, radius in zip(at, center, radii, strict=True)) <= 1
+
+
+KIDNEYS = {"right": ellipsoid((105, 180, 132), (50, 32, 30)), "left": ellipsoid((140, 180, 268), (55, 30, 28))}  # 201 and 194 mL
+LIVER = ellipsoid((225, 120, 110), (70, 65, 80))
+SPLEEN = ellipsoid((220, 190, 320), (65, 45, 30))
+BONE = ellipsoid((150, 215, 200), (140, 22, 25))  # of the spine
+OTHERS = LIVER | SPLEEN
+
+
+def chosen(mask: np.ndarray, *parts: np.ndarray, hu: np.ndarray | None = None) -> bool:
+    """Whether the boxes by likeness are those of these parts."""
+    given = patient() if hu is None else hu
+    found = find_rois(mask, count=2, min_voxels=0, min_ml=5, spacing=SPACING, hu=given)
+    return sorted(box.to_list() for box in found) == sorted(find_rois(part, count=1, min_voxels=0)[0].to_list() for part in parts)
+
+
+def test_kidneys_are_told_from_larger_organs_which_the_papers_rule_takes() -> None:
+    mask = KIDNEYS["right"] | KIDNEYS["left"] | OTHERS | BONE
+    largest = find_rois(mask, count=2, min_voxels=0, min_ml=5, spacing=SPACING)
+    assert largest == [find_rois(part, count=1, min_voxels=0)[0] for part in (LIVER, SPLEEN)]
+    assert chosen(mask, KIDNEYS["right"], KIDNEYS["left"])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_left_and_right_or_head_and_feet_may_be_exchanged(axis: int) -> None:
+    mask = KIDNEYS["right"] | KIDNEYS["left"] | OTHERS
+    turned = {side: np.flip(kidney, axis) for side, kidney in KIDNEYS.items()}
+    assert chosen(np.flip(mask, axis), turned["right"], turned["left"], hu=np.flip(patient(), axis))
+
+
+def test_one_kidney_comes_before_all_else_and_what_is_second_is_looked_at() -> None:
+    spots = ellipsoid((60, 60, 200), (12, 12, 12))
+    for side in KIDNEYS:
+        mask = KIDNEYS[side] | OTHERS | BONE | spots
+        (only,) = find_rois(mask, count=1, min_voxels=0, min_ml=5, spacing=SPACING, hu=patient())
+        assert only == find_rois(KIDNEYS[side], count=1, min_voxels=0)[0]
+        assert len(find_rois(mask, count=2, min_voxels=0, min_ml=5, spacing=SPACING, hu=patient())) == 2
+
+
+def test_a_horseshoe_kidney_is_one_region_across_the_spine() -> None:
+    horseshoe = KIDNEYS["right"] | KIDNEYS["left"] | ellipsoid((110, 170, 200), (12, 10, 70))
+    found = find_rois(horseshoe | OTHERS, count=2, min_voxels=0, min_ml=5, spacing=SPACING, hu=patient())
+    assert find_rois(horseshoe, count=1, min_voxels=0)[0] in found
+
+
+def test_a_kidney_that_the_field_of_view_cuts_may_be_small() -> None:
+    mask = KIDNEYS["right"] | KIDNEYS["left"] | OTHERS
+    rest = slice(27, None)
+    parts = [KIDNEYS[side][rest] for side in ("right", "left")]
+    assert 5 < parts[0].sum() * 0.02 < 30  # mL
+    assert chosen(mask[rest], *parts, hu=patient()[rest])
+
+
+def test_a_kidney_full_of_tumor_is_likelier_than_liver_and_spleen() -> None:
+    tumor = KIDNEYS["left"] | ellipsoid((120, 160, 255), (70, 60, 55))  # 0.9 L
+    assert chosen(KIDNEYS["right"] | tumor | LIVER | SPLEEN & ~tumor, KIDNEYS["right"], tumor)
+
+
+def test_the_rule_of_a_configuration_ranks_by_size_unless_told() -> None:
+    grid = plane_grid(SCAN, 200)
+    mask = np.zeros(grid.shape, bool)
+    mask[grid.inside] = KIDNEYS["right"] | KIDNEYS["left"] | OTHERS
+    hu = np.full(grid.shape, -1024, np.int16)
+    hu[grid.inside] = patient()
+    rule = {"count": 2, "min_voxels": 0, "min_ml": 5}
+    assert rois_of(mask, grid, SPACING, rule, hu) == rois_of(mask, grid, SPACING, {**rule, "rank": "size"}, hu)
+    ranked = rois_of(mask, grid, SPACING, {**rule, "rank": "kidney"}, hu)
+    for kidney in KIDNEYS.values():
+        assert coverage([Box(*grid.to_native(box.start, box.stop)) for box in ranked], kidney) == 1

@@ -51,8 +51,8 @@ def test_every_command_has_help_of_readable_width(name: str) -> None:
 def test_needed_keys_are_marked_and_nested_ones_are_named() -> None:
     text = str(ask("predict", "Write label maps.", ["--help"]))
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
-    assert lines["coarse="].split()[1] == "(needed)"
-    assert lines["split_file=null"].index("cache/") == lines["coarse="].index("(")
+    assert lines["input="].split()[1] == "(needed)"
+    assert lines["split_file=null"].index("cache/") == lines["input="].index("(")
 
 
 def test_help_of_a_group_explains_its_choices() -> None:

@@ -37,8 +37,8 @@ class Prepare(Options):
 class Predict(Options):
     """conf/predict.yaml."""
 
-    coarse: PathText | list[PathText]
-    fine: PathText | list[PathText]
+    coarse: PathText | list[PathText] | None
+    fine: PathText | list[PathText] | None
     input: PathText
     output: Annotated[PathText, AfterValidator(a_label_map_or_a_folder)]
     cases: CaseIds | None
@@ -167,10 +167,12 @@ class Download(Options):
 class Export(Options):
     """conf/export.yaml."""
 
-    coarse: PathText | None
-    fine: PathText | None
+    coarse: PathText | list[PathText] | None
+    fine: PathText | list[PathText] | None
     output: OutputFolder
-    format: Literal["onnx", "safetensors", "bundle"]
+    format: Literal["onnx", "safetensors", "bundle", "shipped"]
+    card: PathText | None
+    scan: PathText | None
 
     @model_validator(mode="after")
     def _enough(self) -> Export:
@@ -179,7 +181,19 @@ class Export(Options):
             raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
         if self.format == "bundle" and None in (self.coarse, self.fine):
             raise KitsError("format=bundle: MONAI's runner segments with both stages; give coarse=CKPT and fine=CKPT")
+        if self.format == "shipped":
+            for key in ("coarse", "fine", "card", "scan"):
+                if getattr(self, key) is None:
+                    raise KitsError(f"{key}: no value given; format=shipped takes coarse=CKPT fine=CKPT card=FILE.md scan=CT")
+        elif not all(isinstance(one, str | None) for one in (self.coarse, self.fine)):
+            raise KitsError(f"format={self.format}: of one checkpoint a stage; format=shipped averages several")
         return self
+
+
+class ShowModel(Options):
+    """conf/show_model.yaml."""
+
+    folder: PathText | None
 
 
 class Submission(Options):
@@ -236,6 +250,7 @@ COMMANDS: dict[str, type[Options]] = {
     "download": Download,
     "phantom": Phantom,
     "export": Export,
+    "show_model": ShowModel,
     "submission": Submission,
     "pipeline": Pipeline,
     "crossval": Crossval,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import model_validator
 
 from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Positive, Share, Switch, Triple, refuse
@@ -77,6 +79,7 @@ class CoarseRoi(Options):
     min_voxels: Index
     min_ml: Length | None
     margin_mm: Length
+    rank: Literal["size", "kidney"] = "size"  # files of earlier versions lack it
 
 
 class FineRoi(Options):

@@ -1,0 +1,81 @@
+"""The networks that come with the package: `kits/shipped/`.
+
+`kits.export format=shipped` writes them. An installation may come without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from kits.config.schema import parse
+from kits.config.schema.card import Card
+from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
+
+FOLDER = Path(__file__).resolve().parents[1] / "shipped"
+# In the place of a checkpoint's path.
+WORD = "shipped"
+CARD, TEXT = "card.json", "card.md"
+NOTICE = "networks: those that come with kits; research use only, not a medical device (python -m kits.show_model)"
+NONE_HERE = "no networks come with this installation; train them (python -m kits.train) and give coarse=CKPT fine=CKPT"
+DAMAGED = "install kits again, or give coarse=CKPT fine=CKPT"
+
+
+def network_files(given: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[Path]]:
+    """List the files of each stage: those that are given, or those that come with kits where none is.
+
+    Args:
+        given: by stage a path, several that are averaged, the word `shipped`, or None.
+
+    Raises:
+        KitsError: one stage has no checkpoint, or none come with this installation.
+    """
+    lacking = [stage for stage, paths in given.items() if paths is None]
+    if lacking and len(lacking) < len(given):
+        raise KitsError(
+            f"{lacking[0]}: no checkpoint given; add {lacking[0]}=CKPT, or leave all out for those that come with kits"
+        )
+    listed = {stage: [paths or WORD] if isinstance(paths, str | None) else paths for stage, paths in given.items()}
+    return {stage: [shipped_file(stage) if one == WORD else Path(one) for one in paths] for stage, paths in listed.items()}
+
+
+def shipped_file(stage: str) -> Path:
+    """Return the file of a stage's network, after a look at its SHA-256."""
+    path = FOLDER / f"{stage}.safetensors"
+    check_files(FOLDER, read_card(FOLDER), [path.name])
+    return path
+
+
+def read_card(folder: Path) -> Card:
+    """Read card.json, which is written last.
+
+    Raises:
+        KitsError: it is not there, or is damaged.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise KitsError(NONE_HERE if folder == FOLDER else f"{path}: no such file; kits.export format=shipped writes one")
+    content = read_json(path, {}, f"{CARD} of networks that come with kits", DAMAGED)
+    try:
+        card: Card = parse(Card, content)
+    except KitsError as error:
+        raise KitsError(f"{path}: damaged or edited ({error}); {DAMAGED}") from error
+    return card
+
+
+def check_files(folder: Path, card: Card, names: Sequence[str] | None = None) -> None:
+    """Hold files, or all of a card, against their digests.
+
+    Raises:
+        KitsError: one is not there or is not the one that was written.
+    """
+    for name in card.files if names is None else names:
+        told = dict(card.files).get(name)  # type: ignore[call-overload]
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise KitsError(f"{folder / name}: cannot be read ({error.strerror}); {DAMAGED}") from error
+        if told is None or sha256(content).hexdigest() != told.sha256:
+            raise KitsError(f"{folder / name}: damaged or edited (its SHA-256 is not that of {CARD}); {DAMAGED}")
