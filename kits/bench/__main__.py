@@ -25,6 +25,7 @@ BENCHES = {
     "evaluate": "scoring",  # all figures of a case against MONAI's functions
     "readout": "known_bodies",  # the clinical read-out against closed forms
     "readout_study": "robustness",  # the same on real label maps, and on changed ones
+    "shipped": "gate",  # the networks that come with the package: built, and held against their gate
     "ddp": "ddp",  # two processes that train together against one alone
 }
 # What `parts` of a configuration names, and its module.

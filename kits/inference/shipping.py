@@ -55,6 +55,8 @@ def ship(options: Export, given: Mapping[str, Sequence[Path]]) -> None:
         with whole_file(folder / name, Path(name).suffix) as temporary:
             temporary.write_bytes(content)
     agreement = agreement_of(Path(str(options.scan)), given, {stage: [folder / f"{stage}.safetensors"] for stage in given})
+    if not agreement.pop("found"):
+        raise KitsError(f"scan={options.scan}: the checkpoints find no kidney in it, so nothing can be compared; give another")
     if agreement["kidney"] < LEAST_SAME:
         raise KitsError(
             f"the files' labels of {options.scan} are not the checkpoints' (kidney Dice {agreement['kidney']:.3f}, at least"
@@ -100,4 +102,9 @@ def agreement_of(scan: Path, checkpoints: Mapping[str, Sequence[Path]], files: M
     one, other = (
         Segmenter.load(pair["coarse"], pair["fine"], "cpu", options).segment(volume).labels for pair in (checkpoints, files)
     )
-    return {"shape": list(one.shape), "kidney": dice(one > 0, other > 0), "tumor": dice(one == 2, other == 2)}
+    return {
+        "found": bool(one.any()),
+        "shape": list(one.shape),
+        "kidney": dice(one > 0, other > 0),
+        "tumor": dice(one == 2, other == 2),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kits.core.labels import KIDNEY
 from kits.painter.fields import Field, Lattice, Triple, ellipsoid, smooth_noise
 from kits.painter.kidney import Cyst
 
@@ -157,3 +158,22 @@ def draw_cysts(
         cysts.append(Cyst((mid[0], mid[1], mid[2]), radius))
         shapes.append(np.sqrt((z - mid[0]) ** 2 + (y - mid[1]) ** 2 + (x - mid[2]) ** 2) - radius)
     return cysts, shapes
+
+
+def label_cysts(labels: NDArray[np.uint8], cysts: list[Cyst], spacing: Triple, label: int) -> None:
+    """Give cysts a label of their own, in place, where they are kidney so far.
+
+    A ball each: painted cysts are up to 15 % narrower and 10 % wider than that in the plane.
+    """
+    for cyst in cysts:
+        window = tuple(
+            slice(max(0, int((middle - cyst.radius) / step)), max(0, int((middle + cyst.radius) / step) + 2))
+            for middle, step in zip(cyst.center, spacing, strict=True)
+        )
+        part = labels[window]
+        z, y, x = (
+            (np.arange(n) + side.start) * step - middle
+            for n, side, step, middle in zip(part.shape, window, spacing, cyst.center, strict=True)
+        )
+        inside = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= cyst.radius**2
+        part[inside & (part == KIDNEY)] = label

@@ -26,7 +26,7 @@ from kits.io import make_folder, read_labels, write_json
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint
 from kits.painter.real_cases import RealPlan, kits19_grid, real_plans, write_painted, write_real_case
-from kits.painter.shapes import draw_labels
+from kits.painter.shapes import draw_labels, label_cysts
 from kits.volume import Grid, Volume
 
 # Label maps that are read beforehand to see what their labels mean.
@@ -129,6 +129,8 @@ def write_case(plan: Plan) -> dict[str, Any]:
         decoys=options.decoys,
         out=out,
     )
+    if cysts and options.real.cyst_label != KIDNEY:  # only now: to the painter they are kidney
+        label_cysts(labels, cysts, grid.spacing_zyx, options.real.cyst_label)
     painted = {"phase": phase, "variety": variety}
     return write_painted(Path(options.output), plan.case_id, labels, out, grid, painted)
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from kits.core.labels import KIDNEY
 from kits.volume import Spacing
+from kits.volume.intensity import BODY_HU
 from kits.volume.parts import LEAST_KIDNEY_ML, Part
-from kits.volume.rois import Box
+from kits.volume.rois import Box, body_box
 
 # The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
 LARGEST_MM = (183.0, 180.0, 222.0)
@@ -21,6 +22,10 @@ MANY_TUMORS = 4
 # Medians of true kidneys without contrast agent: 14 and 27 HU in two real scans, 25 to 45 in 28 painted ones; with it 134 to 195
 # in three real ones, 65 to 195 in 32 painted ones of every phase.
 LEAST_ENHANCED_HU = 55.0
+# HU of lung, and the share of a slice's middle from which on it is the chest.
+LUNG_HU, LEAST_LUNG = (-980, -500), 0.2
+# Below the lowest slice with so much lung lie 135 mm and more of four drawn CTs, of their pieces above the kidneys 76 mm at most.
+LEAST_ABDOMEN_MM, LUNG_STEP_MM = 80.0, 8.0
 FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edge", "left edge"))  # of an array in LPS order
 
 
@@ -91,3 +96,21 @@ def doubt_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
             warnings.append(f"the {part.side} kidney has {part.tissue_ml:.0f} mL without its tumors ({usual})")
     tumors = sum(part.kind == "tumor" for part in parts)
     return [*warnings, *([f"{tumors} separate tumors"] if tumors >= MANY_TUMORS else [])]
+
+
+def doubt_chest(array: np.ndarray, spacing: Spacing) -> list[str]:
+    """Doubt a scan (z, y, x) of HU that ends below the lungs: kidneys lie lower.
+
+    Of four drawn CTs and six phantoms that reach into the lungs it says so of all pieces above the kidneys, and of no other.
+    """
+    step = max(1, round(LUNG_STEP_MM / spacing[0]))
+    shares = []
+    for index in range(0, len(array), step):
+        _, y, x = body_box(array[index : index + 1], BODY_HU).slices
+        height, width = (y.stop - y.start) // 6, (x.stop - x.start) // 6  # gas about a patient lies nearer to the edge
+        inner = array[index, y.start + height : y.stop - height : 4, x.start + width : x.stop - width : 4]
+        shares.append(float(((inner > LUNG_HU[0]) & (inner < LUNG_HU[1])).mean()) if inner.size else 0.0)
+    lung = np.flatnonzero(np.array(shares) >= LEAST_LUNG)
+    if not len(lung) or (below := lung[0] * step * spacing[0]) >= LEAST_ABDOMEN_MM:
+        return []
+    return [f"chest only: {below:.0f} mm of the scan lie below the lungs, and kidneys lie lower; give a scan of the abdomen"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kits
-from kits.config.composing import checked, compose
+from kits.config.composing import checked
 from kits.config.conf_files import conf_dir
 from kits.core.errors import KitsError
 from kits.data.preparation import prepare
@@ -33,7 +33,7 @@ def trained(kits_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each stage, a scan that neither has seen, and a model card."""
     folder = tmp_path_factory.mktemp("trained")
     cache = folder / "cache"
-    prepare(compose("train", [*TINY, f"data.root={kits_tree}", f"data.cache={cache}"])["data"])
+    prepare(training_options([*TINY, f"data.root={kits_tree}", f"data.cache={cache}"]).data)
     for stage, overrides in (("coarse", TINY), ("fine", FINE)):
         train(training_options([*overrides, "trainer.max_epochs=4", f"data.cache={cache}", f"run_dir={folder / stage}"]))
     write_case(folder, "scan", *kidney_pair(7))

@@ -5,6 +5,8 @@ Those that hold whole groups of a training have none.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from kits.config.schema.base import Count, Length, Number, Options, OutputFolder, PathText, Positive, Seed, Text, Triple, Window
 from kits.config.schema.dataset import Data
 from kits.config.schema.evaluation import Measures
@@ -26,6 +28,26 @@ class Demo(Options):
     output: OutputFolder
     kind: Text
     steps: list[Text]
+    bars: dict[str, Bar]
+
+
+class ShippedBench(Options):
+    """conf/bench_shipped.yaml."""
+
+    images: PathText
+    output: OutputFolder
+    steps: list[Literal["carry", "paint", "coarse", "fine", "gate", "export"]]
+    workers: Count
+    painting: dict[str, Text]
+    every_phantom: Count
+    prepare: Text
+    times: dict[Literal["coarse", "fine"], Text]
+    training: Text
+    held_out: Text
+    predict: Text
+    without_contrast: list[Text]
+    least_tumor_mm: Length
+    card: PathText | None
     bars: dict[str, Bar]
 
 
@@ -89,6 +111,7 @@ class ReadoutStudy(Options):
 BENCHES: dict[str, type[Options]] = {
     "demo": Demo,
     "bench_threshold": ThresholdBench,
+    "bench_shipped": ShippedBench,
     "bench_startup": StartupBench,
     "bench_evaluate": EvaluateBench,
     "bench_readout": ReadoutBench,
