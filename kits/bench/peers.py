@@ -28,7 +28,7 @@ from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 from kits.data.cached_case import CachedCase
-from kits.data.prepared import read_index, split_of
+from kits.data.prepared import read_index, read_subsets
 from kits.io import read_volume, write_json, write_labels
 from kits.models.memory import keep_freed_memory
 from kits.training.losses import build_loss, deep_supervision
@@ -97,7 +97,7 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
     data: Data = parse(Data, config["data"], "data")
     cache = Path(data.cache)
     records = read_index(cache, cache_settings(data))["cases"]
-    split = split_of(cache, records, data.split, None)
+    split = read_subsets(cache, records, data.split, None)
     training, validation = ([CachedCase(cache, records[case]) for case in split[part]] for part in ("train", "validation"))
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
     optimizer = build_optimizer(network, config["optimizers"][name])

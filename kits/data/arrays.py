@@ -159,8 +159,7 @@ def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: in
     Volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep.
     """
     voxel_ml = float(np.prod(scan.spacing)) / 1000
-    offset = np.array(labels.start)
-    moved = [Box.from_list((np.array(box.to_list()) - offset).tolist()) for box in boxes]
+    moved = [Box.of(np.subtract(box.start, labels.start), np.subtract(box.stop, labels.start)) for box in boxes]
     result: dict[str, Any] = {
         "peaks_hu": {name: peak(scan.counts, window) for name, window in (("air", AIR), ("fat", FAT), ("soft", SOFT))},
         "kidneys": kidneys,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -78,14 +78,15 @@ class Patches(Dataset[dict[str, Tensor]], Generic[SamplingT]):
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         """Return item `position`, counted over all epochs (see EpochSampler)."""
-        place = self.draw(self.case_of(position), np.random.default_rng([self.seed, position]))
+        case = self.choose_case(position)
+        place = self.draw(case, np.random.default_rng([self.seed, position]))
         start = (int(place.start[0]), int(place.start[1]), int(place.start[2]))
         image, label = self.augmentation(place.image, place.label, start, place.spacing, [self.seed, position, VARIATION])
         if label.max() >= self.classes:
-            raise self.case_of(position).damaged("label", "has labels that are no class")
+            raise case.damaged("label", "has labels that are no class")
         return {"image": image[None], "label": label}
 
-    def case_of(self, position: int) -> CachedCase:
+    def choose_case(self, position: int) -> CachedCase:
         """Choose an item's case: a new random order each round, so that each is drawn equally often."""
         turn, place = divmod(position, len(self.cases))
         return self.cases[np.random.default_rng([self.seed, turn, 1]).permutation(len(self.cases))[place]]
@@ -208,19 +209,5 @@ def outlive_signals(worker: int) -> None:
     which is not the training but the server.
     """
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
-class WholeCases(Dataset[CachedCase | None]):
-    """Validation cases, of which the stage reads what it needs; None stands for no case."""
-
-    def __init__(self, cases: Sequence[CachedCase | None]) -> None:
-        self.cases = cases
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, position: int) -> CachedCase | None:
-        return self.cases[position]
+    for asking in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(asking, signal.SIG_IGN)

@@ -56,12 +56,6 @@ def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
             raise KitsError(f"data.exclude: {name} is no case of this data set; {like}")
 
 
-def is_test_case(name: str, unlabeled_from: int | None) -> bool:
-    """Tell whether the number of `case_XXXXX` is in the part of a data set that comes without labels."""
-    number = name.removeprefix("case_")
-    return unlabeled_from is not None and number.isdecimal() and int(number) >= unlabeled_from
-
-
 def case_ids(cases: Any) -> list[str] | None:
     """Return `cases=` of a command line as ids: a list or one of `case_00003`, `3`; None for all."""
     if cases is None:

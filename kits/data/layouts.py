@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kits.config.schema.base import text
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
-from kits.data.index import IMAGE_NAME, Case, check_excluded, is_test_case, odd_id
+from kits.data.index import IMAGE_NAME, Case, check_excluded, odd_id
 from kits.io.tree import Skipped
 
 if TYPE_CHECKING:
@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 # What other data sets call our classes; what a name here means follows in `kits.core.labels.classes_by_id`.
-NAMES = {
-    "kidney": "kidney",
-    "kidneys": "kidney",
-    "tumor": "tumor",
-    "tumour": "tumor",
-    "cyst": "cyst",
-    "masses": "masses",
-    "mass": "masses",
-}
+NAMES = {name: name for name in ("kidney", "tumor", "cyst", "masses")}
+NAMES |= {"kidneys": "kidney", "tumour": "tumor", "mass": "masses"}
 
 
 @dataclass
@@ -246,7 +239,9 @@ def kits_tree(root: Path, label_name: str, unlabeled_from: int | None) -> DataSe
     found = DataSet()
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         case = Case(folder.name, folder / IMAGE_NAME, folder / label_name)
-        if not case.label.is_file() and is_test_case(folder.name, unlabeled_from):
+        number = folder.name.removeprefix("case_")
+        unlabeled = unlabeled_from is not None and number.isdecimal() and int(number) >= unlabeled_from
+        if unlabeled and not case.label.is_file():
             continue
         if folder.name.startswith("case_") or case.image.is_file() or case.label.is_file():
             found.add(case)

@@ -66,7 +66,7 @@ def prepare(data: Data) -> dict[str, Any]:
             "cases": {record["id"]: record for record in records},
         }
         volumes = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
-        settle_split(cache / "splits.json", split, volumes, patients_of(cases, listed))
+        settle_split(cache / "splits.json", split, volumes, map_patients(cases, listed))
         write_json(cache / "index.json", index)
         write_json(cache / "fingerprint.json", fingerprint(records))
         return index
@@ -155,7 +155,7 @@ def findings_of(result: dict[str, Any]) -> list[Finding]:
     return [Finding(**finding) for finding in result["findings"]]
 
 
-def patients_of(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def map_patients(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Tell whose each case is, by its id, where the layout or the record of a painted scan says so."""
     scans = {case: record["painted"].get("scan") for case, record in listed.items() if isinstance(record.get("painted"), dict)}
     known = {case.id: case.patient or scans.get(case.id) for case in cases}
@@ -208,5 +208,4 @@ def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def count_values(values: Iterable[int]) -> dict[str, int]:
     """Count how many times each value occurs, for JSON."""
-    found = Counter(values)
-    return {str(value): found[value] for value in sorted(found)}
+    return {str(value): count for value, count in sorted(Counter(values).items())}

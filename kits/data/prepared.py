@@ -21,7 +21,7 @@ INDEX = {
 }
 
 
-def split_of(cache: Path, cases: Iterable[str], asked: SplitOptions | None, fold: int | None) -> dict[str, list[str]]:
+def read_subsets(cache: Path, cases: Iterable[str], asked: SplitOptions | None, fold: int | None) -> dict[str, list[str]]:
     """Read the ids of `train` and `validation` in a prepared cache.
 
     Args:

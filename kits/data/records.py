@@ -47,7 +47,7 @@ def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
     Of the kinds and sizes that follow from the record.
     """
     names = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-    image, label, coarse_image, coarse_label, points = (header_of(folder / f"{name}.npy") for name in names)
+    image, label, coarse_image, coarse_label, points = (read_npy_header(folder / f"{name}.npy") for name in names)
     if coarse_image is None or points is None:
         return False
     whole, planes, (_, (count, *_), by_column) = tuple(record["shape"]), coarse_image[1], points
@@ -64,7 +64,7 @@ def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
     )
 
 
-def header_of(path: Path) -> Header | None:
+def read_npy_header(path: Path) -> Header | None:
     """Read the header of a .npy file; None where it is damaged, or the file has another size.
 
     Raises:

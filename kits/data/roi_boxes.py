@@ -96,7 +96,10 @@ def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, d
     missing = sorted(set(records) - set(found))
     if missing:
         raise KitsError(f"data.boxes={path}: no boxes of {', '.join(missing)}; {MAKE_AGAIN} over all cases")
-    return {case: {**record, "boxes": boxes_of(case, record, found[case], checkpoints, path)} for case, record in records.items()}
+    return {
+        case: {**record, "boxes": read_case_boxes(case, record, found[case], checkpoints, path)}
+        for case, record in records.items()
+    }
 
 
 def read_boxes(path: Path) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
     return content
 
 
-def boxes_of(
+def read_case_boxes(
     case: str, record: Mapping[str, Any], found: Mapping[str, Any], checkpoints: Mapping[str, Any], path: Path
 ) -> list[list[list[int]]]:
     """Return the boxes of one case in voxels, as its cache record keeps them.
@@ -127,17 +130,15 @@ def boxes_of(
             f"data.boxes={path}: the entry of {case} is damaged ({wrong or 'its checkpoint or spacing'}); {MAKE_AGAIN}"
         )
     checkpoint = found["checkpoint"]
-    leaks = case in checkpoints[checkpoint]["trained_on"]
-    same = found["shape"] == record["shape"]
-    same &= bool(np.allclose(found["spacing"], record["spacing"], rtol=0, atol=SAME_SPACING_MM))
-    boxes = [to_voxels(corners, found["spacing"]) for corners in found["boxes_mm"]]
-    if leaks:
+    if case in checkpoints[checkpoint]["trained_on"]:
         raise KitsError(f"data.boxes={path}: the boxes of {case} come from {checkpoint}, which was trained on it; {MAKE_AGAIN}")
-    if not same:
+    same_spacing = np.allclose(found["spacing"], record["spacing"], rtol=0, atol=SAME_SPACING_MM)
+    if found["shape"] != record["shape"] or not same_spacing:
         raise KitsError(
             f"data.boxes={path}: {case} has {found['shape']} voxels of {found['spacing']} mm there, here {record['shape']} of"
             f" {record['spacing']}: a file of another data set; {MAKE_AGAIN} on this one"
         )
+    boxes = [to_voxels(corners, found["spacing"]) for corners in found["boxes_mm"]]
     inside = all(
         0 <= low < high <= size for box in boxes for low, high, size in zip(box.start, box.stop, record["shape"], strict=True)
     )

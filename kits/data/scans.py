@@ -96,7 +96,12 @@ def find_inputs(path: Path, cases: Sequence[str] | None = None, key: str = "inpu
     from kits.io.tree import summary
 
     try:
-        scans, skipped = _found_at(path, key)
+        if not path.exists():
+            raise KitsError(f"{key}={path}: no such file or folder; give {KINDS}")
+        if path.is_dir():
+            scans, skipped = _found_in(path)
+        else:
+            scans, skipped = _listed(path, key) if path.name.lower().endswith(LIST_SUFFIX) else _file(path)
     except OSError as error:
         raise KitsError(f"{key}={path}: cannot be opened ({error.strerror}); check who may read it") from error
     if not scans:
@@ -111,16 +116,6 @@ def find_inputs(path: Path, cases: Sequence[str] | None = None, key: str = "inpu
         listed = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise KitsError(f"{key}={path}: no scan of {listed}; take these cases out or add their {IMAGE_NAME}")
     return Inputs({name: scan for name, scan in named.items() if name in set(cases)}, [])
-
-
-def _found_at(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
-    if not path.exists():
-        raise KitsError(f"{key}={path}: no such file or folder; give {KINDS}")
-    if path.is_dir():
-        return _found_in(path)
-    if path.name.lower().endswith(LIST_SUFFIX):
-        return _listed(path, key)
-    return _file(path)
 
 
 def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:

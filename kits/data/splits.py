@@ -10,10 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from kits.config import check_whole
 from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
@@ -25,7 +23,6 @@ ALL = "all"
 # KiTS19's 210 labelled cases, of which the paper takes a fixed number (section 3), less a few that one may exclude.
 WHOLE_SET = 200
 PARTS, WRITER = {str: [str]}, "kits.prepare writes it"
-NOBODYS: Mapping[str, str] = MappingProxyType({})
 RENEW = "delete the file or add split.renew=true to draw it again"
 
 
@@ -117,18 +114,16 @@ def read_split(path: Path) -> Split:
         KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
     """
     content: dict[str, Any] = read_json(path, {str: Any}, "a split", WRITER)
-    if "parts" in content:
-        read_json(path, {"parts": PARTS, "settings": {str: Any}}, "a split", WRITER)
-    else:  # someone's own, of parts alone
-        content = {"parts": read_json(path, PARTS, "a split", WRITER), "settings": {}}
-    parts: dict[str, list[str]] = content["parts"]
-    split = Split(path, content["settings"], parts)
+    ours = "parts" in content  # else someone's own, of parts alone
+    content = read_json(path, {"parts": PARTS, "settings": {str: Any}} if ours else PARTS, "a split", WRITER)
+    parts: dict[str, list[str]] = content["parts"] if ours else content
+    split = Split(path, content["settings"] if ours else {}, parts)
     if split.has_folds and set(parts) != {f"fold{number}" for number in range(len(parts))}:
         raise KitsError(f"{path}: its parts are not fold0, fold1, ... without a gap; {RENEW}")
     twice = {case for case, count in Counter(split.cases).items() if count > 1}
     if twice:
         raise KitsError(f"{path}: {_some(twice)} stands in it more than once; {RENEW}")
-    if "cases_sha256" in content and content["cases_sha256"] != digest(split.cases):
+    if ours and "cases_sha256" in content and content["cases_sha256"] != digest(split.cases):
         raise KitsError(f"{path}: its parts do not hold the cases that it was drawn for; {RENEW}")
     return split
 
@@ -155,7 +150,7 @@ def check_kept(path: Path, options: SplitOptions | None) -> SplitOptions:
     return options
 
 
-def settle_split(path: Path, options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS) -> None:
+def settle_split(path: Path, options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str]) -> None:
     """Keep the split that `path` holds, byte for byte, or draw one where there is none.
 
     Args:
@@ -175,7 +170,7 @@ def settle_split(path: Path, options: SplitOptions, tumor_ml: Mapping[str, float
     write_json(path, {**made_by, "parts": parts})
 
 
-def draw(options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str] = NOBODYS) -> dict[str, list[str]]:
+def draw(options: SplitOptions, tumor_ml: Mapping[str, float], patients: Mapping[str, str]) -> dict[str, list[str]]:
     """Draw the parts of a new split: patients are drawn, and bring all of their cases.
 
     They depend on the settings, the ids and (for folds) the volumes, of a patient the largest, and on no order.
@@ -215,9 +210,9 @@ def draw_folds(tumor_ml: Mapping[str, float], *, k: int, seed: int) -> dict[str,
     """Draw `fold0` to `fold<k-1>`, seeded and stratified by tumor volume.
 
     Raises:
-        KitsError: fewer than two folds, or fewer cases than folds.
+        KitsError: fewer cases than folds.
     """
-    if k < 2 or k > len(tumor_ml):
+    if k > len(tumor_ml):
         raise KitsError(f"split.k={k}: {len(tumor_ml)} usable cases make 2 to {len(tumor_ml)} folds; give another split.k")
     by_volume = sorted(tumor_ml, key=lambda case: (tumor_ml[case], case))
     folds: list[list[str]] = [[] for _ in range(k)]
@@ -253,7 +248,6 @@ def draw_cases(cases: list[str], count: int | None, seed: int) -> list[str]:
     """
     if count is None:
         return cases
-    check_whole("data.train_cases", count, 1)
     if count > len(cases):
         raise KitsError(f"data.train_cases={count}: the split has {len(cases)} training cases; give at most that")
     chosen = set(random.Random(seed).sample(range(len(cases)), len(cases))[:count])

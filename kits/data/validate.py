@@ -70,7 +70,7 @@ def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
     Whatever order of axes each file has.
     """
     remedy = f"the two are not one case: find the label map of {case.image}, or mend the header that is wrong"
-    return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).told]
+    return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).differences]
 
 
 def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:

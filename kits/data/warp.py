@@ -20,7 +20,7 @@ from kits.volume.intensity import PAD_HU
 
 
 @dataclass(frozen=True)
-class Window:
+class WarpWindow:
     """The place where the voxels of a patch are read.
 
     Attributes:
@@ -73,7 +73,7 @@ class Warp:
         self.affine, self.deform, self.patch = affine, deform, patch
         self.middle = (torch.tensor(patch, dtype=torch.float64) - 1) / 2
 
-    def draw(self, spacing: Spacing) -> Window | None:
+    def draw(self, spacing: Spacing) -> WarpWindow | None:
         """Draw the window and grid of a random warp at this spacing (z, y, x) in mm.
 
         None where chance leaves the patch alone.
@@ -95,7 +95,7 @@ class Warp:
         unit = 2 * (places - low[:, None, None, None]) / (high - low)[:, None, None, None] - 1
         grid = interpolate(unit.flip(0)[None].to(torch.float32), size=self.patch, mode="trilinear", align_corners=True)
         start, shape = low.int().tolist(), (high - low + 1).int().tolist()
-        return Window((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]), grid.permute(0, 2, 3, 4, 1))
+        return WarpWindow((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]), grid.permute(0, 2, 3, 4, 1))
 
     def _points(self, shape: torch.Size | Triple) -> Tensor:
         """Control points spread evenly over the patch: (3, *shape), voxels from its middle."""

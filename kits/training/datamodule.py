@@ -23,12 +23,11 @@ from kits.data.datasets import (
     Patches,
     PatchLoader,
     RoiPatches,
-    WholeCases,
     allow_open_maps,
     outlive_signals,
     worker_context,
 )
-from kits.data.prepared import one_case, read_index, split_of
+from kits.data.prepared import one_case, read_index, read_subsets
 from kits.data.roi_boxes import with_boxes
 from kits.data.splits import draw_cases
 from kits.runs.resuming import batches_done
@@ -102,7 +101,7 @@ class KitsDataModule(pl.LightningDataModule):
         data, cache = self.options.data, Path(self.options.data.cache)
         index = read_index(cache, cache_settings(data))
         records = index["cases"]
-        split = split_of(cache, records, data.split, self.options.fold)
+        split = read_subsets(cache, records, data.split, self.options.fold)
         if index["data_hash"] != digest([record["key"] for record in records.values()]):
             raise KitsError(f"{cache / 'index.json'}: damaged or edited (its data_hash); run kits.prepare again")
         split["train"] = draw_cases(split["train"], data.train_cases, self.options.seed)
@@ -153,7 +152,8 @@ class KitsDataModule(pl.LightningDataModule):
         """
         cases = self.cases["validation"]
         own = share(cases, *self._place(), [prod(case.shape) for case in cases])
-        return DataLoader(WholeCases(own or [None]), batch_size=None, generator=torch.Generator())
+        listed: Any = own or [None]  # a list has all that a loader asks of a data set
+        return DataLoader(listed, batch_size=None, generator=torch.Generator())
 
     def check_batches(self) -> int:
         """Count the batches of an epoch, which are as many in each process.

@@ -21,18 +21,18 @@ class Disagreement:
     """Differences between the headers of two files; false where they agree.
 
     Attributes:
-        told: what differs, each to follow the name of the first file.
+        differences: what differs, each to follow the name of the first file.
         order: in which order their voxels run, of which one header must be wrong.
     """
 
-    told: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     order: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.told)
+        return bool(self.differences)
 
     def __str__(self) -> str:
-        return ", ".join(self.told)
+        return ", ".join(self.differences)
 
 
 def compare(found: Grid, true: Grid) -> Disagreement:

@@ -109,7 +109,7 @@ def test_a_seed_decides_every_patch_and_epochs_differ(config: dict) -> None:
 
 def test_every_case_is_drawn_equally_often(config: dict) -> None:
     dataset = data_of(config).train_dataloader().dataset
-    drawn = [dataset.case_of(position).id for position in range(12)]  # type: ignore[attr-defined]
+    drawn = [dataset.choose_case(position).id for position in range(12)]  # type: ignore[attr-defined]
     assert len(set(drawn)) == 3
     assert all(drawn.count(case) == 4 for case in drawn)
 
