@@ -12,6 +12,7 @@ from kits.bench.timing import scratch_folder, seconds, upright
 from kits.core.labels import BACKGROUND
 from kits.data import arrays
 from kits.data.datasets import CachedCase
+from kits.data.records import CaseRecord
 from kits.volume import Volume, crop
 from kits.volume.intensity import PAD_HU
 
@@ -34,7 +35,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         return {"patch_ms": 1000 * median(seconds(draw) for _ in range(DRAWS))}
 
 
-def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
+def write(cache: Path, data: dict[str, Any]) -> CaseRecord:
     """Write a case of noise with two kidneys' worth of labels, by the cache's own writers.
 
     Returns its record.
@@ -48,4 +49,4 @@ def write(cache: Path, data: dict[str, Any]) -> dict[str, Any]:
     kept = arrays.write_labels(Volume(labels, SPACING, grid), data["coarse_size"], folder)
     arrays.write_image(Volume(hu, SPACING, grid), kept, len(data["classes"]), data["coarse_size"], folder)
     slices = arrays.kidney_slices(kept.coarse)
-    return {"id": "case", "folder": "case", "spacing": SPACING, "shape": SHAPE, "boxes": [], "kidney_slices": slices}
+    return {"id": "case", "folder": "case", "spacing": [*SPACING], "shape": [*SHAPE], "boxes": [], "kidney_slices": slices}

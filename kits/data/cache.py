@@ -32,7 +32,7 @@ from kits.data import arrays
 from kits.data.classes import measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
-from kits.data.records import read_record
+from kits.data.records import CaseRecord, read_record
 from kits.data.soundness import check_hu, check_kidney_hu, check_order
 from kits.data.validate import check_files, check_headers, check_listed
 from kits.io import read_labels, read_volume
@@ -81,7 +81,7 @@ def case_key(files: list[str], settings: dict[str, Any]) -> str:
     return digest([FORMAT, settings, files])
 
 
-def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | None = None) -> dict[str, Any]:
+def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | None = None) -> CaseRecord:
     """Validate a case and write its arrays, unless they are there already.
 
     Args:
@@ -98,7 +98,7 @@ def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | N
     except OSError as error:
         remedy = "give yourself the right to read it"
         findings = [Finding(case.id, ERROR, f"{error.filename}: cannot be read ({error.strerror})", remedy)]
-    record: dict[str, Any] | None = None
+    record: CaseRecord | None = None
     if not findings:
         try:
             files = file_digests(case)
@@ -115,13 +115,14 @@ def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | N
             findings = [Finding.unexpected(case.id, "preparing it", error)]
     if record is None:
         return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
-    record["findings"] += [finding.to_dict() for finding in check_listed(case.id, record["spacing"], listed)]
-    told = {"key": key, "image_sha256": files[0], "folder": str(folder.relative_to(cache))}
-    labelled = measure_classes(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), record["spacing"])
-    return {"id": case.id, "labelled": labelled, **told, **record}
+    z, y, x = record["spacing"]
+    record["findings"] += [finding.to_dict() for finding in check_listed(case.id, (z, y, x), listed)]
+    labelled = measure_classes(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), (z, y, x))
+    place = str(folder.relative_to(cache))
+    return {"id": case.id, "labelled": labelled, "key": key, "image_sha256": files[0], "folder": place, **record}
 
 
-def build(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+def build(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None, list[Finding]]:
     """Decode a case into a hidden folder that becomes `folder` by one rename.
 
     Returns None and the reason where the case is damaged.
@@ -142,7 +143,7 @@ def build(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | None, 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_case(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+def write_case(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None, list[Finding]]:
     """Write all arrays of one case, its record, and everything that is odd about it.
 
     The label map goes first and leaves memory but for its window of labels, so that one volume is held at a time.
@@ -175,7 +176,7 @@ def write_case(case: Case, data: Data, folder: Path) -> tuple[dict[str, Any] | N
     findings += check_classes_present(case, labels, classes)
     rois = boxes[: data.roi_rule.count]
     np.save(folder / "tumor_points.npy", arrays.tumor_points(labels))
-    record = {
+    record: CaseRecord = {
         "made_with": digest([FORMAT, cache_settings(data)]),
         "shape": list(labels.shape),
         "spacing": list(scan.spacing),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kits.core.errors import KitsError
+from kits.data.records import CaseRecord
 from kits.volume import Spacing
 from kits.volume.rois import Box
 
@@ -16,13 +17,15 @@ from kits.volume.rois import Box
 class CachedCase:
     """One case of the cache; its arrays are opened when first read, in whichever process reads them."""
 
-    def __init__(self, cache: Path, record: dict[str, Any]) -> None:
+    def __init__(self, cache: Path, record: CaseRecord) -> None:
         self.id: str = record["id"]
         self.folder = cache / record["folder"]
-        self.spacing: Spacing = tuple(record["spacing"])
+        z, y, x = record["spacing"]
+        self.spacing: Spacing = z, y, x
         self.shape: tuple[int, ...] = tuple(record["shape"])
         self.boxes = [Box.from_list(box) for box in record["boxes"]]
-        self.kidney_slices: tuple[int, int] = tuple(record["kidney_slices"])
+        first, last = record["kidney_slices"]
+        self.kidney_slices = first, last
 
     def _open(self, name: str) -> np.ndarray:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")

@@ -22,13 +22,15 @@ from kits.data.disk import announce_size, held_cache
 from kits.data.findings import ERROR, Finding, errors, table, write_findings
 from kits.data.index import Case
 from kits.data.layouts import find_data_set, label_ids
+from kits.data.prepared import Index
+from kits.data.records import CaseRecord
 from kits.data.splits import check_kept, settle_split
 from kits.data.validate import listed_spacing
 from kits.io import write_json
 from kits.io.tree import summary
 
 
-def prepare(data: Data) -> dict[str, Any]:
+def prepare(data: Data) -> Index:
     """Validate and cache every case of `data.root`, and write its index, splits and findings.
 
     What an earlier run finished is kept, so that an interrupted one goes on where it stopped.
@@ -59,7 +61,7 @@ def prepare(data: Data) -> dict[str, Any]:
         records = [record for record in results if not errors(findings_of(record))]
         if data.labels is not None:
             refuse_absent_ids(records, data.ids)
-        index = {
+        index: Index = {
             "format": FORMAT,
             "settings": cache_settings(data),
             "data_hash": digest([record["key"] for record in records]),
@@ -83,7 +85,7 @@ def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
         raise KitsError(f"data.labels: no value given, and the data set has other ids than KiTS; {add}")
 
 
-def refuse_absent_ids(records: list[dict[str, Any]], classes: Mapping[int, int]) -> None:
+def refuse_absent_ids(records: list[CaseRecord], classes: Mapping[int, int]) -> None:
     """Refuse a map of label ids that names one which no case has: it is of another data set, or mistyped.
 
     Raises:
@@ -95,7 +97,7 @@ def refuse_absent_ids(records: list[dict[str, Any]], classes: Mapping[int, int])
         raise KitsError(f"data.labels: no label map has the id {absent[0]}; the ids in {len(records)} cases are {there}")
 
 
-def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: bool) -> None:
+def refuse_damaged(results: list[CaseRecord], cache: Path, *, skip_invalid: bool) -> None:
     """Show and write the table of findings.
 
     Raises:
@@ -114,7 +116,7 @@ def refuse_damaged(results: list[dict[str, Any]], cache: Path, *, skip_invalid: 
         )
 
 
-def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
+def forget_changed(results: list[CaseRecord], cache: Path) -> None:
     """Remove an earlier run's index where one of its cases has changed or is damaged now.
 
     Nobody shall train on what it was. If this run is refused for another reason, such as a changed list of cases, the index stays
@@ -128,7 +130,7 @@ def forget_changed(results: list[dict[str, Any]], cache: Path) -> None:
             return
 
 
-def name_twins(results: list[dict[str, Any]]) -> None:
+def name_twins(results: list[CaseRecord]) -> None:
     """Add an error to every case whose image is another's, byte for byte.
 
     One patient would train and validate.
@@ -143,14 +145,14 @@ def name_twins(results: list[dict[str, Any]]) -> None:
             )
 
 
-def judge_labels(results: list[dict[str, Any]]) -> None:
+def judge_labels(results: list[CaseRecord]) -> None:
     """Add what all label maps together say against the data set's classes to the cases that show it."""
     found = judge_classes([result.pop("labelled") for result in results if "labelled" in result])
     for result in results:
         result["findings"] += [finding.to_dict() for finding in found if finding.case == result["id"]]
 
 
-def findings_of(result: dict[str, Any]) -> list[Finding]:
+def findings_of(result: CaseRecord) -> list[Finding]:
     """Return the rows that a case adds to the table."""
     return [Finding(**finding) for finding in result["findings"]]
 
@@ -162,7 +164,7 @@ def map_patients(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) ->
     return {case: patient for case, patient in known.items() if patient}
 
 
-def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, dict[str, Any]]) -> list[CaseRecord]:
     """Prepare all cases, and return what `prepare_case` says of each by id."""
     sizes = announce_size(cases, data, cache)
     # The largest first: the last to finish should be short, or the other processes wait for it.
@@ -172,7 +174,7 @@ def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str,
     return sorted((result for result in results if isinstance(result, dict)), key=lambda result: str(result["id"]))
 
 
-def fingerprint(records: list[dict[str, Any]]) -> dict[str, Any]:
+def fingerprint(records: list[CaseRecord]) -> dict[str, Any]:
     """Sum the cases up, per case and overall.
 
     Shape, spacing (mm), volumes (mL), HU percentiles, ROIs (mm), what the ROI rule keeps.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.cache import FORMAT
-from kits.data.records import RECORD, read_record
+from kits.data.records import RECORD, CaseRecord, read_record
 from kits.data.splits import read_split
 
 INDEX = {
@@ -19,6 +19,15 @@ INDEX = {
     "data_hash": str,
     "cases": {str: {**RECORD, "id": str, "key": str, "folder": str}},
 }
+
+
+class Index(TypedDict):
+    """The content of a cache's index.json: its cases by id, and a digest of what they were made from."""
+
+    format: int
+    settings: dict[str, Any]
+    data_hash: str
+    cases: dict[str, CaseRecord]
 
 
 def read_subsets(cache: Path, cases: Iterable[str], asked: SplitOptions | None, fold: int | None) -> dict[str, list[str]]:
@@ -51,7 +60,7 @@ def one_case(split: dict[str, list[str]], case: str) -> dict[str, list[str]]:
     return {"train": chosen, "validation": chosen}
 
 
-def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def read_index(cache: Path, settings: dict[str, Any]) -> Index:
     """Read the index of a prepared cache.
 
     Raises:
@@ -60,7 +69,7 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
     path = cache / "index.json"
     if not path.is_file():
         raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache")
-    index: dict[str, Any] = read_json(path, INDEX, "the index of a cache", "run kits.prepare again")
+    index = cast("Index", read_json(path, INDEX, "the index of a cache", "run kits.prepare again"))
     if index["settings"] != settings:
         raise KitsError(
             f"data.cache={cache}: was prepared with {index['settings']}, this run asks for {settings};"
@@ -72,6 +81,6 @@ def read_index(cache: Path, settings: dict[str, Any]) -> dict[str, Any]:
         own = read_record(cache / record["folder"])
         if own is None:
             raise KitsError(f"data.cache={cache}: {case} is not whole; run kits.prepare again")
-        if case != record["id"] or any(record[key] != own[key] for key in RECORD):
+        if case != record["id"] or any(record.get(key) != own.get(key) for key in RECORD):
             raise KitsError(f"{path}: damaged or edited (what it says of {case}); run kits.prepare again")
     return index

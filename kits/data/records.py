@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
 from kits.core.plain_files import read_object
+
+if TYPE_CHECKING:
+    from kits.data.classes import Labelled
 
 VOXEL = (int, int, int)
 # Of a case's record what training reads, in index.json too.
@@ -24,16 +26,40 @@ RECORD = {
     "kidney_slices": (int, int),
 }
 WHOLE = {**RECORD, "made_with": str, "files": {str: int}, "findings": [{str: str}], "statistics": {"tumor_ml": float}}
+
+
+class CaseRecord(TypedDict, total=False):
+    """The keys of a prepared case: `made_with` to `label_ids`, and `findings`, of its record.json.
+
+    In index.json all but `labelled`. A damaged case has `id` and `findings` alone.
+    """
+
+    id: str
+    key: str
+    image_sha256: str
+    folder: str
+    labelled: Labelled
+    findings: list[dict[str, str]]
+    made_with: str
+    files: dict[str, int]
+    shape: list[int]
+    spacing: list[float]
+    boxes: list[list[list[int]]]
+    kidney_slices: list[int]
+    statistics: dict[str, Any]
+    label_ids: list[int]
+
+
 # Type, shape, and whether the first axis is the one that runs fastest.
 Header = tuple[str, tuple[int, ...], bool]
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> CaseRecord | None:
     """Read the record of a cached case; None where it is not there whole.
 
     Of the arrays only sizes and headers are looked at: a cache has tens of GB.
     """
-    record = read_object(folder / "record.json", WHOLE)
+    record = cast("CaseRecord | None", read_object(folder / "record.json", WHOLE))
     try:
         whole = record is not None and is_whole(record, folder)
     except OSError:
@@ -41,7 +67,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record if whole else None
 
 
-def is_whole(record: Mapping[str, Any], folder: Path) -> bool:
+def is_whole(record: CaseRecord, folder: Path) -> bool:
     """Tell whether a record is possible, and the case's arrays are there as it says.
 
     Of the kinds and sizes that follow from the record.

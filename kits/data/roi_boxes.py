@@ -14,6 +14,7 @@ import numpy as np
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_json
+from kits.data.records import CaseRecord
 from kits.io import write_json
 from kits.volume import Spacing
 from kits.volume.rois import Box
@@ -74,7 +75,7 @@ def write_boxes(path: Path, checkpoints: Mapping[str, Any], cases: Mapping[str, 
     write_json(path, {"kits_boxes": FORMAT, "frame": FRAME, "checkpoints": checkpoints, "cases": cases})
 
 
-def with_boxes(records: Mapping[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+def with_boxes(records: Mapping[str, CaseRecord], path: Path) -> dict[str, CaseRecord]:
     """Put the boxes (voxels) of a `boxes.json` in place of the label maps' in a cache's records.
 
     Cases that the file holds beyond those of the cache do no harm.
@@ -117,7 +118,7 @@ def read_boxes(path: Path) -> dict[str, Any]:
 
 
 def read_case_boxes(
-    case: str, record: Mapping[str, Any], found: Mapping[str, Any], checkpoints: Mapping[str, Any], path: Path
+    case: str, record: CaseRecord, found: Mapping[str, Any], checkpoints: Mapping[str, Any], path: Path
 ) -> list[list[list[int]]]:
     """Return the boxes of one case in voxels, as its cache record keeps them.
 
