@@ -13,7 +13,7 @@ from kits.config import choices_of, conf_dir
 from kits.config.composing import checked, compose, with_choices
 from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
-from kits.config.schema.dataset import Split
+from kits.config.schema.dataset import SplitOptions
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import HALVING, HALVING_SCALES, Input, Model, Norm, Operator, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
@@ -241,7 +241,7 @@ def test_overfit_trains_and_validates_on_one_training_case() -> None:
 
 def names(schema: Any, key: str = "") -> tuple[str, ...]:
     """The names that a schema allows: of the models of a group, or of a key."""
-    tag = "kind" if schema is Split else "transform" if schema is AnyStep else "name"
+    tag = "kind" if schema is SplitOptions else "transform" if schema is AnyStep else "name"
     return tuple(
         get_args(schema.model_fields[key].annotation) if key else (n for m in models_in(schema) for n in tags_of(m, tag))
     )
@@ -266,7 +266,14 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
         (names(Scheduler), (*DECAYS, "plateau")),
     ):
         assert sorted(allowed) == sorted(registry)
-    schemas = {"loss": Loss, "optimizer": Optimizer, "scheduler": Scheduler, "model": Model, "split": Split, "logger": Logger}
+    schemas = {
+        "loss": Loss,
+        "optimizer": Optimizer,
+        "scheduler": Scheduler,
+        "model": Model,
+        "split": SplitOptions,
+        "logger": Logger,
+    }
     for group, schema in schemas.items():
         own = {"own"} & set(choices_of(group))  # has a target and no name
         assert sorted({*names(schema)} | own) == choices_of(group)
