@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ def case_key(files: list[str], settings: dict[str, Any]) -> str:
     return digest([FORMAT, settings, files])
 
 
-def prepare_case(case: Case, data: Data, cache: Path, listed: dict[str, Any] | None = None) -> CaseRecord:
+def prepare_case(case: Case, data: Data, cache: Path, listed: Mapping[str, object] | None = None) -> CaseRecord:
     """Validate a case and write its arrays, unless they are there already.
 
     Args:

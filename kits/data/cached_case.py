@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ class CachedCase:
         """Return the refusal of an array that `kits.prepare` did not write so."""
         return KitsError(f"{self.folder / name}.npy: damaged ({what}); delete {self.folder} and run kits.prepare again")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A memory map that travels to a worker would travel as its whole content.
         arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
         return {name: value for name, value in self.__dict__.items() if name not in arrays}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from kits.config import one_line
 from kits.core.errors import printable
@@ -41,7 +40,7 @@ class Finding:
         what = f"{doing} failed ({type(error).__name__}: {one_line(error)})"
         return cls(case, ERROR, what, "download the case again; if that does not help, report this as a bug")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str]:
         """Return plain values for JSON."""
         return asdict(self)
 

@@ -157,14 +157,15 @@ def findings_of(result: CaseRecord) -> list[Finding]:
     return [Finding(**finding) for finding in result["findings"]]
 
 
-def map_patients(cases: Iterable[Case], listed: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def map_patients(cases: Iterable[Case], listed: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """Tell whose each case is, by its id, where the layout or the record of a painted scan says so."""
-    scans = {case: record["painted"].get("scan") for case, record in listed.items() if isinstance(record.get("painted"), dict)}
+    painted = {case: record.get("painted") for case, record in listed.items()}
+    scans = {case: how.get("scan") for case, how in painted.items() if isinstance(how, dict)}
     known = {case.id: case.patient or scans.get(case.id) for case in cases}
     return {case: patient for case, patient in known.items() if patient}
 
 
-def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, dict[str, Any]]) -> list[CaseRecord]:
+def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, Mapping[str, object]]) -> list[CaseRecord]:
     """Prepare all cases, and return what `prepare_case` says of each by id."""
     sizes = announce_size(cases, data, cache)
     # The largest first: the last to finish should be short, or the other processes wait for it.

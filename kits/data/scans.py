@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME, RECORDS_NAME
@@ -60,7 +60,7 @@ class Scan:
 
         return read_series(self.path, self.files) if self.files else read_volume(self.path)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, int]:
         """Return what tells a changed input from an unchanged one, without reading it."""
         try:
             found = [file.stat() for file in self.files or (self.path,)]

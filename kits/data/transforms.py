@@ -128,7 +128,7 @@ class Augmentation:
             self._warp = Warp(kinds.get("RandAffine"), kinds.get("RandSmoothDeform"), self.patch)
         self._steps = found
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A worker builds its own: MONAI's objects are large to send.
         return {**self.__dict__, "_steps": None, "_warp": None}
 

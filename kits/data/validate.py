@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
@@ -73,7 +73,7 @@ def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
     return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).differences]
 
 
-def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
+def listed_spacing(root: Path) -> dict[str, dict[str, object]]:
     """Read what `kits.json` beside the cases says of each case's spacing.
 
     Empty where there is no such file.
@@ -88,7 +88,7 @@ def listed_spacing(root: Path) -> dict[str, dict[str, Any]]:
     return {str(record["case_id"]): record for record in records}
 
 
-def check_listed(case: str, spacing: Spacing, record: dict[str, Any] | None) -> list[Finding]:
+def check_listed(case: str, spacing: Spacing, record: Mapping[str, object] | None) -> list[Finding]:
     """Check the image's spacing (z, y, x) against its record in `kits.json`.
 
     `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's,
