@@ -246,5 +246,6 @@ def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:
     ):
         step = configured(command, command, (*places, *assigned(data_of(training, keys))))
         assert step["data"]["labels"] == {"kidney": [1, 2], "tumor": [3]}
+    steps = StepBuilder(checked("pipeline", ["study=paper", f"output={tmp_path}", "data.root=tree"]), [])
     with pytest.raises(KitsError, match=r"data\.layout=bids: .*kits\.convert data=bids root="):
-        StepBuilder(tmp_path, {}).preparing(compose("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"]))
+        steps.preparing(compose("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"]))
