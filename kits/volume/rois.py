@@ -136,13 +136,13 @@ def rois_of(
     Args:
         mask: bool on the grid.
         native: (z, y, x) mm of the volume.
-        rule: `count`, `min_voxels`, `min_ml` (see `find_rois`) and `rank`, which checkpoints of earlier versions lack.
+        rule: `count`, `min_voxels`, `min_ml` (see `find_rois`) and `rank`.
         hu: the scan on the grid, for `rank: kidney`.
     """
     inside = np.zeros_like(mask)
     inside[grid.inside] = mask[grid.inside]
     size = {"min_voxels": rule["min_voxels"], "min_ml": rule["min_ml"]}
-    ranked_by = hu if rule.get("rank") == "kidney" else None
+    ranked_by = hu if rule["rank"] == "kidney" else None
     return find_rois(inside, count=rule["count"], spacing=grid.spacing(native), hu=ranked_by, **size)
 
 

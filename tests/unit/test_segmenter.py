@@ -30,7 +30,7 @@ COARSE: dict[str, Any] = {
     "stage": "coarse",
     "data": {"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None},
     "inference": {"window": 8, "overlap": 0.25, "threshold": 0.5},
-    "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6},
+    "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
 }
 FINE: dict[str, Any] = {
     "stage": "fine",

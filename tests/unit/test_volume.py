@@ -266,7 +266,7 @@ def test_a_kidney_of_thin_slices_is_found_on_thick_ones_and_wholly_covered() -> 
             z, y = rng.integers(5, 20), rng.integers(2, 20)
             labels[z : z + rng.integers(30, 60), y : y + 30, x : x + 16] = 1
         grid = plane_grid(labels.shape, 32, coarse_planes(90, 0.7, 3.0))
-        rule = {"count": 2, "min_voxels": 0, "min_ml": None}
+        rule = {"count": 2, "min_voxels": 0, "min_ml": None, "rank": "size"}
         boxes = [
             Box(*grid.to_native(box.start, box.stop))
             for box in rois_of(labels_to_coarse(labels, grid) > 0, grid, (0.7, 1, 1), rule)

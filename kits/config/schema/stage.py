@@ -79,7 +79,7 @@ class CoarseRoi(Options):
     min_voxels: Index
     min_ml: Length | None
     margin_mm: Length
-    rank: Literal["size", "kidney"] = "size"  # files of earlier versions lack it
+    rank: Literal["size", "kidney"]
 
 
 class FineRoi(Options):
