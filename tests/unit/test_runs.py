@@ -519,24 +519,6 @@ def test_a_run_of_two_processes_goes_on_with_one(fit, folder: Path, monkeypatch:
     assert after["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] == 8
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"max_steps": 2}, "trainer.max_steps=2: ends before step 5, .*; give at least 5, or a smaller sampling"),
-        ({"limit_val_batches": 0}, "trainer.limit_val_batches=0: no score would choose best.ckpt"),
-        ({"limit_train_batches": 0}, "trainer.limit_train_batches=0: there would be nothing to learn from"),
-        ({"check_val_every_n_epoch": 4}, "trainer.check_val_every_n_epoch=4: no epoch would be validated"),
-        ({"val_check_interval": 9}, "trainer.val_check_interval=9: an epoch has 5 batches"),
-        ({"fast_dev_run": True}, "trainer.fast_dev_run: no such key"),
-    ],
-)
-def test_a_training_that_would_validate_nothing_is_refused(folder: Path, tmp_path: Path, options: dict, words: str) -> None:
-    config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
-    with pytest.raises(KitsError, match=words):
-        train(training_options({**config, "trainer": {**config["trainer"], **options}}))
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_training_may_end_within_an_epoch_or_validate_every_other_one(folder: Path, tmp_path: Path) -> None:
     config = compose("train", [*TINY, f"data.cache={folder / 'cache'}", f"run_dir={tmp_path / 'run'}"])
     train(training_options({**config, "trainer": {**config["trainer"], "max_steps": 12, "check_val_every_n_epoch": 2}}))

@@ -99,6 +99,7 @@ def test_a_training_ends_at_max_steps_and_is_validated_within_an_epoch(places: l
         (["limit_val_batches=0"], r"trainer\.limit_val_batches=0: no score would choose best\.ckpt; give a share .*"),
         (["limit_val_batches=0.1"], r"trainer\.limit_val_batches=0\.1: leaves none of a process's 1 validation cases; .*"),
         (["max_time='00:00:00:00'"], r"trainer\.max_time=00:00:00:00: is over at once; give more, or null"),
+        (["check_val_every_n_epoch=4"], r"trainer\.check_val_every_n_epoch=4: no epoch would be validated, .*"),
         (["max_steps=3"], r"trainer\.max_steps=3: ends before step 4, .*"),
         (
             ["max_steps=5", "check_val_every_n_epoch=2", "val_check_interval=0.5"],
