@@ -104,13 +104,14 @@ def doubt_chest(array: np.ndarray, spacing: Spacing) -> list[str]:
     Of four drawn CTs and six phantoms that reach into the lungs it says so of all pieces above the kidneys, and of no other.
     """
     step = max(1, round(LUNG_STEP_MM / spacing[0]))
-    shares = []
-    for index in range(0, len(array), step):
+    for index in range(0, len(array), step):  # from below
+        if (below := index * spacing[0]) >= LEAST_ABDOMEN_MM:
+            break
         _, y, x = body_box(array[index : index + 1], BODY_HU).slices
         height, width = (y.stop - y.start) // 6, (x.stop - x.start) // 6  # gas about a patient lies nearer to the edge
         inner = array[index, y.start + height : y.stop - height : 4, x.start + width : x.stop - width : 4]
-        shares.append(float(((inner > LUNG_HU[0]) & (inner < LUNG_HU[1])).mean()) if inner.size else 0.0)
-    lung = np.flatnonzero(np.array(shares) >= LEAST_LUNG)
-    if not len(lung) or (below := lung[0] * step * spacing[0]) >= LEAST_ABDOMEN_MM:
-        return []
-    return [f"chest only: {below:.0f} mm of the scan lie below the lungs, and kidneys lie lower; give a scan of the abdomen"]
+        if inner.size and ((inner > LUNG_HU[0]) & (inner < LUNG_HU[1])).mean() >= LEAST_LUNG:
+            return [
+                f"chest only: {below:.0f} mm of the scan lie below the lungs, and kidneys lie lower; give a scan of the abdomen"
+            ]
+    return []
