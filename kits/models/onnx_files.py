@@ -77,6 +77,8 @@ def prediction_settings(config: Mapping[str, Any], network: Mapping[str, Any]) -
         TypeError, ValueError: it holds what JSON does not.
     """
     whole: dict[str, Any] = {**config, "network": network}
+    if parent := config.get("parent"):  # its cases alone: nothing of the machine that trained it
+        whole["parent"] = {"trained_on": parent["trained_on"]}
     kept: dict[str, Any] = {}
     for name, part in STAGES[config["stage"]].model_fields.items():
         keys = getattr(part.annotation, "model_fields", None)

@@ -64,7 +64,7 @@ def predict_out_of_fold(options: Boxes) -> None:
         path: {
             "sha256": file_digest(Path(path)),
             "trained_on": ids,
-            "by_parent": networks[path][1].get("parent", {}).get("trained_on", []),
+            "by_parent": (networks[path][1].get("parent") or {}).get("trained_on", []),
         }
         for path, ids in trained_on.items()
     }

@@ -15,8 +15,8 @@ import kits
 from kits.core.errors import KitsError
 from kits.inference.onnx_export import TOLERANCE
 from kits.inference.onnx_network import load_exported, load_member
-from kits.models.checkpoint import load_network
-from kits.models.onnx_files import METADATA, to_metadata
+from kits.models.checkpoint import load_network, network_facts
+from kits.models.onnx_files import METADATA, check_values, prediction_settings, to_metadata
 from tests.conftest import kidney_pair, write_case
 from tests.predicting import run, write_checkpoint
 
@@ -264,6 +264,17 @@ def test_nothing_of_the_training_machine_is_in_a_file(files: dict[str, Path]) ->
     config["data"]["root"] = "/home/somebody"
     assert "somebody" not in to_metadata(onnx.ModelProto(), config, {})
     assert str(Path(kits.__file__).parent).encode() not in files["fine.onnx"].read_bytes()
+
+
+def test_own_label_ids_and_a_parents_cases_stay_with_an_exported_network(files: dict[str, Path]) -> None:
+    network, config = load_network(files["fine"], "fine", "cpu")
+    ids = {"kidney": [2], "tumor": [1]}
+    parent = {"trained_on": ["case_00007"], "path": "/home/somebody/best.ckpt", "sha256": "0", "new": []}
+    own = {**config, "data": {**config["data"], "labels": ids}, "parent": parent}
+    kept = prediction_settings(own, network_facts(network, config))
+    assert kept["data"]["labels"] == ids
+    assert kept["parent"] == {"trained_on": ["case_00007"]}
+    check_values(files["fine"], kept)
 
 
 @pytest.fixture(scope="module")

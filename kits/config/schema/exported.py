@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kits.config.schema.base import Count, Index, Options, Positive, Switch, Text, Window
+from kits.config.schema.dataset import RegionIds
 from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, FineRoi, Postprocess
 
 
@@ -27,6 +28,7 @@ class CoarseData(Options):
     coarse_size: Count
     coarse_z_mm: Positive | None
     label_name: Text
+    labels: RegionIds | None = None
 
 
 class FineData(Options):
@@ -34,6 +36,13 @@ class FineData(Options):
 
     window_hu: Window
     classes: list[Text]
+    labels: RegionIds | None = None
+
+
+class ParentCases(Options):
+    """Cases of the run whose weights a training began with (`init=`)."""
+
+    trained_on: list[Text]
 
 
 class ExportedOptions(Options):
@@ -41,6 +50,7 @@ class ExportedOptions(Options):
 
     kits_format: Count
     trained_on: list[Text] | None
+    parent: ParentCases | None = None
     network: Graph
 
 
