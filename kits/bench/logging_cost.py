@@ -64,7 +64,7 @@ def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
     block, pairs = config["trainer"]["log_every_n_steps"], config["pairs"]
     batches = (2 * pairs + 1) * block * config["sampling"]["batch_size"]
     loader = PatchLoader([{"image": image, "label": label}] * batches, batch_size=config["sampling"]["batch_size"])  # type: ignore[arg-type]
-    options = training_options({**config, "trainer": {**config["trainer"], "max_epochs": 1, "limit_val_batches": 0}})
+    options = training_options({**config, "trainer": {**config["trainer"], "max_epochs": 1}})
     assert isinstance(options, Fine)
     module, switch, start = FineModule(options, pretrained=False), Switch(block), Start(Path(options.run_dir))
     data = KitsDataModule(options)

@@ -86,6 +86,7 @@ def run_and_die(options, event: str, count: int, number: int, queue=None) -> Non
     from kits.training import modules
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
     seen = 0
 
     def happens(what: str) -> bool:
