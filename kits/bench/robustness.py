@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from kits.bench.known_bodies import recorded_sizes
+from kits.bench.known_bodies import recorded_sizes, turned
 from kits.config.schema import parse
 from kits.config.schema.benches import ReadoutStudy
-from kits.core.labels import KIDNEY, TUMOR
+from kits.core.labels import CYST, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.core.plain_files import csv_text
 from kits.io import make_folder, whole_file, write_json, write_text
 from kits.readout import CaseReading, read_out
+from kits.readout.cubes import signed_distance
 from kits.readout.maps import LabelMap, find_maps
 from kits.volume import Spacing, bounding_slices
 
@@ -64,17 +65,17 @@ def readings_of(job: LabelMap, changed: bool) -> dict[str, dict[str, Any]]:
 
 
 def variants_of(labels: np.ndarray, spacing: Spacing) -> Iterator[tuple[str, tuple[np.ndarray, Spacing]]]:
-    """Return a label map (z, y, x) dilated, eroded, in slices of 5 mm, and without a part.
+    """Return a label map (z, y, x) dilated, eroded, in slices of 5 mm, turned, and without a part.
 
-    By a pixel in-plane; the part is a quarter of a kidney.
+    By a pixel in-plane; turned by 15 degrees in its plane; the part is a quarter of a kidney.
     """
     cross = ndimage.generate_binary_structure(2, 1)[None]
     for name, change in (("dilated", ndimage.binary_dilation), ("eroded", ndimage.binary_erosion)):
         whole = change(labels > 0, cross)
         yield name, (np.where(change(labels == TUMOR, cross), TUMOR, whole * KIDNEY).astype(np.uint8), spacing)
     if spacing[0] < THICK_MM:
-        slices = np.rint(np.arange(0, len(labels) * spacing[0] - spacing[0] / 2, THICK_MM) / spacing[0]).astype(int)
-        yield "slices of 5 mm", (labels[slices], (THICK_MM, *spacing[1:]))
+        yield "slices of 5 mm", (sliced(labels, spacing), (THICK_MM, *spacing[1:]))
+    yield "turned by 15 degrees", (turned(labels, spacing, 15.0), spacing)
     # The quarter of the kidney's slices that is farther from the tumor.
     largest = max(read_out(labels, spacing).shapes, key=lambda shapes: int((shapes.region.tumors == 1).sum()))
     window = largest.region.window[0]
@@ -82,6 +83,27 @@ def variants_of(labels: np.ndarray, spacing: Spacing) -> Iterator[tuple[str, tup
     share = round(CUT_SHARE * (window.stop - window.start))
     upper = middle < (window.start + window.stop) / 2
     yield "cut by a quarter", (labels[: window.stop - share] if upper else labels[window.start + share :], spacing)
+
+
+def sliced(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Resample a label map (z, y, x) to slices every 5 mm from its first one on.
+
+    Signed distances are interpolated between its slices: the nearest slice would, of slices 2 or 3 mm apart, be 4 or 6 mm on.
+    """
+    places = np.arange(0, (len(labels) - 1) * spacing[0] + 1e-6, THICK_MM) / spacing[0]
+    below = np.minimum(places.astype(int), len(labels) - 2)
+    share = (places - below)[:, None, None]
+
+    def filled(mask: np.ndarray) -> np.ndarray:
+        # Smoothed a little in-plane, or a pixel that only one of two slices fills is a tie half way between them.
+        distance = ndimage.gaussian_filter(signed_distance(mask, spacing), (0, 0.7, 0.7))
+        return np.asarray((1 - share) * distance[below] + share * distance[below + 1] > 0)
+
+    found = filled(labels > 0).astype(np.uint8) * KIDNEY
+    for label in (CYST, TUMOR):
+        if (labels == label).any():
+            found[filled(labels == label)] = label
+    return found
 
 
 def numbers_of(reading: CaseReading) -> dict[str, Any]:
