@@ -53,19 +53,21 @@ def load(coarse: Paths | None = None, fine: Paths | None = None, *, device: str 
 
     Args:
         device: `auto` is the GPU where there is one.
-        options: those of `kits.inference.segmenter.SegmenterOptions`, such as mirror=True or outputs=("probabilities",).
+        options: those of `kits.config.schema.exported.SegmenterOptions`, such as mirror=True or outputs=("probabilities",).
 
     Raises:
         KitsError: a file is no checkpoint of its stage, or the device or an option cannot be used.
     """
-    from kits.inference.segmenter import Segmenter, SegmenterOptions
+    from kits.config.schema import parse
+    from kits.config.schema.exported import SegmenterOptions
+    from kits.inference.segmenter import Segmenter
     from kits.io.shipped import NOTICE, network_files
 
     if coarse is None or fine is None:
         files = network_files({"coarse": None if coarse is None else "", "fine": None if fine is None else ""})
         coarse, fine = files["coarse"], files["fine"]
         print(NOTICE, file=sys.stderr)
-    return Segmenter.load(coarse, fine, device, SegmenterOptions(**options))
+    return Segmenter.load(coarse, fine, device, parse(SegmenterOptions, options))
 
 
 def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *, name: str = "scan") -> Figure:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kits.config.schema import parse
+from kits.config.schema.exported import Exported
+from kits.config.schema.model import Model
 from kits.core.errors import KitsError
 from kits.inference.coarse import Rois
 from kits.inference.segmenter import Segmenter
 from kits.models import build_network
+from kits.models.settings import FORMAT, settings_of
 from kits.volume import Volume
 from kits.volume.rois import Box
 
@@ -28,11 +33,15 @@ def segmenter_of(config: dict[str, Any]) -> Segmenter:
     if config["coarse"] is not None:
         return Segmenter.load(config["coarse"], config["fine"], "cpu")
     torch.manual_seed(config["seed"])
-    coarse, fine = ({**config[f"{stage}_stage"], "data": config["data"]} for stage in ("coarse", "fine"))
     # What random networks say reaches every border, where a trained one's result seldom does.
-    fine["roi"] = {**fine["roi"], "grow_rounds": 0}
-    networks = [build_network(stage["model"], pretrained=False).eval() for stage in (coarse, fine)]
-    return UsualRois(networks, (coarse, fine), config["rois"])
+    config["fine_stage"]["roi"]["grow_rounds"] = 0
+    pairs = []
+    for name in ("coarse", "fine"):
+        stage = {**config[f"{name}_stage"], "data": config["data"], "kits_format": FORMAT}
+        model: Model = parse(Model, stage["model"])
+        network = build_network(model, pretrained=False).eval()
+        pairs.append((network, settings_of(Path(name), stage, model, network)))
+    return UsualRois(pairs, config["rois"])
 
 
 class Instant(nn.Module):
@@ -66,13 +75,13 @@ class UsualRois(Segmenter):
     Nothing depends on what its random weights say.
     """
 
-    def __init__(self, networks: Sequence[Any], configs: Sequence[dict[str, Any]], rois_mm: Sequence[Sequence[float]]) -> None:
-        super().__init__([networks[0]], [configs[0]], [networks[1]], [configs[1]], torch.device("cpu"))
+    def __init__(self, pairs: Sequence[tuple[nn.Module, Exported]], rois_mm: Sequence[Sequence[float]]) -> None:
+        super().__init__(pairs[:1], pairs[1:], torch.device("cpu"))
         self.rois_mm = rois_mm
 
     def find_rois(self, volume: Volume) -> Rois:
         found = super().find_rois(volume)
-        margin = self.coarse_config["roi"]["margin_mm"]
+        margin = self.coarse_settings.roi.margin_mm
         boxes = [
             box_about((0.5, 0.5, (k + 1) / (len(self.rois_mm) + 1)), size, volume).grow_mm(
                 margin, volume.spacing, volume.array.shape

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from kits.config.schema.exported import ExportedCoarse
+from kits.config.schema.stage import CoarseInference
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members, Network
 from kits.inference.sliding import Maps, sliding, to_input
@@ -29,27 +30,23 @@ class Rois:
     whole_body: bool = False
 
 
-def find_rois_in(volume: Volume, members: Members, config: Mapping[str, Any], device: torch.device) -> Rois:
-    """Find the ROIs of a volume in HU; where no component is large enough, take its whole body.
-
-    Args:
-        config: the configuration that the networks were trained with.
-    """
-    data, rule, inference = config["data"], config["roi"], config["inference"]
+def find_rois_in(volume: Volume, members: Members, settings: ExportedCoarse, device: torch.device) -> Rois:
+    """Find the ROIs of a volume in HU; where no component is large enough, take its whole body."""
+    data, rule, inference = settings.data, settings.roi, settings.inference
     shape = volume.array.shape
-    planes = coarse_planes(len(volume.array), volume.spacing[0], data["coarse_z_mm"])
-    grid = plane_grid(shape, data["coarse_size"], planes)
+    planes = coarse_planes(len(volume.array), volume.spacing[0], data.coarse_z_mm)
+    grid = plane_grid(shape, data.coarse_size, planes)
     for network in members.networks:
         network.to(device)  # type: ignore[attr-defined]  # an earlier case may have moved it
-    fallback = Fallback(members.networks, device, inference["window"], "coarse")
+    fallback = Fallback(members.networks, device, inference.window, "coarse")
     coarse = to_coarse(volume.array, grid, PAD_HU)
-    mask = coarse_mask(members, coarse, window_hu=data["window_hu"], inference=inference, device=device, fallback=fallback)
-    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule, coarse)]
+    mask = coarse_mask(members, coarse, window_hu=data.window_hu, inference=inference, device=device, fallback=fallback)
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, dict(rule), coarse)]
     del coarse
     if native:
-        boxes = [box.grow_mm(rule["margin_mm"], volume.spacing, shape) for box in native]
-        return Rois(boxes, fallback.warnings + doubts.doubt_boxes(boxes, volume.spacing, rule["margin_mm"]))
-    limit = f"{rule['min_voxels']} voxels" if rule["min_ml"] is None else f"{rule['min_ml']} mL"
+        boxes = [box.grow_mm(rule.margin_mm, volume.spacing, shape) for box in native]
+        return Rois(boxes, fallback.warnings + doubts.doubt_boxes(boxes, volume.spacing, rule.margin_mm))
+    limit = f"{rule.min_voxels} voxels" if rule.min_ml is None else f"{rule.min_ml} mL"
     warning = (
         f"the coarse stage found no region of more than {limit} on its grid"
         f" (its mask has {int(mask.sum())}); the fine stage looked at the whole body"
@@ -63,7 +60,7 @@ def coarse_mask(
     coarse_hu: np.ndarray,
     *,
     window_hu: Sequence[float],
-    inference: Mapping[str, Any],
+    inference: CoarseInference,
     device: torch.device | str,
     fallback: Fallback | None = None,
 ) -> np.ndarray:
@@ -72,20 +69,19 @@ def coarse_mask(
     bool (D, H, W) on the coarse grid.
 
     Args:
-        inference: `window` (slices at once), `overlap` and `threshold` (a probability).
         fallback: what to do without memory, and where to leave a warning of it; one that nobody reads otherwise.
     """
     members = network if isinstance(network, Members) else Members([network])
-    fallback = fallback or Fallback(members.networks, device, inference["window"], "coarse")
+    fallback = fallback or Fallback(members.networks, device, inference.window, "coarse")
 
     def attempt(device: torch.device, window: int) -> np.ndarray:
         def predict(start: int, stop: int) -> Maps:
             return members(to_input(coarse_hu[start:stop], window_hu, device))
 
         mask = np.empty(coarse_hu.shape, dtype=bool)
-        for start, maps in sliding(predict, len(coarse_hu), window, inference["overlap"]):
+        for start, maps in sliding(predict, len(coarse_hu), window, inference.overlap):
             # One class, kidney and tumor together (model.classes=1), so that a kidney full of tumor is found too.
-            found = maps["classes"][0] > inference["threshold"]
+            found = maps["classes"][0] > inference.threshold
             mask[start : start + len(found)] = found.cpu().numpy()
         return mask
 

@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from kits.config.schema.base import text
+from kits.config.schema.exported import Exported
 from kits.core.errors import KitsError
 
-# Of a configuration, what the checkpoints of one stage must have in common to be averaged.
-SHARED = {
-    "coarse": ("data.window_hu", "data.coarse_size", "data.coarse_z_mm", "inference", "roi"),
-    "fine": ("data.window_hu", "data.classes", "inference", "roi", "postprocess"),
-}
+# What the checkpoints of one stage must have in common to be averaged, but for names and ids of label maps.
+SHARED = ("data", "inference", "roi", "postprocess")
+OWN = ("label_name", "labels")
 
 
-def agreed(configs: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any]:
-    """Return the first of several configurations that say the same of what `SHARED` names.
+def agreed(settings: Sequence[Exported], stage: str) -> Exported:
+    """Return the first of several checkpoints' settings, all of which agree in what `SHARED` names.
 
     Raises:
         KitsError: there is none, or two differ.
     """
-    if not configs:
+    if not settings:
         raise KitsError(f"{stage}: no checkpoint given; name at least one")
-    for number, config in enumerate(configs[1:], start=2):
-        for key in SHARED[stage]:
-            first, other = (value_at(one, key) for one in (configs[0], config))
-            if first != other:
-                raise KitsError(
-                    f"{stage}: checkpoint {number} was trained with {key}={other}, the first with {first}; average only those"
-                    " that agree"
-                )
-    return configs[0]
+    first = shared(settings[0])
+    for number, other in enumerate(settings[1:], start=2):
+        for key, value in shared(other).items():
+            if value != first[key]:
+                was = f"was trained with {key}={text(value)}, the first with {text(first[key])}"
+                raise KitsError(f"{stage}: checkpoint {number} {was}; average only those that agree")
+    return settings[0]
 
 
-def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """Look up `group.key`."""
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    return value
+def shared(settings: Exported) -> dict[str, Any]:
+    """Return what networks must share to be averaged, by dotted key."""
+    groups = [(group, part) for group, part in settings if group in SHARED]
+    return {f"{group}.{key}": value for group, part in groups for key, value in part if key not in OWN}
 
 
 def limit_slices(networks: Sequence[nn.Module], count: int | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from kits.config.schema.commands import Export
+from kits.config.schema.exported import ExportedFine
 from kits.inference.monai_bundle import weights_of, write_configs
 from kits.inference.onnx_export import export_network
 from kits.inference.shipping import ship
 from kits.io import make_folder, whole_file
 from kits.io.shipped import network_files
-from kits.models.checkpoint import load_network, network_facts
+from kits.models.checkpoint import load_network
 from kits.models.onnx_files import require_libraries
 from kits.models.plain_weights import to_bytes
 
@@ -36,12 +37,12 @@ def export_networks(options: Export) -> None:
             print(f"tracing {checkpoint}; a fine stage of three encoders takes minutes", flush=True)
             told = f"logits within {export_network(checkpoint, stage, path):.1g} of torch's"
         else:
-            network, trained = load_network(checkpoint, stage, "cpu")
+            network, settings = load_network(checkpoint, stage, "cpu")
             half = options.format == "safetensors"
             path = path if half else folder / weights_of(stage)
             with whole_file(path, path.suffix) as temporary:
-                temporary.write_bytes(to_bytes(network, trained, network_facts(network, trained), half=half))
+                temporary.write_bytes(to_bytes(network, settings, half=half))
             told = "weights in half precision" if half else "weights as they were trained"
-            if stage == "fine" and not half:
-                write_configs(folder, trained["data"]["classes"])
+            if isinstance(settings, ExportedFine) and not half:
+                write_configs(folder, settings.data.classes)
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {told}", flush=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kits.config.schema.exported import ExportedFine
+from kits.config.schema.training import Fine
 from kits.core.labels import BACKGROUND, PRECEDENCE
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members, Network, disagreement_of
@@ -108,7 +109,7 @@ class BoxReader:
 
     Attributes:
         window_hu: HU window that is scaled to [-1, 1].
-        inference: `window` (slices at once) and `overlap` (of windows whose networks do not tell how far along z they see).
+        overlap: share of a window that the next one repeats, where networks do not tell how far along z they see.
         multiple: in-plane size that the networks take, and its multiples.
         fallback: what to do without memory.
         parts: into so many a pixel is split along each side before the networks see it; their maps are joined again.
@@ -116,7 +117,7 @@ class BoxReader:
 
     members: Members
     window_hu: Sequence[float]
-    inference: Mapping[str, Any]
+    overlap: float
     multiple: int
     fallback: Fallback
     parts: int = 1
@@ -125,18 +126,18 @@ class BoxReader:
     def of(
         cls,
         network: Network | Members,
-        config: Mapping[str, Any],
+        options: ExportedFine | Fine,
         device: torch.device | str,
         fallback: Fallback | None = None,
         spacing: Spacing | None = None,
     ) -> BoxReader:
-        """Set up as a fine checkpoint's configuration says, for volumes of this spacing (z, y, x) in mm."""
+        """Set up as a checkpoint or a training says, for volumes of this spacing (z, y, x) in mm."""
         members = network if isinstance(network, Members) else Members([network])
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
-        inference, limit = config["inference"], config["inference"].get("pixel_mm")
-        fallback = fallback or Fallback(members.networks, device, inference["window"], "fine")
+        inference, limit = options.inference, options.inference.pixel_mm
+        fallback = fallback or Fallback(members.networks, device, inference.window, "fine")
         parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit and spacing else 1
-        return cls(members, config["data"]["window_hu"], inference, multiple, fallback, parts)
+        return cls(members, options.data.window_hu, inference.overlap, multiple, fallback, parts)
 
     def read(self, hu: np.ndarray, box: Box) -> BoxReading:
         """Read a box with its real surroundings, up to the network's next input size.
@@ -163,7 +164,7 @@ class BoxReader:
             return self._maps(to_input(part, self.window_hu, device))
 
         reading = BoxReading(box, np.empty(box.shape, np.uint8))
-        for start, maps in sliding(predict, box.shape[0], window, self.inference["overlap"], self.members.reach):
+        for start, maps in sliding(predict, box.shape[0], window, self.overlap, self.members.reach):
             for name, values in self._finish({name: values[:, :, rows, columns] for name, values in maps.items()}).items():
                 target = reading.labels[None] if name == "labels" else reading.maps.get(name)
                 if target is None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kits.core.errors import KitsError
 from kits.inference.devices import TYPES
 from kits.inference.sliding import Maps
 
@@ -20,8 +19,6 @@ Network = Callable[[Tensor], Tensor]
 # Axes of (B, C, D, H, W) that are turned over: left and right, as augmentation does. No network has seen a patient front to back:
 # averaged over such too, a scan's kidney Dice fell from 0.95 to 0.31.
 MIRRORED = ((), (4,))
-# What can be had beside labels.
-OUTPUTS = ("probabilities", "uncertainty", "sources")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Members:
         precision: `32`, or autocast in `16` or `bf16`.
         half_on: the type of device that this precision is for; on another, where want of memory has led, networks compute in 32.
         mirror: also read every window with left and right exchanged, and average.
-        outputs: of OUTPUTS. `probabilities` costs nothing.
+        outputs: what is wanted beside labels; `probabilities` costs nothing.
     """
 
     networks: Sequence[Network]
@@ -128,10 +125,3 @@ def disagreement_of(maps: Maps) -> Tensor:
     # What rounding leaves below zero is none.
     mutual = (total - maps["unsure"][0]).clamp_min(0)
     return torch.stack([total, mutual]) / math.log(len(maps["members"]))
-
-
-def check_outputs(outputs: Sequence[str]) -> None:
-    """Raise KitsError for an output that does not exist."""
-    unknown = [name for name in outputs if name not in OUTPUTS]
-    if unknown:
-        raise KitsError(f"outputs={unknown[0]}: no such output; labels always come, and some of {', '.join(OUTPUTS)}")

@@ -15,8 +15,9 @@ from kits.core.errors import KitsError
 from kits.inference.ensembles import limit_slices
 from kits.inference.onnx_network import load_exported
 from kits.io import whole_file
-from kits.models.checkpoint import load_network, network_facts
-from kits.models.onnx_files import LOGITS, METADATA, SOURCES, VOLUME, messages, to_metadata
+from kits.models.checkpoint import load_network
+from kits.models.onnx_files import LOGITS, SOURCES, VOLUME, messages, to_metadata
+from kits.models.settings import METADATA
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -51,15 +52,14 @@ def export_network(checkpoint: Path, stage: str, path: Path) -> float:
     Raises:
         KitsError: not a checkpoint of that stage, a network that torch cannot express in ONNX, or results that differ.
     """
-    network, config = load_network(checkpoint, stage, "cpu")
-    facts = network_facts(network, config)
+    network, settings = load_network(checkpoint, stage, "cpu")
     # Another copy is traced: what is compared stays as it was trained.
     example_network = load_network(checkpoint, stage, "cpu")[0]
     limit_slices([example_network], None)  # no loop over a number of slices that is not known yet
     model = traced(example_network, checkpoint)
     model.producer_name, model.producer_version = "kits", __version__
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA, to_metadata(model, config, facts)
+    entry.key, entry.value = METADATA, to_metadata(model, settings)
     with whole_file(path, path.suffix) as temporary:
         temporary.write_bytes(model.SerializeToString())
         exported, _ = load_exported(temporary, stage)

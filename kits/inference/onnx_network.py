@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kits.config import one_line
+from kits.config.schema.exported import Exported, Graph, SegmenterOptions
 from kits.core.errors import KitsError
 from kits.inference.devices import AUTO
 from kits.inference.fallback import is_out_of_memory
 from kits.models.checkpoint import load_network
 from kits.models.layers import check_in_plane
-from kits.models.onnx_files import LOGITS, SOURCES, VOLUME, edited, is_exported, read_file, require_libraries
-
-if TYPE_CHECKING:
-    from kits.inference.options import SegmenterOptions
+from kits.models.onnx_files import LOGITS, SOURCES, VOLUME, read_file, require_libraries
+from kits.models.settings import edited, is_exported
 
 # onnxruntime's severity of errors: it would print warnings about graphs that run all the same.
 ERRORS_ONLY = 3
@@ -31,15 +30,12 @@ class ExportedNetwork(nn.Module):
     It has no parameters that torch knows of: `to(device)` moves nothing, and autocast changes nothing.
     """
 
-    def __init__(self, path: Path, content: bytes, network: dict[str, Any]) -> None:
+    def __init__(self, path: Path, content: bytes, network: Graph) -> None:
         super().__init__()
         self.path = path
         self.session = open_session(path, content)
-        self.in_plane_multiple: int = network["in_plane_multiple"]
-        self.fixed_size: bool = network["fixed_size"]
-        self.reach: int | None = network.get("reach")
-        self.classes: int = network["classes"]
-        self.sources: int = network["sources"]
+        self.in_plane_multiple, self.fixed_size, self.reach = network.in_plane_multiple, network.fixed_size, network.reach
+        self.classes, self.sources = network.classes, network.sources
 
     def forward(self, volume: Tensor) -> Tensor:
         """Compute the logits of every voxel of `volume`, (B, 1, D, H, W)."""
@@ -88,20 +84,19 @@ def open_session(path: Path, content: bytes) -> Any:
         raise KitsError(f"{path}: onnxruntime cannot load it ({one_line(error)[:200]}); export it again") from error
 
 
-def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, dict[str, Any]]:
-    """Load the exported network of a stage, and of its configuration what prediction needs.
+def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, Exported]:
+    """Load the exported network of a stage, and its settings.
 
     Raises:
         KitsError: `read_file` refuses the file, or onnxruntime does or is not installed.
     """
     require_libraries("onnx", "onnxruntime")
-    content, config = read_file(path, stage)
-    network = config["network"]
-    return (ExportedSources if network["sources"] else ExportedNetwork)(path, content, network), config
+    content, settings = read_file(path, stage)
+    return (ExportedSources if settings.network.sources else ExportedNetwork)(path, content, settings.network), settings
 
 
-def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a stage's network and its configuration from a checkpoint or an exported file.
+def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, Exported]:
+    """Load a stage's network and its settings from a checkpoint or an exported file.
 
     The ending of the name tells which.
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from kits.config.schema.base import Options
+from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, SegmenterOptions
 from kits.core.errors import KitsError
 from kits.core.labels import regions_of
 from kits.inference import BoxMap, BoxReader, BoxReading, Members
@@ -20,7 +22,6 @@ from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
 from kits.inference.fine import FULL, paste_labels, read_boxes
 from kits.inference.onnx_network import device_for, load_member, refuse_options
-from kits.inference.options import SegmenterOptions
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
@@ -30,6 +31,7 @@ from kits.volume.plausible import counts_of, oddities
 from kits.volume.postprocess import clean
 from kits.volume.rois import Box
 
+OptionsT = TypeVar("OptionsT", bound=Options)
 UNCERTAINTIES = ("entropy", "mutual_information")
 
 
@@ -62,45 +64,49 @@ class Segmentation:
 
 
 class Segmenter:
-    """Coarse and fine networks with the settings of their training.
+    """Coarse and fine networks, each with the settings that its file holds.
 
     `classes` names the labels that it writes. The networks are its own from then on: it changes them for speed, their results by
     rounding alone.
 
     Attributes:
-        coarse_configs, fine_configs: of every checkpoint. coarse_config, fine_config: those that hold, with the options in them.
+        trained: the settings of every checkpoint, by stage. coarse_settings, fine_settings: those that hold, with the options
+            in them.
         device, precision: what the networks are computed on and in: 32, bf16 or 16.
     """
 
     def __init__(
         self,
-        coarse: Sequence[nn.Module],
-        coarse_configs: Sequence[dict[str, Any]],
-        fine: Sequence[nn.Module],
-        fine_configs: Sequence[dict[str, Any]],
+        coarse: Sequence[tuple[nn.Module, Exported]],
+        fine: Sequence[tuple[nn.Module, Exported]],
         device: torch.device,
         options: SegmenterOptions | None = None,
     ) -> None:
-        self.options = options or SegmenterOptions()
-        self.coarse_configs, self.fine_configs = list(coarse_configs), list(fine_configs)
-        self.coarse_config = self.options.into_coarse(agreed(coarse_configs, "coarse"))
-        self.fine_config = self.options.into_fine(agreed(fine_configs, "fine"))
-        exported = refuse_options([*coarse, *fine], self.options)
-        for network in fine:
+        self.options = own = options or SegmenterOptions()
+        self.trained = {"coarse": [settings for _, settings in coarse], "fine": [settings for _, settings in fine]}
+        first, second = (agreed(settings, stage) for stage, settings in self.trained.items())
+        assert isinstance(first, ExportedCoarse)
+        assert isinstance(second, ExportedFine)
+        self.coarse_settings = changed(first, roi=changed(first.roi, margin_mm=own.margin_mm))
+        self.fine_settings = changed(
+            second,
+            inference=changed(second.inference, window=own.window, mirror=own.mirror),
+            postprocess=changed(second.postprocess, min_ml=own.min_component_ml),
+        )
+        finder, reader = [network for network, _ in coarse], [network for network, _ in fine]
+        exported = refuse_options([*finder, *reader], own)
+        for network in reader:
             fold_norms(network)
         if device.type == "cpu":
             keep_freed_memory()
         self.device = device
-        self.precision = "32" if exported else pick_precision(self.options.precision, device)
-        asked = self.options.mirror
-        mirror = bool(self.fine_config["inference"].get("mirror")) if asked is None else asked
-        self.coarse = Members(coarse, self.precision, device.type, mirror)
-        self.fine = Members(fine, self.precision, device.type, mirror, self.options.outputs)
-        if self.options.slices_at_once is not None:
-            limit_slices(fine, self.options.slices_at_once)
-        self.classes: list[str] = list(self.fine_config["data"]["classes"])
-        # The ids of the label maps that it was trained on, where they were not ours (`data.labels`).
-        self.own_ids: dict[str, list[int]] | None = self.fine_config["data"].get("labels")
+        self.precision = "32" if exported else pick_precision(own.precision, device)
+        mirror = self.fine_settings.inference.mirror
+        self.coarse = Members(finder, self.precision, device.type, mirror)
+        self.fine = Members(reader, self.precision, device.type, mirror, own.outputs)
+        if own.slices_at_once is not None:
+            limit_slices(reader, own.slices_at_once)
+        self.classes = self.fine_settings.data.classes
 
     @classmethod
     def load(
@@ -121,11 +127,8 @@ class Segmenter:
         """
         given = {"coarse": paths_of(coarse), "fine": paths_of(fine)}
         target = pick_device(device_for([*given["coarse"], *given["fine"]], device))
-        loaded: dict[str, tuple[list[nn.Module], list[dict[str, Any]]]] = {}
-        for stage, paths in given.items():
-            pairs = [load_member(path, stage, target) for path in paths]
-            loaded[stage] = [network for network, _ in pairs], [config for _, config in pairs]
-        return cls(*loaded["coarse"], *loaded["fine"], target, options)
+        pairs = {stage: [load_member(path, stage, target) for path in paths] for stage, paths in given.items()}
+        return cls(pairs["coarse"], pairs["fine"], target, options)
 
     def segment(self, volume: Volume) -> Segmentation:
         """Find the kidneys coarsely, then outline kidney and tumor inside the ROIs at original resolution.
@@ -154,7 +157,7 @@ class Segmenter:
         z, y, x = map(slice, low.tolist(), high.tolist())
         window = bounding_slices(labels, (z, y, x))
         if window is not None:  # clean-up takes several times the memory of what it is given
-            labels[window] = clean(labels[window], volume.spacing, **self.fine_config["postprocess"])
+            labels[window] = clean(labels[window], volume.spacing, **dict(self.fine_settings.postprocess))
         parts = parts_of(labels, volume.spacing, middle_of(volume.array, window[0]), window) if window else []
         warnings += rois.warnings + reading_warnings + doubts.doubt_parts(parts, labels.shape)
         warnings += doubts.doubt_contrast(volume.array[window], labels[window]) if window else []
@@ -168,16 +171,16 @@ class Segmenter:
 
         Without one it is the whole body, with a warning.
         """
-        return find_rois_in(volume, self.coarse, self.coarse_config, self.device)
+        return find_rois_in(volume, self.coarse, self.coarse_settings, self.device)
 
     def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:
         """Read the boxes by the fine stage; its readings, and warnings."""
         for network in self.fine.networks:
             network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
-        reader = BoxReader.of(self.fine, self.fine_config, self.device, spacing=volume.spacing)
-        rule, array = self.fine_config["roi"], volume.array
-        rounds = 0 if rois.whole_body else rule["grow_rounds"]
-        readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule["grow_mm"], grow_rounds=rounds)
+        reader = BoxReader.of(self.fine, self.fine_settings, self.device, spacing=volume.spacing)
+        rule, array = self.fine_settings.roi, volume.array
+        rounds = 0 if rois.whole_body else rule.grow_rounds
+        readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule.grow_mm, grow_rounds=rounds)
         touching = [] if rois.whole_body else doubts.doubt_borders([(one.box, one.touched) for one in readings], array.shape)
         return readings, reader.fallback.warnings + touching
 
@@ -194,6 +197,11 @@ class Segmenter:
             "uncertainty": dict(zip(UNCERTAINTIES, maps("uncertainty", 1 / FULL), strict=False)),
             "sources": maps("sources", 1),
         }
+
+
+def changed(options: OptionsT, **values: Any) -> OptionsT:
+    """Copy options with these values in the place of theirs; None changes nothing."""
+    return options.model_copy(update={key: value for key, value in values.items() if value is not None})
 
 
 def paths_of(given: Path | str | Sequence[Path | str]) -> list[Path]:

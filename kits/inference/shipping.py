@@ -13,13 +13,14 @@ from torch import nn
 
 from kits import __version__
 from kits.config.schema.commands import Export
+from kits.config.schema.exported import Exported, SegmenterOptions
 from kits.core.errors import KitsError
 from kits.inference.ensembles import agreed
 from kits.inference.segmenter import Segmenter
 from kits.io import make_folder, read_volume, whole_file, write_json
 from kits.io.shipped import CARD, TEXT
 from kits.metrics.overlap import dice
-from kits.models.checkpoint import load_network, network_facts
+from kits.models.checkpoint import load_network
 from kits.models.plain_weights import to_bytes
 
 MOST_BYTES = 15_000_000
@@ -41,10 +42,10 @@ def ship(options: Export, given: Mapping[str, Sequence[Path]]) -> None:
         raise KitsError(f"card={options.card}: cannot be read ({error.strerror}); give the model card as Markdown") from error
     origins = {}
     for stage, paths in given.items():
-        network, config = averaged(paths, stage)
-        files[f"{stage}.safetensors"] = to_bytes(network, config, network_facts(network, config), half=True)
+        network, settings = averaged(paths, stage)
+        files[f"{stage}.safetensors"] = to_bytes(network, settings, half=True)
         digests = [sha256(path.read_bytes()).hexdigest() for path in paths]
-        origins[stage] = {"checkpoints": digests, "trained_on": config["trained_on"]}
+        origins[stage] = {"checkpoints": digests, "trained_on": settings.trained_on}
     if (total := sum(map(len, files.values()))) > MOST_BYTES:
         raise KitsError(
             f"{total / 1e6:.1f} MB: what comes with kits has at most {MOST_BYTES / 1e6:g} MB; train narrower networks"
@@ -72,16 +73,16 @@ def ship(options: Export, given: Mapping[str, Sequence[Path]]) -> None:
     )
 
 
-def averaged(paths: Sequence[Path], stage: str) -> tuple[nn.Module, dict[str, Any]]:
+def averaged(paths: Sequence[Path], stage: str) -> tuple[nn.Module, Exported]:
     """Average the weights of several checkpoints of a stage (Wortsman et al., arXiv 2203.05482).
 
     Raises:
         KitsError: one cannot be loaded, or they differ in their networks or settings.
     """
     loaded = [load_network(path, stage, "cpu") for path in paths]
-    network, config = loaded[0]
+    network, settings = loaded[0]
     agreed([one for _, one in loaded], stage)
-    if any(one["model"] != config["model"] for _, one in loaded):
+    if any(one.model != settings.model for _, one in loaded):
         raise KitsError(f"{stage}: these checkpoints are of different networks; average only such of one model")
     states = [one.state_dict() for one, _ in loaded]
     mean = {
@@ -89,15 +90,13 @@ def averaged(paths: Sequence[Path], stage: str) -> tuple[nn.Module, dict[str, An
         for name, first in states[0].items()
     }
     network.load_state_dict(mean)
-    known = [one["trained_on"] for _, one in loaded]
-    trained_on = None if None in known else sorted({case for cases in known for case in cases})
-    return network, {**config, "trained_on": trained_on}
+    known = [one.trained_on for _, one in loaded]
+    trained_on = None if None in known else sorted({case for cases in known for case in cases or ()})
+    return network, settings.model_copy(update={"trained_on": trained_on})
 
 
 def agreement_of(scan: Path, checkpoints: Mapping[str, Sequence[Path]], files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Compare a scan's labels by the checkpoints, averaged where several, and by the files."""
-    from kits.inference.options import SegmenterOptions
-
     volume, options = read_volume(scan), SegmenterOptions(precision="32")
     one, other = (
         Segmenter.load(pair["coarse"], pair["fine"], "cpu", options).segment(volume).labels for pair in (checkpoints, files)

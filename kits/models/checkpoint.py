@@ -5,19 +5,22 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kits.config import check_classes, one_line
+from kits.config import one_line
+from kits.config.schema import parse
+from kits.config.schema.exported import Exported
+from kits.config.schema.model import Model
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit
-from kits.models import build_network
+from kits.models import build_network, plain_weights
+from kits.models.settings import SAFETENSORS, check_format, edited, settings_of
 
-# Raised when a configuration changes its meaning, so that an older file is refused and not misread.
-FORMAT = 3
 # The network as an attribute of its LightningModule.
 PREFIX = "network."
 CONTENT = {"hyper_parameters": {"kits_format": int, "stage": str}, "state_dict": {str: Tensor}}
@@ -35,22 +38,8 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
     content: dict[str, Any] = read_containers(path)
     if wrong := misfit(content, CONTENT):
         raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
-    check_config(path, content["hyper_parameters"], stage)
+    check_format(path, content["hyper_parameters"], stage)
     return content
-
-
-def check_config(path: Path, config: dict[str, Any], stage: str | None) -> None:
-    """Refuse a file's configuration of another format or, where one is given, of another stage.
-
-    Raises KitsError.
-    """
-    if config["kits_format"] != FORMAT:
-        raise KitsError(
-            f"{path}: written in format {config['kits_format']}, this version reads {FORMAT};"
-            " train it again, or take the version of this project that wrote it"
-        )
-    if stage is not None and config["stage"] != stage:
-        raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
 
 
 def read_containers(path: Path) -> Any:
@@ -97,75 +86,37 @@ def reason_of(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a stage's trained network, in evaluation mode, and the configuration of its training.
+def load_network(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, Exported]:
+    """Load a stage's trained network, in evaluation mode, and the settings that it is predicted with.
 
     Its configuration may only name the project's own networks.
 
     Raises:
         KitsError: `open_checkpoint` refuses the file, or its weights are not those of its network.
     """
-    from kits.models import plain_weights
-
-    if path.suffix == plain_weights.SUFFIX:
+    if path.suffix == SAFETENSORS:
         config, weights = plain_weights.read_weights(path)
-        check_config(path, config, stage)
+        check_format(path, config, stage)
     else:
         content = open_checkpoint(path, stage)
-        config, named = content["hyper_parameters"], content["state_dict"]
-        weights = {name.removeprefix(PREFIX): tensor for name, tensor in named.items() if name.startswith(PREFIX)}
-    network = described_network(path, config)
-    check_settings(path, config, network)
+        config, weights = content["hyper_parameters"], network_weights(content)
+    try:
+        model: Model = parse(Model, config.get("model"), "model")
+        network = build_network(model, pretrained=False)
+    except KitsError as error:
+        raise KitsError(f"{path}: {error}") from error
+    except Exception as error:  # of options that no training has taken: it depends on the network what they raise
+        raise edited(path, f"no network has its options: {one_line(error)[:100]}") from error
+    settings = settings_of(path, config, model, network)
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise KitsError(f"{path}: its weights are no numbers; give a checkpoint of a training that did not diverge")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise KitsError(f"{path}: its weights do not fit its own configuration; the file is damaged or edited") from error
-    return network.to(device).eval(), config
+    return network.to(device).eval(), settings
 
 
-def described_network(path: Path, config: dict[str, Any]) -> nn.Module:
-    """Build the network that a file's configuration describes, untrained.
-
-    Raises:
-        KitsError: it describes none.
-    """
-    try:
-        return build_network(config["model"], pretrained=False)
-    except KitsError as error:
-        raise KitsError(f"{path}: {error}") from error
-    except Exception as error:  # of options that no training has taken: it depends on the network what they raise
-        raise KitsError(f"{path}: damaged or edited (no network has its options: {one_line(error)[:100]})") from error
-
-
-def network_facts(network: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
-    """Collect what prediction must know of a network beside its configuration."""
-    return {
-        "classes": config["model"]["classes"],
-        "in_plane_multiple": network.in_plane_multiple,
-        "fixed_size": bool(getattr(network, "fixed_size", False)),
-        "sources": len(getattr(network, "sources", ())),
-        "reach": getattr(network, "reach", None),
-    }
-
-
-def check_settings(path: Path, config: dict[str, Any], network: nn.Module) -> None:
-    """Check what prediction reads of a configuration by the rules that an exported file has to keep.
-
-    Raises:
-        KitsError: a key lacks, or has a value that it may not have.
-    """
-    from kits.models.onnx_files import check_values, edited, prediction_settings
-
-    fine = config["stage"] == "fine"
-    groups = {"data": dict, "inference": dict, "roi": dict, **({"postprocess": dict} if fine else {})}
-    if wrong := misfit(config, groups, "its configuration"):
-        raise edited(path, wrong)
-    try:
-        if fine:
-            check_classes(config["data"]["classes"], config["model"]["classes"])
-        kept = prediction_settings(config, network_facts(network, config))
-    except (KitsError, TypeError, ValueError) as error:
-        raise edited(path, one_line(error)) from error
-    check_values(path, kept)
+def network_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Take the network's weights out of an open checkpoint, by their names within the network."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}

@@ -10,23 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kits.config import one_line
-from kits.config.schema import parse
-from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, ExportedOptions
+from kits.config.schema.exported import Exported
 from kits.core.errors import KitsError
-from kits.models.checkpoint import check_config
+from kits.models.settings import DIGEST, METADATA, STAGES, check_format, edited, parse_settings, to_plain
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from onnx import ModelProto
 
-SUFFIX = ".onnx"
 # The graph's input (B, 1, D, H, W) and outputs: logits (B, C, D, H, W) and, of a network with sources, (B, sources, C, D, H, W).
 VOLUME, LOGITS, SOURCES = "volume", "logits", "sources"
-# Where in the file's metadata the configuration stands, as JSON.
-METADATA = "kits"
-STAGES: dict[str, type[ExportedOptions]] = {"coarse": ExportedCoarse, "fine": ExportedFine}
-# Of all that the file says: a weight with a flipped bit is a number like any other. Files of earlier exports lack it.
-DIGEST = "sha256"
 # All that torch's exporter writes, by message (onnx.proto): no functions, no graphs within nodes, no training, no sparse numbers,
 # and of a tensor neither the place nor the name of another file, wherever a tensor may stand.
 FIELDS = {
@@ -54,11 +47,6 @@ OPERATORS = (
 MOST_BYTES = 1 << 31  # protobuf takes no more
 
 
-def is_exported(path: Path | str) -> bool:
-    """Tell whether a file is an exported network by the ending of its name, and no checkpoint."""
-    return Path(path).suffix.lower() == SUFFIX
-
-
 def require_libraries(*names: str) -> None:
     """Raise KitsError where a library of the extra is not installed."""
     for name in names:
@@ -68,36 +56,14 @@ def require_libraries(*names: str) -> None:
             raise KitsError(f"ONNX: {name} is not installed; pip install 'kits[export]'") from error
 
 
-def prediction_settings(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what prediction needs of a checkpoint's configuration, as JSON gives it back.
-
-    There a tuple is a list.
-
-    Raises:
-        TypeError, ValueError: it holds what JSON does not.
-    """
-    whole: dict[str, Any] = {**config, "network": network}
-    if parent := config.get("parent"):  # its cases alone: nothing of the machine that trained it
-        whole["parent"] = {"trained_on": parent["trained_on"]}
-    kept: dict[str, Any] = {}
-    for name, part in STAGES[config["stage"]].model_fields.items():
-        keys = getattr(part.annotation, "model_fields", None)
-        kept[name] = whole.get(name) if keys is None else {key: whole[name][key] for key in keys if key in whole[name]}
-    plain: dict[str, Any] = json.loads(json.dumps(kept))
-    return plain
-
-
-def to_metadata(model: ModelProto, config: Mapping[str, Any], network: Mapping[str, Any]) -> str:
-    """Write JSON of a digest and of what prediction needs of a checkpoint's configuration.
-
-    Nothing of the training machine is in it.
-    """
-    kept = prediction_settings(config, network)
+def to_metadata(model: ModelProto, settings: Exported) -> str:
+    """Write JSON of the settings and of a digest of all that the file says."""
+    kept = to_plain(settings, model=False)
     return json.dumps({**kept, DIGEST: digest_of(model, kept)})
 
 
-def read_file(path: Path, stage: str) -> tuple[bytes, dict[str, Any]]:
-    """Read an exported network of a stage: the bytes of what was checked, and its configuration.
+def read_file(path: Path, stage: str) -> tuple[bytes, Exported]:
+    """Read an exported network of a stage: the bytes of what was checked, and its settings.
 
     Raises:
         KitsError: no such file, none that kits.export wrote, of the other stage or of another format, or edited.
@@ -118,12 +84,12 @@ def read_file(path: Path, stage: str) -> tuple[bytes, dict[str, Any]]:
     try:
         config = config_of(path, model)
         digest = config.pop(DIGEST, None)
-        check_config(path, config, stage)
-        check_values(path, config)
+        check_format(path, config, stage)
+        settings = parse_settings(path, config)
         check_graph(path, model)
         if digest not in (None, digest_of(model, config)):
             raise edited(path, "its SHA-256 is not the one that was written")
-        return model.SerializeToString(), config
+        return model.SerializeToString(), settings
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # Text that is no UTF-8, JSON without end, a list in the place of a group: whatever a damaged file may hold.
         raise edited(path, f"{type(error).__name__}: {one_line(error)[:80]}") from error
@@ -145,17 +111,6 @@ def config_of(path: Path, model: ModelProto) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("stage") not in list(STAGES) or not isinstance(config.get("kits_format"), int):
         raise edited(path, "its configuration cannot be read")
     return config
-
-
-def check_values(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration that has not the keys and values that an export writes.
-
-    Raises KitsError.
-    """
-    try:
-        parse(Exported, config)
-    except KitsError as error:
-        raise edited(path, f"its configuration: {error}") from error
 
 
 def check_graph(path: Path, model: ModelProto) -> None:
@@ -206,8 +161,3 @@ def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
                 content.update(f"{name}.{field.name}".encode())
                 content.update(plain if isinstance(plain, bytes) else repr(plain).encode())
     return content.hexdigest()
-
-
-def edited(path: Path, what: str) -> KitsError:
-    """Return the refusal of a file that kits.export, or kits.train, has not written so."""
-    return KitsError(f"{path}: damaged or edited ({what}); give one that kits.{'export' if is_exported(path) else 'train'} wrote")

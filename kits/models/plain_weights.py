@@ -12,19 +12,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from kits.config.schema.exported import Exported
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit
-from kits.models.onnx_files import DIGEST, METADATA, edited, prediction_settings
-
-SUFFIX = ".safetensors"
+from kits.models.settings import DIGEST, METADATA, edited, to_plain
 
 
-def to_bytes(network: nn.Module, config: dict[str, Any], facts: dict[str, Any], *, half: bool) -> bytes:
-    """Write a network's weights, halved to 16 bits or as they are, and its settings of prediction.
+def to_bytes(network: nn.Module, settings: Exported, *, half: bool) -> bytes:
+    """Write a network's weights, halved to 16 bits or as they are, and its settings.
 
     No paths are in the bytes.
     """
-    kept = {**prediction_settings(config, facts), "model": config["model"]}
+    kept = to_plain(settings, model=True)
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()

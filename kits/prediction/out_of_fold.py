@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kits.config.schema.commands import Boxes
+from kits.config.schema.exported import Exported, ExportedCoarse
 from kits.core.errors import KitsError
 from kits.data.scans import Scan
+
+if TYPE_CHECKING:
+    import torch
+
+    from kits.inference import Network
 
 
 def predict_out_of_fold(options: Boxes) -> None:
@@ -32,7 +38,7 @@ def predict_out_of_fold(options: Boxes) -> None:
     from kits.inference.devices import AUTO, described, pick_device, pick_precision
     from kits.inference.onnx_network import device_for, load_member
     from kits.io.shipped import network_files
-    from kits.models.onnx_files import is_exported
+    from kits.models.settings import is_exported
     from kits.prediction.segmenting import check_backend
 
     if shard_from_environment()[1] > 1:
@@ -47,7 +53,7 @@ def predict_out_of_fold(options: Boxes) -> None:
     precision = "32" if any(map(is_exported, paths)) else pick_precision(str(options.precision), device)
     print(described(device, precision, chosen=options.precision == AUTO))
     networks = {str(path): load_member(path, "coarse", device) for path in paths}
-    trained_on = {path: training_cases(path, of_network) for path, (_, of_network) in networks.items()}
+    trained_on = {path: training_cases(path, settings) for path, (_, settings) in networks.items()}
     chosen = choose_checkpoints(images, trained_on)
     cases, failed = {}, []
     for case, image in tqdm(images.items(), desc="out of fold", unit="case"):
@@ -64,7 +70,7 @@ def predict_out_of_fold(options: Boxes) -> None:
         path: {
             "sha256": file_digest(Path(path)),
             "trained_on": ids,
-            "by_parent": (networks[path][1].get("parent") or {}).get("trained_on", []),
+            "by_parent": parent.trained_on if (parent := networks[path][1].parent) else [],
         }
         for path, ids in trained_on.items()
     }
@@ -75,18 +81,18 @@ def predict_out_of_fold(options: Boxes) -> None:
         raise KitsError(f"{len(failed)} of {len(images)} inputs could not be read, the first: {failed[0]}")
 
 
-def training_cases(path: str, config: dict[str, Any]) -> list[str]:
+def training_cases(path: str, settings: Exported) -> list[str]:
     """List the ids of the cases that a checkpoint was trained on.
 
     Raises:
         KitsError: the checkpoint does not say.
     """
-    if not config.get("trained_on"):
+    if not settings.trained_on:
         raise KitsError(f"{path}: does not say which cases it was trained on; train it again")
-    return list(config["trained_on"])
+    return settings.trained_on
 
 
-def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device: Any, precision: str) -> dict[str, Any]:
+def out_of_fold_boxes(image: Scan, network: Network, settings: Exported, device: torch.device, precision: str) -> dict[str, Any]:
     """Find what `boxes.json` keeps of one case: its boxes, their frame, and their coverage.
 
     Of the label map, where there is one.
@@ -103,8 +109,9 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
     from kits.io import read_labels
     from kits.volume.rois import coverage
 
+    assert isinstance(settings, ExportedCoarse)
     volume = image.read()
-    rois = find_rois_in(volume, Members([network], precision, device.type), config, device)
+    rois = find_rois_in(volume, Members([network], precision, device.type), settings, device)
     found: dict[str, Any] = {
         "boxes_mm": [to_mm(box, volume.spacing) for box in rois.boxes],
         "shape": list(volume.array.shape),
@@ -112,10 +119,10 @@ def out_of_fold_boxes(image: Scan, network: Any, config: dict[str, Any], device:
         "warnings": rois.warnings,
         "whole_body": rois.whole_body,
     }
-    label = image.path.with_name(config["data"]["label_name"])
+    label = image.path.with_name(settings.data.label_name)
     if label.is_file():
-        own = config["data"].get("labels")
-        truth = read_labels(label, classes_by_id(own) if own else None, allowed=range(len(CLASSES))).array
+        own = settings.data.labels
+        truth = read_labels(label, classes_by_id(own.ids) if own else None, allowed=range(len(CLASSES))).array
         found["coverage"] = {region: round(coverage(rois.boxes, np.isin(truth, values)), 4) for region, values in REGIONS.items()}
     return found
 

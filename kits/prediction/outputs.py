@@ -15,6 +15,7 @@ from kits.data.scans import Scan, has_image_name
 if TYPE_CHECKING:
     import numpy as np
 
+    from kits.config.schema.dataset import RegionIds
     from kits.inference import BoxMap
     from kits.inference.segmenter import Segmentation
     from kits.volume import Grid
@@ -159,7 +160,7 @@ class Outputs:
                 yield self.place(kind, scan.name, ENDING, part), partial(_write_map, found=found, grid=grid)
 
 
-def own_ids_of(regions: Mapping[str, Sequence[int]] | None) -> np.ndarray:
+def own_ids_of(regions: RegionIds | None) -> np.ndarray:
     """Give by label the id of the training data: the smallest of those that stand for it (`data.labels`).
 
     Raises:
@@ -172,7 +173,7 @@ def own_ids_of(regions: Mapping[str, Sequence[int]] | None) -> np.ndarray:
     if regions is None:
         raise KitsError("save=own_ids: the fine checkpoint was trained on KiTS's own ids (no data.labels); leave it out")
     table = np.zeros(len(CLASSES), np.uint8)
-    for number, label in sorted(classes_by_id(regions).items(), reverse=True):
+    for number, label in sorted(classes_by_id(regions.ids).items(), reverse=True):
         table[label] = number
     return table
 

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kits.config.schema import parse
 from kits.config.schema.commands import Predict
+from kits.config.schema.exported import SegmenterOptions
 from kits.core.errors import KitsError
 from kits.core.sharding import choose_shard, local_rank, share
 from kits.data.index import case_ids
@@ -85,13 +87,13 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
         print(NOTICE)
     print(described(segmenter.device, segmenter.precision, chosen=options.precision == AUTO))
     if OWN_IDS in outputs.save:
-        outputs = replace(outputs, own_ids=own_ids_of(segmenter.own_ids))
+        outputs = replace(outputs, own_ids=own_ids_of(segmenter.fine_settings.data.labels))
     if options.submission:
         refuse_other_classes(segmenter.classes)
     if split is not None and options.cases is None and options.subset == "validation":
-        for stage, configs in (("coarse", segmenter.coarse_configs), ("fine", segmenter.fine_configs)):
-            for one in configs:
-                refuse_leaks(inputs.scans, {stage: one})
+        for stage, checkpoints in segmenter.trained.items():
+            for one in checkpoints:
+                refuse_leaks(inputs.scans, stage, one.trained_on or ())
     make_folder(outputs.folder, "output")  # before minutes are spent on what could not be written
     made_with = {
         "checkpoints": {stage: [file_digest(path) for path in paths] for stage, paths in files.items()},
@@ -128,17 +130,18 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
     import torch
 
     from kits.inference.onnx_network import device_for
-    from kits.inference.segmenter import Segmenter, SegmenterOptions
+    from kits.inference.segmenter import Segmenter
 
     given = [*files["coarse"], *files["fine"]]
     check_backend(options.backend, given)
     device, gpus = device_for(given, options.device), torch.cuda.device_count()
-    settings = SegmenterOptions(
-        **{name: getattr(options, name) for name in SETTINGS if name != "precision"},
-        precision=str(options.precision),
-        slices_at_once=options.slices_at_once,
-        outputs=tuple(name for name in save if name in MAPS),
-        allow_implausible=options.allow_implausible,
+    settings: SegmenterOptions = parse(
+        SegmenterOptions,
+        {
+            **{name: getattr(options, name) for name in (*SETTINGS, "slices_at_once", "allow_implausible")},
+            "precision": str(options.precision),
+            "outputs": [name for name in save if name in MAPS],
+        },
     )
     if gpus and device in ("auto", "cuda"):
         device = f"cuda:{local_rank() % gpus}"
@@ -150,25 +153,23 @@ def check_backend(backend: str, paths: Sequence[Path]) -> None:
 
     The ending of its name tells.
     """
-    from kits.models.onnx_files import SUFFIX, is_exported
+    from kits.models.settings import ONNX, is_exported
 
     for path in paths:
         if backend == "onnx" and not is_exported(path):
-            raise KitsError(f"backend=onnx: {path} is no {SUFFIX} file; python -m kits.export writes one of a checkpoint")
+            raise KitsError(f"backend=onnx: {path} is no {ONNX} file; python -m kits.export writes one of a checkpoint")
         if backend == "torch" and is_exported(path):
             raise KitsError(f"backend=torch: {path} is an exported network; give the checkpoint, or leave backend out")
 
 
-def refuse_leaks(cases: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> None:
+def refuse_leaks(cases: Iterable[str], stage: str, trained_on: Iterable[str]) -> None:
     """Refuse to predict as validation what a checkpoint was trained on.
 
     Raises:
-        KitsError: a checkpoint knows a case.
+        KitsError: it knows a case.
     """
-    for stage, config in configs.items():
-        seen = sorted(set(config.get("trained_on") or ()) & set(cases))
-        if seen:
-            raise KitsError(
-                f"{stage}: this checkpoint was trained on {len(seen)} of these validation cases, the first {seen[0]};"
-                " give the one of this split and fold, or name the cases with cases=[...]"
-            )
+    if seen := sorted({*trained_on} & {*cases}):
+        raise KitsError(
+            f"{stage}: this checkpoint was trained on {len(seen)} of these validation cases, the first {seen[0]};"
+            " give the one of this split and fold, or name the cases with cases=[...]"
+        )

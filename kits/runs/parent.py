@@ -14,7 +14,7 @@ from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit
 from kits.data.cache import file_digest
-from kits.models.checkpoint import PREFIX, open_checkpoint
+from kits.models.checkpoint import network_weights, open_checkpoint
 from kits.runs.folder import BEST, get
 
 # Of a model what shapes no weight but its heads'.
@@ -71,8 +71,7 @@ def read_parent(options: Coarse | Fine) -> Parent | None:
             f"init={path}: was trained with {key}={text(get(config, key))}, and here it is {text(get(own, key))};"
             " give the same, or another init"
         )
-    weights = {name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)}
-    return Parent(path, file_digest(path), config["trained_on"], config, weights)
+    return Parent(path, file_digest(path), config["trained_on"], config, network_weights(content))
 
 
 def architecture(model: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from kits.inference import BoxReader, Fallback, Members, coarse_mask, paste_labe
 from kits.inference.devices import TRAINED
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
-from kits.models.checkpoint import FORMAT
 from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
+from kits.models.settings import FORMAT
 from kits.reporting import Scene
 from kits.tracking.names import LOSS, SCORE, loss_name, score_name
 from kits.training.datamodule import KitsDataModule
@@ -193,13 +193,13 @@ class CoarseModule(StageModule[Coarse]):
             self.members(),
             case.coarse_image,
             window_hu=self.options.data.window_hu,
-            inference=self.hparams["inference"],
+            inference=self.options.inference,
             device=self.device,
             fallback=self.sparing(),
         )
         truth = np.asarray(case.coarse_label)
         grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
-        boxes = rois_of(mask, grid, case.spacing, self.hparams["roi"], case.coarse_image)
+        boxes = rois_of(mask, grid, case.spacing, dict(self.options.roi), case.coarse_image)
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}
@@ -246,7 +246,7 @@ class FineModule(StageModule[Fine]):
         """
         margin = 0 if self.options.data.roi == "oof" else self.options.roi.margin_mm
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
-        reader = BoxReader.of(self.members(), self.hparams, self.device, self.sparing(), spacing=case.spacing)
+        reader = BoxReader.of(self.members(), self.options, self.device, self.sparing(), spacing=case.spacing)
         labels = paste_labels(read_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0), case.image.shape)
         regions = regions_of(self.options.data.classes)
         truth = np.asarray(case.label)

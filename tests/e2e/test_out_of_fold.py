@@ -79,8 +79,8 @@ def test_boxes_are_the_segmenters_own_in_mm_from_the_first_voxels_corner(folder:
 
     found = json.loads((folder / "oof" / "boxes.json").read_text(encoding="utf-8"))["cases"]["case_00001"]
     volume = read_volume(kits_tree / "case_00001" / "imaging.nii.gz")
-    network, config = load_network(Path(found["checkpoint"]), "coarse", "cpu")
-    boxes = find_rois_in(volume, Members([network]), config, torch.device("cpu")).boxes
+    network, settings = load_network(Path(found["checkpoint"]), "coarse", "cpu")
+    boxes = find_rois_in(volume, Members([network]), settings, torch.device("cpu")).boxes
     assert [to_voxels(corners, volume.spacing) for corners in found["boxes_mm"]] == boxes
     assert found["coverage"]["kidney"] == pytest.approx(coverage(boxes, kidney_pair(1)[1] > 0), abs=1e-4)
     assert to_mm(Box((1, 2, 0), (3, 64, 10)), (4.0, 1.5, 0.75)) == [[4.0, 3.0, 0.0], [12.0, 96.0, 7.5]]
@@ -127,9 +127,9 @@ def test_boxes_that_leak_or_do_not_belong_are_refused_in_one_line(folder: Path, 
 
 def test_validation_cases_that_a_checkpoint_was_trained_on_are_refused(folder: Path) -> None:
     coarse = torch.load(folder / "coarse0" / "best.ckpt", weights_only=True)["hyper_parameters"]
-    refuse_leaks(set(CASES) - set(coarse["trained_on"]), {"coarse": coarse, "fine": {}})
+    refuse_leaks(set(CASES) - set(coarse["trained_on"]), "coarse", coarse["trained_on"])
     with pytest.raises(KitsError, match=f"coarse: .* trained on 1 .* first {coarse['trained_on'][0]}"):
-        refuse_leaks(coarse["trained_on"][:1], {"coarse": coarse, "fine": {}})
+        refuse_leaks(coarse["trained_on"][:1], "coarse", coarse["trained_on"])
 
 
 def test_rois_of_another_name_or_without_a_file_are_refused() -> None:

@@ -81,9 +81,9 @@ def test_a_checkpoint_is_weights_and_plain_configuration(runs: Path) -> None:
     content = torch.load(runs / "fine" / "best.ckpt", weights_only=True)
     assert content["hyper_parameters"]["stage"] == "fine"
     json.dumps(content["hyper_parameters"])
-    network, config = load_network(runs / "fine" / "best.ckpt", "fine", "cpu")
+    network, settings = load_network(runs / "fine" / "best.ckpt", "fine", "cpu")
     assert not network.training
-    assert config["model"]["sources"][0]["backbone"] == "tf_efficientnet_lite0"
+    assert settings.model.sources[0].backbone == "tf_efficientnet_lite0"
 
 
 def test_an_unseen_case_is_segmented_in_its_own_grid_and_scored(runs: Path, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_four_class_checkpoint_writes_cysts_and_their_volume(
 def test_a_three_class_checkpoint_reports_no_cyst(kits_tree: Path, tmp_path: Path) -> None:
     fine = FineModule(training_options(config_of("fine", kits_tree, tmp_path)), pretrained=False)
     coarse = CoarseModule(training_options(config_of("coarse", kits_tree, tmp_path)), pretrained=False)
-    segmenter = Segmenter([coarse.network], [dict(coarse.hparams)], [fine.network], [dict(fine.hparams)], torch.device("cpu"))
+    segmenter = Segmenter.load(save(coarse, tmp_path / "coarse.ckpt"), save(fine, tmp_path / "fine.ckpt"), "cpu")
     assert segmenter.classes == ["background", "kidney", "tumor"]
 
 

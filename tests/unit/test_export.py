@@ -15,8 +15,8 @@ import kits
 from kits.core.errors import KitsError
 from kits.inference.onnx_export import TOLERANCE
 from kits.inference.onnx_network import load_exported, load_member
-from kits.models.checkpoint import load_network, network_facts
-from kits.models.onnx_files import METADATA, check_values, prediction_settings, to_metadata
+from kits.models.checkpoint import load_network
+from kits.models.settings import METADATA, settings_of, to_plain
 from tests.conftest import kidney_pair, write_case
 from tests.predicting import run, write_checkpoint
 
@@ -41,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
 @pytest.mark.parametrize("size", [(1, 1, 1, 1), (1, 6, 2, 5), (3, 7, 4, 1)])
 def test_logits_are_those_of_torch_at_any_size(files: dict[str, Path], stage: str, size: tuple[int, ...]) -> None:
-    network, config = load_network(files[stage], stage, "cpu")
+    network, settings = load_network(files[stage], stage, "cpu")
     exported, told = load_member(files[f"{stage}.onnx"], stage, "cpu")
     batch, slices, rows, columns = size
     volume = torch.rand(batch, 1, slices, rows * network.in_plane_multiple, columns * network.in_plane_multiple) * 2 - 1
@@ -49,9 +49,7 @@ def test_logits_are_those_of_torch_at_any_size(files: dict[str, Path], stage: st
         expected = network(volume)
     np.testing.assert_allclose(exported(volume), expected, atol=TOLERANCE, rtol=0)
     assert expected.abs().max() > 100 * TOLERANCE
-    for group in set(told) - {"network"}:
-        known = told[group]
-        assert known == ({key: config[group][key] for key in known} if isinstance(known, dict) else config.get(group))
+    assert told == settings.model_copy(update={"model": None})
 
 
 def test_the_command_segments_a_case_alike(files: dict[str, Path], tmp_path: Path) -> None:
@@ -262,19 +260,25 @@ def test_wrong_sizes_and_failures_of_memory_are_told(files: dict[str, Path]) -> 
 def test_nothing_of_the_training_machine_is_in_a_file(files: dict[str, Path]) -> None:
     config = torch.load(files["fine"], weights_only=True)["hyper_parameters"]
     config["data"]["root"] = "/home/somebody"
-    assert "somebody" not in to_metadata(onnx.ModelProto(), config, {})
+    network, settings = load_network(files["fine"], "fine", "cpu")
+    assert settings.model is not None
+    kept = settings_of(files["fine"], config, settings.model, network)
+    assert kept == settings
+    assert "somebody" not in str(to_plain(kept, model=True))
     assert str(Path(kits.__file__).parent).encode() not in files["fine.onnx"].read_bytes()
 
 
 def test_own_label_ids_and_a_parents_cases_stay_with_an_exported_network(files: dict[str, Path]) -> None:
-    network, config = load_network(files["fine"], "fine", "cpu")
+    network, settings = load_network(files["fine"], "fine", "cpu")
+    config = torch.load(files["fine"], weights_only=True)["hyper_parameters"]
     ids = {"kidney": [2], "tumor": [1]}
     parent = {"trained_on": ["case_00007"], "path": "/home/somebody/best.ckpt", "sha256": "0", "new": []}
     own = {**config, "data": {**config["data"], "labels": ids}, "parent": parent}
-    kept = prediction_settings(own, network_facts(network, config))
+    assert settings.model is not None
+    kept = to_plain(settings_of(files["fine"], own, settings.model, network), model=False)
     assert kept["data"]["labels"] == ids
     assert kept["parent"] == {"trained_on": ["case_00007"]}
-    check_values(files["fine"], kept)
+    assert "model" not in kept
 
 
 @pytest.fixture(scope="module")
@@ -293,14 +297,13 @@ def plain_files(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("stage", ["coarse", "fine"])
 def test_a_plain_file_is_the_checkpoints_network_in_half_precision(files: dict[str, Path], plain_files: Path, stage: str) -> None:
     path = plain_files / f"{stage}.safetensors"
-    network, config = load_member(path, stage, "cpu")
+    network, settings = load_member(path, stage, "cpu")
     original, trained = load_member(files[stage], stage, "cpu")
     for name, tensor in original.state_dict().items():
         halved = tensor.half().float() if tensor.is_floating_point() else tensor
         assert torch.equal(network.state_dict()[name], halved), name
-    assert (config["roi"], config["inference"]) == (trained["roi"], trained["inference"])
+    assert settings == trained
     assert path.stat().st_size < 0.6 * files[stage].stat().st_size
-    assert not {"cache", "root"} & set(config["data"])  # of the machine that trained it
 
 
 def test_plain_files_segment_as_checkpoints_do(plain_files: Path, tmp_path: Path) -> None:

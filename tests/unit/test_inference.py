@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kits.config.schema.stage import CoarseInference
 from kits.inference import (
     BoxReader,
     BoxReading,
@@ -60,11 +61,10 @@ def read_and_paste(
 
 def test_the_coarse_threshold_is_a_probability() -> None:
     hu = np.array([[[-100, 90, 110, 300]]], dtype=np.int16)
-    settings = {"window": 4, "overlap": 0.0, "threshold": 0.5}
-    mask = coarse_mask(lambda x: x, hu, window_hu=(-100, 300), inference=settings, device="cpu")
-    np.testing.assert_array_equal(mask, hu > 100)
-    mask = coarse_mask(lambda x: x, hu, window_hu=(-100, 300), inference={**settings, "threshold": 0.9}, device="cpu")
-    assert not mask.any()
+    for threshold, expected in ((0.5, hu > 100), (0.9, np.zeros_like(hu, bool))):
+        settings = CoarseInference(window=4, overlap=0.0, threshold=threshold)
+        mask = coarse_mask(lambda x: x, hu, window_hu=(-100, 300), inference=settings, device="cpu")
+        np.testing.assert_array_equal(mask, expected)
 
 
 def three_classes(x: Tensor) -> Tensor:
@@ -73,9 +73,7 @@ def three_classes(x: Tensor) -> Tensor:
 
 
 SPACING = (4.0, 1.0, 1.0)
-READER = BoxReader(
-    Members([three_classes]), (-100, 300), {"window": 4, "overlap": 0.25}, 8, Fallback([three_classes], "cpu", 4, "fine")
-)
+READER = BoxReader(Members([three_classes]), (-100, 300), 0.25, 8, Fallback([three_classes], "cpu", 4, "fine"))
 
 
 def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
@@ -163,7 +161,7 @@ def test_memory_is_that_of_a_window_however_deep_the_box_is() -> None:
         alive.append(weakref.ref(result))
         return result
 
-    reader = BoxReader(Members([counted]), (-100, 300), {"window": 4, "overlap": 0.25}, 8, Fallback([], "cpu", 4, "fine"))
+    reader = BoxReader(Members([counted]), (-100, 300), 0.25, 8, Fallback([], "cpu", 4, "fine"))
     hu = np.random.default_rng(0).integers(-100, 300, (100, 16, 16)).astype(np.int16)
     reading = reader.read(hu, Box((0, 0, 0), hu.shape))
     assert len(alive) > 30
@@ -204,7 +202,7 @@ def test_a_box_of_several_windows_is_read_as_one_window_would_be() -> None:
     found = []
     for window in (50, 24, 6, 5):
         members = Members([Blur()], outputs=("probabilities",))
-        reader = BoxReader(members, (-100, 300), {"window": window, "overlap": 0.25}, 1, Fallback([], "cpu", window, "fine"))
+        reader = BoxReader(members, (-100, 300), 0.25, 1, Fallback([], "cpu", window, "fine"))
         found.append(reader.read(hu, Box((0, 0, 0), hu.shape)))
     for reading in found[1:]:
         np.testing.assert_array_equal(reading.labels, found[0].labels)

@@ -67,11 +67,11 @@ def test_the_example_is_installed_trains_ten_steps_and_predicts_in_another_proce
     for stage, own in (("coarse", coarse), ("fine", fine)):
         train(checked("train", [*own, f"run_dir={tmp_path / stage}"]))
         assert torch.load(tmp_path / stage / "last.ckpt", weights_only=True)["global_step"] == 10
-    network, config = load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
-    assert config["model"]["operator"] == "median"
+    network, settings = load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
+    assert settings.model.operator == "median"
     assert network.reach is None
     assert type(network.sources[0].adaptations[0].operator).__name__ == "Median"  # type: ignore[union-attr,index]
-    assert load_network(tmp_path / "coarse" / "best.ckpt", "coarse", "cpu")[1]["model"]["width"] == 4
+    assert load_network(tmp_path / "coarse" / "best.ckpt", "coarse", "cpu")[1].model.model_extra == {"width": 4}
 
     case, found = kits_tree / "case_00000" / "imaging.nii.gz", tmp_path / "found.nii.gz"
     files = [f"{stage}={tmp_path / stage / 'best.ckpt'}" for stage in ("coarse", "fine")]

@@ -12,12 +12,14 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
+from kits.config.schema import parse
+from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine
 from kits.core.errors import KitsError
 from kits.inference import Fallback
 from kits.inference.fallback import LEAST_WINDOW, is_out_of_memory
-from kits.inference.options import merged
-from kits.inference.segmenter import Segmenter, SegmenterOptions
+from kits.inference.segmenter import Segmenter, SegmenterOptions, changed
 from kits.io import read_labels, read_volume, write_labels
+from kits.models.settings import FORMAT
 from kits.volume import Volume, doubts, from_image, grid_of, stored_order
 from kits.volume.parts import parts_of
 from kits.volume.rois import coverage
@@ -26,19 +28,37 @@ from tests.unit.test_models import finenet
 
 CPU = torch.device("cpu")
 SPACING = (4.0, 1.5, 1.5)
-COARSE: dict[str, Any] = {
-    "stage": "coarse",
-    "data": {"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None},
-    "inference": {"window": 8, "overlap": 0.25, "threshold": 0.5},
-    "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
-}
-FINE: dict[str, Any] = {
-    "stage": "fine",
-    "data": {"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
-    "inference": {"window": 8, "overlap": 0.25},
-    "roi": {"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
-    "postprocess": {"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
-}
+FACTS = {"in_plane_multiple": 8, "fixed_size": False, "sources": 0}
+COARSE: ExportedCoarse = parse(
+    ExportedCoarse,
+    {
+        "kits_format": FORMAT,
+        "stage": "coarse",
+        "trained_on": None,
+        "network": {"classes": 1, **FACTS},
+        "data": {"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None, "label_name": "segmentation.nii.gz"},
+        "inference": {"window": 8, "overlap": 0.25, "threshold": 0.5},
+        "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
+    },
+)
+FINE: ExportedFine = parse(
+    ExportedFine,
+    {
+        "kits_format": FORMAT,
+        "stage": "fine",
+        "trained_on": None,
+        "network": {"classes": 3, **FACTS},
+        "data": {"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
+        "inference": {"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False},
+        "roi": {"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
+        "postprocess": {"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
+    },
+)
+
+
+def merged(settings: Exported, groups: dict[str, dict[str, Any]]) -> Exported:
+    """Settings with some keys of their groups changed."""
+    return changed(settings, **{name: changed(getattr(settings, name), **values) for name, values in groups.items()})
 
 
 class Bright(nn.Module):
@@ -98,8 +118,8 @@ def segmenter(
     changes: dict[str, Any] | None = None,
 ) -> Segmenter:
     networks = fine if isinstance(fine, list) else [fine or Levels()]
-    config = merged(FINE, changes or {})
-    return Segmenter([Bright()], [COARSE], networks, [config] * len(networks), CPU, options)
+    settings = merged(FINE, changes or {})
+    return Segmenter([(Bright(), COARSE)], [(network, settings) for network in networks], CPU, options)
 
 
 def volume_of(hu: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> Volume:
@@ -145,22 +165,22 @@ def test_an_ensemble_is_the_mean_probability_of_its_members() -> None:
 def test_coarse_members_are_averaged_too() -> None:
     volume, _ = pair()
     unsure, sure = Bright(), Bright(-20.0)
-    inverted = Segmenter([unsure, sure, sure], [COARSE] * 3, [Levels()], [FINE], CPU)
+    inverted = Segmenter([(one, COARSE) for one in (unsure, sure, sure)], [(Levels(), FINE)], CPU)
     assert inverted.find_rois(volume).boxes != segmenter().find_rois(volume).boxes
-    agreeing = Segmenter([unsure, unsure, sure], [COARSE] * 3, [Levels()], [FINE], CPU)
+    agreeing = Segmenter([(one, COARSE) for one in (unsure, unsure, sure)], [(Levels(), FINE)], CPU)
     assert agreeing.find_rois(volume).boxes == segmenter().find_rois(volume).boxes
 
 
 @pytest.mark.parametrize(
     ("group", "key", "value"),
-    [("data", "classes", ["background", "kidney", "tumor", "cyst"]), ("data", "window_hu", [-50, 50]), ("roi", "grow_mm", 1)],
+    [("data", "classes", ["background", "kidney", "tumor", "cyst"]), ("data", "window_hu", (-50, 50)), ("roi", "grow_mm", 1)],
 )
 def test_checkpoints_that_disagree_are_not_averaged(group: str, key: str, value: Any) -> None:
     other = merged(FINE, {group: {key: value}})
-    with pytest.raises(KitsError, match=rf"^fine: checkpoint 2 was trained with {group}.*average only those that agree$"):
-        Segmenter([Bright()], [COARSE], [Levels(), Levels()], [FINE, other], CPU)
+    with pytest.raises(KitsError, match=rf"^fine: checkpoint 2 was trained with {group}\.{key}=.*average only those that agree$"):
+        Segmenter([(Bright(), COARSE)], [(Levels(), FINE), (Levels(), other)], CPU)
     with pytest.raises(KitsError, match="coarse: no checkpoint given"):
-        Segmenter([], [], [Levels()], [FINE], CPU)
+        Segmenter([], [(Levels(), FINE)], CPU)
 
 
 def test_mirroring_averages_what_is_seen_from_both_sides() -> None:
@@ -185,7 +205,7 @@ def test_mirroring_averages_what_is_seen_from_both_sides() -> None:
 def test_a_checkpoint_says_whether_it_is_mirrored_and_an_option_overrides_it() -> None:
     told = merged(FINE, {"inference": {"mirror": True}})
     for fine, asked, expected in ((FINE, None, False), (told, None, True), (told, False, False), (FINE, True, True)):
-        found = Segmenter([Bright()], [COARSE], [Levels()], [fine], CPU, SegmenterOptions(mirror=asked))
+        found = Segmenter([(Bright(), COARSE)], [(Levels(), fine)], CPU, SegmenterOptions(mirror=asked))
         assert (found.coarse.mirror, found.fine.mirror) == (expected, expected)
 
 
@@ -200,10 +220,10 @@ def test_large_pixels_are_split_for_the_network_and_its_maps_joined() -> None:
             return super().forward(volume)
 
     volume, _ = pair()
-    plain = Segmenter([Bright()], [COARSE], [Watched()], [FINE], CPU).segment(volume)
+    plain = segmenter(Watched()).segment(volume)
     sizes, seen[:] = list(seen), []
     limit = max(volume.spacing[1:]) / 2.5
-    split = Segmenter([Bright()], [COARSE], [Watched()], [merged(FINE, {"inference": {"pixel_mm": limit}})], CPU).segment(volume)
+    split = segmenter(Watched(), changes={"inference": {"pixel_mm": limit}}).segment(volume)
     assert seen == [(depth, 3 * rows, 3 * columns) for depth, rows, columns in sizes]
     assert split.labels.shape == plain.labels.shape
     overlap = 2 * ((split.labels > 0) & (plain.labels > 0)).sum() / ((split.labels > 0).sum() + (plain.labels > 0).sum())
@@ -233,7 +253,7 @@ def test_half_precision_gives_the_same_labels_and_is_refused_where_it_is_slower(
 )
 def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(KitsError, match=f"^{next(iter(wrong))}="):
-        SegmenterOptions(**wrong)
+        parse(SegmenterOptions, wrong)
 
 
 def test_options_take_the_place_of_what_the_checkpoint_says() -> None:
@@ -244,7 +264,7 @@ def test_options_take_the_place_of_what_the_checkpoint_says() -> None:
     network = OutOfMemory(1000)
     segmenter(network, SegmenterOptions(window=5)).segment(volume)
     assert max(network.seen) == 5
-    assert FINE["inference"]["window"] == 8
+    assert FINE.inference.window == 8
 
 
 def test_fewer_slices_at_once_give_the_same_probabilities() -> None:
@@ -257,7 +277,7 @@ def test_fewer_slices_at_once_give_the_same_probabilities() -> None:
         passed.clear()
         options = SegmenterOptions(slices_at_once=slices, outputs=("probabilities",))
         found.append(segmenter(network, options).segment(volume).probabilities["kidney"].whole().astype(int))
-        assert max(passed) == (slices or FINE["inference"]["window"])
+        assert max(passed) == (slices or FINE.inference.window)
     assert found[0].any()
     np.testing.assert_allclose(found[0], found[1], atol=1)
 
@@ -272,7 +292,7 @@ def test_joined_slices_and_a_threshold_in_ml_find_the_same_rois() -> None:
             return super().forward(volume)
 
     def of(**changes: dict[str, Any]) -> Segmenter:
-        return Segmenter([Counting()], [merged(COARSE, changes)], [Levels()], [FINE], CPU)
+        return Segmenter([(Counting(), merged(COARSE, changes))], [(Levels(), FINE)], CPU)
 
     fine = of().find_rois(volume).boxes
     assert sum(seen) >= len(labels) == 20
@@ -402,7 +422,7 @@ def test_a_result_at_the_border_of_its_roi_is_doubted() -> None:
     tight = segmenter(options=SegmenterOptions(margin_mm=0.0), changes={"roi": {"grow_rounds": 0}})
     boxes = [box.grow_mm(0, SPACING, volume.array.shape) for box in tight.find_rois(volume).boxes]
     assert boxes
-    tight.coarse_config["inference"]["threshold"] = 0.9999  # a smaller mask
+    tight.coarse_settings = merged(tight.coarse_settings, {"inference": {"threshold": 0.9999}})  # a smaller mask
     result = tight.segment(volume)
     assert any("touches the border of ROI" in warning for warning in result.warnings)
 

@@ -191,11 +191,11 @@ def test_several_checkpoints_become_their_mean(trained: Path, tmp_path: Path) ->
     from kits.models.checkpoint import load_network
 
     paths = [trained / "fine" / name for name in ("best.ckpt", "last.ckpt")]
-    network, config = shipping.averaged(paths, "fine")
+    network, settings = shipping.averaged(paths, "fine")
     one, other = (load_network(path, "fine", "cpu")[0].state_dict() for path in paths)
     for name, tensor in network.state_dict().items():
         expected = (one[name] + other[name]) / 2 if tensor.is_floating_point() else one[name]
         np.testing.assert_allclose(tensor, expected, rtol=1e-6, atol=1e-7)
-    assert config["trained_on"]
+    assert settings.trained_on
     export(trained, tmp_path, f"fine=[{paths[0]},{paths[0]}]")
     assert len(json.loads((tmp_path / "card.json").read_text())["origins"]["fine"]["checkpoints"]) == 2

@@ -1,13 +1,15 @@
-"""Schema of an exported file: the configuration that prediction reads, and facts of the graph."""
+"""Schemas of a prediction: what a file of weights says of itself, and what may be changed of that."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kits.config.schema.base import Count, Index, Options, Positive, Switch, Text, Window
+from kits.config.conf_files import check_classes
+from kits.config.schema.base import Count, Index, Length, Options, Positive, Switch, Text, Window
 from kits.config.schema.dataset import RegionIds
+from kits.config.schema.model import Model
 from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, FineRoi, Postprocess
 
 
@@ -46,11 +48,17 @@ class ParentCases(Options):
 
 
 class ExportedOptions(Options):
-    """Options of both stages; `trained_on` is None where the checkpoint does not say."""
+    """Options of both stages.
+
+    Attributes:
+        trained_on: None where the checkpoint does not say.
+        model: what builds the network; None in an ONNX file, which is one.
+    """
 
     kits_format: Count
     trained_on: list[Text] | None
     parent: ParentCases | None = None
+    model: Model | None = None
     network: Graph
 
 
@@ -72,5 +80,35 @@ class ExportedFine(ExportedOptions):
     roi: FineRoi
     postprocess: Postprocess
 
+    @model_validator(mode="after")
+    def _classes_are_the_networks(self) -> ExportedFine:
+        """Refuse names of classes that the network does not give."""
+        check_classes(self.data.classes, self.network.classes)
+        return self
+
 
 Exported = Annotated[ExportedCoarse | ExportedFine, Field(discriminator="stage")]
+
+
+class SegmenterOptions(Options):
+    """Options of a `kits.inference.segmenter.Segmenter`; None is as the checkpoints say.
+
+    Attributes:
+        precision: 32, bf16 or 16, the halves in autocast; auto is the fastest on the device.
+        mirror: read everything with left and right exchanged too and average: twice the work.
+        window: slices that a fine network sees at once; fewer need less memory and show it less context.
+        slices_at_once: slices that pass an encoder in one go; fewer need less memory, and the result is the same.
+        margin_mm: around each ROI of the coarse stage.
+        min_component_ml: smaller components of the result go.
+        outputs: beside the labels; all of them inside the ROIs only.
+        allow_implausible: a volume whose numbers cannot be HU is a warning and not an error.
+    """
+
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    mirror: Switch | None = None
+    window: Count | None = None
+    slices_at_once: Count | None = None
+    margin_mm: Length | None = None
+    min_component_ml: Length | None = None
+    outputs: tuple[Literal["probabilities", "uncertainty", "sources"], ...] = ()
+    allow_implausible: Switch = True
