@@ -1,4 +1,1 @@
-"""Measurements that anyone can repeat: one module a subject, run by `python -m kits.bench`.
-
-Nothing imports it.
-"""
+"""Measurements that anyone can repeat, run by `python -m kits.bench`; nothing imports it."""

@@ -1,7 +1,4 @@
-"""Measurements that anyone can repeat: `python -m kits.bench NAME [key=value ...]`.
-
-Prints the ratios last, and exits with 1 where a bar falls short.
-"""
+"""Measurements, `python -m kits.bench NAME [key=value ...]`; exits with 1 where a bar falls short."""
 
 from __future__ import annotations
 
@@ -54,16 +51,17 @@ def main() -> None:
     def run(options: Any) -> None:
         from kits.bench.timing import judge
         from kits.config import plain
+        from kits.config.schema import parse
+        from kits.config.schema.benches import Bar
 
-        config = plain(options)
         measured: dict[str, float] = {}
-        modules = {name: BENCHES[name]} if BENCHES[name] else {part: PARTS.get(part) for part in config["parts"]}
+        modules = {name: BENCHES[name]} if BENCHES[name] else {part: PARTS.get(part) for part in options["parts"]}
         for part, module in modules.items():
             if module is None:
                 raise KitsError(f"parts={part}: no such part; take some of {', '.join(PARTS)}")
             print(f"\n{part}", flush=True)
-            measured |= import_module(f"kits.bench.{module}").measure(config)
-        judge(measured, config.get("bars", {}))
+            measured |= import_module(f"kits.bench.{module}").measure(options)
+        judge(measured, parse(dict[str, Bar], plain(options).get("bars", {}), "bars"))
 
     run()
 

@@ -7,14 +7,14 @@ import os
 import socket
 import time
 import warnings
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, spawn
 from torch.utils.data import DataLoader
 
 from kits.config.schema import parse
@@ -26,9 +26,7 @@ from kits.training.trainer import build_trainer
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure steps a second of each of two processes over those of one alone.
-
-    In rounds, so that a busy moment meets both.
+    """Measure steps a second of each of two processes over those of one alone, in rounds.
 
     Raises:
         KitsError: there are no two cores that processes can be bound to, or a process fails.
@@ -50,31 +48,16 @@ def step_seconds(config: dict[str, Any], cores: list[int]) -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Spawned: an environment and threads of their own.
-    context = get_context("spawn")
-    ends = [context.Pipe(duplex=False) for _ in cores]
-    processes = [
-        context.Process(target=train_on_core, args=(config, cores, rank, port, sender)) for rank, (_, sender) in enumerate(ends)
-    ]
-    for process, (_, sender) in zip(processes, ends, strict=True):
-        process.start()
-        sender.close()
+    results = get_context("spawn").SimpleQueue()
     try:
-        return max(median(receiver.recv()) for receiver, _ in ends)
-    except EOFError as error:
-        for process in processes:
-            process.kill()  # the other one would wait for it
-        raise KitsError("ddp: a process failed; what it said stands above") from error
-    finally:
-        for process in processes:
-            process.join()
+        spawn(train_on_core, (config, cores, port, results), nprocs=len(cores))
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        raise KitsError(f"ddp: a process failed ({str(error).strip().splitlines()[-1]})") from error
+    return max(median(results.get()) for _ in cores)
 
 
-def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int, sender: Connection) -> None:
-    """Run one process of a training on random patches, started as torchrun starts it.
-
-    It sends the seconds of each timed step.
-    """
+def train_on_core(rank: int, config: dict[str, Any], cores: list[int], port: int, results: SimpleQueue[list[float]]) -> None:
+    """Run one process of a training on random patches as torchrun does; the seconds of its timed steps."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # advice on loaders and logging, which nothing here depends on
@@ -93,14 +76,11 @@ def train_on_core(config: dict[str, Any], cores: list[int], rank: int, port: int
     trainer = build_trainer(options, callbacks=[clock], logger=False, enable_checkpointing=False, enable_progress_bar=False)
     batches = [random_batch(config, rank)] * (config["warm_up"] + config["steps"])
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
-    sender.send(clock.seconds[config["warm_up"] :])
+    results.put(clock.seconds[config["warm_up"] :])
 
 
 def training_options(config: dict[str, Any]) -> Train:
-    """Return the typed options of a training in the configuration of a measurement.
-
-    It has keys of its own beside them.
-    """
+    """Return the typed options of a training among the keys of a measurement."""
     options: Train = parse(
         Train, {key: value for key, value in config.items() if key in {*Coarse.model_fields, *Fine.model_fields}}
     )

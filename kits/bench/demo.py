@@ -6,21 +6,18 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
 from kits.bench.timing import peak_gb
-from kits.config.schema import parse
 from kits.config.schema.benches import Demo
 from kits.workflows.step import run_process
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: Demo) -> dict[str, float]:
     """Run every step of `conf/demo.yaml`: kidney and tumor Dice, and minutes.
 
     Raises:
         KitsError: a step fails.
     """
-    options: Demo = parse(Demo, config)
     began = time.monotonic()
     for step in options.steps:
         name, *arguments = shlex.split(step)

@@ -19,7 +19,6 @@ import numpy as np
 
 from kits.bench.timing import judge
 from kits.config.conf_files import conf_dir
-from kits.config.schema import parse
 from kits.config.schema.benches import ShippedBench
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_object
@@ -34,26 +33,18 @@ FIGURES = "gate.json"
 HU_CARRIED = (-1000, 700)
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: ShippedBench) -> dict[str, float]:
     """Take the steps that are asked for; the figures of the gate, where it has been tried.
 
     Raises:
         KitsError: a step fails, or export is asked for and a bar falls short.
     """
-    options: ShippedBench = parse(ShippedBench, config)
-    output = Path(options.output)
     for step in options.steps:
-        if step == "carry":
-            carry(options)
-        elif step == "paint":
-            paint(options)
-        elif step == "gate":
-            gate(options)
-        elif step == "export":
-            export(options, config["bars"])
-        else:
+        if step in ("coarse", "fine"):
             train(options, step)
-    found = read_object(output / FIGURES, {"figures": {str: float}})
+        else:
+            {"carry": carry, "paint": paint, "gate": gate, "export": export}[step](options)
+    found = read_object(Path(options.output) / FIGURES, {"figures": {str: float}})
     return found["figures"] if found else {}
 
 
@@ -113,10 +104,7 @@ def paint(options: ShippedBench) -> None:
 
 
 def train(options: ShippedBench, stage: Literal["coarse", "fine"]) -> None:
-    """Train a stage of all pairs at once, by the clock.
-
-    After the fine stage it writes the weights of every pair as they are.
-    """
+    """Train a stage of all pairs at once, by the clock; after the fine stage write every pair's weights."""
     output, count = Path(options.output), len(scans_of(options)) + 1
     common = [f"experiment=shipped/{stage}", f"data.cache={output / 'cache'}", f"trainer.max_time={options.times[stage]}"]
     running = []
@@ -215,7 +203,7 @@ def table(rows: Mapping[str, Any], figures: Mapping[str, float]) -> str:
     return "\n".join([*lines, "", *(f"- {name}: {value:.3f}" for name, value in figures.items())]) + "\n"
 
 
-def export(options: ShippedBench, bars: Mapping[str, Mapping[str, float]]) -> None:
+def export(options: ShippedBench) -> None:
     """Write the pair of all scans as it comes with the package, if the gate is passed.
 
     Raises:
@@ -225,7 +213,7 @@ def export(options: ShippedBench, bars: Mapping[str, Mapping[str, float]]) -> No
     found = read_object(output / FIGURES, {"figures": {str: float}})
     if found is None:
         raise KitsError(f"{output / FIGURES}: cannot be read; take the step gate first")
-    judge(found["figures"], {name: {key: value for key, value in bar.items() if value is not None} for name, bar in bars.items()})
+    judge(found["figures"], options.bars)
     head = conf_dir() / "experiment" / "shipped" / "card.md" if options.card is None else Path(options.card)
     card = head.read_text(encoding="utf-8") + "\n## Measured\n\n" + (output / "gate.md").read_text(encoding="utf-8")
     write_text(output / "card.md", card)

@@ -1,7 +1,4 @@
-"""The clinical read-out against closed forms, and against the hospital's records.
-
-A ball in an ellipsoid or a box, in many poses.
-"""
+"""The clinical read-out against closed forms (a ball in a posed body) and the hospital's records."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import numpy as np
 from scipy import ndimage
 
 from kits.bench.timing import in_fresh_process, peak_gb, seconds, upright
-from kits.config.schema import parse
 from kits.config.schema.benches import ReadoutBench
 from kits.core.errors import KitsError
 from kits.core.parallel import map_cases
@@ -36,12 +32,8 @@ HEIGHTS = {42.0: 1, 21.0: 2, 3.0: 3}
 Inside = Callable[[np.ndarray], np.ndarray]
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure the largest errors on bodies, the cost of a large case and agreement with the records.
-
-    The last with `root`.
-    """
-    options: ReadoutBench = parse(ReadoutBench, config)
+def measure(options: ReadoutBench) -> dict[str, float]:
+    """Measure errors on bodies, the cost of a large case and, with `root`, agreement with the records."""
     rng = np.random.default_rng(options.seed)
     measured = large_case(options.large)  # first, while memory is what the libraries take
     measured |= known_bodies(options, rng)
@@ -111,10 +103,7 @@ def wrong_places(options: ReadoutBench, rng: np.random.Generator) -> float:
 
 
 def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees: float) -> np.ndarray:
-    """Draw two kidneys with notches, one with a ball at `offset` mm, turned about the long axis.
-
-    `offset` is (z, y, outward).
-    """
+    """Draw notched kidneys turned about the long axis, one with a ball at `offset` (z, y, outward) mm."""
     axes = [np.arange(-h, h + step, step) for h, step in zip((75, 60, 125), spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     labels = np.zeros(z.shape, np.uint8)
@@ -130,10 +119,7 @@ def placed(left: bool, offset: Spacing, radius: float, spacing: Spacing, degrees
 
 
 def most_turned() -> float:
-    """Measure how a number changes, in percent at most, when a label map is turned by 30 degrees.
-
-    About the long axis.
-    """
+    """Measure the largest change of a number, in percent, where a map turns 30 degrees in its plane."""
     spacing = (1.0, 0.8, 0.8)
     labels = placed(True, (10.0, -18.0, 12.0), 14.0, spacing, 10.0)
     other = turned(labels, spacing, 30.0)

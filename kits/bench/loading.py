@@ -1,7 +1,6 @@
-"""Patches a second from our loader, MONAI's and TorchIO's, on the same cases.
+"""Patches a second from our loader, MONAI's and TorchIO's, on the same cases, plain and augmented.
 
-With and without augmentation. What is timed is a loader in its steady state: its processes run, its cache is written, every case
-has been read once.
+A loader is timed in its steady state: its processes run, its cache is written, every case has been read once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from kits.config.schema.dataset import Data
 from kits.config.schema.stage import FineSampling
 from kits.core.errors import KitsError
 from kits.data.datasets import CachedCase, PatchLoader, RoiPatches, worker_context
-from kits.data.index import RECORDS_NAME, Case
+from kits.data.index import Case
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.training.datamodule import EpochSampler
@@ -32,11 +31,6 @@ ROUNDS = 2
 def measure(config: dict[str, Any]) -> dict[str, float]:
     """Measure our patches a second as multiples of the faster rival's, plain and augmented.
 
-    `augmented` with the set of the group `augmentation`.
-
-    Args:
-        config: `root`, `scratch`, `data` and `loading` of conf/bench_data.yaml.
-
     Raises:
         KitsError: TorchIO is not installed.
     """
@@ -47,8 +41,8 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         found = list(find_data_set(parse(Data, data), Path(config["root"])).cases.values())
         cases = chosen(found, config["loading"]["cases"])
         print(f"cases: {', '.join(case.id for case in cases)}")
-        link_tree(cases, scratch / "tree")
-        data = {**data, "root": str(scratch / "tree"), "cache": str(scratch / "cache")}
+        others = [*data["exclude"], *(case.id for case in found if case not in cases)]
+        data = {**data, "root": config["root"], "exclude": others, "cache": str(scratch / "cache")}
         index = prepare(parse(Data, data, "data"))
         ours = [CachedCase(scratch / "cache", record) for record in index["cases"].values()]
         result = {}
@@ -63,16 +57,6 @@ def chosen(cases: list[Case], count: int) -> list[Case]:
     by_size = sorted(cases, key=lambda case: case.image.stat().st_size)
     first = max(0, (len(by_size) - count) // 2)
     return sorted(by_size[first : first + count], key=lambda case: case.id)
-
-
-def link_tree(cases: list[Case], root: Path) -> None:
-    """Make a tree of these cases alone, by links."""
-    root.mkdir(parents=True)
-    for case in cases:
-        (root / case.id).symlink_to(case.image.parent.resolve())
-    records = cases[0].image.parents[1] / RECORDS_NAME
-    if records.is_file():
-        (root / RECORDS_NAME).symlink_to(records.resolve())
 
 
 def compare(

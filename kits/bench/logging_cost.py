@@ -31,10 +31,10 @@ from kits.training.trainer import build_trainer
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure the share of the time without logging that logging adds.
+    """Measure the share of the time without logging that logging adds, pictures spread over the steps.
 
-    The pictures' part is spread over the steps between them. One training's log, loggers and callbacks are switched off and on
-    again every few steps, so that both halves of a pair see the same machine.
+    One training's log, loggers and callbacks are switched off and on again every few steps, so that both halves of a pair see the
+    same machine.
     """
     torch.set_num_threads(config["threads"])
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -53,10 +53,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
-    """Measure what logging adds, as a share, and the seconds of a step without it.
-
-    The share is the median over the pairs of blocks.
-    """
+    """Measure the share that logging adds, the median over pairs of blocks, and the seconds of a step."""
     generator = torch.Generator().manual_seed(config["seed"])
     patch = config["sampling"]["patch"]
     image = torch.rand([1, *patch], generator=generator) * 2 - 1
@@ -69,31 +66,21 @@ def measure_steps(config: dict[str, Any]) -> tuple[float, float]:
     module, switch, start = FineModule(options, pretrained=False), Switch(block), Start(Path(options.run_dir))
     data = KitsDataModule(options)
     data.split = {"train": ["case_00000"], "validation": ["case_00001"]}
-    callbacks = [switch, *quiet(build_callbacks(options, data, start))]
+    # There are no scores here to choose a checkpoint by.
+    chosen_by_score = (pl.callbacks.EarlyStopping, pl.callbacks.Checkpoint)
+    callbacks = [switch, *(one for one in build_callbacks(options, data, start) if not isinstance(one, chosen_by_score))]
     trainer = build_trainer(options, callbacks=callbacks, logger=build_loggers(options, start))
     trainer.fit(module, loader)
-    without, with_logging = switch.seconds[1:-1:2], switch.seconds[2::2]
-    added = [on / off - 1 for off, on in zip(without, with_logging, strict=False)]
-    for number, (off, on) in enumerate(zip(without, with_logging, strict=False), 1):
-        print(
-            f"pair {number}: step {off / block:.4f} s, with logging {on / block:.4f} s, {100 * (on / off - 1):+.2f} %", flush=True
-        )
-    return median(added), median(without) / block
-
-
-def quiet(callbacks: list[Callback]) -> list[Callback]:
-    """List the callbacks that act in steps.
-
-    There are no scores here to choose a checkpoint by.
-    """
-    return [one for one in callbacks if not isinstance(one, pl.callbacks.EarlyStopping | pl.callbacks.Checkpoint)]
+    # The first block warms up; then they alternate, without and with logging.
+    blocks = list(zip(switch.seconds[1:-1:2], switch.seconds[2::2], strict=False))
+    for number, (off, on) in enumerate(blocks, 1):
+        times = f"step {off / block:.4f} s, with logging {on / block:.4f} s"
+        print(f"pair {number}: {times}, {100 * (on / off - 1):+.2f} %", flush=True)
+    return median(on / off - 1 for off, on in blocks), median(off for off, _ in blocks) / block
 
 
 class Switch(Callback):
-    """A switch that turns logging off and on, every `block` steps, and notes how long each took.
-
-    The first block, on, warms up.
-    """
+    """A switch of logging, off and on every `block` steps, which times each block; the first warms up."""
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -131,10 +118,7 @@ class Switch(Callback):
 
 
 def clock(device: torch.device) -> float:
-    """Return seconds, on a CPU those that this process computed.
-
-    Other work on the machine does not lengthen them.
-    """
+    """Return seconds; on a CPU those of this process, which other work on the machine does not lengthen."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -142,10 +126,7 @@ def clock(device: torch.device) -> float:
 
 
 def measure_pictures(scan: dict[str, Any]) -> float:
-    """Time the pictures and the surfaces of one scan, in seconds.
-
-    Of two kidneys with a tumor, found with an error of one slice.
-    """
+    """Time the pictures and surfaces of one scan, kidneys with a tumor found a slice off, in seconds."""
     shape = tuple(scan["shape"])
     z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
 

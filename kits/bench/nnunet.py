@@ -20,6 +20,7 @@ class NnunetPredictor:
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ.setdefault(name, config["scratch"])  # it warns without them; nothing is written there
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         torch.manual_seed(config["seed"])
@@ -30,7 +31,14 @@ class NnunetPredictor:
             "labels": {name: value for value, name in enumerate(config["data"]["classes"])},
             "file_ending": ".nii.gz",
         }
-        network = network_of(self.configuration, len(config["data"]["classes"]))
+        network: torch.nn.Module = get_network_from_plans(
+            self.configuration.network_arch_class_name,
+            self.configuration.network_arch_init_kwargs,
+            self.configuration.network_arch_init_kwargs_req_import,
+            1,
+            len(config["data"]["classes"]),
+            deep_supervision=False,
+        ).eval()
         self.parameters = sum(parameter.numel() for parameter in network.parameters())
         self.predictor = nnUNetPredictor(
             tile_step_size=self.options["step"], use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False
@@ -40,10 +48,7 @@ class NnunetPredictor:
         )
 
     def measure(self, target: Path, *, full: bool) -> float:
-        """Measure seconds from file to file; unless `full`, a few tiles stand for all.
-
-        Preprocessing and export are always run.
-        """
+        """Measure seconds from file to file; unless `full`, a few tiles stand for the prediction of all."""
         from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
         began = time.perf_counter()
@@ -84,40 +89,20 @@ class NnunetPredictor:
 
     @torch.inference_mode()
     def seconds_a_tile(self) -> float:
-        """Time the fastest of a few tiles, after one to warm up, in seconds.
-
-        The network alone, without adding up what it says.
-        """
+        """Time the network alone on a tile, the fastest of a few after one to warm up, in seconds."""
         tile = torch.randn(1, 1, *self.options["patch"])
         self.predictor.network.eval()
         return fastest(lambda: self.predictor._internal_maybe_mirror_and_predict(tile), self.tiles)
 
 
-def network_of(configuration: Any, classes: int) -> torch.nn.Module:
-    """Return the network that a configuration describes, as nnU-Net's trainer builds it."""
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    network: torch.nn.Module = get_network_from_plans(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        1,
-        classes,
-        deep_supervision=False,
-    )
-    return network.eval()
-
-
 def plans_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what nnU-Net's planner would write, as far as prediction reads it.
-
-    Resampling as in its default plans.
-    """
+    """Return what nnU-Net's planner would write by default, as far as prediction reads it."""
     stages = len(options["features"])
-    data = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-    labels = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
-    probabilities = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-    resample = "resample_data_or_seg_to_shape"
+    resampling: dict[str, Any] = {}
+    for kind, is_seg, order in (("data", False, 3), ("seg", True, 1), ("probabilities", False, 1)):
+        resampling[f"resampling_fn_{kind}"] = "resample_data_or_seg_to_shape"
+        given = {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
+        resampling[f"resampling_fn_{kind}_kwargs"] = given
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "preprocessor_name": "DefaultPreprocessor",
@@ -126,12 +111,7 @@ def plans_of(options: dict[str, Any]) -> dict[str, Any]:
         "spacing": options["spacing"],
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
-        "resampling_fn_data": resample,
-        "resampling_fn_data_kwargs": data,
-        "resampling_fn_seg": resample,
-        "resampling_fn_seg_kwargs": labels,
-        "resampling_fn_probabilities": resample,
-        "resampling_fn_probabilities_kwargs": probabilities,
+        **resampling,
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
             "arch_kwargs": {

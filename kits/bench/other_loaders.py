@@ -21,10 +21,7 @@ PER_VOLUME, QUEUE = 10, 40
 
 
 def monai_batches(cases: list[Case], data: dict[str, Any], options: dict[str, Any], cache: Path) -> Iterator[Any]:
-    """Yield MONAI's batches without end: all of one from the same volume, read once for it.
-
-    As in its tutorials (`num_samples=4`).
-    """
+    """Yield MONAI's batches without end, each from one volume that is read once for it (`num_samples`)."""
     import torch
     from monai import transforms as m
     from monai.data import DataLoader, PersistentDataset
@@ -62,10 +59,7 @@ def monai_batches(cases: list[Case], data: dict[str, Any], options: dict[str, An
 
 
 def monai_step(name: str, step: dict[str, Any], width: float, patch: tuple[int, ...]) -> Any:
-    """Build MONAI's dictionary transform of one entry.
-
-    What counts HU in ours counts halves of the window here.
-    """
+    """Build MONAI's dictionary transform of one entry; HU of ours are halves of the window here."""
     from monai import transforms as m
 
     transform = step["transform"]
@@ -111,10 +105,7 @@ def torchio_batches(cases: list[Case], data: dict[str, Any], options: dict[str, 
 
 
 def torchio_step(step: dict[str, Any], width: float) -> Any:
-    """Build TorchIO's own equivalent of one entry.
-
-    Axes run x, y, z, angles are degrees, and HU are halves of the window.
-    """
+    """Build TorchIO's equivalent of one entry: axes x, y, z, degrees, and halves of the window for HU."""
     import torchio as t
 
     kind, p = step["transform"], step["prob"]

@@ -8,10 +8,8 @@ shortens nobody's training.
 from __future__ import annotations
 
 import json
-import resource
+import os
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +23,6 @@ from torch.nn import functional
 from kits.config.schema import parse
 from kits.config.schema.dataset import Data
 from kits.config.schema.loss import Loss
-from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 from kits.data.cached_case import CachedCase
 from kits.data.prepared import read_index, read_subsets
@@ -34,6 +31,7 @@ from kits.models.memory import keep_freed_memory
 from kits.training.losses import build_loss, deep_supervision
 from kits.volume import Triple, crop
 from kits.volume.intensity import PAD_HU, normalise
+from kits.workflows.step import run_process
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
@@ -62,11 +60,11 @@ def run(command: str) -> float:
     Raises:
         KitsError: it failed.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if subprocess.run([sys.executable, "-m", *shlex.split(f"kits.{command}")], check=False).returncode:
-        raise KitsError(f"peers: kits.{command} failed; its message stands above")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    name, *arguments = shlex.split(command)
+    before = os.times()
+    run_process(name, arguments)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def two_stages(config: dict[str, Any], folder: Path, seed: int, record: dict[str, Any]) -> float:
@@ -100,7 +98,9 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
     split = read_subsets(cache, records, data.split, None)
     training, validation = ([CachedCase(cache, records[case]) for case in split[part]] for part in ("train", "validation"))
     network, logits_of = PEERS[name](len(config["data"]["classes"]))
-    optimizer = build_optimizer(network, config["optimizers"][name])
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    chosen = dict(config["optimizers"][name])
+    optimizer = kinds[chosen.pop("name")](network.parameters(), **chosen)
     steps = train(network, logits_of, ScanPatches(training, config, seed), config, optimizer, budget)
     network.eval()
     began = time.process_time()
@@ -115,10 +115,7 @@ def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget
 
 
 class ScanPatches:
-    """Random patches of whole scans, a third of them around a voxel of kidney or tumor.
-
-    As nnU-Net oversamples foreground.
-    """
+    """Random patches of whole scans, a share of them around foreground, which nnU-Net oversamples too."""
 
     def __init__(self, cases: Sequence[CachedCase], config: dict[str, Any], seed: int) -> None:
         self.cases, self.window = cases, config["data"]["window_hu"]
@@ -129,10 +126,7 @@ class ScanPatches:
         self.points = [np.argwhere(np.asarray(case.label) > 0) for case in cases]
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Draw an image (1, 1, D, H, W) in [-1, 1] and its label (1, D, H, W).
-
-        Half of the time they are flipped left to right.
-        """
+        """Draw an image (1, 1, D, H, W) in [-1, 1] and its label (1, D, H, W), half of them flipped in x."""
         number = int(self.rng.integers(len(self.cases)))
         case, points = self.cases[number], self.points[number]
         if self.rng.random() < self.foreground:
@@ -161,10 +155,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     budget: float,
 ) -> int:
-    """Train until so many CPU seconds are spent, and return the steps taken.
-
-    The rate falls to zero along a polynomial of time.
-    """
+    """Train until so many CPU seconds are spent, at a rate that falls to 0 with them; the steps taken."""
     loss = build_loss(parse(Loss, config["loss"]))
     highest = optimizer.param_groups[0]["lr"]
     began, steps = time.process_time(), 0
@@ -180,20 +171,11 @@ def train(
     return steps
 
 
-def build_optimizer(network: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return torch's optimizer `name` with the other options."""
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    return kinds[options["name"]](network.parameters(), **{key: value for key, value in options.items() if key != "name"})
-
-
 @torch.inference_mode()
 def predict(
     network: nn.Module, pyramid_of: Callable[[Tensor], list[Tensor]], hu: np.ndarray, config: dict[str, Any]
 ) -> np.ndarray:
-    """Predict uint8 labels (z, y, x) by a sliding window that repeats half of itself.
-
-    Weighted by a Gaussian.
-    """
+    """Predict uint8 labels (z, y, x) by Gaussian-weighted windows that repeat half of each other."""
     from monai.inferers import sliding_window_inference
 
     image = torch.from_numpy(normalise(hu, config["data"]["window_hu"]))[None, None]
@@ -205,10 +187,7 @@ def predict(
 
 
 def plain_conv_unet(classes: int) -> tuple[nn.Module, Callable[[Tensor], list[Tensor]]]:
-    """Build nnU-Net's network with its deep supervision, five levels of 16 to 256 channels.
-
-    Slices are pooled last.
-    """
+    """Build nnU-Net's deeply supervised network of five levels, 16 to 256 channels, slices pooled last."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     kernels = [(1, 3, 3), *[(3, 3, 3)] * 4]

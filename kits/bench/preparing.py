@@ -21,10 +21,7 @@ WORKERS = 2
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure `prepare`, its seconds over those of reading every file, and `worker_memory`.
-
-    That is a worker's peak over the largest int16 volume.
-    """
+    """Measure `prepare` over reading all files, and `worker_memory`: its peak over the largest volume."""
     root = Path(config["root"])
     data: Data = parse(Data, {**config["data"], "root": str(root), "workers": WORKERS}, "data")
     cases = list(find_data_set(data, root).cases.values())

@@ -18,10 +18,9 @@ CHANNELS, SLICES, SIDE, REPEATS = 128, 8, 32, 20
 
 
 def measure_rates(segmenter: Segmenter, volume: Volume, repeats: int) -> dict[str, float]:
-    """Measure and print GFLOP/s of both stages' networks, as shares of the cores' peak.
+    """Measure and print GFLOP/s of both stages' networks alone, as shares of the cores' peak.
 
-    Whatever is around the networks is left out. A multiplication and an addition are two FLOP. Slices that windows repeat count
-    as often as they are computed.
+    A multiplication and an addition are two FLOP. Slices that windows repeat count as often as they are computed.
     """
     networks = {"coarse": segmenter.coarse.networks, "fine": segmenter.fine.networks}
     counted = {stage: Passes(FlopCounterMode(display=False)) for stage in networks}

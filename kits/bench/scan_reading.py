@@ -22,10 +22,7 @@ SCANS = {
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure seconds of `kits.io.read_volume` over those of `SimpleITK.ReadImage`, by scan.
-
-    Each is the best of its repeats.
-    """
+    """Measure seconds of `read_volume` over those of `SimpleITK.ReadImage`, the best of some, by scan."""
     ratios = {}
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -45,10 +42,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def scan(shape: tuple[int, int, int]) -> np.ndarray:
-    """Draw a body of soft tissue with a spine in air and noise, int16 HU (z, y, x).
-
-    It compresses about 2:1.
-    """
+    """Draw a body with a spine in air and noise, int16 HU (z, y, x), which compresses about 2:1."""
     rng = np.random.default_rng(0)
     y, x = np.ogrid[-1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
     body = (x / 0.85) ** 2 + (y / 0.65) ** 2 < 1

@@ -1,7 +1,4 @@
-"""All figures of one large case by `kits.metrics` and by MONAI on the full arrays.
-
-In time and in numbers.
-"""
+"""All figures of one large case by `kits.metrics` and by MONAI on the full arrays: time and numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 from kits.bench.timing import peak_gb
-from kits.config.schema import parse
 from kits.config.schema.benches import EvaluateBench
 from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
@@ -40,7 +36,7 @@ MARGIN = 16  # voxels around the labels that the bending may reach
 STEP, SMOOTH = 8, 2.0  # the bending is drawn at every eighth voxel and smoothed over two such steps
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: EvaluateBench) -> dict[str, float]:
     """Measure MONAI's seconds over ours, and the largest difference of a figure.
 
     Ours is the slower of one run before and one after MONAI's.
@@ -48,7 +44,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     Raises:
         KitsError: `root` has no such case, or MONAI wants more memory than it may have.
     """
-    options: EvaluateBench = parse(EvaluateBench, config)
     torch.set_num_threads(1)
     truth, spacing = make_truth(options.root, options.case, options.shape)
     prediction = bent(truth, spacing, options.displacement_mm, options.seed)
@@ -71,10 +66,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, Spacing]:
-    """Make a label map of this shape (z, y, x), and its spacing in mm.
-
-    A real one, resampled by nearest neighbor, or ellipsoids.
-    """
+    """Make a label map (z, y, x) of this shape, a real one resampled or ellipsoids; and its spacing."""
     if root is None:
         return ellipsoids(shape), BODY_SPACING
     path = Path(root) / case / LABEL_NAME
@@ -164,10 +156,7 @@ def timed(name: str, call: Callable[[], T]) -> tuple[float, T]:
 
 @contextmanager
 def at_most(gib: float) -> Iterator[None]:
-    """Limit how much memory this process may map.
-
-    What wants more fails, and does not take it from whoever else is on the machine.
-    """
+    """Limit the memory that this process may map: what wants more fails, and takes it from nobody else."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(gib * 2**30), before[1]))
     try:

@@ -45,10 +45,7 @@ def segmenter_of(config: dict[str, Any]) -> Segmenter:
 
 
 class Instant(nn.Module):
-    """A network at no cost worth speaking of: what is brighter than 120 HU is class 1.
-
-    In the usual window.
-    """
+    """A network at no cost worth speaking of: above 120 HU in the usual window is class 1."""
 
     def __init__(self, classes: int, multiple: int) -> None:
         super().__init__()
@@ -70,10 +67,7 @@ def without_networks(segmenter: Segmenter) -> Segmenter:
 
 
 class UsualRois(Segmenter):
-    """A segmenter whose coarse stage runs, but whose ROIs have sizes of our choice.
-
-    Nothing depends on what its random weights say.
-    """
+    """A segmenter whose coarse stage runs, but whose ROIs have given sizes, whatever its weights say."""
 
     def __init__(self, pairs: Sequence[tuple[nn.Module, Exported]], rois_mm: Sequence[Sequence[float]]) -> None:
         super().__init__(pairs[:1], pairs[1:], torch.device("cpu"))
@@ -92,10 +86,7 @@ class UsualRois(Segmenter):
 
 
 def box_about(place: Sequence[float], size_mm: Sequence[float], volume: Volume) -> Box:
-    """Make a box of this size (z, y, x) in mm about a place in shares of the volume.
-
-    It is cut at the volume's faces.
-    """
+    """Make a box of this size (z, y, x) in mm about a place in shares of the volume, cut at its faces."""
     corners = []
     for share, size, step, n in zip(place, size_mm, volume.spacing, volume.array.shape, strict=True):
         half = min(size / step, n) / 2

@@ -1,7 +1,4 @@
-"""One real scan file to file: ours by phases, nnU-Net's predictor, and SimpleITK's reading.
-
-And its writing.
-"""
+"""One real scan file to file: ours by phases, nnU-Net's predictor, SimpleITK's reading and writing."""
 
 from __future__ import annotations
 
@@ -22,10 +19,9 @@ from kits.io import read_volume, write_labels
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure our time beside the networks, the networks' rates, and the ratio to nnU-Net's time.
+    """Measure `overhead`, the networks' rates and, where nnU-Net is installed, `times_nnunet`.
 
-    Of ours what is not networks is taken over plain reading and writing; nnU-Net's ratio is measured where it is installed.
-    `config` is conf/bench_predict.yaml.
+    `overhead` is our time beside the networks over plain reading and writing. `config` is conf/bench_predict.yaml.
     """
     torch.set_num_threads(config["threads"])
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config["threads"])

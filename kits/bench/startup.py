@@ -7,29 +7,21 @@ import shlex
 import subprocess
 import sys
 import time
-from typing import Any
 
-from kits.config.schema import parse
 from kits.config.schema.benches import StartupBench
 from kits.core.errors import KitsError
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure seconds of wall time of each of `calls`, the best of `rounds`.
+def measure(options: StartupBench) -> dict[str, float]:
+    """Measure seconds of wall time of each of `calls`, the best of `rounds` around all of them.
 
-    They are printed with their ratio to the bare interpreter. Beside it stands the processor time, which tells on a busy machine
-    what an idle one would need. The rounds go around all calls, so that what else the machine does falls on all of them alike.
+    They are printed with their ratio to the bare interpreter and their processor time, which tells on a busy machine what an idle
+    one would need.
     """
-    options: StartupBench = parse(StartupBench, config)
     calls = {name: ["-m", *shlex.split(f"kits.{call}")] for name, call in options.calls.items()}
     everything = {"bare": ["-c", ""], **calls}
-    best = dict.fromkeys(everything, float("inf"))
-    processor = dict(best)
-    for turn in range(options.rounds + 1):
-        for name, call in everything.items():
-            seconds, busy = time_call(name, call)
-            if turn:
-                best[name], processor[name] = min(best[name], seconds), min(processor[name], busy)
+    rounds = [{name: time_call(name, call) for name, call in everything.items()} for _ in range(options.rounds + 1)][1:]
+    best, processor = ({name: min(taken[name][clock] for taken in rounds) for name in everything} for clock in (0, 1))
     bare = best.pop("bare")
     print(f"{'bare interpreter':>28} {bare:9.4f} s")
     for name, seconds in best.items():

@@ -6,11 +6,9 @@ import json
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kits.config.schema import parse
 from kits.config.schema.benches import ThresholdBench
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
@@ -42,7 +40,7 @@ class Way:
         return f"{text}, {self.kept} largest"
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: ThresholdBench) -> dict[str, float]:
     """Measure the mean Dice of the best threshold and of the best band, for kidney and tumor.
 
     Kidney is label > 0. The best is chosen on the very cases that it is scored on, which no honest method could do. Also printed:
@@ -51,7 +49,6 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     Raises:
         KitsError: no cases, or one that cannot be read.
     """
-    options: ThresholdBench = parse(ThresholdBench, config)
     root = Path(options.root)
     if not root.is_dir():
         raise KitsError(f"root={root}: no such folder; give a tree in KiTS19's layout")
@@ -141,10 +138,7 @@ def print_thresholds(region: str, ways: list[Way], means: np.ndarray) -> None:
 
 
 def print_best(title: str, ways: list[Way], dice: np.ndarray, groups: dict[str, list[int]]) -> float:
-    """Print the way of the highest mean over the cases, and return that mean.
-
-    `dice` has a case a row; where the way goes furthest is printed too.
-    """
+    """Print the way of the highest mean of `dice` (a case a row), where it goes furthest too; that mean."""
     best = int(dice.mean(axis=0).argmax())
     print(f"{title}: {ways[best]}: {dice[:, best].mean():.3f}")
     for phase, rows in sorted(groups.items()):

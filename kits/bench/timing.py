@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from kits.config.schema.benches import Bar
 from kits.core.errors import KitsError
 from kits.core.peak_memory import peak_bytes
 from kits.io import make_folder
@@ -28,19 +30,13 @@ def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_c
 
 
 def fastest(call: Callable[[], object], repeats: int) -> float:
-    """Time the fastest of some calls, after one to warm up, in seconds.
-
-    Whatever else the machine does only ever adds.
-    """
+    """Time the fastest of some calls after one to warm up, in seconds: other work only ever adds."""
     call()
     return min(seconds(call) for _ in range(repeats))
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time every call in every round, in seconds.
-
-    They take turns, so that a busy moment of the machine meets all of them.
-    """
+    """Time every call in every round, in seconds: a busy moment of the machine meets all of them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -83,12 +79,8 @@ def upright(shape: Sequence[int], spacing: Sequence[float]) -> Grid:
     return Grid((width, height, depth), (x, y, z), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def judge(measured: Mapping[str, float], bars: Mapping[str, Mapping[str, float]]) -> None:
+def judge(measured: Mapping[str, float], bars: Mapping[str, Bar]) -> None:
     """Print each figure against its bar as a ratio that is at least 1 where the bar is met.
-
-    Args:
-        measured: the figures; a bar without one is named as not measured.
-        bars: by name, `{"least": x}` or `{"most": x}`.
 
     Raises:
         KitsError: a bar falls short.
@@ -99,9 +91,13 @@ def judge(measured: Mapping[str, float], bars: Mapping[str, Mapping[str, float]]
         if name not in measured:
             print(f"{name:>28} not measured")
             continue
-        ratio = measured[name] / bar["least"] if "least" in bar else bar["most"] / max(measured[name], 1e-12)
-        wanted = f">= {bar['least']}" if "least" in bar else f"<= {bar['most']}"
-        print(f"{name:>28} {measured[name]:9.4f}  bar {wanted:>8}  ratio {ratio:.3f}")
+        value = measured[name]
+        if bar.most is None:
+            assert bar.least is not None
+            ratio, wanted = value / bar.least, f">= {bar.least:g}"
+        else:
+            ratio, wanted = inf if value <= 0 else bar.most / value, f"<= {bar.most:g}"
+        print(f"{name:>28} {value:9.4f}  bar {wanted:>8}  ratio {ratio:.3f}")
         if not ratio >= 1:
             short.append(name)
     if short:

@@ -1,7 +1,4 @@
-"""One training step of the fine stage, against plain 2D passes or matrix products.
-
-On a CPU against plain passes of its encoders, on a GPU against matrix products.
-"""
+"""A training step of the fine stage against plain 2D passes (CPU) or matrix products (GPU)."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from kits.bench.timing import in_turn
 from kits.config.schema import parse
@@ -39,10 +35,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
 
 
 class FineStep:
-    """A training step of the fine network on one random patch, and its encoders' plain pass.
-
-    Over the same slices.
-    """
+    """A training step of the fine network on one random patch, and its encoders' pass of the same slices."""
 
     def __init__(self, config: dict[str, Any], device: str) -> None:
         torch.manual_seed(config["seed"])
@@ -65,20 +58,13 @@ class FineStep:
     def encoders(self) -> None:
         """Forward and backward of each encoder alone: what the same slices cost in 2D."""
         for source in self.network.sources:
-            mean_of_maps(source.encoder, source.mapping(source.turn(self.image))).backward()
+            maps = source.encoder(source.mapping(source.turn(self.image)))
+            torch.stack([scale.float().mean() for scale in maps]).sum().backward()  # its gradient reaches every map
         self.network.zero_grad()
 
 
-def mean_of_maps(encoder: nn.Module, slices: Tensor) -> Tensor:
-    """Return a scalar whose gradient reaches every feature map."""
-    return torch.stack([scale.float().mean() for scale in encoder(slices)]).sum()
-
-
 def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
-    """Measure seconds of a step over seconds of the plain passes, the median of the rounds.
-
-    They alternate so that a busy machine slows both.
-    """
+    """Measure seconds of a step over those of the plain passes between them, the median of the rounds."""
     torch.set_num_threads(config["threads"])
     keep_freed_memory()  # as every training on a CPU does
     step = FineStep(config, "cpu")
@@ -92,10 +78,7 @@ def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_cuda(config: dict[str, Any]) -> None:
-    """Print steps a second, peak memory, the share of the peak, and what torch.compile makes of it.
-
-    The peak is that of matrix products. In bf16 autocast; the networks have their channels last by themselves.
-    """
+    """Print bf16 steps a second, peak memory, the share of matrix products' peak, torch.compile's gain."""
     step = FineStep(config, "cuda")
 
     def train() -> None:
@@ -118,10 +101,9 @@ def measure_cuda(config: dict[str, Any]) -> None:
 
 
 def training_flops(forward: Callable[[], object]) -> int:
-    """Count floating point operations of a forward and a backward pass.
+    """Count floating point operations of a forward and a backward pass, which takes twice the forward's.
 
-    The backward pass takes twice those of the forward one. Only that one is counted: in the backward pass torch takes grouped
-    convolutions for dense ones.
+    Only the forward pass is counted: in the backward pass torch takes grouped convolutions for dense ones.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -12,6 +12,7 @@ from kits.bench.__main__ import main as bench
 from kits.bench.rates import Passes
 from kits.bench.timing import judge
 from kits.config.composing import checked, compose
+from kits.config.schema.benches import Bar
 from kits.core.errors import KitsError
 from kits.workflows.step import run_process
 
@@ -23,7 +24,7 @@ def test_every_step_is_a_command_whose_overrides_compose() -> None:
 
 
 def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    bars = {"kidney": {"least": 0.9}, "minutes": {"most": 15}}
+    bars = {"kidney": Bar(least=0.9), "minutes": Bar(most=15)}
     judge({"kidney": 0.9, "minutes": 7.5}, bars)
     shown = capsys.readouterr().out
     assert "ratio 1.000" in shown
@@ -32,10 +33,17 @@ def test_bars_are_ratios_and_a_shortfall_is_an_error(capsys: pytest.CaptureFixtu
         judge({"kidney": 0.95, "minutes": 15.1}, bars)
     with pytest.raises(KitsError, match="kidney"):
         judge({"kidney": float("nan"), "minutes": 1}, bars)
+    with pytest.raises(KitsError, match="minutes"):
+        judge({"kidney": 0.95, "minutes": float("nan")}, bars)
+
+
+def test_nothing_at_all_is_as_far_below_a_bar_as_can_be(capsys: pytest.CaptureFixture[str]) -> None:
+    judge({"wrong": 0.0}, {"wrong": Bar(most=0.5)})
+    assert "0.0000  bar   <= 0.5  ratio inf" in capsys.readouterr().out
 
 
 def test_a_bar_without_a_figure_is_named_and_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    judge({"kidney": 0.95}, {"kidney": {"least": 0.9}, "times_nnunet": {"least": 50}})
+    judge({"kidney": 0.95}, {"kidney": Bar(least=0.9), "times_nnunet": Bar(least=50)})
     assert "times_nnunet not measured" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kits.bench.scoring import bent, ellipsoids, make_truth, measure
-from kits.config.composing import compose
+from kits.config.composing import checked
 from kits.metrics import score_case
 
 SHAPE = (60, 96, 100)
@@ -34,7 +34,7 @@ def test_a_real_case_is_resampled_to_the_shape_and_keeps_its_extent(kits_tree: P
 
 @pytest.mark.slow  # importing MONAI takes a quarter of a minute
 def test_figures_are_monais() -> None:
-    config = compose("bench_evaluate", [f"shape={list(SHAPE)}".replace(" ", "")])
-    measured = measure(config)
-    assert measured["difference"] < config["bars"]["difference"]["most"]
+    options = checked("bench_evaluate", [f"shape={list(SHAPE)}".replace(" ", "")])
+    measured = measure(options)
+    assert measured["difference"] < options.bars["difference"].most
     assert measured["speed"] > 0

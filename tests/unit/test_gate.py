@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kits.bench.gate import REAL, figures_of, measure, table
-from kits.config.composing import compose
+from kits.config.composing import checked
+from kits.config.schema.benches import ShippedBench
 from kits.core.errors import KitsError
 from kits.io import read_volume
 from kits.painter.kidney import Cyst
@@ -47,8 +48,9 @@ def test_a_drawn_cyst_gets_its_label_where_it_is_kidney() -> None:
     assert (labels == 3).any()
 
 
-def options(*overrides: str) -> dict[str, object]:
-    return compose("bench_shipped", list(overrides))
+def options(*overrides: str) -> ShippedBench:
+    found: ShippedBench = checked("bench_shipped", list(overrides))
+    return found
 
 
 def test_scans_are_carried_in_few_bytes_and_nothing_is_exported_untried(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from kits.bench.startup import measure
 from kits.config import conf_dir
 from kits.config.command import ask
+from kits.config.schema.benches import StartupBench
 from kits.core.errors import KitsError
 from kits.train import main
 
@@ -104,8 +105,8 @@ def test_bash_completes_with_the_installed_script() -> None:
 
 
 def test_the_bench_times_answers_and_refuses_a_call_that_works(capsys: pytest.CaptureFixture[str]) -> None:
-    found = measure({"rounds": 1, "calls": {"help": "train --help"}, "bars": {}})
+    found = measure(StartupBench(rounds=1, calls={"help": "train --help"}, bars={}))
     assert 0 < found["help"] < 60
     assert "bare starts" in capsys.readouterr().out
     with pytest.raises(KitsError, match=r"calls\.none: ended with exit code 2"):
-        measure({"rounds": 1, "calls": {"none": "bench nothing"}, "bars": {}})
+        measure(StartupBench(rounds=1, calls={"none": "bench nothing"}, bars={}))

@@ -13,8 +13,9 @@ import pytest
 
 from kits.bench.threshold import Way, measure
 from kits.bench.timing import judge
-from kits.config.composing import compose
+from kits.config.composing import checked, compose
 from kits.config.schema import parse
+from kits.config.schema.benches import ThresholdBench
 from kits.config.schema.phantoms import Phantom
 from kits.core.errors import KitsError
 from kits.painter import decoys, variety
@@ -187,8 +188,9 @@ def test_an_impossible_variety_is_named(amount: object, tmp_path: Path) -> None:
 # --- the adversary ------------------------------------------------------------------------------------------------------
 
 
-def settings(root: Path, **options: Any) -> dict[str, Any]:
-    return {**compose("bench_threshold", [f"root={root}"]), "grid_mm": 4.0, "thresholds": [0, 200, 20], **options}
+def settings(root: Path) -> ThresholdBench:
+    found: ThresholdBench = checked("bench_threshold", [f"root={root}", "grid_mm=4", "thresholds=[0,200,20]"])
+    return found
 
 
 def test_the_adversary_finds_bright_kidneys_and_dark_tumors_and_the_bars_say_so(
@@ -201,7 +203,7 @@ def test_the_adversary_finds_bright_kidneys_and_dark_tumors_and_the_bars_say_so(
     assert figures["tumor"] < figures["tumor_band"]
     assert "not recorded (4 cases)" in capsys.readouterr().out
     with pytest.raises(KitsError, match="kidney"):
-        judge(figures, settings(kits_tree)["bars"])
+        judge(figures, settings(kits_tree).bars)
 
 
 def test_the_adversary_fails_where_the_body_has_the_kidneys_hu(tmp_path: Path) -> None:
