@@ -1,4 +1,1 @@
-"""Cases on disk and in memory: layouts, validation, cache, splits and data sets.
-
-Never a network; rooms above may import it.
-"""
+"""Cases on disk and in memory: layouts, validation, cache, splits and data sets; never a network."""

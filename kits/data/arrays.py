@@ -131,10 +131,7 @@ def count_labels(slab: np.ndarray, z: int, labels: Labels, of_label: list[np.nda
 
 
 def find_boxes(labels: Labels, grid: CoarseGrid, min_voxels: int) -> list[Box]:
-    """Find the native boxes of all kidney regions of more than `min_voxels`, largest first.
-
-    Voxels count on the coarse grid, and there are more boxes than the ROI rule takes.
-    """
+    """Find native boxes of kidney regions of more than `min_voxels` on the coarse grid, largest first."""
     found = find_rois(labels.coarse > BACKGROUND, count=MANY, min_voxels=min_voxels)
     return [Box(*grid.to_native(box.start, box.stop)) for box in found]
 
@@ -154,10 +151,7 @@ def kidney_slices(coarse_label: np.ndarray) -> list[int]:
 
 
 def statistics(scan: WrittenImage, labels: Labels, boxes: list[Box], kidneys: int, classes: Sequence[str]) -> dict[str, Any]:
-    """Compute what the fingerprint reports of a case.
-
-    Volumes in mL, HU percentiles, pieces, ROIs in mm and what they keep.
-    """
+    """Compute the fingerprint of a case: mL, HU percentiles, pieces, ROIs in mm and what they keep."""
     voxel_ml = float(np.prod(scan.spacing)) / 1000
     moved = [Box.of(np.subtract(box.start, labels.start), np.subtract(box.stop, labels.start)) for box in boxes]
     result: dict[str, Any] = {

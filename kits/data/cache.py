@@ -46,10 +46,7 @@ FORMAT = 2
 
 
 def cache_settings(data: Data) -> dict[str, Any]:
-    """Return, plain, the settings that cached arrays depend on.
-
-    They are made with these, and training refuses others.
-    """
+    """Return, plain, the settings that arrays are cached with; training refuses others."""
     return {key: plain(getattr(data, key)) for key in ("coarse_size", "coarse_z_mm", "roi_rule", "classes", "labels")}
 
 
@@ -123,10 +120,7 @@ def prepare_case(case: Case, data: Data, cache: Path, listed: Mapping[str, objec
 
 
 def build(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None, list[Finding]]:
-    """Decode a case into a hidden folder that becomes `folder` by one rename.
-
-    Returns None and the reason where the case is damaged.
-    """
+    """Decode a case into a hidden folder, then rename it to `folder`; None and why where it is damaged."""
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
     try:
@@ -189,10 +183,7 @@ def write_case(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None,
 
 
 def check_classes_present(case: Case, labels: arrays.Labels, classes: list[str]) -> list[Finding]:
-    """Warn of a map without kidney or without tumor.
-
-    Every case of KiTS has both, and a map that lost one says nothing.
-    """
+    """Warn of a map without kidney or without tumor: every case of KiTS has both."""
     return [
         Finding(
             case.id, WARNING, f"{case.label}: no {classes[value]} in it (label {value})", "look at it: every KiTS case has some"

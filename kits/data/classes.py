@@ -68,10 +68,7 @@ def _read_and_look(case: str, path: Path, ids: Mapping[int, int]) -> Labelled:
 
 
 def measure_classes(case: str, path: Path, labels: np.ndarray, spacing: Spacing) -> Labelled:
-    """Measure the classes of a label map (z, y, x) uint8, and its largest region without kidney.
-
-    `spacing` is in mm. Every third millimeter is looked at.
-    """
+    """Measure the classes of a label map (z, y, x), spacing in mm, and its largest region without kidney."""
     steps = [max(1, int(STEP_MM // step)) for step in spacing]
     seen = labels[tuple(slice(step // 2, None, step) for step in steps)]
     voxel_ml = float(np.prod(spacing)) * float(np.prod(steps)) / 1000
@@ -92,10 +89,10 @@ def measure_classes(case: str, path: Path, labels: np.ndarray, spacing: Spacing)
 
 
 def judge_classes(seen: Sequence[Labelled]) -> list[Finding]:
-    """Find what all label maps of a data set together say against its classes.
+    """Find what all label maps of a data set together say against its classes, a finding a case.
 
-    A finding for each case that shows it. An error where it is so in half of them (at least two): then the labels stand for
-    something else. A warning where it is so in a tenth, or in a lone case.
+    An error where it is so in half of the cases (at least two): then the labels stand for something else. A warning where it is
+    so in a tenth, or in a lone case.
     """
     return [*_without_kidney(seen), *_masses(seen), *_empty(seen)]
 
@@ -119,10 +116,7 @@ def _without_kidney(seen: Sequence[Labelled]) -> list[Finding]:
 
 
 def _masses(seen: Sequence[Labelled]) -> list[Finding]:
-    """Warn of a label that takes more than the kidneys do in most cases.
-
-    With large tumors that happens, so it is no error.
-    """
+    """Warn of a label that outweighs the kidneys in most cases, as large tumors might."""
     found = []
     for label in range(KIDNEY + 1, len(CLASSES)):
         shown = [one for one in seen if one.volumes_ml[label] > one.volumes_ml[KIDNEY] > 0]

@@ -1,7 +1,4 @@
-"""A data set in any known layout as a KiTS tree, by links or new NIfTI files.
-
-Files that cannot be linked, as those of other formats, are written.
-"""
+"""A data set in any known layout as a KiTS tree: NIfTI files by links, other formats written anew."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ TRIES = 20
 def allow_open_maps(cases: int) -> None:
     """Let this process and its workers keep the maps of so many cases open.
 
-    Each map holds a file descriptor. Mapping a file anew for every patch would cost a page fault for every page of it. Systems
-    allow 256 or 1024 files by default.
+    Each map holds a file descriptor, of which systems allow 256 or 1024 by default. Mapping a file anew for every patch would
+    cost a page fault for every page of it.
     """
     wanted, (soft, hard) = 4 * cases + 256, resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -45,10 +45,7 @@ def allow_open_maps(cases: int) -> None:
 
 @dataclass(frozen=True)
 class UnreadPatch:
-    """A patch that has not been read: volume (z, y, x), labels, first voxel and spacing in mm.
-
-    The first voxel may lie outside.
-    """
+    """A patch before it is read: volume (z, y, x), labels, first voxel (maybe outside), spacing in mm."""
 
     image: np.ndarray
     label: np.ndarray
@@ -148,8 +145,8 @@ class RoiPatches(Patches[FineSampling]):
 def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:
     """Draw a voxel (z, y, x) of kidney or tumor in an ROI; each slice with some is as likely.
 
-    It reads slices of the box until one has some, not the volume: a box is tight around a connected region, so nearly every slice
-    has. The middle of the box stands in where a box from elsewhere holds next to nothing.
+    Slices of the box are read until one has some: nearly every one has, since a box is tight around a connected region. The
+    middle of the box stands in where a box from elsewhere holds next to nothing.
     """
     label = case.label
     box = case.boxes[rng.integers(len(case.boxes))]
@@ -188,10 +185,10 @@ class PatchLoader(DataLoader[dict[str, Tensor]]):
 
 
 def worker_context(patches: Patches[Any]) -> BaseContext:
-    """Return how a loader's processes start: forked from a server that has imported torch.
+    """Return how a loader's processes start: forked from a server that has imported torch and MONAI.
 
-    And MONAI, where patches are augmented. Importing both takes seconds of processor time, so it is done once and not by every
-    worker. The server starts empty, and so shares no threads with this process, as plain forks would.
+    Importing them takes seconds of processor time, so it is done once and not by every worker. The server starts empty, and so
+    shares no threads with this process, as plain forks would.
     """
     allow_long_folder()
     if "forkserver" not in get_all_start_methods():

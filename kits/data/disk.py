@@ -45,10 +45,7 @@ def case_bytes(case: Case, coarse_size: int) -> int:
 
 
 def is_cached(case: Case, data: Data, cache: Path) -> bool:
-    """Tell whether the cache has this case with these settings.
-
-    A file that has changed since is noticed only when it is read.
-    """
+    """Tell whether the cache has this case with these settings; a changed file shows when it is read."""
     made_with = digest([FORMAT, cache_settings(data)])
     records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
     return any(record is not None and record.get("made_with") == made_with for record in records)

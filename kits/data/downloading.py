@@ -81,10 +81,7 @@ def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int)
 
 
 def fetch(item: tuple[RemoteFile, Promise], client: Client, folder: Folder) -> tuple[RemoteFile, int | KitsError]:
-    """Fetch one file, once more if it arrives damaged, and put it in place.
-
-    Returns its size, or why it cannot be had.
-    """
+    """Fetch one file, once more if it arrives damaged, into its place; its size, or why it cannot be had."""
     source, promise = item
     part = folder.part(source, promise)
     for _ in range(2):

@@ -28,10 +28,7 @@ class Case:
 
 
 def odd_id(name: str) -> str | None:
-    """Tell what is wrong with the id of a case, if anything.
-
-    It stands in names of files, in tables and on command lines.
-    """
+    """Tell what, if anything, makes a case's id unfit for names of files, tables and command lines."""
     if not ID.fullmatch(name) or ".." in name or name.endswith("."):
         return "and an id has letters, digits and _ . + - only, and begins with one of the first two"
     if len(name.encode()) > LONGEST_ID:

@@ -119,8 +119,7 @@ def refuse_damaged(results: list[CaseRecord], cache: Path, *, skip_invalid: bool
 def forget_changed(results: list[CaseRecord], cache: Path) -> None:
     """Remove an earlier run's index where one of its cases has changed or is damaged now.
 
-    Nobody shall train on what it was. If this run is refused for another reason, such as a changed list of cases, the index stays
-    as sound as it was.
+    Nobody shall train on what it was. If this run is refused for another reason, the index stays as sound as it was.
     """
     index = read_object(cache / "index.json", {"cases": {str: {"key": str}}})
     earlier = index["cases"] if index else {}
@@ -131,10 +130,7 @@ def forget_changed(results: list[CaseRecord], cache: Path) -> None:
 
 
 def name_twins(results: list[CaseRecord]) -> None:
-    """Add an error to every case whose image is another's, byte for byte.
-
-    One patient would train and validate.
-    """
+    """Add an error to every case whose image is another's, byte for byte: it would train and validate."""
     first: dict[str, str] = {}
     for result in results:
         twin = first.setdefault(result["image_sha256"], result["id"]) if "image_sha256" in result else result["id"]
@@ -176,10 +172,7 @@ def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str,
 
 
 def fingerprint(records: list[CaseRecord]) -> dict[str, Any]:
-    """Sum the cases up, per case and overall.
-
-    Shape, spacing (mm), volumes (mL), HU percentiles, ROIs (mm), what the ROI rule keeps.
-    """
+    """Sum the cases up, per case and overall: shape, spacing (mm), mL, HU percentiles, ROIs (mm)."""
     per_case = {
         record["id"]: {"shape": record["shape"], "spacing": record["spacing"], **record["statistics"]} for record in records
     }

@@ -1,7 +1,4 @@
-"""The record of a cached case, and whether the case is in the cache whole.
-
-After a crash of the machine it may not be.
-"""
+"""The record of a cached case; whether the case is there whole, as after a crash it may not be."""
 
 from __future__ import annotations
 
@@ -55,10 +52,7 @@ Header = tuple[str, tuple[int, ...], bool]
 
 
 def read_record(folder: Path) -> CaseRecord | None:
-    """Read the record of a cached case; None where it is not there whole.
-
-    Of the arrays only sizes and headers are looked at: a cache has tens of GB.
-    """
+    """Read a cached case's record; None where sizes and headers of its arrays show it not to be whole."""
     record = cast("CaseRecord | None", read_object(folder / "record.json", WHOLE))
     try:
         whole = record is not None and is_whole(record, folder)
@@ -68,10 +62,7 @@ def read_record(folder: Path) -> CaseRecord | None:
 
 
 def is_whole(record: CaseRecord, folder: Path) -> bool:
-    """Tell whether a record is possible, and the case's arrays are there as it says.
-
-    Of the kinds and sizes that follow from the record.
-    """
+    """Tell whether a record is possible, and the arrays have the kinds and sizes that follow from it."""
     names = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
     image, label, coarse_image, coarse_label, points = (read_npy_header(folder / f"{name}.npy") for name in names)
     if coarse_image is None or points is None:

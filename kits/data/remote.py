@@ -42,10 +42,7 @@ class Client:
         self.unreachable: dict[str, KitsError] = {}  # server: why; its other files are not waited for
 
     def promises(self, repo: str, revision: str, sources: Sequence[RemoteFile]) -> dict[RemoteFile, Promise | KitsError]:
-        """Ask what is known of files before they are sent.
-
-        Of the hub's size and SHA-256, in one question, of the others nothing.
-        """
+        """Ask the hub for size and SHA-256 of its files, in one question; nothing is known of the others."""
         from huggingface_hub import HfApi, RepoFile
 
         results: dict[RemoteFile, Promise | KitsError] = {source: Promise() for source in sources if source.path is None}
@@ -128,10 +125,7 @@ class Client:
 
 
 def explain_failure(error: Exception, source: RemoteFile) -> tuple[KitsError, bool]:
-    """Tell what a failure means to the user in one line, and whether it may pass.
-
-    Without the libraries' addresses and headers.
-    """
+    """Tell what a failure means to the user in one line without addresses, and whether it may pass."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 

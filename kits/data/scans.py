@@ -1,7 +1,4 @@
-"""The scans at a path, each with a name that is safe as a file's.
-
-Image files, DICOM series, cases of a KiTS tree, a list.
-"""
+"""The scans at a path (image files, DICOM series, KiTS cases, a list), by names that files can have."""
 
 from __future__ import annotations
 
@@ -129,10 +126,10 @@ def _file(path: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _found_in(folder: Path) -> tuple[list[Scan], list[Skipped]]:
-    """Find a folder of cases or one case; else image files, and DICOM series at any depth.
+    """Find a folder of cases or one case; else image files in it, and DICOM series at any depth.
 
-    Image files lie in the folder itself. Whatever else lies there is named, but not a tree's records; of a case, which has a
-    layout of its own, only that it has no image.
+    Whatever else lies there is named, but not a tree's records; of a case, which has a layout of its own, only that it has no
+    image.
     """
     from kits.io.series import NOT_DICOM, Skipped
 
@@ -171,10 +168,7 @@ def _series_in(path: Path) -> tuple[list[Scan], list[Skipped]]:
 
 
 def _listed(path: Path, key: str) -> tuple[list[Scan], list[Skipped]]:
-    """List the scans that a text file names; blank lines and those that begin with # are none.
-
-    A missing one fails when it is read.
-    """
+    """List the scans that a text file names, but for blank lines and those that begin with #."""
     if not path.is_file():  # a pipe would be waited for without end
         raise KitsError(f"{key}={path}: is no regular file; give a text file that has one path a line")
     content = path.read_bytes()
@@ -226,10 +220,7 @@ def unique(scans: Sequence[Scan]) -> dict[str, Scan]:
 
 
 def safe_name(name: str) -> str:
-    """Return a name that leaves no folder and upsets no terminal.
-
-    Letters, digits and `._+-`, not hidden, not too long.
-    """
+    """Return a name for files and terminals: letters, digits and `._+-`, not hidden, not too long."""
     cleaned = re.sub(r"[^\w.+-]+", "_", name).lstrip(".-") or "scan"
     while len(cleaned.encode()) > MOST_BYTES:
         cleaned = cleaned[:-1]

@@ -13,19 +13,15 @@ THUMBNAIL = 64
 
 
 def check_hu(case: str, name: str, counts: np.ndarray) -> list[Finding]:
-    """Find what is wrong with the scale of an image, by name.
-
-    Counts as of `kits.volume.plausible.histogram`.
-    """
+    """Find what is wrong with the HU scale of an image by its `kits.volume.plausible.histogram`."""
     return [Finding(case, ERROR if odd.serious else WARNING, f"{name}: {odd.what}", odd.remedy) for odd in oddities(counts)]
 
 
 def misplaced_share(coarse: np.ndarray) -> float:
     """Compute the share of slices that resemble a slice elsewhere far more than both neighbors.
 
-    `coarse` is (z, s, s) HU. In a scan in order the most similar slice is a neighbor, so this is near 0; in a shuffled one it is
-    near 1. Only better neighbors elsewhere count: slices that all look alike (a phantom, air) are in order as far as anyone can
-    tell.
+    `coarse` is (z, s, s) HU. Near 0 in a scan in order, near 1 in a shuffled one. Only better neighbors elsewhere count: slices
+    that all look alike (a phantom, air) are in order as far as anyone can tell.
     """
     if len(coarse) < 4:
         return 0.0

@@ -1,7 +1,4 @@
-"""The split into cases that train and that validate, kept by case id in `splits.json`.
-
-It is drawn once, never silently again.
-"""
+"""The split into cases that train and validate, by id in `splits.json`; it is drawn once."""
 
 from __future__ import annotations
 

@@ -38,10 +38,7 @@ class Folder:
         self.checked: dict[str, list[int]] = read_object(self.note, {str: [int]}) or {}
 
     def sound(self, name: str) -> bool:
-        """Tell whether the file is in place and opens to its end.
-
-        Read only once as long as it does not change.
-        """
+        """Tell whether the file is in place and opens to its end; read only once while it does not change."""
         path = self.path / name
         if not path.is_file():
             return False
@@ -102,10 +99,7 @@ def check_arrived(source: RemoteFile, promise: Promise, part: Path) -> None:
 
 
 def check_content(path: Path) -> None:
-    """Refuse an image that does not decompress to its header's size, or records that are no list.
-
-    Raises KitsError; records are a JSON list.
-    """
+    """Raise KitsError for an image that does not unpack to its header's size, or records without a list."""
     if path.suffix != ".json":
         check_file(path)
         return

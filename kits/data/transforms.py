@@ -1,7 +1,4 @@
-"""Augmentation as the configuration describes it, through MONAI's transforms.
-
-MONAI takes seconds to import, so it is imported when the first patch is augmented, in the process that does it.
-"""
+"""Augmentation through MONAI, which takes seconds to import: where the first patch is augmented."""
 
 from __future__ import annotations
 
@@ -22,10 +19,7 @@ from kits.volume.intensity import PAD_HU, normalise
 
 
 class State(np.random.RandomState):
-    """The random state that MONAI's transforms ask for, with torch's normal numbers.
-
-    They are float32 and several times as fast.
-    """
+    """The random state that MONAI asks for, with torch's normal numbers: float32, several times as fast."""
 
     def __init__(self, seed: Sequence[int]) -> None:
         super().__init__(np.random.PCG64(seed))

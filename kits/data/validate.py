@@ -1,7 +1,4 @@
-"""Validation of an image and its label map by all that headers and records say.
-
-`soundness` judges the voxels.
-"""
+"""Validation of an image and its label map by headers and records; `soundness` judges the voxels."""
 
 from __future__ import annotations
 
@@ -65,10 +62,7 @@ def odd_geometry(grid: Grid) -> list[tuple[str, str]]:
 
 
 def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
-    """Check that sizes are equal, and spacing, origin and direction within a tolerance.
-
-    Whatever order of axes each file has.
-    """
+    """Check that both grids agree within a tolerance, whatever order of axes each file has."""
     remedy = f"the two are not one case: find the label map of {case.image}, or mend the header that is wrong"
     return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).differences]
 
@@ -91,9 +85,8 @@ def listed_spacing(root: Path) -> dict[str, dict[str, object]]:
 def check_listed(case: str, spacing: Spacing, record: Mapping[str, object] | None) -> list[Finding]:
     """Check the image's spacing (z, y, x) against its record in `kits.json`.
 
-    `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's,
-    and every volume, margin and distance would be wrong. `captured_slice_thickness` of older records is no spacing (slices
-    may overlap), so it only warns.
+    `voxel_spacing` was read off the scan: where the image disagrees by a tenth, its header is lost or it is another patient's.
+    `captured_slice_thickness` of older records is no spacing (slices may overlap), so it only warns.
     """
     voxel, found = (record or {}).get("voxel_spacing"), []
     voxel = voxel if isinstance(voxel, dict) else {}

@@ -1,7 +1,7 @@
-"""Rotation, scaling and elastic deformation of a patch as one resampling.
+"""Rotation, scaling and elastic deformation by MONAI's random transforms, as one resampling.
 
-Through MONAI's random transforms. A warped patch is read from a window of the volume that is as large as the warp needs, so that
-turning or shrinking brings no padding into it; only what lies beyond the scan is air.
+A warped patch is read from a window of the volume that is as large as the warp needs, so that turning or shrinking brings no
+padding into it; only what lies beyond the scan is air.
 """
 
 from __future__ import annotations
@@ -34,10 +34,7 @@ class WarpWindow:
     grid: Tensor
 
     def read(self, image: np.ndarray, label: np.ndarray, start: Triple) -> tuple[Tensor, Tensor]:
-        """Read the warped patch whose own first voxel is `start`: HU float32, trilinear.
-
-        Labels by nearest neighbor.
-        """
+        """Read the warped patch of first voxel `start`: trilinear HU float32, labels by nearest neighbor."""
         corner = (start[0] + self.start[0], start[1] + self.start[1], start[2] + self.start[2])
         hu = torch.from_numpy(crop(image, corner, self.shape, PAD_HU)).to(torch.float32)[None, None]
         # Outside is nothing but what rounding puts there.
@@ -46,10 +43,7 @@ class WarpWindow:
         return warped, torch.from_numpy(labels.ravel()[self._nearest().numpy()])
 
     def _nearest(self) -> Tensor:
-        """Find (D, H, W) positions in the flattened window.
-
-        Four times as fast as `grid_sample` with float labels.
-        """
+        """Find (D, H, W) positions in the flattened window: four times as fast as `grid_sample` of labels."""
         flat = torch.zeros(self.grid.shape[1:4], dtype=torch.int32)
         for axis, length in enumerate(self.shape):
             index = self.grid[0, ..., 2 - axis].add(1).mul_((length - 1) / 2).round_().clamp_(0, length - 1)
@@ -74,10 +68,7 @@ class Warp:
         self.middle = (torch.tensor(patch, dtype=torch.float64) - 1) / 2
 
     def draw(self, spacing: Spacing) -> WarpWindow | None:
-        """Draw the window and grid of a random warp at this spacing (z, y, x) in mm.
-
-        None where chance leaves the patch alone.
-        """
+        """Draw the window and grid of a warp at this spacing (z, y, x) in mm; None where chance spares it."""
         matrix = self._matrix(spacing)
         field = self._field()
         if matrix is None and field is None:
@@ -103,10 +94,7 @@ class Warp:
         return torch.stack(torch.meshgrid(*lines, indexing="ij"))
 
     def _matrix(self, spacing: Spacing) -> Tensor | None:
-        """Compose the (3, 3) matrix on voxels from the middle.
-
-        MONAI's matrix counts in cubes: between two changes of unit it counts in mm.
-        """
+        """Compose the (3, 3) matrix on voxels from the middle; MONAI's, in between, counts in mm."""
         if self.affine is None:
             return None
         self.affine.randomize()

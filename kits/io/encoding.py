@@ -1,7 +1,6 @@
 """Arrays to NIfTI-1 and NRRD files, slab by slab; a full disk is an error.
 
-ITK writes NIfTI's header, the voxels are written here: ITK's own writer of NIfTI leaves a cut file on a full disk and reports
-success.
+ITK writes NIfTI's header, but not its voxels: on a full disk it leaves a cut file and reports success.
 """
 
 from __future__ import annotations
@@ -89,10 +88,7 @@ def _compressed(file: BinaryIO) -> igzip.IGzipFile:
 
 
 def _header(grid: Grid, dtype: np.dtype, unit: float) -> bytes:
-    """Return the header that ITK gives an image of this geometry.
-
-    It is that of a single voxel, with the size put in.
-    """
+    """Return ITK's header of an image of this geometry: that of a single voxel, with the size put in."""
     voxel = sitk.GetImageFromArray(np.zeros((1, 1, 1), dtype))
     voxel.SetSpacing(grid.spacing)
     voxel.SetOrigin(grid.origin)

@@ -178,10 +178,7 @@ def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
 
 
 def _value(places: Sequence[Dataset], name: str) -> Any:
-    """Return an attribute from the first place that has it.
-
-    Places are the header of a single frame, or the groups of a frame among many.
-    """
+    """Return an attribute from the first place that has it, the header or a group of one of many frames."""
     for place in places:
         group = place.get(_GROUPS[name])
         value = group[0].get(name) if group else place.get(name)

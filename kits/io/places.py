@@ -1,7 +1,4 @@
-"""Positions of slices in the patient, and whether they are one even stack.
-
-Judged by distances in mm, not by digits.
-"""
+"""Positions of slices in the patient, and whether they are one even stack, judged in mm."""
 
 from __future__ import annotations
 
@@ -72,10 +69,7 @@ class Places:
 
     @property
     def are_upright(self) -> bool:
-        """True where rows and columns are of unit length at a right angle.
-
-        ITK would silently give them both.
-        """
+        """True where rows and columns are orthonormal; ITK would silently make them so."""
         products = self.cosines @ self.cosines.transpose(0, 2, 1)
         return bool((np.abs(products - np.eye(2)) <= 2 * ORTHONORMAL).all())
 

@@ -136,10 +136,7 @@ def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
 
 
 def _converted(image: sitk.Image, dtype: np.dtype, convert: Convert) -> Volume:
-    """Return what ITK has read as a Volume of `dtype`, slice by slice.
-
-    It is the image's own memory where that has the type.
-    """
+    """Return what ITK has read as a Volume of `dtype`, in the image's own memory where that has the type."""
     values = sitk.GetArrayViewFromImage(image)
     if values.dtype == dtype:
         for part in values:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of an exception's text, where ITK names the cause.
+    """Return the last line of an exception's text, where ITK names the cause; else its type.
 
-    Without a text it is the exception's type. Behind "Reason:" ITK puts the last error of the system, whatever that was of.
+    Behind "Reason:" ITK puts the last error of the system, whatever that was of.
     """
     lines = [line.strip() for line in str(error).strip().splitlines() if not line.startswith("Reason:")]
     return lines[-1] if lines else type(error).__name__

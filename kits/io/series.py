@@ -173,10 +173,7 @@ def _owners(instances: Sequence[Instance]) -> list[Instance]:
 
 
 def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | None, list[Skipped]]:
-    """Make a series of a group of files, without copies and the odd picture.
-
-    None where it is none; what is left out is returned with it.
-    """
+    """Make a series of a group of files, or None; and what is left out: copies and the odd picture."""
     instances, copies = _without_copies(group.instances)
     left_out = [Skipped(copy.path, f"{group.label}: a copy of another file of it, left out") for copy in copies]
     planes = _places(instances).planes()
@@ -243,10 +240,7 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], list
 
 
 def _pixels_of(instance: Instance) -> tuple[bytes, bytes]:
-    """Digest the pixels and their rescale, alike in files of the same HU.
-
-    A file that cannot be read is unlike any other.
-    """
+    """Digest the pixels and their rescale, alike for the same HU; an unreadable file is like no other."""
     import pydicom
 
     try:

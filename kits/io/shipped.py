@@ -1,7 +1,4 @@
-"""The networks that come with the package: `kits/shipped/`.
-
-`kits.export format=shipped` writes them. An installation may come without them.
-"""
+"""The networks that `kits.export format=shipped` puts into the package, if this installation has any."""
 
 from __future__ import annotations
 

@@ -61,10 +61,7 @@ class Stored:
         return abs(self.slope) > epsilon and (abs(self.slope - 1) > epsilon or abs(self.inter) > epsilon)
 
     def values(self, stored: np.ndarray) -> np.ndarray:
-        """Return stored numbers as the values that they stand for; integers become float32 as in ITK.
-
-        They come in this machine's byte order.
-        """
+        """Return the values that stored numbers stand for, in native order, float32 of integers as in ITK."""
         if not self.scaled:
             return stored
         kept = np.float32 if stored.dtype.kind in "iu" else stored.dtype
@@ -118,10 +115,7 @@ class Stored:
             self._finish(stream)
 
     def refuse_short(self, shape: tuple[int, ...]) -> int:
-        """Return the unpacked bytes up to the end of the last voxel.
-
-        Raises KitsError where the file cannot hold them.
-        """
+        """Return the unpacked bytes up to the last voxel's end; KitsError where the file cannot hold them."""
         expected = self.skip + math.prod(shape) * self.dtype.itemsize
         held = self.file.stat().st_size - self.start
         if self.encoding == RAW and expected > held:

@@ -72,10 +72,7 @@ def refuse_missing(path: Path) -> None:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """List the files that a header names, one or a list or by a pattern.
-
-    None where it holds its voxels itself.
-    """
+    """List the files that a header names, one or a list or by a pattern; none if it holds its voxels."""
     with path.open("rb") as stream:
         begin = stream.read(_MOST_BYTES)
     if (found := _DATA_FILE.search(begin)) is None or found[1].upper() in (b"LOCAL", b""):

@@ -85,10 +85,7 @@ class LabelCheck:
         return self.meant(values.clip(0, 255).astype(np.uint8))
 
     def meant(self, labels: np.ndarray) -> np.ndarray:
-        """Return the labels that the ids of the file stand for.
-
-        Notes which ids occur where that is asked for.
-        """
+        """Return the labels that the ids of the file stand for, and note those that occur where asked to."""
         if self.seen is not None:
             self.seen |= set(map(int, np.flatnonzero(np.bincount(labels.ravel(), minlength=256))))
         return labels if self.table is None else self.table[labels]

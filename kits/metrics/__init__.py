@@ -1,6 +1,4 @@
-"""Scores of a segmentation against the truth.
-
-Rooms above may call it.
+"""Scores of a segmentation against the truth; rooms above may call it.
 
 Here: overlap, volumes and means, which need numpy alone. `surface`, `detection` and `case` are imported by their names, since
 they bring scipy's trees and the component finder.

@@ -31,10 +31,7 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a case: its unit, its meaning, and its value without a usable prediction.
-
-    None is the value of an empty prediction.
-    """
+    """A figure of a case: unit, meaning, and value without a usable prediction (None: an empty one's)."""
 
     unit: str
     meaning: str

@@ -34,10 +34,9 @@ def write_coverage(boxes: Path, bootstrap: Bootstrap) -> str:
 
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, float]:
-    """Measure how much of a case's kidney and tumor its ROIs hold.
+    """Measure what share of a case's kidney and tumor its ROIs hold, their number and size.
 
-    Also how many ROIs there are, and their share of the scan. Where ROIs overlap their shares add up: the fine stage reads each
-    of them. A region without voxels has no coverage (NaN).
+    Shares of ROIs that overlap add up: the fine stage reads each. A region without voxels has no coverage (NaN).
     """
     extent = [size * step for size, step in zip(found["shape"], found["spacing"], strict=True)]
     sizes = [prod(high - low for low, high in zip(*corners, strict=True)) for corners in found["boxes_mm"]]

@@ -8,10 +8,7 @@ from kits.volume import bounding_slices
 
 
 def common_window(prediction: np.ndarray, truth: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Find the smallest window (z, y, x) that holds every non-zero voxel of both.
-
-    None where there is none.
-    """
+    """Find the smallest window (z, y, x) that holds every non-zero voxel of both; None without any."""
     windows = [window for window in (bounding_slices(prediction), bounding_slices(truth)) if window is not None]
     if not windows:
         return None

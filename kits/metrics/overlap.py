@@ -1,7 +1,6 @@
-"""KiTS19's scores: Dice of the kidney (label > 0), of the tumor (label 2), and their mean.
+"""KiTS19's scores: Dice of kidney (label > 0) and tumor (label 2), and their mean, `composite`.
 
-The mean is the composite. Where a data set has cysts, they are scored beside these as a region of their own; KiTS19's rule counts
-them as kidney.
+Cysts are scored beside these as a region of their own; KiTS19's rule counts them as kidney.
 
 Empty policy, where the official scorer's own one gives NaN: both empty is 1, one empty is 0.
 """
@@ -22,10 +21,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def dice_from_counts(both: int, predicted: int, true: int) -> float:
-    """Compute Dice from the voxels in both masks, in the prediction, and in the truth.
-
-    1.0 where both masks are empty.
-    """
+    """Compute Dice from the voxels in both masks, in the prediction, in the truth; 1.0 for empty ones."""
     return 2 * both / (predicted + true) if predicted + true else 1.0
 
 
@@ -48,10 +44,7 @@ def score_names(regions: Regions) -> tuple[str, ...]:
 
 
 def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """Compute the Dice of every region, and `composite`, from the table of one whole case.
-
-    The composite is KiTS19's, the mean of kidney and tumor, whatever other regions there are.
-    """
+    """Compute the Dice of every region and KiTS19's `composite` from the table of one whole case."""
     scores = {}
     for region, labels in regions.items():
         inside = list(labels)
@@ -84,8 +77,5 @@ def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
-    """Score one case: Dice of every region, and `composite`.
-
-    Arguments and errors are those of `case_confusion`.
-    """
+    """Score one case, Dice of every region and `composite`, as `case_confusion` counts it."""
     return scores_from_confusion(case_confusion(prediction, truth), regions)

@@ -18,10 +18,7 @@ EVERY_SIZE = (0.0, float("inf"))
 
 @dataclass(frozen=True)
 class Row:
-    """An expected case: its figures, its status, and whether it has a usable prediction.
-
-    The status is `ok` or what is wrong with it.
-    """
+    """An expected case: figures, status (`ok` or what is wrong), and whether its prediction is usable."""
 
     case: str
     figures: CaseFigures
@@ -62,7 +59,7 @@ def is_dice(name: str, column: Column) -> bool:
 def describe(values: Sequence[float], bootstrap: Draws) -> dict[str, Any]:
     """Describe numbers by mean, interval, median and, with negative ones, mean absolute value.
 
-    Null where nothing counts. Cases without a value (NaN) are left out; `cases` says how many are not.
+    Null where nothing counts: cases without a value (NaN) are left out, and `cases` says how many are not.
     """
     known = np.array([value for value in values if isfinite(value)])
     if not len(known):
@@ -80,10 +77,7 @@ def describe(values: Sequence[float], bootstrap: Draws) -> dict[str, Any]:
 
 
 def tumors_of(rows: Sequence[Row], measures: Measures, bootstrap: Draws) -> dict[str, Any]:
-    """Compute recall over the true tumors and precision over the predicted ones, in all and by size.
-
-    By size: recall by the true tumor's, precision by the predicted one's.
-    """
+    """Compute recall by the true tumors' size and precision by the predicted ones', each over all too."""
     true, predicted = ([row.figures.true_tumors for row in rows], [row.figures.predicted_tumors for row in rows])
     sizes = {"all": EVERY_SIZE, **size_classes(measures.sizes_mm)}
     return {

@@ -1,7 +1,6 @@
-"""Distances between the surfaces of two masks: surface Dice and the Hausdorff distance.
+"""Distances between the surfaces of two masks: surface Dice and the 95th percentile of Hausdorff.
 
-Surface Dice at a tolerance, and the distance's 95th percentile. Nothing here depends on how large the arrays are beyond the box
-around both masks: that box is all that is looked at.
+Only the box around both masks is looked at, however large the arrays are.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ class Surfaces:
         return float(near) / total if total else 1.0
 
     def hausdorff(self, percent: float = 95.0) -> float:
-        """Compute DeepMind's robust Hausdorff distance in mm.
+        """Compute DeepMind's robust Hausdorff distance in mm: the larger directed percentile, by area.
 
-        It is the larger of the two directed percentiles, elements counted by area. Both surfaces empty is 0, one empty is
-        infinite.
+        Both surfaces empty is 0, one empty is infinite.
         """
         if not len(self.to_truth) and not len(self.to_prediction):
             return 0.0
@@ -82,8 +80,8 @@ def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing
 def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, percent: float = 95.0) -> float:
     """Compute MONAI's percentile of the Hausdorff distance in mm, to compare with its figures.
 
-    Between the centers of border voxels (those with a face to the outside), each counted once; the percentile of each direction
-    is interpolated, and the larger one is taken. Both masks empty is 0, one empty is infinite.
+    Between the centers of border voxels, those with a face to the outside: the larger of both directions' interpolated
+    percentiles. Both masks empty is 0, one empty is infinite.
     """
     window = common_window(prediction, truth)
     if window is None:
@@ -141,10 +139,7 @@ def _points(flat: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.nd
 
 
 def _percentile_by_area(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
-    """Find the distance below which at least this share of the area lies.
-
-    Infinite where there is no surface to measure from.
-    """
+    """Find the distance below which at least this share of the area lies; infinite without a surface."""
     if not len(distances):
         return float("inf")
     order = np.argsort(distances)

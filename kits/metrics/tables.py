@@ -14,10 +14,7 @@ from kits.metrics.summary import Row, is_dice
 
 
 def cases_csv(rows: Sequence[Row], documented: Mapping[str, Column]) -> str:
-    """Write one line a case: every column, the counts of tumors, and the status.
-
-    A figure that does not exist is empty.
-    """
+    """Write a line a case: every column (empty where there is no figure), counts of tumors, the status."""
     lines = [
         [row.case, *(_plain(row.figures.values[name]) for name in documented), *row.figures.counts.values(), row.status]
         for row in rows
@@ -59,10 +56,7 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
 
 
 def _groups(documented: Mapping[str, Column]) -> dict[str, list[str]]:
-    """Group the columns that are printed by the title over them.
-
-    The cyst's HD95 and the volumes are in `cases.csv`.
-    """
+    """Group the columns that are printed by the title over them; `cases.csv` has the others."""
     return {
         "Dice": [name for name, column in documented.items() if is_dice(name, column)],
         "surface Dice": [name for name in documented if name.endswith("_surface_dice")],

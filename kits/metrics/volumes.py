@@ -27,10 +27,7 @@ def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[s
 
 
 def difference_percent(predicted_ml: float, true_ml: float) -> float:
-    """Compute the predicted volume less the true one, in percent of the true one.
-
-    0 where both are empty, NaN where only the truth is.
-    """
+    """Compute predicted less true volume in percent of the true; 0 if both are 0, NaN if only that is."""
     if not true_ml:
         return float("nan") if predicted_ml else 0.0
     return 100 * (predicted_ml - true_ml) / true_ml

@@ -1,4 +1,1 @@
-"""Painted CT: from label maps, drawn or real, to HU.
-
-Called by kits.phantom; numpy and scipy only, never a network.
-"""
+"""Painted CT, from label maps to HU, for kits.phantom; numpy and scipy only, never a network."""

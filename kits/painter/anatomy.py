@@ -46,10 +46,7 @@ def paint_surroundings(
 
 
 def paint_perirenal_fat(canvas: Canvas) -> None:
-    """Paint fat between kidney and neighbors, with fascia and strands in it.
-
-    It is thin enough in places that they touch.
-    """
+    """Paint fat with fascia and strands between kidney and neighbors, so thin in places that they touch."""
     rng, lean = canvas.rng, canvas.body.lean
     near = canvas.distance < 45
     if not near.any():

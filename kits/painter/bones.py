@@ -8,10 +8,7 @@ from kits.painter.canvas import FINE, LUMPS, SLOW, WHOLE, Canvas
 
 
 def paint_spine(canvas: Canvas) -> None:
-    """Paint vertebral bodies with cortex and discs, canal, arches and processes.
-
-    Transverse and spinous ones.
-    """
+    """Paint vertebral bodies with cortex, discs, canal, arches, transverse and spinous processes."""
     rng = canvas.rng
     where = canvas.around((0, 22, 0), (1e4, 60, 60))
     if canvas.empty(where):
@@ -66,10 +63,7 @@ def paint_ribs(canvas: Canvas) -> None:
 
 
 def paint_pelvis(canvas: Canvas) -> None:
-    """Paint iliac wings with muscle on both faces, well below the kidneys; hip heads further down.
-
-    Gluteal and iliac muscle.
-    """
+    """Paint iliac wings well below the kidneys, gluteal and iliac muscle on them, hip heads further down."""
     rng = canvas.rng
     crest = -rng.uniform(85, 120)
     where = canvas.lattice.box((crest - 1e3, 0.0, 0.0), (1e3, 1e4, 1e4))

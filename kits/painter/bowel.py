@@ -12,10 +12,7 @@ SMALL_LOOPS = (70, 150)
 
 
 def paint_bowel(canvas: Canvas) -> None:
-    """Paint the colon, then loops of small bowel in front of the kidneys.
-
-    Ascending, transverse and descending colon.
-    """
+    """Paint ascending, transverse and descending colon, then loops of small bowel before the kidneys."""
     rng, body = canvas.rng, canvas.body
     for points, radius in colon(canvas):
         kind = rng.choice(["feces", "gas", "fluid", "contrast"], p=[0.5, 0.25, 0.15, 0.1])

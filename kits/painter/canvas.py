@@ -69,10 +69,7 @@ class Canvas:
         return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2], variety=variety)
 
     def happens(self, share: float) -> bool:
-        """Draw whether something that `share` of the cases have at full variety is there.
-
-        Draws nothing at variety 0.
-        """
+        """Draw whether what `share` of the cases have at full variety is there; at 0 no number is drawn."""
         return self.variety > 0 and bool(self.rng.random() < share * self.variety)
 
     def noise(self, name: str, cell: Triple) -> Field:
@@ -103,10 +100,7 @@ class Canvas:
         return ellipsoid(self.w[where] - center[0], self.v[where] - center[1], self.u[where] - center[2], radii)
 
     def blob(self, center: Triple, radii: Triple, hu: float, texture: float = 0.0) -> None:
-        """Paint one ellipsoid inside the wall with optional texture.
-
-        That is HU and the standard deviation of the shared fine noise.
-        """
+        """Paint one ellipsoid inside the wall; `texture` is the standard deviation (HU) of shared fine noise."""
         where = self.around(center, radii)
         if self.empty(where):
             return
@@ -121,10 +115,7 @@ class Canvas:
             self.paint(where, self.cover(distance), hu)
 
     def path(self, points: list[Triple], radius: float, flat: float = 1.0) -> tuple[Slices, Field | None]:
-        """Return the box of a poly-line of capsules and the signed distance (mm) inside it.
-
-        None if outside the lattice.
-        """
+        """Return the box of a poly-line of capsules and the signed distance (mm) in it; None if outside."""
         array = np.array(points, np.float32)
         low, high = array.min(axis=0) - radius * flat, array.max(axis=0) + radius * flat
         middle, reach = (low + high) / 2, (high - low) / 2

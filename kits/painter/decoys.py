@@ -14,10 +14,7 @@ PELVIS_W = -125.0
 
 
 def paint_inner_decoys(canvas: Canvas, share: float) -> None:
-    """Paint masses and pelvic organs, before muscles and bones are laid over them.
-
-    Draws no random number where `share` is 0.
-    """
+    """Paint masses and pelvic organs before muscles and bones; `share` 0 draws no random number."""
     if share == 0:
         return
     rng = canvas.rng
@@ -61,10 +58,7 @@ def paint_large_mass(canvas: Canvas, center: Triple, size: float) -> None:
 
 
 def paint_pelvic_organs(canvas: Canvas) -> None:
-    """Paint a bladder, and a uterus with fibroids and cysts or a prostate.
-
-    The bladder holds urine or contrast; bowel is there already.
-    """
+    """Paint a bladder of urine or contrast, and a uterus with fibroids and cysts or a prostate."""
     rng, contrast = canvas.rng, canvas.contrast
     low = PELVIS_W - rng.uniform(60, 100)
     size = float(rng.uniform(22, 58))
@@ -102,10 +96,7 @@ def paint_outer_decoys(canvas: Canvas, share: float) -> None:
 
 
 def paint_arm(canvas: Canvas, side: int) -> None:
-    """Paint an arm along the body: skin and fat, muscle, bones; it lies in the air only.
-
-    One bone or two.
-    """
+    """Paint an arm along the body, in the air only: skin and fat, muscle, one bone or two."""
     rng, body = canvas.rng, canvas.body
     radius = float(rng.uniform(30, 48))
     v, u = rng.uniform(-25, 45), side * (body.half_width + radius * rng.uniform(0.8, 1.15) + 4) + body.shift
@@ -126,10 +117,7 @@ def paint_arm(canvas: Canvas, side: int) -> None:
 
 
 def paint_metal(canvas: Canvas) -> None:
-    """Paint screws in the spine, a hip or a clip, and the streaks in the slices that hold it.
-
-    They are bright and dark and run away from it.
-    """
+    """Paint screws in the spine, a hip or a clip, and bright and dark streaks in their slices."""
     rng = canvas.rng
     kind = str(rng.choice(["screws", "clip", "hip"], p=[0.4, 0.4, 0.2]))
     rods: list[tuple[Triple, Triple, float]] = []

@@ -1,8 +1,8 @@
 """Lattices in millimetres, smooth random fields on them, and interpolation between them.
 
-With numpy and scipy only. Everything random in the phantom is built from `smooth_noise`: Gaussian control points a few
-millimetres apart under a cubic B-spline. All interpolation is by sparse matrices with four entries a row, which (unlike BLAS) sum
-in one fixed order: the same seed gives the same bytes whatever the number of threads.
+Everything random in the phantom is built from `smooth_noise`: Gaussian control points a few millimetres apart under a cubic
+B-spline. All interpolation is by sparse matrices with four entries a row, which (unlike BLAS) sum in one fixed order: the same
+seed gives the same bytes whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -115,10 +115,7 @@ def enlarge(field: Field, z: sparse.csr_array, y: sparse.csr_array, x: sparse.cs
 
 
 def smooth_noise(rng: np.random.Generator, lattice: Lattice, cell: Triple) -> Field:
-    """Draw smooth noise of mean 0 and standard deviation about 1, in blobs of about `cell` mm.
-
-    `cell` is (z, y, x).
-    """
+    """Draw smooth noise of mean 0 and standard deviation about 1, in blobs of about `cell` (z, y, x) mm."""
     matrices, counts = [], []
     for axis, size in zip(lattice.axes, cell, strict=True):
         count = int(np.ceil((axis[-1] - axis[0]) / size)) + 3
@@ -135,10 +132,7 @@ def resample(field: Field, source: Lattice, target: Lattice) -> Field:
 
 
 def signed_distance(mask: NDArray[np.bool_], step: Triple) -> Field:
-    """Compute the distance (mm) to the surface of `mask` (z, y, x): negative inside.
-
-    Positive outside; 1e3 everywhere if empty.
-    """
+    """Compute the distance (mm) to the surface of `mask` (z, y, x), negative inside; 1e3 if empty."""
     if not mask.any():
         return np.full(mask.shape, 1e3, np.float32)
     outside = ndimage.distance_transform_edt(~mask, sampling=step)
@@ -163,8 +157,5 @@ def ridges(field: Field, thickness: float) -> Field:
 
 
 def tubes(first: Field, second: Field, thickness: float) -> Field:
-    """Draw branching lines like vessels, as a soft mask in [0, 1].
-
-    They are the curves where two noise fields are both zero.
-    """
+    """Draw branching lines like vessels, a soft mask in [0, 1], where two noise fields are both zero."""
     return np.clip(2 - 2 * np.sqrt(first * first + second * second) / thickness, 0, 1)

@@ -1,7 +1,7 @@
 """The frame of the body: the place of spine, kidneys and skin, read off a label map.
 
-With numpy and scipy only. Everything around the kidneys is painted in a frame whose origin is the middle of the vertebral body at
-the height of the kidneys: u grows to the patient's left, v to the back, w to the head (LPS), all in mm.
+Everything around the kidneys is painted in a frame whose origin is the middle of the vertebral body at the height of the kidneys:
+u grows to the patient's left, v to the back, w to the head (LPS), all in mm.
 """
 
 from __future__ import annotations
@@ -79,10 +79,7 @@ def find_body(labels: NDArray[np.uint8], lattice: Lattice, field_of_view: Triple
 
 
 def kidney_pieces(mask: NDArray[np.bool_], lattice: Lattice) -> list[NDArray[np.float64]]:
-    """Find voxel positions (n, 3) in mm of the one or two largest components.
-
-    One stand-in without volume if there is none.
-    """
+    """Find voxel positions (n, 3) in mm of the one or two largest components; one stand-in if none."""
     numbered, _ = ndimage.label(mask)
     sizes = np.bincount(numbered.ravel())
     sizes[0] = 0

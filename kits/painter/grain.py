@@ -46,10 +46,7 @@ class Grain:
 
 
 def grain_of(hu: Field, inside: NDArray[np.bool_]) -> Grain:
-    """Measure the noise of a scan (z, y, x) HU: its correlation, and its level `inside` an organ.
-
-    The correlation in the flattest blocks of soft tissue.
-    """
+    """Measure a scan's noise (z, y, x): correlation in the flattest soft tissue, level `inside` an organ."""
     step = max(1, len(hu) // 30)
     depth = len(hu[::step])
     rows, columns = hu.shape[1] // SIDE, hu.shape[2] // SIDE

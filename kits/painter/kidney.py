@@ -1,7 +1,4 @@
-"""The inside of the kidney: cortex, medulla, sinus, collecting system, cysts and tumors.
-
-On a lattice of about a millimeter.
-"""
+"""The inside of the kidney on a millimeter lattice: cortex, medulla, sinus, calyces, cysts, tumors."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ class Cyst:
 
 @dataclass(frozen=True)
 class Interior:
-    """HU fields around one kidney, and how far (0 to 1) a point lies in its sinus.
-
-    Each is of the lattice's shape.
-    """
+    """HU fields around one kidney on its lattice, and how far (0 to 1) a point lies in its sinus."""
 
     lattice: Lattice
     kidney: Field
@@ -44,10 +38,7 @@ class Interior:
 def paint_interior(
     rng: np.random.Generator, labels: NDArray[np.uint8], lattice: Lattice, contrast: Contrast, fat: float, cysts: list[Cyst]
 ) -> Interior:
-    """Paint HU of kidney, tumor and sinus for the piece of a label map on `lattice`.
-
-    The lattice is in z, y, x mm of the volume.
-    """
+    """Paint HU of kidney, tumor and sinus for the piece of a label map on `lattice` (z, y, x mm)."""
     step = lattice.step
     inside = labels > 0
     hull = closed(inside, step)
@@ -103,10 +94,7 @@ def parenchyma(rng: np.random.Generator, depth: Field, fine: Field, medium: Fiel
 
 
 def paint_cyst(rng: np.random.Generator, kidney: Field, lattice: Lattice, cyst: Cyst) -> Field:
-    """Paint simple cysts of water, and now and then a hyperdense one.
-
-    Thin walls and septa are below the resolution.
-    """
+    """Paint simple cysts of water, now and then a hyperdense one; walls are below the resolution."""
     z, y, x = lattice.points
     radii = (cyst.radius, cyst.radius * rng.uniform(0.85, 1.1), cyst.radius * rng.uniform(0.85, 1.1))
     distance = ellipsoid(z - cyst.center[0], y - cyst.center[1], x - cyst.center[2], radii)
@@ -115,10 +103,7 @@ def paint_cyst(rng: np.random.Generator, kidney: Field, lattice: Lattice, cyst: 
 
 
 def paint_tumors(rng: np.random.Generator, mask: NDArray[np.bool_], lattice: Lattice, contrast: Contrast, fine: Field) -> Field:
-    """Paint each connected tumor by its own draw of kind.
-
-    The field is only meant where the mask is set.
-    """
+    """Paint each connected tumor by its own draw of kind, meant where the mask is set."""
     field = np.full(mask.shape, contrast["medulla"], np.float32)
     if not mask.any():
         return field
@@ -136,10 +121,7 @@ def paint_tumors(rng: np.random.Generator, mask: NDArray[np.bool_], lattice: Lat
 
 
 def one_tumor(rng: np.random.Generator, depth: Field, lattice: Lattice, contrast: Contrast, fine: Field) -> Field:
-    """Paint one tumor by kind, from its depth (mm below its surface).
-
-    Texture, necrosis, scar, rim and calcification.
-    """
+    """Paint one tumor by kind from its depth (mm): texture, necrosis, scar, rim and calcification."""
     radius = max(float(depth.max()), 3.0)
     kind = rng.choice(
         ["clear", "papillary", "chromophobe", "oncocytoma", "cystic", "fatty"], p=[0.5, 0.16, 0.12, 0.09, 0.09, 0.04]

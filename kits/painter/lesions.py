@@ -1,7 +1,4 @@
-"""Tumors and cysts set into the kidneys of a real CT, with the scan's own noise.
-
-They push aside what is around them.
-"""
+"""Tumors and cysts set into the kidneys of a real CT, in its noise; they push neighbors aside."""
 
 from __future__ import annotations
 
@@ -83,10 +80,7 @@ def fits(scan: RealScan, site: Site) -> bool:
 def set_lesion(
     rng: np.random.Generator, scan: RealScan, site: Site, contrast: Contrast, grain: Grain, *, fluid: bool, label: int
 ) -> None:
-    """Grow one tumor, or a cyst (`fluid`), at a site.
-
-    Changes `hu` and `labels` of the scan near it and nowhere else.
-    """
+    """Grow one tumor, or a cyst (`fluid`), at a site, in `hu` and `labels` of the scan near it alone."""
     push = float(rng.uniform(0.15, 0.5)) * site.radius
     reach = 1.35 * site.radius + 4 * push + 6
     lattice = around(scan, site.center, reach)
@@ -128,7 +122,7 @@ def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> Field:
 
 
 def displace(scan: RealScan, box: Slices, distance: Field, firm: Field, push: float) -> None:
-    """Move what a lesion takes the room of outwards in its slice; firm ground does not move.
+    """Move what a lesion takes the room of outwards in its slice, but not firm ground.
 
     Less and less with distance (mm). Splines, not lines between pixels: these would smooth the noise and show where tissue was
     moved.

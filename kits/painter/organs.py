@@ -158,10 +158,7 @@ def paint_vessels(canvas: Canvas) -> None:
 
 
 def paint_masses(canvas: Canvas) -> None:
-    """Paint adrenals, and masses of soft tissue beside the kidney that are not renal.
-
-    Nodes, adenomas, accessory spleens.
-    """
+    """Paint adrenals, and beside the kidney masses that are not renal: nodes, adenomas, small spleens."""
     rng, contrast = canvas.rng, canvas.contrast
     for kidney in canvas.body.kidneys:
         side = kidney.side or 1

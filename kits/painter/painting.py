@@ -1,7 +1,4 @@
-"""Painted CT from a label map: labels and spacing in, HU out.
-
-Both modes of the phantom end here.
-"""
+"""Painted CT from a label map, where both modes of the phantom end: labels and spacing in, HU out."""
 
 from __future__ import annotations
 
@@ -106,10 +103,7 @@ def sample(labels: NDArray[np.uint8], spacing: Triple, lattice: Lattice) -> NDAr
 
 
 def boxes(inside: NDArray[np.bool_], lattice: Lattice) -> list[tuple[Triple, Triple]]:
-    """Find corners (z, y, x mm) of boxes around the components; close ones are one.
-
-    With a margin, clipped to the volume.
-    """
+    """Find corners (z, y, x mm) of boxes around components with a margin, close ones as one, clipped."""
     near = ndimage.binary_dilation(inside, iterations=2)
     numbered, _ = ndimage.label(near)
     found = []
@@ -156,10 +150,7 @@ class Layer:
         return cls((z, y, x), *lattice.weights(points))
 
     def enlarge(self, field: Field, low: int, high: int) -> Field:
-        """Enlarge slices low to high of `field` to the voxels of the box.
-
-        They are counted in the volume, inside the box.
-        """
+        """Enlarge slices low to high of `field`, counted in the volume, to the voxels of the box."""
         start = self.box[0].start
         rows = self.z[low - start : high - start]
         flat = rows @ field.reshape(len(field), -1)

@@ -1,7 +1,4 @@
-"""Training cases of real CT whose kidneys are drawn.
-
-Each variant of a scan has tumors and cysts of its own.
-"""
+"""Training cases of real CT with drawn kidneys; each variant has tumors and cysts of its own."""
 
 from __future__ import annotations
 
@@ -69,10 +66,7 @@ def real_plans(options: Phantom, first: int) -> list[RealPlan]:
 
 
 def write_real_case(plan: RealPlan) -> dict[str, Any]:
-    """Make one variant of a scan and write it; returns the case's entry in kits.json.
-
-    It depends on the seed, the scan's name and the variant's number alone.
-    """
+    """Write a variant of a scan, which follows from seed, name and number; its entry in kits.json."""
     options = plan.options
     rng = np.random.default_rng([options.seed, crc32(plan.scan.name.encode()), plan.variant])
     image = read_volume(plan.scan / IMAGE_NAME)

@@ -81,10 +81,7 @@ class RealScan:
 
 
 def within_wall(hu: Field, step: Triple) -> NDArray[np.bool_]:
-    """Mark the room inside the body's wall (z, y, x).
-
-    In each slice it is well within the hull of muscle, bone and organs.
-    """
+    """Mark the room (z, y, x) well within each slice's hull of muscle, bone and organs."""
     body = ndimage.binary_opening(hu > AIR_HU, iterations=2)
     numbered, count = ndimage.label(body)
     if count > 1:  # arms and the table

@@ -1,7 +1,4 @@
-"""A real CT as another scanner and another patient would show it.
-
-Spacing, extent, size and shape of the body, kernel, noise.
-"""
+"""A real CT by another scanner of another patient: spacing, extent, size, shape, kernel, noise."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ class Made:
 
 
 def crop_slices(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
-    """Let the scan begin and end elsewhere: some mm beyond the kidneys, or within them.
-
-    Within them in a share of the cases.
-    """
+    """Let the scan begin and end some mm beyond the kidneys, in a share of the cases within them."""
     planes = np.flatnonzero(made.labels.any(axis=(1, 2)))
     low, high = int(planes[0]), int(planes[-1]) + 1
     first, last = (round(float(rng.uniform(*options.real.margin_mm)) / made.spacing[0]) for _ in range(2))
@@ -93,10 +87,7 @@ def regrid(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
 
 
 def window_center(rng: np.random.Generator, labels: NDArray[np.uint8], step: Field, window: tuple[float, float]) -> list[float]:
-    """Choose the middle (y, x mm) of a field of view that shows the kidneys whole if it can.
-
-    Near the middle of the scan.
-    """
+    """Choose the middle (y, x mm) of a field of view near the scan's that shows the kidneys if it can."""
     found = []
     for axis, (wide, size) in enumerate(zip(window, step[1:], strict=True)):
         seen = np.flatnonzero(labels.any(axis=(0, 2 - axis))) * size
@@ -107,10 +98,7 @@ def window_center(rng: np.random.Generator, labels: NDArray[np.uint8], step: Fie
 
 
 def mixed_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float32, place: list[Field]) -> NDArray[np.uint8]:
-    """Mix the labels of two slices at points between them.
-
-    There is a label where all together have half, and it is the one with the largest share.
-    """
+    """Mix the labels of two slices at points between them: the largest share, where all make a half."""
     labels, best, whole = (np.zeros(place[0].shape, kind) for kind in (np.uint8, np.float32, np.float32))
     for label in np.union1d(below, above):
         if label:
@@ -123,10 +111,7 @@ def mixed_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float
 
 
 def refilter(rng: np.random.Generator, made: Made, grain: Grain, options: Phantom) -> Made:
-    """Give a share of the cases another kernel, softer or sharper, and more noise.
-
-    Of the scan's own grain.
-    """
+    """Give a share of the cases a softer or sharper kernel, and more noise of the scan's own grain."""
     hu, real = made.hu, options.real
     seen = hu > AIR
     if rng.random() < real.filtered:

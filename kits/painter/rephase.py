@@ -1,7 +1,4 @@
-"""Another contrast phase for a real CT: kidneys, organs and vessels change, bones stay.
-
-So does the noise.
-"""
+"""Another contrast phase for a real CT: kidneys, organs, vessels and noise change, bones stay."""
 
 from __future__ import annotations
 
@@ -57,10 +54,7 @@ def rephase(rng: np.random.Generator, scan: RealScan, now: Contrast, then: Contr
 
 
 def empty_pelvis(scan: RealScan, now: Contrast, then: Contrast) -> None:
-    """Take the contrast out of calyces and pelvis.
-
-    What is brighter there than the kidney gets the HU of urine.
-    """
+    """Take the contrast out of calyces and pelvis: what outshines the kidney gets the HU of urine."""
     box = [
         slice(round(float(axis[0]) / size), round(float(axis[-1]) / size) + 1)
         for axis, size in zip(scan.rough.axes, scan.spacing, strict=True)

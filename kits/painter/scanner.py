@@ -1,7 +1,4 @@
-"""The scanner: point spread, kernel, correlated noise, padding, whole HU.
-
-The noise is correlated as the kernel leaves it.
-"""
+"""The scanner: point spread, kernel, noise correlated as the kernel leaves it, padding, whole HU."""
 
 from __future__ import annotations
 
@@ -31,10 +28,7 @@ class Scanner:
 
 
 def draw_scanner(rng: np.random.Generator, extent: Triple, spacing: Triple) -> Scanner:
-    """Draw settings for a volume of `extent` (z, y, x) mm; noise 5 to 35 HU.
-
-    Thinner slices are noisier.
-    """
+    """Draw settings for a volume of `extent` (z, y, x) mm: noise 5 to 35 HU, more in thin slices."""
     sharp = rng.beta(1.2, 2.2)
     slice_mm = max(spacing[0], float(rng.uniform(0.8, 3.0)))
     noise = float(np.exp(rng.uniform(np.log(5), np.log(24)))) * (1 + 0.7 * sharp) * (2.5 / slice_mm) ** 0.2
@@ -52,10 +46,7 @@ def draw_scanner(rng: np.random.Generator, extent: Triple, spacing: Triple) -> S
 
 
 class Detector:
-    """A detector that applies a `Scanner` to slices of one size, one after the other.
-
-    Noise of neighbors is correlated along z.
-    """
+    """A detector that applies a `Scanner` to slices one by one, with noise correlated along z."""
 
     def __init__(self, scanner: Scanner, shape: tuple[int, int], spacing: Triple, rng: np.random.Generator) -> None:
         self.scanner, self.shape, self.rng = scanner, shape, rng

@@ -61,10 +61,7 @@ def draw_kidney(
     side: int,
     tumors: list[float],
 ) -> list[Cyst]:
-    """Draw one kidney at `center` (z, y, x mm) into `labels`, and return its cysts.
-
-    Tumors are 2, cysts 1.
-    """
+    """Draw a kidney at `center` (z, y, x mm) into `labels`, tumors 2 and cysts 1; returns its cysts."""
     half = (length / 2, length * rng.uniform(0.24, 0.34), length * rng.uniform(0.17, 0.25))
     growth = [(radius, rng.uniform(0.3, 1.05) + 0.3 * min(radius / half[1], 1) * rng.random()) for radius in tumors]
     reach = half[0] + 12 + max([2 * radius for radius, _ in growth], default=0)
@@ -92,10 +89,7 @@ def draw_kidney(
 
 
 def local_axes(rng: np.random.Generator, lattice: Lattice, center: Triple, half: float, side: int) -> tuple[Field, Field, Field]:
-    """Compute coordinates (mm) along the kidney's length, front to back and medial to lateral.
-
-    Tilted and bent like a bean.
-    """
+    """Compute coordinates (mm) along a bean's length, front to back and medial to lateral."""
     z, y, x = lattice.points
     z, y, x = z - center[0], y - center[1], side * (x - center[2])
     lean, nod, turn = rng.uniform(0.05, 0.4), rng.uniform(-0.05, 0.35), rng.uniform(0.1, 0.8)
@@ -122,10 +116,7 @@ def draw_cyst_radius(rng: np.random.Generator) -> float:
 def draw_tumor(
     rng: np.random.Generator, lattice: Lattice, center: Triple, half: Triple, side: int, radius: float, out: float
 ) -> Field:
-    """Draw a lumpy ball on a kidney as a signed distance (mm), away from the spine.
-
-    It grows to the side, the front or a pole.
-    """
+    """Draw a lumpy ball on a kidney's side, front or pole, off the spine, as a signed distance (mm)."""
     direction = rng.normal(size=3)
     direction[2] = side * (abs(direction[2]) if rng.random() < 0.8 else direction[2])
     direction /= np.linalg.norm(direction)
@@ -161,9 +152,9 @@ def draw_cysts(
 
 
 def label_cysts(labels: NDArray[np.uint8], cysts: list[Cyst], spacing: Triple, label: int) -> None:
-    """Give cysts a label of their own, in place, where they are kidney so far.
+    """Give cysts a label of their own, in place, where they are kidney so far: a ball each.
 
-    A ball each: painted cysts are up to 15 % narrower and 10 % wider than that in the plane.
+    Painted cysts are up to 15 % narrower and 10 % wider than that in the plane.
     """
     for cyst in cysts:
         window = tuple(

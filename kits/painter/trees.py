@@ -136,10 +136,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
 
 
 def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
-    """Thin a label map to about these mm, and return its grid in KiTS19's axes.
-
-    Every n-th slice, row and column stays.
-    """
+    """Thin a label map to about these mm, every n-th slice and pixel, and return its KiTS19 grid."""
     wanted = (thin_mm[0], thin_mm[1], thin_mm[1])
     strides = [max(1, round(mm / step)) for mm, step in zip(wanted, volume.spacing, strict=True)]
     labels = np.ascontiguousarray(volume.array[tuple(slice(stride // 2, None, stride) for stride in strides)])

@@ -45,10 +45,7 @@ def paint_skin_and_wall(canvas: Canvas) -> None:
 
 
 def paint_chest(canvas: Canvas) -> None:
-    """Paint lungs above the diaphragm, and the heart between them.
-
-    Low in a crescent along the wall, high over the liver.
-    """
+    """Paint lungs above the diaphragm, low along the wall and high over the liver, with the heart."""
     rng = canvas.rng
     top = rng.uniform(95, 140)
     if float(canvas.lattice.z[-1]) < 10:
@@ -79,10 +76,7 @@ def fibers(canvas: Canvas, fatty: float) -> Field:
 
 
 def paint_back_muscles(canvas: Canvas) -> None:
-    """Paint the muscles of the back and the crura of the diaphragm on both sides.
-
-    Erector spinae, multifidus, quadratus lumborum, psoas.
-    """
+    """Paint the crura of the diaphragm, erector spinae, multifidus, quadratus lumborum and psoas."""
     rng, body = canvas.rng, canvas.body
     value = fibers(canvas, float(rng.beta(1.2, 2.6)))
     size = rng.uniform(0.88, 1.15) * float(np.clip(body.half_width / 165, 0.85, 1.15))

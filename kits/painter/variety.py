@@ -1,7 +1,6 @@
-"""Variety that makes a painted case hard for a threshold: neighbors of the kidney's own HU.
+"""Variety that makes a painted case hard for a threshold: neighbors of the kidney's own HU touch it.
 
-They touch it, and kidneys are uneven. All of it is off where `variety` is 0, and then draws no random number: such cases keep
-their bytes.
+Kidneys are uneven too. Where `variety` is 0 no random number is drawn: such cases keep their bytes.
 """
 
 from __future__ import annotations
@@ -65,10 +64,7 @@ def close_gaps(canvas: Canvas, gap: Field) -> Field:
 
 
 def paint_contacts(canvas: Canvas) -> None:
-    """Paint organs, bowel, masses and fluid against the kidneys, over the perirenal fat.
-
-    Muscle and bone come later.
-    """
+    """Paint organs, bowel, masses and fluid on the perirenal fat, against kidneys, under muscle and bone."""
     if canvas.variety == 0:
         return
     for kidney in canvas.body.kidneys:
@@ -137,10 +133,7 @@ def paint_bowel_beside(canvas: Canvas, kidney: Kidney) -> None:
 
 
 def paint_mass(canvas: Canvas, kidney: Kidney) -> None:
-    """Paint a mass that is not renal with the HU of kidney or tumor, often dead inside.
-
-    Adrenal, node, sarcoma, varix, cyst.
-    """
+    """Paint a mass (node, sarcoma, varix, cyst) of the HU of kidney or tumor, often dead inside."""
     rng, contrast = canvas.rng, canvas.contrast
     size = float(np.clip(np.exp(rng.normal(np.log(12), 0.5)), 5, 38))
     place = beside(canvas, kidney, rng.uniform(0.4, 0.85) * size)

@@ -86,10 +86,7 @@ def bring_to(true: Grid, found: Volume) -> np.ndarray:
 
 
 def lay_into(true: Grid, found: Volume) -> np.ndarray | None:
-    """Lay a label map of a part of the grid `true` into all of it, (z, y, x), 0 elsewhere.
-
-    None where it is no part.
-    """
+    """Lay a label map of a part of the grid `true` into all of it (z, y, x); None where it is no part."""
     spacing, origin, direction = placement(found.grid)
     true_spacing, true_origin, true_direction = placement(true)
     shift = true_direction.T @ (origin - true_origin) / true_spacing
@@ -109,10 +106,7 @@ def lay_into(true: Grid, found: Volume) -> np.ndarray | None:
 
 
 def placement(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return spacing (z, y, x), position of the first voxel in LPS order, and direction.
-
-    The columns of the direction are z, y, x.
-    """
+    """Return spacing (z, y, x), the first voxel's place in LPS order, and direction by columns z, y, x."""
     columns = np.reshape(grid.direction, (3, 3))
     origin = np.array(grid.origin, dtype=float)
     kept = []

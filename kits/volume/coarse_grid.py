@@ -54,10 +54,7 @@ class CoarseGrid:
         return z, y, x
 
     def to_native(self, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
-        """Return the smallest native window that contains a coarse window [start, stop), clipped.
-
-        In exact integer arithmetic.
-        """
+        """Return the smallest native window around a coarse window [start, stop), in exact integers, clipped."""
         low, high = [], []
         for axis in range(3):
             n, m, offset = self.native[axis], self.inner[axis], self.offset[axis]
@@ -103,10 +100,7 @@ def to_coarse(array: np.ndarray, grid: CoarseGrid, pad_value: float) -> np.ndarr
 
 
 def average_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
-    """Average coarse slices (z, y, x) along z into fewer; same type, integers rounded.
-
-    The array itself where there are so many.
-    """
+    """Average coarse slices (z, y, x) along z into fewer, if they are more; integers are rounded."""
     if len(coarse) == planes:
         return coarse
     result = np.empty((planes, *coarse.shape[1:]), coarse.dtype)
@@ -117,10 +111,7 @@ def average_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
 
 
 def prevailing_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
-    """Join coarse labels (z, y, x) along z into fewer slices, by the rule of `labels_to_coarse`.
-
-    The array itself where there are so many.
-    """
+    """Join coarse labels (z, y, x) along z into fewer, if there are more, as `labels_to_coarse` does."""
     if len(coarse) == planes:
         return coarse
     result = np.zeros((planes, *coarse.shape[1:]), coarse.dtype)
@@ -134,10 +125,7 @@ def prevailing_slices(coarse: np.ndarray, planes: int) -> np.ndarray:
 
 
 def _groups(coarse: np.ndarray, planes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield of every new slice its number, and the old ones that it covers with their weights.
-
-    Weights come before the slices, and their sum is 1.
-    """
+    """Yield every new slice's number, the weights (of sum 1) of the old ones that it covers, and these."""
     n = len(coarse)
     for plane in range(planes):
         low, high = plane * n, (plane + 1) * n  # in units of 1 / (n planes) of the length: integers, so exact
@@ -172,10 +160,7 @@ def _prevails(mask: np.ndarray, grid: CoarseGrid) -> np.ndarray:
 
 
 def area_resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Average slices (z, y, x) over the area of each target pixel, float32 (z, *shape).
-
-    It works for growing too.
-    """
+    """Average slices (z, y, x) over the area of each target pixel, float32 (z, *shape); may grow too."""
     if array.shape[1:] == (2 * shape[0], 2 * shape[1]):
         return _halve(array)
     if shape[1] > array.shape[2]:  # the rows of a small array grow last, whole and so at the speed of memory
@@ -198,10 +183,7 @@ def _halve(array: np.ndarray) -> np.ndarray:
 
 
 def _area_resize_axis(array: np.ndarray, m: int, axis: int) -> np.ndarray:
-    """Average the n cells along an axis into m equal ones that span the same length.
-
-    The weights of each sum to 1.
-    """
+    """Average the n cells of an axis into m equal ones of the same length, each with weights of sum 1."""
     n = array.shape[axis]
     edges = np.arange(m + 1) * n  # in units of 1 / (n m) of the length: integers, so exact
     first = edges[:-1] // m

@@ -30,10 +30,7 @@ FACES = (("first slice", "last slice"), ("front edge", "back edge"), ("right edg
 
 
 def doubt_boxes(boxes: Sequence[Box], spacing: Spacing, margin_mm: float) -> list[str]:
-    """Doubt ROIs larger than any kidney.
-
-    The coarse stage has taken something else along, or the spacing is wrong.
-    """
+    """Doubt ROIs larger than any kidney: something else was taken along, or the spacing is wrong."""
     warnings = []
     for number, box in enumerate(boxes, start=1):
         size = [n * step for n, step in zip(box.shape, spacing, strict=True)]

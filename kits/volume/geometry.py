@@ -18,10 +18,7 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Grid:
-    """The geometry of an image as its file has it, in SimpleITK's own (x, y, z) order and mm.
-
-    The direction is nine cosines row by row.
-    """
+    """The geometry of an image as its file has it: SimpleITK's (x, y, z), mm, nine cosines row by row."""
 
     size: Triple
     spacing: Spacing
@@ -52,10 +49,7 @@ class Grid:
 
     @property
     def flips(self) -> tuple[bool, bool, bool]:
-        """True for each of (slice, row, column) that runs against Superior, Posterior, Left.
-
-        After the permutation `axes`.
-        """
+        """True for each of (slice, row, column) that, after `axes`, runs against Superior, Posterior, Left."""
         x, y, z = self._physical_to_index
         cosines = np.reshape(self.direction, (3, 3))
         # Row r, column c of the direction is the cosine of physical axis r (x, y, z) and index axis c. SimpleITK is LPS whatever
@@ -91,10 +85,7 @@ class Volume:
 
 
 class _Buffer:
-    """An image's memory lent to numpy, which keeps the image alive as long as any view of it.
-
-    SimpleITK's own view does not.
-    """
+    """An image's memory lent to numpy; its views keep the image alive, as SimpleITK's own do not."""
 
     def __init__(self, image: sitk.Image) -> None:
         self.image = image

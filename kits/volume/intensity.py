@@ -13,10 +13,7 @@ BODY_HU = -300
 
 
 def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
-    """Clip HU to the window and scale it linearly to [-1, 1] (paper, section 3).
-
-    float32 of the same shape.
-    """
+    """Clip HU to the window and scale it linearly to [-1, 1], float32 (paper, section 3)."""
     low, high = window
     # The paper's window is [-100, 300], from fat to cortex with contrast; what lies beyond (lung and gas, bone and excreted
     # contrast) need not be told apart.

@@ -1,7 +1,4 @@
-"""Plausibility of HU by their histogram: could a CT scanner have made these voxels?
-
-Training data and new scans are judged by the same rule.
-"""
+"""Plausibility of HU, in training and prediction: could a CT scanner have made this histogram?"""
 
 from __future__ import annotations
 
@@ -57,10 +54,7 @@ def percentile(counts: np.ndarray, percent: float) -> float:
 
 
 def has_pile(counts: np.ndarray, end: int, inward: int) -> bool:
-    """Tell whether voxels pile up at an end of the range, as clipping leaves them.
-
-    `inward` is 1 at the low end, -1 at the high.
-    """
+    """Tell whether voxels pile up at an end of the range, low (`inward` 1) or high (-1), as by clipping."""
     inner = counts[end + inward : end + 33 * inward : inward].mean()
     return bool(counts[end] > max(1e-3 * counts.sum(), 10 * inner))
 

@@ -61,8 +61,7 @@ def largest_regions(mask: np.ndarray, count: int) -> np.ndarray:
 def drop_far_tumors(labels: np.ndarray, spacing: Spacing, distance_mm: float) -> np.ndarray:
     """Remove tumor components farther than `distance_mm` from every voxel of kidney or cyst.
 
-    Between voxel centers. Without any of these there is nothing to judge by, and all tumors stay: a tumor may have replaced the
-    kidney.
+    Between voxel centers. Without any of these all tumors stay: one may have replaced the kidney.
     """
     window = bounding_slices(labels == TUMOR)
     if window is None or not ((labels == KIDNEY).any() or (labels == CYST).any()):
@@ -95,10 +94,7 @@ def _near(component: np.ndarray, kidney: np.ndarray, inner: tuple, spacing: Spac
 
 
 def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarray:
-    """Remove foreground components smaller than `min_ml`.
-
-    Smaller ones of tumor or cyst inside larger ones become kidney.
-    """
+    """Remove foreground components below `min_ml`; tumor and cyst so small in larger ones become kidney."""
     window = bounding_slices(labels)
     if window is None:
         return labels
@@ -146,10 +142,7 @@ def _most_common(shell: np.ndarray) -> int:
 
 
 def _replace_small(labels: np.ndarray, mask: np.ndarray, least: float, label: int) -> np.ndarray:
-    """Give another label to the components of a mask that have fewer than `least` voxels.
-
-    `labels` itself comes back where there are none.
-    """
+    """Relabel the components of a mask that have fewer than `least` voxels; `labels` itself if none has."""
     window = bounding_slices(mask)
     if window is None:
         return labels
