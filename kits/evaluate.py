@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @command("evaluate")
 def main(options: Evaluate) -> None:
     """Score, write `cases.csv`, `tumors.csv`, `summary.json` and `table.txt`, and print the table."""
-    from kits.metrics.folder_scores import evaluate_expected
+    from kits.metrics.folder_scores import evaluate
 
-    print(evaluate_expected(options))
+    print(evaluate(options))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from kits.config.schema import parse
 from kits.config.schema.dataset import Data
 from kits.core.labels import BACKGROUND
 from kits.data import arrays
+from kits.data.cached_case import CaseRecord
 from kits.data.datasets import CachedCase
-from kits.data.records import CaseRecord
 from kits.volume import Volume, crop
 from kits.volume.intensity import PAD_HU
 

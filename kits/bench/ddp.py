@@ -26,11 +26,7 @@ from kits.training.trainer import build_trainer
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure steps a second of each of two processes over those of one alone, in rounds.
-
-    Raises:
-        KitsError: there are no two cores that processes can be bound to, or a process fails.
-    """
+    """Measure steps a second of each of two processes over those of one alone, in rounds."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         raise KitsError("ddp: needs two cores and a system that binds processes to them; run it on Linux with two free cores")

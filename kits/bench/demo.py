@@ -13,11 +13,7 @@ from kits.workflows.step import run_process
 
 
 def measure(options: Demo) -> dict[str, float]:
-    """Run every step of `conf/demo.yaml`: kidney and tumor Dice, and minutes.
-
-    Raises:
-        KitsError: a step fails.
-    """
+    """Run every step of `conf/demo.yaml`: kidney and tumor Dice, and minutes."""
     began = time.monotonic()
     for step in options.steps:
         name, *arguments = shlex.split(step)

@@ -34,11 +34,7 @@ HU_CARRIED = (-1000, 700)
 
 
 def measure(options: ShippedBench) -> dict[str, float]:
-    """Take the steps that are asked for; the figures of the gate, where it has been tried.
-
-    Raises:
-        KitsError: a step fails, or export is asked for and a bar falls short.
-    """
+    """Take the steps that are asked for; the figures of the gate, where it has been tried."""
     for step in options.steps:
         if step in ("coarse", "fine"):
             train(options, step)
@@ -204,11 +200,7 @@ def table(rows: Mapping[str, Any], figures: Mapping[str, float]) -> str:
 
 
 def export(options: ShippedBench) -> None:
-    """Write the pair of all scans as it comes with the package, if the gate is passed.
-
-    Raises:
-        KitsError: it is not, or has not been tried.
-    """
+    """Write the pair of all scans as it comes with the package, if the gate is passed."""
     output, scans = Path(options.output), scans_of(options)
     found = read_object(output / FIGURES, {"figures": {str: float}})
     if found is None:

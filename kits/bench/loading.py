@@ -29,11 +29,7 @@ ROUNDS = 2
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure our patches a second as multiples of the faster rival's, plain and augmented.
-
-    Raises:
-        KitsError: TorchIO is not installed.
-    """
+    """Measure our patches a second as multiples of the faster rival's, plain and augmented."""
     if find_spec("torchio") is None:
         raise KitsError("parts=[loading]: TorchIO is not installed; pip install 'kits[bench]'")
     with scratch_folder(config) as scratch:

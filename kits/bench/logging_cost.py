@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from kits.bench.ddp import training_options
+from kits.bench.scoring import ellipsoids
 from kits.bench.timing import seconds
 from kits.config.schema.training import Fine
 from kits.data.datasets import PatchLoader
@@ -127,18 +128,8 @@ def clock(device: torch.device) -> float:
 
 def measure_pictures(scan: dict[str, Any]) -> float:
     """Time the pictures and surfaces of one scan, kidneys with a tumor found a slice off, in seconds."""
-    shape = tuple(scan["shape"])
-    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
-
-    def ball(center: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
-        terms = (((axis - c * n) / (r * n)) ** 2 for axis, c, r, n in zip((z, y, x), center, radii, shape, strict=True))
-        return np.asarray(sum(terms) <= 1)
-
-    truth = np.zeros(shape, np.uint8)
-    for side in (0.35, 0.65):
-        truth[ball((0.5, 0.6, side), (0.25, 0.08, 0.06))] = 1
-    truth[ball((0.5, 0.65, 0.65), (0.08, 0.05, 0.05))] = 2
-    hu = np.where(ball((0.5, 0.5, 0.5), (5.0, 0.35, 0.45)), np.where(truth > 0, 150, -50), -1000).astype(np.int16)
+    truth = ellipsoids(scan["shape"], scan["spacing"])
+    hu = np.where(truth > 0, 150, -50).astype(np.int16)
     scene = Scene("case_00000", hu, np.roll(truth, 1, axis=0), truth, tuple(scan["spacing"]), {"score": 0.9})
 
     def draw() -> None:

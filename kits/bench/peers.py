@@ -20,21 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.config.schema import parse
-from kits.config.schema.dataset import Data
-from kits.config.schema.loss import Loss
+from kits.config.schema.benches import PeersBench
 from kits.data.cache import cache_settings
 from kits.data.cached_case import CachedCase
 from kits.data.prepared import read_index, read_subsets
 from kits.io import read_volume, write_json, write_labels
 from kits.models.memory import keep_freed_memory
 from kits.training.losses import build_loss, deep_supervision
-from kits.volume import Triple, crop
+from kits.volume import crop
 from kits.volume.intensity import PAD_HU, normalise
 from kits.workflows.step import run_process
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: PeersBench) -> dict[str, float]:
     """Train the two stages and every peer for as long, for each seed, and score them.
 
     Predictions, scores and `peers.json` go to `output`. With `budget`, so many CPU seconds, only the peers are trained, and what
@@ -42,24 +40,20 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    output = Path(config["output"])
+    output = Path(options.output)
     kept = output / "peers.json"
     record: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    for seed in config["seeds"]:
-        budget = config["budget"] or two_stages(config, output / f"two_stage{seed}", seed, record)
-        for name in config["peers"]:
-            one_stage(config, name, output / f"{name}{seed}", seed, budget, record)
+    for seed in options.seeds:
+        budget = options.budget or two_stages(options, output / f"two_stage{seed}", seed, record)
+        for name in options.peers:
+            one_stage(options, name, output / f"{name}{seed}", seed, budget, record)
         write_json(kept, record)
     print(f"measured: {kept}; scores of each: {output}/*/scores")
     return {}
 
 
 def run(command: str) -> float:
-    """Run `python -m kits.COMMAND`; its CPU seconds.
-
-    Raises:
-        KitsError: it failed.
-    """
+    """Run `python -m kits.COMMAND`; its CPU seconds."""
     name, *arguments = shlex.split(command)
     before = os.times()
     run_process(name, arguments)
@@ -67,61 +61,58 @@ def run(command: str) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def two_stages(config: dict[str, Any], folder: Path, seed: int, record: dict[str, Any]) -> float:
+def two_stages(options: PeersBench, folder: Path, seed: int, record: dict[str, Any]) -> float:
     """Train, predict and score both stages as anyone would; the CPU seconds that both trainings took."""
-    cache, root = config["data"]["cache"], config["data"]["root"]
+    cache, root = options.data.cache, options.data.root
     training = 0.0
     for stage in ("coarse", "fine"):
-        options = f"experiment={config['recipes'][stage]} data.cache={cache} seed={seed} run_dir={folder}/{stage} overwrite=true"
-        training += run(f"train {options}")
+        given = f"experiment={options.recipes[stage]} data.cache={cache} seed={seed} run_dir={folder}/{stage} overwrite=true"
+        training += run(f"train {given}")
     checkpoints = f"coarse={folder}/coarse/best.ckpt fine={folder}/fine/best.ckpt"
     split = f"{cache}/splits.json"
     took = run(f"predict {checkpoints} input={root} split_file={split} output={folder}/predictions device=cpu")
-    cases = score(config, folder)
+    cases = score(options, folder)
     record[folder.name] = {"training": training, "predicting_a_case": took / cases}
     return training
 
 
-def score(config: dict[str, Any], folder: Path) -> int:
+def score(options: PeersBench, folder: Path) -> int:
     """Score the predictions of a folder; how many validation cases there are."""
-    split = Path(config["data"]["cache"]) / "splits.json"
-    run(f"evaluate prediction={folder}/predictions truth={config['data']['root']} output={folder}/scores split_file={split}")
+    split = Path(options.data.cache) / "splits.json"
+    run(f"evaluate prediction={folder}/predictions truth={options.data.root} output={folder}/scores split_file={split}")
     return len((folder / "scores" / "cases.csv").read_text(encoding="utf-8").splitlines()) - 1
 
 
-def one_stage(config: dict[str, Any], name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:
+def one_stage(options: PeersBench, name: str, folder: Path, seed: int, budget: float, record: dict[str, Any]) -> None:
     """Train a peer for so many CPU seconds, predict the validation cases with it and score them."""
     torch.manual_seed(seed)
-    data: Data = parse(Data, config["data"], "data")
-    cache = Path(data.cache)
+    data, cache = options.data, Path(options.data.cache)
     records = read_index(cache, cache_settings(data))["cases"]
     split = read_subsets(cache, records, data.split, None)
     training, validation = ([CachedCase(cache, records[case]) for case in split[part]] for part in ("train", "validation"))
-    network, logits_of = PEERS[name](len(config["data"]["classes"]))
+    network, logits_of = PEERS[name](len(data.classes))
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    chosen = dict(config["optimizers"][name])
+    chosen = dict(options.optimizers[name])
     optimizer = kinds[chosen.pop("name")](network.parameters(), **chosen)
-    steps = train(network, logits_of, ScanPatches(training, config, seed), config, optimizer, budget)
+    steps = train(network, logits_of, ScanPatches(training, options, seed), options, optimizer, budget)
     network.eval()
     began = time.process_time()
     for case in validation:
-        volume = read_volume(Path(config["data"]["root"]) / case.id / "imaging.nii.gz")
-        labels = predict(network, logits_of, volume.array, config)
+        volume = read_volume(Path(str(data.root)) / case.id / "imaging.nii.gz")
+        labels = predict(network, logits_of, volume.array, options)
         write_labels(folder / "predictions" / f"{case.id}.nii.gz", labels, volume.grid)
     took = (time.process_time() - began) / len(validation)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     record[folder.name] = {"training": budget, "steps": steps, "predicting_a_case": took, "parameters": parameters}
-    score(config, folder)
+    score(options, folder)
 
 
 class ScanPatches:
     """Random patches of whole scans, a share of them around foreground, which nnU-Net oversamples too."""
 
-    def __init__(self, cases: Sequence[CachedCase], config: dict[str, Any], seed: int) -> None:
-        self.cases, self.window = cases, config["data"]["window_hu"]
-        depth, height, width = config["patch"]
-        self.patch: Triple = (depth, height, width)
-        self.foreground: float = config["foreground"]
+    def __init__(self, cases: Sequence[CachedCase], options: PeersBench, seed: int) -> None:
+        self.cases, self.window = cases, options.data.window_hu
+        self.patch, self.foreground = options.patch, options.foreground
         self.rng = np.random.default_rng(seed)
         self.points = [np.argwhere(np.asarray(case.label) > 0) for case in cases]
 
@@ -151,12 +142,12 @@ def train(
     network: nn.Module,
     pyramid_of: Callable[[Tensor], list[Tensor]],
     patches: ScanPatches,
-    config: dict[str, Any],
+    options: PeersBench,
     optimizer: torch.optim.Optimizer,
     budget: float,
 ) -> int:
     """Train until so many CPU seconds are spent, at a rate that falls to 0 with them; the steps taken."""
-    loss = build_loss(parse(Loss, config["loss"]))
+    loss = build_loss(options.loss)
     highest = optimizer.param_groups[0]["lr"]
     began, steps = time.process_time(), 0
     while (spent := (time.process_time() - began) / budget) < 1:
@@ -165,22 +156,20 @@ def train(
         image, label = patches.draw()
         optimizer.zero_grad()
         deep_supervision(loss, pyramid_of(image), label)["total"].backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config["clip"])
+        nn.utils.clip_grad_norm_(network.parameters(), options.clip)
         optimizer.step()
         steps += 1
     return steps
 
 
 @torch.inference_mode()
-def predict(
-    network: nn.Module, pyramid_of: Callable[[Tensor], list[Tensor]], hu: np.ndarray, config: dict[str, Any]
-) -> np.ndarray:
+def predict(network: nn.Module, pyramid_of: Callable[[Tensor], list[Tensor]], hu: np.ndarray, options: PeersBench) -> np.ndarray:
     """Predict uint8 labels (z, y, x) by Gaussian-weighted windows that repeat half of each other."""
     from monai.inferers import sliding_window_inference
 
-    image = torch.from_numpy(normalise(hu, config["data"]["window_hu"]))[None, None]
+    image = torch.from_numpy(normalise(hu, options.data.window_hu))[None, None]
     logits = sliding_window_inference(
-        image, config["patch"], 1, lambda part: pyramid_of(part)[0], overlap=0.5, mode="gaussian", padding_mode="replicate"
+        image, options.patch, 1, lambda part: pyramid_of(part)[0], overlap=0.5, mode="gaussian", padding_mode="replicate"
     )
     assert isinstance(logits, Tensor)
     return logits[0].argmax(0).to(torch.uint8).numpy()

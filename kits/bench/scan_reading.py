@@ -10,14 +10,13 @@ import SimpleITK as sitk
 
 from kits.bench.timing import in_turn, scratch_folder, upright
 from kits.io import read_volume, write_volume
-from kits.volume import Grid
+from kits.painter.real_cases import kits19_grid
 
 REPEATS = 7
 NOISE_HU = 12
-SLICE_FIRST = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0)  # index axes run Inferior, Posterior, Left, as in KiTS19
 SCANS = {
     "read_129_slices": upright((129, 512, 512), (3.0, 0.8, 0.8)),
-    "read_slice_first": Grid((602, 512, 512), (1.0, 0.8, 0.8), (0.0, 0.0, 0.0), SLICE_FIRST),
+    "read_slice_first": kits19_grid((602, 512, 512), (1.0, 0.8, 0.8)),
 }
 
 

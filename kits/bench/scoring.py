@@ -37,13 +37,7 @@ STEP, SMOOTH = 8, 2.0  # the bending is drawn at every eighth voxel and smoothed
 
 
 def measure(options: EvaluateBench) -> dict[str, float]:
-    """Measure MONAI's seconds over ours, and the largest difference of a figure.
-
-    Ours is the slower of one run before and one after MONAI's.
-
-    Raises:
-        KitsError: `root` has no such case, or MONAI wants more memory than it may have.
-    """
+    """Measure MONAI's seconds over the slower of our runs before and after, and the largest difference."""
     torch.set_num_threads(1)
     truth, spacing = make_truth(options.root, options.case, options.shape)
     prediction = bent(truth, spacing, options.displacement_mm, options.seed)
@@ -68,7 +62,7 @@ def measure(options: EvaluateBench) -> dict[str, float]:
 def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, Spacing]:
     """Make a label map (z, y, x) of this shape, a real one resampled or ellipsoids; and its spacing."""
     if root is None:
-        return ellipsoids(shape), BODY_SPACING
+        return ellipsoids(shape, BODY_SPACING), BODY_SPACING
     path = Path(root) / case / LABEL_NAME
     volume = read_labels(path, allowed=range(TUMOR + 1))
     places = [np.linspace(0, old - 1, new).round().astype(int) for old, new in zip(volume.array.shape, shape, strict=True)]
@@ -76,13 +70,13 @@ def make_truth(root: str | None, case: str, shape: Triple) -> tuple[np.ndarray, 
     return np.ascontiguousarray(volume.array[np.ix_(*places)]), (z, y, x)
 
 
-def ellipsoids(shape: Triple) -> np.ndarray:
-    """Draw two kidneys and a tumor."""
+def ellipsoids(shape: Triple, spacing: Spacing) -> np.ndarray:
+    """Draw two kidneys and a tumor, uint8 labels (z, y, x) of this spacing in mm."""
     labels = np.zeros(shape, np.uint8)
     for label, center, radii in BODIES:
         axes = [
             (np.arange(count) - share * count) * step / radius
-            for count, share, step, radius in zip(shape, center, BODY_SPACING, radii, strict=True)
+            for count, share, step, radius in zip(shape, center, spacing, radii, strict=True)
         ]
         near = [np.flatnonzero(np.abs(axis) <= 1) for axis in axes]
         z, y, x = np.ix_(*(axis[places] for axis, places in zip(axes, near, strict=True)))
@@ -113,10 +107,7 @@ def monai_figures(
 ) -> tuple[float, dict[str, float]]:
     """Measure seconds of MONAI's Dice, surface Dice and HD95, and what they say, by our columns.
 
-    What it is given, one mask a region, is made before the clock starts, and of the types that its functions are fastest with.
-
-    Raises:
-        KitsError: it wants more memory than it may have.
+    Masks are made before the clock starts, of the types that its functions are fastest with.
     """
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 

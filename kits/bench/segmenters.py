@@ -23,11 +23,7 @@ from kits.volume.rois import Box
 
 
 def segmenter_of(config: dict[str, Any]) -> Segmenter:
-    """Load the segmenter on the CPU.
-
-    Raises:
-        KitsError: one of `coarse` and `fine` is given without the other.
-    """
+    """Load the segmenter on the CPU."""
     if (config["coarse"] is None) != (config["fine"] is None):
         raise KitsError("coarse, fine: give both checkpoints or neither")
     if config["coarse"] is not None:

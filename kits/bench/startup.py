@@ -31,13 +31,7 @@ def measure(options: StartupBench) -> dict[str, float]:
 
 
 def time_call(name: str, call: list[str]) -> tuple[float, float]:
-    """Time one call in a process of its own, in seconds of wall and of processor time.
-
-    It must not get as far as its work.
-
-    Raises:
-        KitsError: it ends in another way than with an answer or a message of one line.
-    """
+    """Time a call in its own process, seconds of wall and of processor; it must not get to its work."""
     before, began = os.times(), time.perf_counter()
     done = subprocess.run([sys.executable, *call], capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     seconds, after = time.perf_counter() - began, os.times()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from kits.config.schema.benches import ThresholdBench
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
-from kits.data.index import LABEL_NAME, RECORDS_NAME, Case
+from kits.data.index import LABEL_NAME, Case
 from kits.data.layouts import kits_tree
+from kits.data.validate import listed_spacing
 from kits.io import read_labels, read_volume
 from kits.metrics import dice_from_counts
 from kits.volume import Spacing, area_resize
@@ -45,9 +46,6 @@ def measure(options: ThresholdBench) -> dict[str, float]:
 
     Kidney is label > 0. The best is chosen on the very cases that it is scored on, which no honest method could do. Also printed:
     each case with its own best band, which needs the truth.
-
-    Raises:
-        KitsError: no cases, or one that cannot be read.
     """
     root = Path(options.root)
     if not root.is_dir():
@@ -80,12 +78,11 @@ def steps(limits: tuple[float, float, float]) -> list[float]:
 
 def phases_of(root: Path, ids: list[str]) -> dict[str, list[int]]:
     """Return positions of the cases by contrast phase, as far as the tree's `kits.json` has it."""
-    record = root / RECORDS_NAME
-    entries = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
-    known = {entry["case_id"]: entry.get("painted", {}).get("phase", "not recorded") for entry in entries}
+    listed: dict[str, Any] = listed_spacing(root)
     groups: dict[str, list[int]] = {}
-    for position, case_id in enumerate(ids):
-        groups.setdefault(known.get(case_id, "not recorded"), []).append(position)
+    for position, case in enumerate(ids):
+        painted = listed.get(case, {}).get("painted", {})
+        groups.setdefault(painted.get("phase", "not recorded"), []).append(position)
     return groups
 
 

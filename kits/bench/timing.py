@@ -50,13 +50,7 @@ def peak_gb(*, children: bool = False) -> float:
 
 
 def in_fresh_process(module: str, task: Any) -> Any:
-    """Call `child(task)` of a module in a process of its own, and return what it returns.
-
-    There the memory is its alone; both are plain containers.
-
-    Raises:
-        KitsError: it fails.
-    """
+    """Return what `child(task)` of a module returns in a process, and memory, of its own; plain values."""
     call = [sys.executable, "-c", CALL.format(module=module), json.dumps(task)]
     ended = subprocess.run(call, capture_output=True, text=True)
     if ended.returncode:
@@ -80,11 +74,7 @@ def upright(shape: Sequence[int], spacing: Sequence[float]) -> Grid:
 
 
 def judge(measured: Mapping[str, float], bars: Mapping[str, Bar]) -> None:
-    """Print each figure against its bar as a ratio that is at least 1 where the bar is met.
-
-    Raises:
-        KitsError: a bar falls short.
-    """
+    """Print each figure against its bar as a ratio that is at least 1 where the bar is met."""
     short = []
     print()
     for name, bar in bars.items():

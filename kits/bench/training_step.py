@@ -19,11 +19,7 @@ from kits.training.losses import build_loss, parallel_loss
 
 
 def measure(config: dict[str, Any]) -> dict[str, float]:
-    """Measure on the device that `conf/bench_model.yaml` names; only a CPU's figure has a bar.
-
-    Raises:
-        KitsError: no such device here.
-    """
+    """Measure on the device that `conf/bench_model.yaml` names; only a CPU's figure has a bar."""
     if config["device"] == "cuda":
         if not torch.cuda.is_available():
             raise KitsError("device=cuda: torch sees no GPU here; take device=cpu")
@@ -71,10 +67,10 @@ def measure_cpu(config: dict[str, Any]) -> dict[str, float]:
     step.train()
     step.encoders()
     taken = in_turn({"plain": step.encoders, "whole": step.train}, config["rounds"])
-    ratios = [whole / plain for whole, plain in zip(taken["whole"], taken["plain"], strict=True)]
-    for number, (whole, plain) in enumerate(zip(taken["whole"], taken["plain"], strict=True), 1):
-        print(f"round {number}: step {whole:.2f} s, plain 2D passes {plain:.2f} s, ratio {whole / plain:.3f}", flush=True)
-    return {"step": median(ratios)}
+    rounds = list(zip(taken["whole"], taken["plain"], strict=True))
+    for number, (whole, plain) in enumerate(rounds, 1):
+        print(f"round {number}: step {whole:.2f} s, plain 2D passes {plain:.2f} s, ratio {whole / plain:.3f}")
+    return {"step": median(whole / plain for whole, plain in rounds)}
 
 
 def measure_cuda(config: dict[str, Any]) -> None:

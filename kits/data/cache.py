@@ -18,6 +18,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +30,11 @@ from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.data import arrays
+from kits.data.cached_case import CaseRecord, read_record
 from kits.data.classes import measure_classes
 from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
-from kits.data.records import CaseRecord, read_record
-from kits.data.soundness import check_hu, check_kidney_hu, check_order
-from kits.data.validate import check_files, check_headers, check_listed
+from kits.data.validate import check_files, check_headers, check_hu, check_kidney_hu, check_listed, check_order
 from kits.io import read_labels, read_volume
 from kits.volume import plane_grid
 from kits.volume.rois import Box
@@ -62,11 +62,7 @@ def digest(content: Any) -> str:
 
 
 def file_digests(case: Case) -> list[str]:
-    """Compute SHA-256 of the image and of the label map.
-
-    Raises:
-        KitsError: a file of the case cannot be read.
-    """
+    """Compute SHA-256 of the image and of the label map."""
     try:
         return [file_digest(case.image), file_digest(case.label)]
     except OSError as error:
@@ -111,9 +107,9 @@ def prepare_case(case: Case, data: Data, cache: Path, listed: Mapping[str, objec
         except Exception as error:
             findings = [Finding.unexpected(case.id, "preparing it", error)]
     if record is None:
-        return {"id": case.id, "findings": [finding.to_dict() for finding in findings]}
+        return {"id": case.id, "findings": [asdict(finding) for finding in findings]}
     z, y, x = record["spacing"]
-    record["findings"] += [finding.to_dict() for finding in check_listed(case.id, (z, y, x), listed)]
+    record["findings"] += [asdict(finding) for finding in check_listed(case.id, (z, y, x), listed)]
     labelled = measure_classes(case.id, case.label, np.load(folder / "label.npy", mmap_mode="r"), (z, y, x))
     place = str(folder.relative_to(cache))
     return {"id": case.id, "labelled": labelled, "key": key, "image_sha256": files[0], "folder": place, **record}
@@ -127,7 +123,7 @@ def build(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None, list
         record, findings = write_case(case, data, partial)
         if record is None:
             return None, findings
-        record["findings"] = [finding.to_dict() for finding in findings]
+        record["findings"] = [asdict(finding) for finding in findings]
         record["files"] = {path.name: path.stat().st_size for path in sorted(partial.glob("*.npy"))}
         (partial / "record.json").write_text(json.dumps(record, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
@@ -167,7 +163,10 @@ def write_case(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None,
         findings += check_kidney_hu(case.id, str(case.label), arrays.percentile(scan.of_label[KIDNEY], 50))
     if labels is None or scan is None or errors(findings):
         return None, findings
-    findings += check_classes_present(case, labels, classes)
+    for value in (KIDNEY, TUMOR):
+        if not (labels.crop == value).any():
+            what = f"{case.label}: no {classes[value]} in it (label {value})"
+            findings.append(Finding(case.id, WARNING, what, "look at it: every KiTS case has some"))
     rois = boxes[: data.roi_rule.count]
     np.save(folder / "tumor_points.npy", arrays.tumor_points(labels))
     record: CaseRecord = {
@@ -180,17 +179,6 @@ def write_case(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None,
         **({} if seen is None else {"label_ids": sorted(seen)}),
     }
     return record, findings
-
-
-def check_classes_present(case: Case, labels: arrays.Labels, classes: list[str]) -> list[Finding]:
-    """Warn of a map without kidney or without tumor: every case of KiTS has both."""
-    return [
-        Finding(
-            case.id, WARNING, f"{case.label}: no {classes[value]} in it (label {value})", "look at it: every KiTS case has some"
-        )
-        for value in (KIDNEY, TUMOR)
-        if not (labels.crop == value).any()
-    ]
 
 
 def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path], findings: list[Finding]) -> T | None:

@@ -21,7 +21,7 @@ from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.io import read_labels
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected
-from kits.volume.parts import LEAST_KIDNEY_ML
+from kits.volume.parts import CHILD_KIDNEY_ML
 
 # Of a region: with less of label 1 it is without kidney; the largest tumor of the 42 leaves 3 % beside it.
 KIDNEY_SHARE = 0.01
@@ -82,7 +82,7 @@ def measure_classes(case: str, path: Path, labels: np.ndarray, spacing: Spacing)
     table = np.bincount(pairs, minlength=(int(regions.max()) + 1) * classes).reshape(-1, classes) * voxel_ml
     table[:, BACKGROUND] = 0
     whole = table.sum(axis=1)
-    alone = np.where((whole >= LEAST_KIDNEY_ML) & (table[:, KIDNEY] < KIDNEY_SHARE * whole), whole, 0)
+    alone = np.where((whole >= CHILD_KIDNEY_ML) & (table[:, KIDNEY] < KIDNEY_SHARE * whole), whole, 0)
     largest = int(alone.argmax())
     told = (float(alone[largest]), int(table[largest].argmax())) if alone[largest] else None
     return Labelled(case, path, tuple(map(float, table.sum(axis=0))), told)

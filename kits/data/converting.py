@@ -71,11 +71,7 @@ def write_case(case: Case, output: Path, classes: Mapping[int, int] | None) -> N
 
 
 def link(path: Path, place: Path) -> None:
-    """Make `place` a link to a file; where the file system has none, a second name for it.
-
-    Raises:
-        KitsError: it can be neither.
-    """
+    """Make `place` a link to a file; where the file system has none, a second name for it."""
     for way in (os.symlink, os.link):
         try:
             return way(path, place)

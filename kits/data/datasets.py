@@ -23,7 +23,7 @@ from kits.core.parallel import allow_long_folder, end_with_parent
 from kits.data.cached_case import CachedCase
 from kits.data.transforms import Augmentation
 from kits.volume import Spacing, plane_grid
-from kits.volume.rois import Box, jitter
+from kits.volume.rois import jitter
 
 # Beside the seed and the position: augmentation draws from a stream of its own, so that it moves no patch.
 VARIATION = 2
@@ -129,17 +129,14 @@ class RoiPatches(Patches[FineSampling]):
             box = box.grow_mm(self.sampling.around_mm, case.spacing, case.shape)
         else:
             box = jitter(box, rng, self.sampling.jitter_mm, case.spacing, case.shape)
-        return self._inside(box, rng)
+        # Within the box, or centred on it along axes where the box is smaller than the patch.
+        start, room = np.array(box.start), np.array(box.shape) - np.array(self.patch)
+        return np.where(room > 0, start + rng.integers(0, np.maximum(room, 0) + 1), start + room // 2)
 
     def _around(self, voxel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return a start that puts the voxel in the middle half of the patch."""
         patch = np.array(self.patch)
         return voxel - patch // 2 + rng.integers(-(patch // 4), patch // 4 + 1)
-
-    def _inside(self, box: Box, rng: np.random.Generator) -> np.ndarray:
-        """Return a start within the box, or centred on it along axes where the box is smaller than the patch."""
-        start, room = np.array(box.start), np.array(box.shape) - np.array(self.patch)
-        return np.where(room > 0, start + rng.integers(0, np.maximum(room, 0) + 1), start + room // 2)
 
 
 def foreground_voxel(case: CachedCase, rng: np.random.Generator) -> np.ndarray:

@@ -58,9 +58,7 @@ def download(options: Download) -> str:
 
 
 def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int) -> int:
-    """Say how much will be fetched, and return it in bytes.
-
-    Label maps, whose size nobody has told, are small.
+    """Say how much will be fetched, and return it in bytes; label maps of unknown size are small.
 
     Raises:
         KitsError: more than the disk has room for.

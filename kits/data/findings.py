@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from kits.config import one_line
 from kits.core.errors import printable
-from kits.core.plain_files import csv_text
-from kits.io import write_text
 
 ERROR, WARNING = "error", "warning"
 COLUMNS = ("case", "severity", "finding", "what to do")
@@ -40,19 +38,10 @@ class Finding:
         what = f"{doing} failed ({type(error).__name__}: {one_line(error)})"
         return cls(case, ERROR, what, "download the case again; if that does not help, report this as a bug")
 
-    def to_dict(self) -> dict[str, str]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:
     """List the findings that keep a case out."""
     return [finding for finding in findings if finding.severity == ERROR]
-
-
-def write_findings(path: Path, findings: Sequence[Finding]) -> None:
-    """Write the whole table as CSV; only its header where nothing was found."""
-    write_text(path, csv_text(COLUMNS, [(row.case, row.severity, row.finding, row.remedy) for row in findings]))
 
 
 def table(findings: Sequence[Finding], path: Path) -> str:

@@ -39,13 +39,7 @@ def odd_id(name: str) -> str | None:
 
 
 def check_excluded(exclude: Sequence[str], known: Collection[str]) -> None:
-    """Refuse an id in `data.exclude` that is no case's.
-
-    A KiTS case that is not in the tree does no harm.
-
-    Raises:
-        KitsError: an entry names no case.
-    """
+    """Refuse an id in `data.exclude` that is no case's; a KiTS case that is not in the tree does no harm."""
     for name in exclude:
         if name not in known and not re.fullmatch(r"case_\d{5}", name):
             near = difflib.get_close_matches(name, known, n=1)

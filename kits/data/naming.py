@@ -54,9 +54,7 @@ def _named(folder: Path, label_name: str) -> Iterator[tuple[str, Path]]:
 
 
 def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path]:
-    """Find the label map of each of these cases that has one.
-
-    Of the very name, or of the same number under another known name.
+    """Find each case's label map, of the very name or of its number under another known name.
 
     Raises:
         KitsError: a case has two.
@@ -94,9 +92,6 @@ def find_predictions(
     if not found:
         some = ", ".join(repr(name) for name in list(maps)[:3])
         held = f"holds {len(maps)} label map(s) ({some}{', ...' if len(maps) > 3 else ''})" if maps else "holds no label map"
-        raise KitsError(f"{key}={folder}: {held}, none of {_first(cases)}; known names are {KNOWN}")
+        asked = ", ".join(list(cases)[:3]) + (", ..." if len(cases) > 3 else "")
+        raise KitsError(f"{key}={folder}: {held}, none of {asked}; known names are {KNOWN}")
     return found
-
-
-def _first(cases: Collection[str]) -> str:
-    return ", ".join(list(cases)[:3]) + (", ..." if len(cases) > 3 else "")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,20 +18,24 @@ from kits.config.schema.base import text
 from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, classes_by_id
+from kits.core.locking import sole_user
 from kits.core.parallel import map_cases
-from kits.core.plain_files import read_object
+from kits.core.plain_files import csv_text, read_object
+from kits.data.arrays import POINTS
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
+from kits.data.cached_case import CaseRecord, read_record
 from kits.data.classes import judge_classes
-from kits.data.disk import announce_size, held_cache
-from kits.data.findings import ERROR, Finding, errors, table, write_findings
+from kits.data.findings import COLUMNS, ERROR, Finding, errors, table
 from kits.data.index import Case
 from kits.data.layouts import find_data_set, label_ids
 from kits.data.prepared import Index
-from kits.data.records import CaseRecord
 from kits.data.splits import check_kept, settle_split
 from kits.data.validate import listed_spacing
-from kits.io import write_json
+from kits.io import read_geometry, write_json, write_text
 from kits.io.tree import summary
+
+# Headers of five .npy files and a record.
+OVERHEAD = 16_384
 
 
 def prepare(data: Data) -> Index:
@@ -45,17 +53,25 @@ def prepare(data: Data) -> Index:
     assert data.root is not None
     root, cache = Path(data.root), Path(data.cache)
     found = find_data_set(data, root)
-    if data.labels is None:
-        refuse_other_ids(label_ids(data, found))
+    told = label_ids(data, found) if data.labels is None else None
+    if told and any(number != label for number, label in classes_by_id(told).items()):
+        add = f"add 'data.labels={text(told)}'"
+        raise KitsError(f"data.labels: no value given, and the data set has other ids than KiTS; {add}")
     for line in summary(found.left_out):
         tqdm.write(f"left out: {line}")
     cases = list(found.cases.values())
     split = check_kept(cache / "splits.json", data.split)
     with held_cache(cache):
         listed = listed_spacing(root)
-        results = prepare_all(cases, data, cache, listed)
+        sizes = announce_size(cases, data, cache)
+        # The largest first: the last to finish should be short, or the other processes wait for it.
+        calls = [(case, data, cache, listed.get(case.id)) for case in sorted(cases, key=lambda case: -sizes[case.id])]
+        done: list[Any] = map_cases(prepare_case, calls, workers=data.workers, desc="prepare")
+        results: list[CaseRecord] = sorted(done, key=lambda result: result["id"])
         name_twins(results)
-        judge_labels(results)
+        against = judge_classes([result.pop("labelled") for result in results if "labelled" in result])
+        for result in results:
+            result["findings"] += [asdict(finding) for finding in against if finding.case == result["id"]]
         forget_changed(results, cache)
         refuse_damaged(results, cache, skip_invalid=data.skip_invalid)
         records = [record for record in results if not errors(findings_of(record))]
@@ -68,29 +84,18 @@ def prepare(data: Data) -> Index:
             "cases": {record["id"]: record for record in records},
         }
         volumes = {record["id"]: record["statistics"]["tumor_ml"] for record in records}
-        settle_split(cache / "splits.json", split, volumes, map_patients(cases, listed))
+        # Whose a case is, where the layout or the record of a painted scan says so.
+        painted = {case: record.get("painted") for case, record in listed.items()}
+        scans = {case: how.get("scan") for case, how in painted.items() if isinstance(how, dict)}
+        patients = {case.id: patient for case in cases if (patient := case.patient or scans.get(case.id))}
+        settle_split(cache / "splits.json", split, volumes, patients)
         write_json(cache / "index.json", index)
         write_json(cache / "fingerprint.json", fingerprint(records))
         return index
 
 
-def refuse_other_ids(told: Mapping[str, Sequence[int]] | None) -> None:
-    """Refuse a data set whose ids mean something else than ours, where `data.labels` does not say so.
-
-    Raises:
-        KitsError: the text gives the `data.labels` to ask for.
-    """
-    if told and any(number != label for number, label in classes_by_id(told).items()):
-        add = f"add 'data.labels={text(dict(told))}'"
-        raise KitsError(f"data.labels: no value given, and the data set has other ids than KiTS; {add}")
-
-
 def refuse_absent_ids(records: list[CaseRecord], classes: Mapping[int, int]) -> None:
-    """Refuse a map of label ids that names one which no case has: it is of another data set, or mistyped.
-
-    Raises:
-        KitsError: the text names the id.
-    """
+    """Refuse a map of label ids that names one which no case has: it is of another data set, or mistyped."""
     seen = {number for record in records for number in record["label_ids"]}
     if absent := sorted(set(classes) - {BACKGROUND} - seen):
         there = ", ".join(map(str, sorted(seen - {BACKGROUND})))
@@ -104,7 +109,8 @@ def refuse_damaged(results: list[CaseRecord], cache: Path, *, skip_invalid: bool
         KitsError: a case has an error and may not be left out.
     """
     findings = [finding for result in results for finding in findings_of(result)]
-    write_findings(cache / "findings.csv", findings)
+    rows = [(row.case, row.severity, row.finding, row.remedy) for row in findings]
+    write_text(cache / "findings.csv", csv_text(COLUMNS, rows))
     if findings:
         tqdm.write(table(findings, cache / "findings.csv"))
     found = errors(findings)
@@ -136,39 +142,13 @@ def name_twins(results: list[CaseRecord]) -> None:
         twin = first.setdefault(result["image_sha256"], result["id"]) if "image_sha256" in result else result["id"]
         if twin != result["id"]:
             remedy = "find its own image, or name one of the two in data.exclude"
-            result["findings"].append(
-                Finding(result["id"], ERROR, f"its image is that of {twin}, byte for byte", remedy).to_dict()
-            )
-
-
-def judge_labels(results: list[CaseRecord]) -> None:
-    """Add what all label maps together say against the data set's classes to the cases that show it."""
-    found = judge_classes([result.pop("labelled") for result in results if "labelled" in result])
-    for result in results:
-        result["findings"] += [finding.to_dict() for finding in found if finding.case == result["id"]]
+            finding = Finding(result["id"], ERROR, f"its image is that of {twin}, byte for byte", remedy)
+            result["findings"].append(asdict(finding))
 
 
 def findings_of(result: CaseRecord) -> list[Finding]:
     """Return the rows that a case adds to the table."""
     return [Finding(**finding) for finding in result["findings"]]
-
-
-def map_patients(cases: Iterable[Case], listed: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """Tell whose each case is, by its id, where the layout or the record of a painted scan says so."""
-    painted = {case: record.get("painted") for case, record in listed.items()}
-    scans = {case: how.get("scan") for case, how in painted.items() if isinstance(how, dict)}
-    known = {case.id: case.patient or scans.get(case.id) for case in cases}
-    return {case: patient for case, patient in known.items() if patient}
-
-
-def prepare_all(cases: list[Case], data: Data, cache: Path, listed: Mapping[str, Mapping[str, object]]) -> list[CaseRecord]:
-    """Prepare all cases, and return what `prepare_case` says of each by id."""
-    sizes = announce_size(cases, data, cache)
-    # The largest first: the last to finish should be short, or the other processes wait for it.
-    order = sorted(cases, key=lambda case: -sizes[case.id])
-    calls = [(case, data, cache, listed.get(case.id)) for case in order]
-    results = map_cases(prepare_case, calls, workers=data.workers, desc="prepare")
-    return sorted((result for result in results if isinstance(result, dict)), key=lambda result: str(result["id"]))
 
 
 def fingerprint(records: list[CaseRecord]) -> dict[str, Any]:
@@ -205,3 +185,53 @@ def fingerprint(records: list[CaseRecord]) -> dict[str, Any]:
 def count_values(values: Iterable[int]) -> dict[str, int]:
     """Count how many times each value occurs, for JSON."""
     return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+@contextmanager
+def held_cache(cache: Path) -> Iterator[None]:
+    """Hold the cache for one prepare at a time, and remove cases that a killed run left half-written.
+
+    Raises:
+        KitsError: it cannot be made, or another prepare works in it.
+    """
+    with sole_user(cache, lock=cache / ".lock", key="data.cache", work="kits.prepare"):
+        (cache / "cases").mkdir(exist_ok=True)
+        for partial in (cache / "cases").glob(".*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        yield
+
+
+def announce_size(cases: Sequence[Case], data: Data, cache: Path) -> dict[str, int]:
+    """Print how much will be written at most.
+
+    Returns:
+        The bytes of each case by id.
+
+    Raises:
+        KitsError: more than the disk has room for.
+    """
+    made_with, sizes, missing = digest([FORMAT, cache_settings(data)]), {}, []
+    for case in cases:
+        try:
+            grid = read_geometry(case.image)
+            # int16 and uint8, on its own grid and on the coarse one.
+            voxels = math.prod(grid.size) + grid.shape_zyx[0] * data.coarse_size**2
+            sizes[case.id] = voxels * 3 + POINTS * 12 + OVERHEAD
+        except Exception:  # validation names it
+            sizes[case.id] = 0
+        # A file that has changed since is noticed only when it is read.
+        records = (read_record(folder) for folder in (cache / "cases").glob(f"{case.id}-*"))
+        if not any(record is not None and record.get("made_with") == made_with for record in records):
+            missing.append(case.id)
+    wanted, free = sum(sizes[case] for case in missing), shutil.disk_usage(cache).free
+    print(
+        f"{len(cases)} cases take up to {sum(sizes.values()) / 1e9:.1f} GB in {cache}; {len(missing)} are to be written:"
+        f" up to {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+        flush=True,
+    )
+    if wanted > free:
+        raise KitsError(
+            f"data.cache={cache}: up to {wanted / 1e9:.1f} GB are to be written but the disk has {free / 1e9:.1f} GB free;"
+            " free space, choose another data.cache, or name cases in data.exclude"
+        )
+    return sizes

@@ -10,7 +10,7 @@ from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
 from kits.data.cache import FORMAT
-from kits.data.records import RECORD, CaseRecord, read_record
+from kits.data.cached_case import RECORD, CaseRecord, read_record
 from kits.data.splits import read_split
 
 INDEX = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_json
-from kits.data.records import CaseRecord
+from kits.data.cached_case import CaseRecord
 from kits.io import write_json
 from kits.volume import Spacing
 from kits.volume.rois import Box
@@ -76,9 +76,7 @@ def write_boxes(path: Path, checkpoints: Mapping[str, Any], cases: Mapping[str, 
 
 
 def with_boxes(records: Mapping[str, CaseRecord], path: Path) -> dict[str, CaseRecord]:
-    """Put the boxes (voxels) of a `boxes.json` in place of the label maps' in a cache's records.
-
-    Cases that the file holds beyond those of the cache do no harm.
+    """Put the boxes (voxels) of a `boxes.json`, which may hold more cases, into a cache's records.
 
     Raises:
         KitsError: the file cannot be read or belongs to another data set, lacks a case, or a case's boxes come from a model that
@@ -104,11 +102,7 @@ def with_boxes(records: Mapping[str, CaseRecord], path: Path) -> dict[str, CaseR
 
 
 def read_boxes(path: Path) -> dict[str, Any]:
-    """Read a `boxes.json`.
-
-    Raises:
-        KitsError: it cannot be read, or is no such file.
-    """
+    """Read a `boxes.json`."""
     writer = "kits.boxes writes it"
     content: dict[str, Any] = read_json(path, CONTENT, "boxes", writer)
     if content["kits_boxes"] != FORMAT or not content["cases"]:

@@ -48,11 +48,7 @@ class Scan:
     notes: tuple[str, ...] = ()
 
     def read(self) -> Volume:
-        """Read the scan in HU.
-
-        Raises:
-            KitsError: see `kits.io.read_volume`.
-        """
+        """Read the scan in HU."""
         from kits.io import read_series, read_volume
 
         return read_series(self.path, self.files) if self.files else read_volume(self.path)

@@ -46,11 +46,7 @@ def wanted(options: Download) -> list[RemoteFile]:
 
 
 def chosen(options: Download) -> list[int]:
-    """Return the numbers that `cases` asks for, in order, each once.
-
-    Raises:
-        KitsError: see `wanted`.
-    """
+    """Return the numbers that `cases` asks for, in order, each once."""
     groups = {"all": options.all_cases, "train": options.labeled_cases}
     cases = options.cases
     numbers = case_numbers(groups.get(cases, cases) if isinstance(cases, str) else cases, "cases")

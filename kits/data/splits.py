@@ -48,17 +48,23 @@ class Split:
         return "fold0" in self.parts
 
     def subset(self, name: str, fold: int | None) -> list[str]:
-        """Return the ids of `train`, `validation` or `all`.
-
-        Of folds, validation is `fold` and train all the others.
+        """Return the ids of `all`, `validation` (of folds: `fold`) or `train` (of folds: all the others).
 
         Raises:
             KitsError: no such subset; or a fold is chosen where there is none, none where there are some, or an unknown one.
         """
         if name == ALL and fold is None:
             return self.cases
-        subsets = self._of_fold(fold) if self.has_folds else self.parts
-        if fold is not None and not self.has_folds:
+        subsets = self.parts
+        if self.has_folds:
+            offered = f"fold=0 to fold={len(self.parts) - 1}"
+            if fold is None:
+                raise KitsError(f"fold: no value given; {self.path} holds {len(self.parts)} folds, add one of {offered}")
+            if f"fold{fold}" not in self.parts:
+                raise KitsError(f"fold={fold}: {self.path} holds {len(self.parts)} folds; give one of {offered}")
+            validation = self.parts[f"fold{fold}"]
+            subsets = {"train": sorted(set(self.cases) - set(validation)), "validation": validation}
+        elif fold is not None:
             raise KitsError(
                 f"fold={fold}: {self.path} is one fixed split without folds; leave fold out,"
                 " or run kits.prepare with split=folds split.renew=true"
@@ -67,21 +73,8 @@ class Split:
             raise KitsError(f"subset={name}: {self.path} has none of this name; take one of {', '.join(subsets)}")
         return subsets[name]
 
-    def _of_fold(self, fold: int | None) -> dict[str, list[str]]:
-        offered = f"fold=0 to fold={len(self.parts) - 1}"
-        if fold is None:
-            raise KitsError(f"fold: no value given; {self.path} holds {len(self.parts)} folds, add one of {offered}")
-        if f"fold{fold}" not in self.parts:
-            raise KitsError(f"fold={fold}: {self.path} holds {len(self.parts)} folds; give one of {offered}")
-        validation = self.parts[f"fold{fold}"]
-        return {"train": sorted(set(self.cases) - set(validation)), "validation": validation}
-
     def check_settings(self, options: SplitOptions) -> None:
-        """Refuse a file that other settings made.
-
-        Raises:
-            KitsError: they differ; the text names how.
-        """
+        """Refuse a file that other settings made."""
         asked = decisive(options)
         if self.settings != asked:
             made = f"was made with {_spelled(self.settings)}" if self.settings else "does not say how it was made"
@@ -89,11 +82,7 @@ class Split:
             raise KitsError(f"{self.path}: {made}; this run asks for {_spelled(asked)}; {keep}{RENEW}")
 
     def check_cases(self, cases: Iterable[str], remedy: str) -> None:
-        """Refuse a file that was drawn for another list of cases.
-
-        Raises:
-            KitsError: the lists differ; the text names what is new and what is gone, and the remedy.
-        """
+        """Refuse a file that was drawn for another list of cases."""
         now, then = set(cases), set(self.cases)
         if now != then:
             changes = [f"{word} {_some(ids)}" for word, ids in (("new", now - then), ("gone", then - now)) if ids]
@@ -103,9 +92,7 @@ class Split:
 
 
 def read_split(path: Path) -> Split:
-    """Read the split in a `splits.json`, or in a file of the same form by hand.
-
-    That gives only `train` and `validation`.
+    """Read a split: a `splits.json`, or `train` and `validation` alone in a file by hand.
 
     Raises:
         KitsError: the file cannot be read, is no split, or a case stands in two of its parts.
@@ -236,9 +223,7 @@ def _some(ids: Iterable[str]) -> str:
 
 
 def draw_cases(cases: list[str], count: int | None, seed: int) -> list[str]:
-    """Draw so many of the cases with this seed, and keep their order; None is all.
-
-    A larger count holds the cases of a smaller one.
+    """Draw so many of the cases with this seed, in their order; more hold the fewer; None is all.
 
     Raises:
         KitsError: there are not so many.

@@ -68,11 +68,7 @@ class Folder:
         return part
 
     def place(self, part: Path, name: str) -> None:
-        """Give a complete, sound file its name.
-
-        Raises:
-            KitsError: the folder cannot be written.
-        """
+        """Give a complete, sound file its name."""
         final = self.path / name
         try:
             final.parent.mkdir(exist_ok=True)

@@ -90,21 +90,15 @@ class Augmentation:
 
     def _seeded(self, seed: Sequence[int]) -> dict[str, list[Any]]:
         """Return the steps, all drawing from one state that starts at the seed."""
-        if self._steps is None:
-            self._build()
-        assert self._steps is not None
+        self._steps = self._steps or self._build()
         state = State(seed)
         for steps in self._steps.values():
             for step in steps:
                 step.set_random_state(state=state)
         return self._steps
 
-    def _build(self) -> None:
-        """Build MONAI's transforms, by what they act on.
-
-        Raises:
-            KitsError: MONAI refuses an argument.
-        """
+    def _build(self) -> dict[str, list[Any]]:
+        """Build MONAI's transforms, by what they act on."""
         from monai import transforms
 
         found: dict[str, list[Any]] = {"flip": [], "warp": [], "hu": [], "window": []}
@@ -120,7 +114,7 @@ class Augmentation:
         kinds = {type(step).__name__: step for step in found["warp"]}
         if kinds:
             self._warp = Warp(kinds.get("RandAffine"), kinds.get("RandSmoothDeform"), self.patch)
-        self._steps = found
+        return found
 
     def __getstate__(self) -> dict[str, object]:
         # A worker builds its own: MONAI's objects are large to send.

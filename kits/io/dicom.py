@@ -119,11 +119,7 @@ def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:
 
 
 def _stored(instance: Instance) -> np.ndarray:
-    """Decode the stored values of a file's frames, not rescaled.
-
-    Raises:
-        KitsError: the pixels are damaged or in a compression that nothing here decodes.
-    """
+    """Decode the stored values of a file's frames, not rescaled."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 

@@ -25,9 +25,7 @@ _LEVEL = 2
 
 
 def write_nifti(path: Path, array: np.ndarray, grid: Grid, unit: float = 1.0) -> None:
-    """Write an array (z, y, x) in LPS order as .nii.gz in the geometry `grid`.
-
-    The same array gives the same bytes.
+    """Write an array (z, y, x) in LPS order as .nii.gz of the geometry `grid`, the same bytes each time.
 
     Args:
         unit: what a stored number is multiplied by to give its value, as the header says to whoever reads it.
@@ -52,14 +50,13 @@ def write_nrrd(path: Path, array: np.ndarray, grid: Grid, fields: Mapping[str, s
     if array.dtype != np.uint8:
         raise ValueError(f"written as unsigned char, and not {array.dtype}")
     stored = stored_order(array, grid)
-    steps = np.reshape(grid.direction, (3, 3)).T * np.array(grid.spacing)[:, None]  # one row an index axis
     lines = [
         "NRRD0004",
         "type: unsigned char",
         "dimension: 3",
         "space: left-posterior-superior",
         f"sizes: {' '.join(map(str, grid.size))}",
-        f"space directions: {' '.join(map(_vector, steps))}",
+        f"space directions: {' '.join(map(_vector, grid.steps.T))}",
         "kinds: domain domain domain",
         "encoding: gzip",
         f"space origin: {_vector(grid.origin)}",

@@ -164,17 +164,13 @@ def read_instance(path: Path) -> Instance:
         warnings.simplefilter("ignore")  # about values that break the standard and that are not used here
         # By force: files without a preamble are read from their first byte.
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
-        return Instance(path, header, _frames_of(header))
-
-
-def _frames_of(header: Dataset) -> tuple[tuple[Dataset, ...], ...]:
-    """Return `Instance.frames` of a header."""
-    count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
-    shared = tuple(header.get(_SHARED) or [])[:1]
-    if own or count > 1:
+        count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
+        if not own and count <= 1:
+            return Instance(path, header, ((header,),))
+        shared = tuple(header.get(_SHARED) or [])[:1]
         # With fewer descriptions than frames none has a place.
-        return tuple((frame, *shared, header) for frame in own) if len(own) == count else ((),) * count
-    return ((header,),)
+        described = len(own) == count
+        return Instance(path, header, tuple((frame, *shared, header) for frame in own) if described else ((),) * count)
 
 
 def _value(places: Sequence[Dataset], name: str) -> Any:

@@ -53,9 +53,7 @@ Header = tuple[np.void, bool]
 
 
 def read_header(path: Path) -> Header | None:
-    """Read the fields of a NIfTI-1 header, and whether the file is in the other byte order.
-
-    None where this is no such header.
+    """Read a NIfTI-1 header's fields, and whether it is in the other byte order; None if it is none.
 
     Raises:
         KitsError: it cannot be unpacked.
@@ -72,9 +70,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def find_voxels(path: Path, header: Header | None) -> Stored | None:
-    """Find the voxels of a NIfTI-1 file.
-
-    None for any other format, and where they are not of one scalar type.
+    """Find the voxels of a NIfTI-1 file; None for any other, and where they are not of one scalar type.
 
     Raises:
         KitsError: it is a header without its voxels.
@@ -112,9 +108,7 @@ def _voxels_of(header: Path) -> Path:
 
 
 def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
-    """Return the geometry that a NIfTI header gives, where it gives one.
-
-    Otherwise which side is left depends on the program.
+    """Return the geometry that a NIfTI header gives, if it says which side is left.
 
     Args:
         grid: what ITK makes of the header.
@@ -132,13 +126,15 @@ def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
     if not found:
         codes = "qform_code and sform_code are 0"
         raise KitsError(f"{path}: its header does not say which side is left ({codes}); convert it again from the original")
-    readings = {**found, "its reading by ITK": _matrix_of(grid)}
+    ras = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([grid.steps, grid.origin])
+    readings = {**found, "its reading by ITK": ras}
     # Wherever there is an sform nibabel and most viewers take it.
     (held, holds), *others = sorted(
         readings.items(), key=lambda item: ("sform", "qform").index(item[0]) if item[0] in found else 2
     )
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in grid.size))])
     for name, matrix in others:
-        apart = _furthest(holds, matrix, grid.size)
+        apart = float(np.linalg.norm(corners @ (holds - matrix).T, axis=1).max())
         if not apart <= SAME_PLACE_MM:  # NaN is not close either
             what = f"its {held} and {name} contradict each other (up to {apart:.0f} mm apart)"
             raise KitsError(
@@ -163,18 +159,6 @@ def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
     steps = fields["pixdim"][1:].astype(float) * (1, 1, -1 if fields["pixdim"][0] < 0 else 1)
     qform = unit * np.column_stack([turn * steps, fields["qoffset"].astype(float)])
     return {"sform": sform if fields["sform_code"] > 0 else None, "qform": qform if fields["qform_code"] > 0 else None}
-
-
-def _matrix_of(grid: Grid) -> np.ndarray:
-    """Compose a grid's (3, 4) matrix from voxels (i, j, k) to RAS mm."""
-    lps = np.column_stack([np.reshape(grid.direction, (3, 3)) * grid.spacing, grid.origin])
-    return np.diag([-1.0, -1.0, 1.0]) @ lps
-
-
-def _furthest(one: np.ndarray, other: np.ndarray, size: tuple[int, int, int]) -> float:
-    """Compute how far apart, in mm, two (3, 4) matrices place a corner of the image at most."""
-    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in size))])
-    return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
 
 def is_nifti_2(path: Path) -> bool:

@@ -169,8 +169,12 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         try:
             reader.ReadImageInformation()
         except RuntimeError as error:
-            raise KitsError(_explain_header(path, last_line(error))) from error
-        _refuse_unfit(path, reader)
+            reason = last_line(error)
+            what = f"{path}: cannot be read ({reason}); copy or convert it again"
+            raise KitsError(sheared(path) if "orthonormal" in reason else what) from error
+        if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in _DTYPES:
+            what = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s), of size {reader.GetSize()}"
+            raise KitsError(f"{path}: is {what}; give one 3D image with one value per voxel")
         refuse_size(path, reader.GetSize())
         stored = None
         if kind == NIFTI:
@@ -189,12 +193,6 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         if stored is not None:
             stored.refuse_short(grid.size)
         yield reader, grid, stored
-
-
-def _refuse_unfit(path: Path, reader: sitk.ImageFileReader) -> None:
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in _DTYPES:
-        kind = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s)"
-        raise KitsError(f"{path}: is {kind}, of size {reader.GetSize()}; give one 3D image with one value per voxel")
 
 
 def refuse_geometry(path: Path, spacing: Sequence[float], direction: Sequence[float]) -> None:
@@ -244,9 +242,3 @@ def _explain_format(path: Path, kind: str) -> str:
         return f"{path}: is a web page and no image (a login, or a link to where it can be downloaded); download the file itself"
     what = f"an image of a format ({kind.removesuffix('ImageIO')}) that is not read" if kind else "not an image that can be read"
     return f"{path}: {what} (or damaged); give a .nii, .nii.gz, .nrrd or .mha file"
-
-
-def _explain_header(path: Path, reason: str) -> str:
-    if "orthonormal" in reason:
-        return sheared(path)
-    return f"{path}: cannot be read ({reason}); copy or convert it again"

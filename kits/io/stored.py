@@ -69,9 +69,7 @@ class Stored:
             return (stored.astype(kept).astype(np.float64) * self.slope + self.inter).astype(kept)
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype, convert: Convert) -> np.ndarray:
-        """Read the voxels (k, j, i), each chunk passed through `convert`.
-
-        There is one buffer, of the wanted type; a file of that type is unpacked into it directly.
+        """Read the voxels (k, j, i) into one buffer of the wanted type, each chunk passed through `convert`.
 
         Args:
             dtype: what `convert` makes of the values.

@@ -79,11 +79,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make a folder that the configuration names as `key`.
-
-    Raises:
-        KitsError: it cannot be made.
-    """
+    """Make a folder that the configuration names as `key`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.config.schema.commands import Evaluate
-from kits.config.schema.evaluation import Bootstrap, Measures
+from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, evaluated_regions
 from kits.core.parallel import map_cases
@@ -25,40 +25,51 @@ from kits.metrics.tables import cases_csv, readable, tumors_csv
 from kits.volume import bring_to, compare
 
 
-def evaluate_expected(options: Evaluate) -> str:
-    """Score the predictions of all cases that must have one, as `evaluate` does."""
-    truth, data = Path(options.truth), options.data
-    named, split = case_ids(options.cases), options.split_file
-    return evaluate(
-        Path(options.prediction),
-        truth,
-        Path(options.output),
-        cases=expected_cases(truth, named, split, options.subset, options.fold, label_name=data.label_name),
-        label_name=data.label_name,
-        classes=data.classes,
-        ids=data.ids,
-        measures=options.measures,
-        bootstrap=options.bootstrap,
-        workers=options.workers,
-    )
+def evaluate(options: Evaluate) -> str:
+    """Score the predictions in a folder, under whichever known names, and write the results to `output`.
+
+    Returns:
+        The table that is also written to `table.txt`.
+
+    Raises:
+        KitsError: no prediction of any case, a label map of the truth is damaged, or its labels do not mean what `data` says.
+    """
+    data, measures, bootstrap = options.data, options.measures, options.bootstrap
+    prediction, output = Path(options.prediction), Path(options.output)
+    cases = case_ids(options.cases)
+    truths = expected_truths(Path(options.truth), cases, options.split_file, options.subset, options.fold, data.label_name)
+    found = find_predictions(prediction, truths, data.label_name)
+    for case, path in found.items():
+        if path.samefile(truths[case]):
+            raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
+    doubts = judge_truths(truths, data.ids, workers=options.workers)
+    calls = [(found.get(case), path, case, data.classes, data.ids, measures) for case, path in truths.items()]
+    rows: list[Any] = map_cases(score, calls, workers=options.workers, desc="evaluate")
+    documented = columns(evaluated_regions(data.classes), measures)
+    draws = Draws(len(truths), bootstrap.resamples, bootstrap.level, bootstrap.seed)
+    summary = summary_of(rows, documented, measures, draws)
+    table = readable(rows, documented, summary) + "".join(f"{doubt}\n" for doubt in doubts)
+    write_text(output / "cases.csv", cases_csv(rows, documented))
+    write_text(output / "tumors.csv", tumors_csv(rows))
+    write_json(output / "summary.json", summary)
+    write_text(output / "table.txt", table)
+    return table
 
 
-def expected_cases(
-    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None = None, *, label_name: str
-) -> list[str]:
-    """List the cases that must have a prediction: those named, a split's subset, or all labelled.
+def expected_truths(
+    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None, label_name: str
+) -> dict[str, Path]:
+    """Find label maps of the cases that must have a prediction: those named, a split's subset, or all.
 
     Raises:
         KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
     """
     refuse_lone_fold(split, fold)
-    labelled = find_truths(truth, None, label_name)
-    if cases is None:
-        cases = list(labelled) if split is None else read_split(Path(split)).subset(subset, fold)
-    expected = list(dict.fromkeys(str(case) for case in cases))
-    if not expected:
+    if cases is None and split is not None:
+        cases = read_split(Path(split)).subset(subset, fold)
+    if cases is not None and not cases:
         raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
-    return list(find_truths(truth, expected, label_name))
+    return find_truths(truth, cases, label_name)
 
 
 def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> dict[str, Path]:
@@ -84,53 +95,6 @@ def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> di
     if unknown := [case for case in cases or () if case not in found]:
         raise KitsError(f"truth={truth}: no label map of {', '.join(unknown)}; it has {labelled[0]} to {labelled[-1]}")
     return found
-
-
-def evaluate(
-    prediction: Path,
-    truth: Path,
-    output: Path,
-    *,
-    cases: Sequence[str],
-    label_name: str,
-    classes: Sequence[str],
-    ids: Mapping[int, int],
-    measures: Measures,
-    bootstrap: Bootstrap,
-    workers: int,
-) -> str:
-    """Score the predictions in a folder, under whichever known names, and write the results to `output`.
-
-    A case without a usable prediction scores 0 and is listed.
-
-    Args:
-        cases: the expected cases, in the order of the table.
-        label_name, classes, ids: of the truth's data set, see the group `data`.
-        workers: processes; 1 stays in this one.
-
-    Returns:
-        The table that is also written to `table.txt`.
-
-    Raises:
-        KitsError: no prediction of any case, a label map of the truth is damaged, or its labels do not mean what `classes` says.
-    """
-    truths = find_truths(truth, cases, label_name)
-    found = find_predictions(prediction, cases, label_name)
-    for case, path in found.items():
-        if path.samefile(truths[case]):
-            raise KitsError(f"prediction={prediction}: {path} is the truth itself; give the output of kits.predict")
-    doubts = judge_truths(truths, ids, workers=workers)
-    calls = [(found.get(case), path, case, classes, ids, measures) for case, path in truths.items()]
-    rows: list[Any] = map_cases(score, calls, workers=workers, desc="evaluate")
-    documented = columns(evaluated_regions(classes), measures)
-    draws = Draws(len(cases), bootstrap.resamples, bootstrap.level, bootstrap.seed)
-    summary = summary_of(rows, documented, measures, draws)
-    table = readable(rows, documented, summary) + "".join(f"{doubt}\n" for doubt in doubts)
-    write_text(output / "cases.csv", cases_csv(rows, documented))
-    write_text(output / "tumors.csv", tumors_csv(rows))
-    write_json(output / "summary.json", summary)
-    write_text(output / "table.txt", table)
-    return table
 
 
 def score(

@@ -17,9 +17,7 @@ FITS, BETTER = 0.7, 0.15
 
 
 def mistaken(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> list[str]:
-    """Tell what a badly fitting prediction looks like: mirrored, exchanged, or of another scan.
-
-    Mostly nothing.
+    """Tell if a badly fitting prediction looks mirrored, exchanged, or of another scan; mostly nothing.
 
     Args:
         prediction, truth: uint8 labels (z, y, x) of one shape; every third millimeter is looked at.

@@ -11,7 +11,7 @@ import numpy as np
 
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, REGIONS, Regions
-from kits.metrics.crops import common_window
+from kits.volume.windows import common_window
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -26,9 +26,7 @@ def dice_from_counts(both: int, predicted: int, true: int) -> float:
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Count voxels (4, 4): row is the true label, column the predicted one.
-
-    Tables of the parts of a volume add up to that of the whole.
+    """Count voxels (4, 4), true label by row and predicted by column; tables of parts add up.
 
     Args:
         prediction, truth: uint8 labels 0 to 3 of one shape.
@@ -54,9 +52,7 @@ def scores_from_confusion(table: np.ndarray, regions: Regions = REGIONS) -> dict
 
 
 def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Compute `confusion` of one case within the window that holds all that either marks.
-
-    Outside it nothing counts for a score.
+    """Compute `confusion` of one case within the window of all that either marks and scores count.
 
     Args:
         prediction, truth: uint8 labels 0 to 3 (z, y, x); one may tell cysts apart and the other not.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from kits.metrics.crops import common_window
 from kits.metrics.surfels import neighbor_codes, surfel_areas
 from kits.volume import Spacing
+from kits.volume.windows import common_window
 
 # Points of a leaf that are tried one by one: a tree serves one batch of queries, so it is built coarser than scipy's 10 or 16.
 LEAF = 32
@@ -58,9 +58,7 @@ class Surfaces:
 
 
 def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> Surfaces:
-    """Measure the surface elements of two masks and their distances.
-
-    As DeepMind's `surface-distance` defines them.
+    """Measure the surface elements of two masks and their distances, as `surface-distance` does.
 
     Args:
         prediction, truth: masks of one shape (z, y, x); what lies outside the arrays is background.
@@ -70,10 +68,10 @@ def compare_surfaces(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing
     if window is None:
         return Surfaces(*(np.zeros(0) for _ in range(4)))
     areas = surfel_areas(spacing)
-    codes = [neighbor_codes(_as_bits(mask[window])) for mask in (prediction, truth)]
+    codes = [neighbor_codes(mask[window].astype(bool, copy=False).view(np.uint8)) for mask in (prediction, truth)]
     surfaces = [code + np.uint8(1) > 1 for code in codes]  # neither 0, all outside, nor 255, all inside
     found, true = (np.flatnonzero(surface) for surface in surfaces)
-    to_truth, to_prediction = _distances(found, true, surfaces, spacing)
+    to_truth, to_prediction = _distances(found, true, surfaces[1], spacing), _distances(true, found, surfaces[0], spacing)
     return Surfaces(to_truth, to_prediction, areas[codes[0].ravel()[found]], areas[codes[1].ravel()[true]])
 
 
@@ -90,12 +88,8 @@ def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spac
     found, true = (np.flatnonzero(border) for border in borders)
     if not len(found) or not len(true):
         return float("inf")
-    return max(float(np.percentile(mm, percent)) for mm in _distances(found, true, borders, spacing))
-
-
-def _as_bits(mask: np.ndarray) -> np.ndarray:
-    """Return a mask of any type as uint8 0 or 1."""
-    return mask.astype(bool, copy=False).view(np.uint8)
+    directed = _distances(found, true, borders[1], spacing), _distances(true, found, borders[0], spacing)
+    return max(float(np.percentile(mm, percent)) for mm in directed)
 
 
 def _border_voxels(mask: np.ndarray) -> np.ndarray:
@@ -111,17 +105,8 @@ def _border_voxels(mask: np.ndarray) -> np.ndarray:
     return core & ~inner
 
 
-def _distances(found: np.ndarray, true: np.ndarray, maps: list[np.ndarray], spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mm from every found point to the nearest true one, and the other way round.
-
-    Args:
-        found, true: positions in the flattened maps.
-        maps: bool, of the found and of the true points.
-    """
-    return _directed(found, true, maps[1], spacing), _directed(true, found, maps[0], spacing)
-
-
-def _directed(start: np.ndarray, goal: np.ndarray, goals: np.ndarray, spacing: Spacing) -> np.ndarray:
+def _distances(start: np.ndarray, goal: np.ndarray, goals: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """Compute mm from each start to the nearest goal, positions in the flattened map of all `goals`."""
     if not len(goal):
         return np.full(len(start), np.inf)
     distances = np.zeros(len(start))

@@ -38,9 +38,7 @@ COUNTS = np.array([int(digit) for digit in "".join(PATTERNS.split())]).reshape(2
 
 
 def neighbor_codes(mask: np.ndarray) -> np.ndarray:
-    """Compute the pattern around every meeting point of eight voxels, on the array's rim too.
-
-    Outside the array is background.
+    """Compute the pattern around every meeting point of eight voxels; outside the array is background.
 
     Args:
         mask: uint8 0 or 1, (z, y, x).

@@ -9,7 +9,7 @@ from typing import Any
 from kits.core.errors import printable
 from kits.core.labels import HIERARCHICAL_REGIONS
 from kits.core.plain_files import csv_text
-from kits.metrics.case import COUNTS, CaseFigures, Column
+from kits.metrics.case import COUNTS, Column
 from kits.metrics.summary import Row, is_dice
 
 
@@ -35,17 +35,36 @@ def tumors_csv(rows: Sequence[Row]) -> str:
 
 def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Mapping[str, Any]) -> str:
     """Write Dice, surface Dice, HD95 and tumors for a reader, then what is wrong with which case."""
-    groups = _groups(documented)
-    figures, tumors = summary["columns"], summary["tumors"]
-    level = f"{100 * summary['intervals']['level']:g} %"
+    groups = {
+        "Dice": [name for name, column in documented.items() if is_dice(name, column)],
+        "surface Dice": [name for name in documented if name.endswith("_surface_dice")],
+        "HD95 mm": [f"{region}_hd95_mm" for region in HIERARCHICAL_REGIONS if f"{region}_hd95_mm" in documented],
+    }  # `cases.csv` has the other columns too
+    groups = {title: names for title, names in groups.items() if names}
+    short = {name: name.removesuffix("_surface_dice").removesuffix("_hd95_mm") for names in groups.values() for name in names}
+    widths = {name: max(len(title), 6) + 1 for name, title in short.items()}
+    figures, level = summary["columns"], f"{100 * summary['intervals']['level']:g} %"
     first = max(len(name) for name in [*(printable(row.case) for row in rows), f"{level} from"])
-    lines = [_titles(first, groups), _names(first, groups)]
-    lines += [_line(printable(row.case), first, groups, row.figures.values) + _found(row.figures) for row in rows]
+
+    def line(title: str, cells: Mapping[str, str]) -> str:
+        parts = ["".join(f"{cells[name]:>{widths[name]}}" for name in names) for names in groups.values()]
+        return f"{title:<{first}} " + " ".join(parts)
+
+    def numbers(values: Mapping[str, float | None]) -> dict[str, str]:
+        digits = {name: 1 if name.endswith("_mm") else 4 for name in short}
+        return {name: "" if values[name] is None else f"{values[name]:.{digits[name]}f}" for name in short}
+
+    titles = [f"  {title:-^{sum(widths[name] for name in names) - 1}}" for title, names in groups.items()]
+    lines = [" " * first + "".join(titles), line("case", short) + "  tumors"]
+    for row in rows:
+        true, found, predicted, right = row.figures.counts.values()
+        tumors = f"  {found}/{true}" + (f" +{predicted - right}" if predicted > right else "")  # `+1`: one where there is none
+        lines.append(line(printable(row.case), numbers(row.figures.values)) + tumors)
     for title, key in (("mean", "mean"), (f"{level} from", "low"), ("to", "high")):
-        values = {name: figures[name][key] for names in groups.values() for name in names}
+        values = {name: figures[name][key] for name in short}
         if any(value is not None for value in values.values()):
-            lines.append(_line(title, first, groups, values))
-    lines += ["", *_detection(tumors, level)]
+            lines.append(line(title, numbers(values)))
+    lines += ["", *_detection(summary["tumors"], level)]
     missing = sum(not row.scored for row in rows)
     if missing:
         lines.append(
@@ -53,52 +72,6 @@ def readable(rows: Sequence[Row], documented: Mapping[str, Column], summary: Map
         )
     lines += [printable(f"{row.case}: {row.status}") for row in rows if row.status != "ok"]
     return "\n".join(lines) + "\n"
-
-
-def _groups(documented: Mapping[str, Column]) -> dict[str, list[str]]:
-    """Group the columns that are printed by the title over them; `cases.csv` has the others."""
-    return {
-        "Dice": [name for name, column in documented.items() if is_dice(name, column)],
-        "surface Dice": [name for name in documented if name.endswith("_surface_dice")],
-        "HD95 mm": [f"{region}_hd95_mm" for region in HIERARCHICAL_REGIONS if f"{region}_hd95_mm" in documented],
-    }
-
-
-def _short(name: str) -> str:
-    return name.removesuffix("_surface_dice").removesuffix("_hd95_mm")
-
-
-def _width(name: str) -> int:
-    return max(len(_short(name)), 6) + 1
-
-
-def _titles(first: int, groups: Mapping[str, list[str]]) -> str:
-    line = " " * first
-    for title, names in groups.items():
-        width = sum(_width(name) for name in names)
-        line += f"  {title:-^{width - 1}}" if width else ""
-    return line
-
-
-def _names(first: int, groups: Mapping[str, list[str]]) -> str:
-    parts = ["".join(f"{_short(name):>{_width(name)}}" for name in names) for names in groups.values() if names]
-    return f"{'case':<{first}} " + " ".join(parts) + "  tumors"
-
-
-def _line(title: str, first: int, groups: Mapping[str, list[str]], values: Mapping[str, float | None]) -> str:
-    parts = ["".join(_cell(values[name], name) for name in names) for names in groups.values() if names]
-    return f"{title:<{first}} " + " ".join(parts)
-
-
-def _cell(value: float | None, name: str) -> str:
-    digits = 1 if name.endswith("_mm") else 4
-    return f"{'' if value is None else f'{value:.{digits}f}':>{_width(name)}}"
-
-
-def _found(figures: CaseFigures) -> str:
-    """Return `  2/3 +1`: two of three tumors found, one predicted where there is none."""
-    true, found, predicted, right = figures.counts.values()
-    return f"  {found}/{true}" + (f" +{predicted - right}" if predicted > right else "")
 
 
 def _detection(tumors: Mapping[str, Any], level: str) -> list[str]:

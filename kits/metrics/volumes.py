@@ -9,9 +9,7 @@ from kits.volume import Spacing, bounding_slices
 
 
 def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """Measure the volume of every region in mL.
-
-    The kidney's holds its tumors and cysts, as its score does.
+    """Measure the volume of every region in mL, as scores take it: the kidney with tumors and cysts.
 
     Args:
         labels: uint8 (z, y, x).

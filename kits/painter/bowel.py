@@ -18,19 +18,14 @@ def paint_bowel(canvas: Canvas) -> None:
         kind = rng.choice(["feces", "gas", "fluid", "contrast"], p=[0.5, 0.25, 0.15, 0.1])
         paint_loop(canvas, points, radius, str(kind), haustra=0.35)
     # Pieces of small bowel: fat takes their room in a large belly.
-    crowd = (1 - 0.6 * body.lean) * body.half_width * body.front / (165 * 110) * belly_height(canvas) / 160
+    low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 50.0)
+    crowd = (1 - 0.6 * body.lean) * body.half_width * body.front / (165 * 110) * max(high - low, 10.0) / 160
     kinds = rng.dirichlet([1.6, 1.0, 0.7, 0.5])
     if canvas.happens(0.3):
         kinds = 0.35 * kinds + 0.65 * np.array([0.0, 0.0, 1.0, 0.0])  # a patient who drank the contrast in time
     for _ in range(int(rng.integers(*SMALL_LOOPS) * crowd)):
         kind = rng.choice(["tissue", "fluid", "contrast", "gas"], p=kinds)
         paint_loop(canvas, small_loop(canvas), float(rng.uniform(7, 14)), str(kind), haustra=0.15)
-
-
-def belly_height(canvas: Canvas) -> float:
-    """Return height (mm) of the part of the picture that holds small bowel."""
-    low, high = max(float(canvas.lattice.z[0]), -220.0), min(float(canvas.lattice.z[-1]), 50.0)
-    return max(high - low, 10.0)
 
 
 def colon(canvas: Canvas) -> list[tuple[list[Triple], float]]:

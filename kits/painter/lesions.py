@@ -32,16 +32,9 @@ class Site:
     center: Triple
     radius: float
 
-    def clear_of(self, other: Site) -> bool:
-        """Tell whether the two do no more than touch."""
-        away = float(np.linalg.norm(np.subtract(self.center, other.center)))
-        return away > self.radius + 0.9 * other.radius
-
 
 def find_site(rng: np.random.Generator, scan: RealScan, radius: float, taken: list[Site]) -> Site | None:
-    """Find a place at or under a kidney's surface with room for a ball of this radius (mm).
-
-    Or for a smaller one.
+    """Find a place at or under a kidney's surface with room for a ball of this or a smaller radius (mm).
 
     Args:
         taken: where other lesions grow already; these are touched, but not swallowed.
@@ -57,7 +50,8 @@ def find_site(rng: np.random.Generator, scan: RealScan, radius: float, taken: li
             point = np.array([axis[k] for axis, k in zip(scan.rough.axes, index, strict=True)])
             z, y, x = (float(value) for value in point + out * outwards)
             site = Site((z, y, x), radius)
-            if all(site.clear_of(other) for other in taken) and fits(scan, site):
+            apart = (np.linalg.norm(np.subtract(site.center, one.center)) > radius + 0.9 * one.radius for one in taken)
+            if all(apart) and fits(scan, site):
                 return site
         radius *= 0.85
     return None
@@ -87,7 +81,11 @@ def set_lesion(
     firm = resample(scan.firm, scan.rough, lattice)
     lumps = float(0.03 if fluid else rng.uniform(0.04, 0.17))
     distance = np.maximum(lumpy_ball(rng, lattice, site.center, site.radius, lumps), 2.0 - firm)
-    value = cyst_hu(rng, lattice) if fluid else tumor_hu(rng, distance, lattice, contrast)
+    if fluid:  # water, and one in eight hyperdense
+        hu = rng.uniform(0, 20) if rng.random() < 7 / 8 else rng.uniform(45, 90)
+        value = (hu + 1.5 * smooth_noise(rng, lattice, (6, 5, 5))).astype(np.float32)
+    else:  # by its kind, as in the phantoms
+        value = one_tumor(rng, np.maximum(-distance, 0), lattice, contrast, smooth_noise(rng, lattice, (4, 3, 3)))
     edge = float(max(rng.uniform(0.9, 1.6), scan.spacing[2]))
     layer = Layer.of(lattice, scan.spacing, scan.hu.shape)
     low, high = layer.box[0].start, layer.box[0].stop
@@ -108,17 +106,6 @@ def around(scan: RealScan, center: Triple, reach: float) -> Lattice:
     low = [max(c - reach, 0.0) for c in center]
     high = [min(c + reach, end) for c, end in zip(center, scan.extent, strict=True)]
     return Lattice.cover((low[0], low[1], low[2]), (high[0], high[1], high[2]), finest(DETAIL_MM, scan.spacing))
-
-
-def tumor_hu(rng: np.random.Generator, distance: Field, lattice: Lattice, contrast: Contrast) -> Field:
-    """Return HU of a tumor by its kind, as in the phantoms."""
-    return one_tumor(rng, np.maximum(-distance, 0), lattice, contrast, smooth_noise(rng, lattice, (4, 3, 3)))
-
-
-def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> Field:
-    """Draw water, and one in eight hyperdense."""
-    hu = rng.uniform(0, 20) if rng.random() < 7 / 8 else rng.uniform(45, 90)
-    return (hu + 1.5 * smooth_noise(rng, lattice, (6, 5, 5))).astype(np.float32)
 
 
 def displace(scan: RealScan, box: Slices, distance: Field, firm: Field, push: float) -> None:

@@ -26,14 +26,6 @@ def organ_texture(canvas: Canvas, where: Slices, hu: float, vessel_hu: float) ->
     return base + vessels * (vessel_hu - base)
 
 
-def paint_upper_abdomen(canvas: Canvas) -> None:
-    """Paint stomach, spleen, pancreas and duodenum, liver and gallbladder, by depth."""
-    paint_stomach(canvas)
-    paint_spleen(canvas)
-    paint_pancreas(canvas)
-    paint_liver(canvas)
-
-
 def paint_stomach(canvas: Canvas) -> None:
     rng, size = canvas.rng, canvas.body.half_width / 165
     center = (rng.uniform(45, 85), -55 * size + rng.normal(0, 8), 48 * size + rng.normal(0, 8))

@@ -18,9 +18,7 @@ def draw_labels(
     tumor_radius: tuple[float, float],
     margin_mm: tuple[float, float],
 ) -> tuple[NDArray[np.uint8], list[Cyst]]:
-    """Draw a label map (z, y, x) in LPS for two kidneys (seldom one).
-
-    It is as tall as the margins above and below them ask.
+    """Draw a label map (z, y, x) in LPS of two kidneys (seldom one) with margins above and below them.
 
     Args:
         spacing_z, spacing_xy: voxel spacing in mm.

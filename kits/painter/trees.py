@@ -78,11 +78,7 @@ def write_any(plan: Plan | RealPlan) -> dict[str, Any]:
 
 
 def find_label_maps(folder: Path) -> list[Path]:
-    """Return the label maps of a tree in the order of their names.
-
-    Raises:
-        KitsError: there are none.
-    """
+    """Return the label maps of a tree in the order of their names."""
     if not folder.is_dir():
         raise KitsError(f"labels={folder}: no such folder; give one that holds case_*/{LABEL_NAME}")
     found = sorted(folder.glob(f"case_*/{LABEL_NAME}"))

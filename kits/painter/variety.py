@@ -79,9 +79,7 @@ def paint_contacts(canvas: Canvas) -> None:
 
 
 def beside(canvas: Canvas, kidney: Kidney, away_mm: float, *, front: bool = False, lateral: bool = False) -> Triple | None:
-    """Draw a place (w, v, u; warped) `away_mm` off a kidney's surface, inside the wall.
-
-    None if there is none.
+    """Draw a place (w, v, u; warped) inside the wall, `away_mm` off a kidney's surface, if there is any.
 
     Args:
         front, lateral: only in front of the kidney's middle, only on its outer half.

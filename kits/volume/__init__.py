@@ -17,8 +17,7 @@ from kits.volume.coarse_grid import (
     to_coarse,
 )
 from kits.volume.geometry import Grid, Spacing, Triple, Volume, from_image, from_stored, grid_of, stored_order
-from kits.volume.slabs import slabs
-from kits.volume.windows import bounding_slices, crop
+from kits.volume.windows import bounding_slices, crop, slabs
 
 __all__ = [
     "CoarseGrid",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kits.volume.geometry import Spacing, Triple
-from kits.volume.slabs import slabs
+from kits.volume.windows import slabs
 
 # At least half of a voxel; a float32 weight is exact to 1e-6, so that a true half stays a half.
 _HALF = 0.5 - 1e-4

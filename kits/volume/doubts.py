@@ -9,7 +9,7 @@ import numpy as np
 from kits.core.labels import KIDNEY
 from kits.volume import Spacing
 from kits.volume.intensity import BODY_HU
-from kits.volume.parts import LEAST_KIDNEY_ML, Part
+from kits.volume.parts import CHILD_KIDNEY_ML, Part
 from kits.volume.rois import Box, body_box
 
 # The largest tight box of a kidney with its tumor in KiTS19's 210 label maps, (z, y, x) mm.
@@ -70,14 +70,14 @@ def doubt_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
     """Doubt a result without two kidneys, with one cut or of an odd volume, or with many tumors."""
     if not parts:
         return ["nothing found: no kidney and no tumor voxel in the result"]
-    kidneys = [part for part in parts if part.kind == "kidney" and part.volume_ml >= LEAST_KIDNEY_ML]
+    kidneys = [part for part in parts if part.kind == "kidney" and part.volume_ml >= CHILD_KIDNEY_ML]
     warnings, sides = [], {part.side for part in kidneys}
     if not kidneys:
-        warnings.append(f"no kidney: no region of {LEAST_KIDNEY_ML:g} mL or more in the result")
+        warnings.append(f"no kidney: no region of {CHILD_KIDNEY_ML:g} mL or more in the result")
     elif len(kidneys) == 1:
         warnings.append(f"one kidney: found on the {kidneys[0].side} only")
     elif len(sides) == 1 or len(kidneys) > 2:
-        where = f"all found on the {kidneys[0].side}" if len(sides) == 1 else f"of {LEAST_KIDNEY_ML:g} mL or more each"
+        where = f"all found on the {kidneys[0].side}" if len(sides) == 1 else f"of {CHILD_KIDNEY_ML:g} mL or more each"
         warnings.append(f"{len(kidneys)} kidneys, {where}")
     low, high = PLAUSIBLE_ML
     for part in kidneys:

@@ -41,6 +41,11 @@ class Grid:
         return found[0], found[1], found[2]
 
     @property
+    def steps(self) -> np.ndarray:
+        """(3, 3) mm: column n is the step (x, y, z) from one voxel to the next along index axis n."""
+        return np.reshape(self.direction, (3, 3)) * self.spacing
+
+    @property
     def axes(self) -> Triple:
         """Permutation that takes SimpleITK's array (k, j, i) to (slice, row, column)."""
         x, y, z = self._physical_to_index

@@ -18,7 +18,7 @@ from kits.volume.windows import Window
 
 LEFT, RIGHT = "left", "right"
 # Of a region of foreground that counts as a kidney: a child's has that much.
-LEAST_KIDNEY_ML = 20.0
+CHILD_KIDNEY_ML = 20.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parts_of(labels: np.ndarray, spacing: Spacing, middle: float, within: Window
     inside, offset = labels[window], tuple(part.start for part in window)
     voxel_ml = float(np.prod(spacing)) / 1000
     kidneys, numbered = regions(inside != BACKGROUND, offset)
-    large = [center for center, box, voxels in kidneys if voxels * voxel_ml >= LEAST_KIDNEY_ML]
+    large = [center for center, box, voxels in kidneys if voxels * voxel_ml >= CHILD_KIDNEY_ML]
     if len(large) == 2:
         middle = (large[0][2] + large[1][2]) / 2
     sides = [LEFT if center[2] > middle else RIGHT for center, _, _ in kidneys]
@@ -99,9 +99,7 @@ def regions(mask: np.ndarray, offset: Sequence[int]) -> tuple[list[tuple[tuple[f
 
 
 def middle_of(array: np.ndarray, slices: slice) -> float:
-    """Find the patient's middle along x in voxels.
-
-    It is that of the body in some slices, which the table hardly moves.
+    """Find the patient's middle along x, in voxels, by the body in some slices; a table hardly moves it.
 
     Args:
         array: (z, y, x) HU; every fourth row and column is looked at.

@@ -19,7 +19,7 @@ from kits.core.errors import KitsError
 from kits.data import arrays
 from kits.data import cache as cache_module
 from kits.data.arrays import start_npy
-from kits.data.disk import held_cache
+from kits.data.preparation import held_cache
 from kits.volume import slabs
 from tests.conftest import prepare
 from tests.unit.test_preparation import data_config
@@ -149,7 +149,7 @@ def test_the_size_is_printed_in_advance_and_refused_where_the_disk_is_too_small(
 ) -> None:
     written = sum(path.stat().st_size for path in cache.glob("cases/*/*"))
     usage = type("usage", (), {"free": 0})
-    monkeypatch.setattr("kits.data.disk.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("kits.data.preparation.shutil.disk_usage", lambda path: usage)
     usage.free = written // 2
     with pytest.raises(KitsError, match=r"data\.cache=.*GB free; free space") as caught:
         prepare(data_config(kits_tree, tmp_path / "cache"))

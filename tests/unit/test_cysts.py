@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kits.config.composing import compose
-from kits.config.schema import parse
-from kits.config.schema.commands import Evaluate
+from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
-from kits.metrics.folder_scores import evaluate, expected_cases
+from kits.metrics.folder_scores import evaluate, expected_truths
 from kits.training.modules import CoarseModule, FineModule
 from tests.conftest import data_of, ellipsoid, kidney_pair, prepare, training_options, write_case
 from tests.predicting import run as predict
@@ -211,13 +209,8 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
     folder = write_case(tmp_path / "truth", "case_00000", labels.astype(np.int16), truth)
     grid = read_labels(folder / "segmentation.nii.gz", allowed=range(4)).grid
     write_labels(tmp_path / "found" / "case_00000.nii.gz", found, grid)
-    config = compose(
-        "evaluate", ["prediction=x", "truth=x", "output=x", f"data={'kits19' if knows == 'prediction' else 'kits23'}"]
-    )
-    typed: Evaluate = parse(Evaluate, config)
-    options = {"label_name": typed.data.label_name, "classes": typed.data.classes, "ids": typed.data.ids}
-    options |= {"measures": typed.measures, "bootstrap": typed.bootstrap}
-    table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=["case_00000"], workers=1, **options)
+    given = [f"prediction={tmp_path / 'found'}", f"truth={tmp_path / 'truth'}", f"output={tmp_path / 'out'}"]
+    table = evaluate(checked("evaluate", [*given, f"data={'kits19' if knows == 'prediction' else 'kits23'}"]))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["kidney"] == summary["tumor"] == summary["composite"] == 1
     assert summary.get("cyst") == {"truth": 0, "prediction": None, "both": 1}[knows]
@@ -233,5 +226,5 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
 def test_evaluation_names_the_data_set_that_a_truth_needs(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", LABEL_NAMES["kits21"])
     with pytest.raises(KitsError, match="data=kits21"):
-        expected_cases(tree, None, None, "validation", label_name="segmentation.nii.gz")
-    assert len(expected_cases(tree, None, None, "validation", label_name=LABEL_NAMES["kits21"])) == 3
+        expected_truths(tree, None, None, "validation", None, "segmentation.nii.gz")
+    assert len(expected_truths(tree, None, None, "validation", None, LABEL_NAMES["kits21"])) == 3

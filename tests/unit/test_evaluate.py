@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,10 +19,10 @@ from kits.config.schema import parse
 from kits.config.schema.commands import Evaluate
 from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
-from kits.core.labels import KITS19_CLASSES
 from kits.data.index import LABEL_NAME
 from kits.io import read_labels, write_labels
-from kits.metrics.folder_scores import evaluate, expected_cases
+from kits.metrics import folder_scores
+from kits.metrics.folder_scores import expected_truths
 from tests.conftest import kidney_pair, write_case
 
 
@@ -39,20 +40,17 @@ def predictions(kits_tree: Path, tmp_path: Path) -> Path:
 
 
 OPTIONS: Evaluate = checked("evaluate", ["prediction=x", "truth=x", "output=x"])
-KITS19 = {
-    "label_name": LABEL_NAME,
-    "classes": KITS19_CLASSES,
-    "ids": {0: 0, 1: 1, 2: 2},
-    "measures": OPTIONS.measures,
-    "bootstrap": OPTIONS.bootstrap,
-}
-NAME = {"label_name": LABEL_NAME}
 CASES = [f"case_{number:05d}" for number in range(4)]
+
+
+def evaluate(prediction: Path, truth: Path, output: Path, **options: Any) -> str:
+    paths = {"prediction": str(prediction), "truth": str(truth), "output": str(output)}
+    return folder_scores.evaluate(OPTIONS.model_copy(update={**paths, **options}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path: Path, workers: int) -> None:
-    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=workers, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=workers)
     rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["case"] for row in rows] == CASES
     assert [float(row["kidney"]) for row in rows] == [1, 1, 0, 0]
@@ -76,14 +74,14 @@ def test_every_expected_case_counts(kits_tree: Path, predictions: Path, tmp_path
 
 
 def test_a_whole_set_has_no_key_for_missing_cases(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
-    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1, **KITS19)
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1)
     assert "missing" not in json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
 
 
 def test_a_damaged_prediction_scores_zero(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
     path = predictions / "case_00000.nii.gz"
     path.write_bytes(path.read_bytes()[:-40])
-    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1)
     assert "incomplete" in table
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 0
 
@@ -93,7 +91,7 @@ def test_another_header_is_scored_but_said(kits_tree: Path, predictions: Path, t
     affine = image.affine.copy()
     affine[0, 3] += 5
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), predictions / "case_00000.nii.gz")
-    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1)
     assert "ok, but its origin is shifted by (0, 0, -5) mm (z, y, x): scored voxel by voxel\n" in table
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 1
 
@@ -103,29 +101,29 @@ def test_a_damaged_truth_stops_the_evaluation(kits_tree: Path, predictions: Path
     truth.parent.mkdir(parents=True)
     truth.write_bytes((kits_tree / "case_00000" / "segmentation.nii.gz").read_bytes()[:-40])
     with pytest.raises(KitsError, match="incomplete"):
-        evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:1], workers=1, **KITS19)
+        evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:1], workers=1)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_expected_cases_are_the_named_ones_or_the_splits_or_all(kits_tree: Path, tmp_path: Path) -> None:
     split = tmp_path / "splits.json"
     split.write_text(json.dumps({"train": CASES[:3], "validation": CASES[3:]}))
-    assert expected_cases(kits_tree, None, None, "validation", **NAME) == CASES
-    assert expected_cases(kits_tree, None, str(split), "validation", **NAME) == CASES[3:]
-    assert expected_cases(kits_tree, ["case_00002"], str(split), "validation", **NAME) == ["case_00002"]
+    assert list(expected_truths(kits_tree, None, None, "validation", None, LABEL_NAME)) == CASES
+    assert list(expected_truths(kits_tree, None, str(split), "validation", None, LABEL_NAME)) == CASES[3:]
+    assert list(expected_truths(kits_tree, ["case_00002"], str(split), "validation", None, LABEL_NAME)) == ["case_00002"]
 
 
 def test_wrong_folders_and_cases_are_named(kits_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        expected_cases(tmp_path / "absent", None, None, "validation", **NAME)
+        expected_truths(tmp_path / "absent", None, None, "validation", None, LABEL_NAME)
     with pytest.raises(KitsError, match="no CASE"):
-        expected_cases(tmp_path, None, None, "validation", **NAME)
+        expected_truths(tmp_path, None, None, "validation", None, LABEL_NAME)
     with pytest.raises(KitsError, match="no label map of case_99999"):
-        expected_cases(kits_tree, ["case_99999"], None, "validation", **NAME)
+        expected_truths(kits_tree, ["case_99999"], None, "validation", None, LABEL_NAME)
     with pytest.raises(KitsError, match="list is empty"):
-        expected_cases(kits_tree, [], None, "validation", **NAME)
+        expected_truths(kits_tree, [], None, "validation", None, LABEL_NAME)
     with pytest.raises(KitsError, match="no such folder"):
-        evaluate(tmp_path / "absent", kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+        evaluate(tmp_path / "absent", kits_tree, tmp_path, cases=CASES, workers=1)
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -133,7 +131,7 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
-    evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1)
     found = rows_of(tmp_path)
     diagonal = np.linalg.norm([20 * 4.0, 64 * 1.5, 64 * 1.5])  # of the trees' grids
     perfect, absent = found["case_00000"], found["case_00002"]
@@ -157,7 +155,7 @@ def test_a_case_without_a_prediction_has_the_worst_of_every_score(kits_tree: Pat
 
 
 def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
-    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES, workers=1)
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     header = (tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert ["case", *summary["columns"]] == header[: 1 + len(summary["columns"])]
@@ -168,14 +166,14 @@ def test_the_summary_says_what_each_figure_is(kits_tree: Path, predictions: Path
     assert kidney["low"] <= kidney["mean"] <= kidney["high"]
     assert summary["intervals"]["resamples"] == OPTIONS.bootstrap.resamples
     assert max(len(line) for line in table.splitlines() if not line.startswith("case_000")) <= 100
-    evaluate(predictions, kits_tree, tmp_path / "again", cases=CASES, workers=1, **KITS19)
+    evaluate(predictions, kits_tree, tmp_path / "again", cases=CASES, workers=1)
     assert json.loads((tmp_path / "again" / "summary.json").read_text(encoding="utf-8")) == summary
 
 
 def test_the_truths_spacing_counts_whatever_the_predictions_header_says(
     kits_tree: Path, predictions: Path, tmp_path: Path
 ) -> None:
-    options = {"cases": ["case_00001"], "workers": 1, **KITS19}
+    options = {"cases": ["case_00001"], "workers": 1}
     evaluate(predictions, kits_tree, tmp_path / "before", **options)
     image = nib.load(predictions / "case_00001.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), 3 * image.affine), predictions / "case_00001.nii.gz")
@@ -190,7 +188,7 @@ def test_a_label_out_of_range_is_named_and_scores_zero(kits_tree: Path, predicti
     labels = np.asarray(image.dataobj).copy()
     labels[labels == 2] = 7
     nib.save(nib.Nifti1Image(labels, image.affine), predictions / "case_00000.nii.gz")
-    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1, **KITS19)
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1)
     row = rows_of(tmp_path)["case_00000"]
     assert "7" in row["status"]
     assert "case_00000.nii.gz" in row["status"]
@@ -205,7 +203,7 @@ def test_a_truth_without_a_tumor(kits_tree: Path, predictions: Path, tmp_path: P
         write_labels(
             tmp_path / "found" / f"{case}.nii.gz", truth.array if case == CASES[0] else np.minimum(truth.array, 1), truth.grid
         )
-    table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    table = evaluate(tmp_path / "found", tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1)
     false, none = (rows_of(tmp_path / "out")[case] for case in CASES[:2])
     assert (float(none["tumor"]), float(none["tumor_surface_dice"]), float(none["tumor_hd95_mm"])) == (1, 1, 0)
     assert float(none["tumor_difference_percent"]) == 0
@@ -240,7 +238,7 @@ def test_predictions_under_other_known_names_are_scored(kits_tree: Path, predict
         path = other / pattern.format(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((predictions / f"case_{number:05d}.nii.gz").read_bytes())
-    tables = [evaluate(folder, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19) for folder in (predictions, other)]
+    tables = [evaluate(folder, kits_tree, tmp_path / "out", cases=CASES, workers=1) for folder in (predictions, other)]
     assert tables[0].splitlines()[:10] == tables[1].splitlines()[:10]
     assert "case_00002: missing: no prediction under any known name" in tables[1]
 
@@ -250,11 +248,10 @@ def test_truths_named_as_nnunet_names_them_are_found(kits_tree: Path, prediction
         path = tmp_path / "labelsTr" / f"KiTS_{number:05d}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((kits_tree / f"case_{number:05d}" / "segmentation.nii.gz").read_bytes())
-    cases = expected_cases(tmp_path / "labelsTr", None, None, "validation", **NAME)
+    cases = list(expected_truths(tmp_path / "labelsTr", None, None, "validation", None, LABEL_NAME))
     assert cases == CASES
     tables = [
-        evaluate(predictions, truth, tmp_path / "out", cases=cases, workers=1, **KITS19)
-        for truth in (kits_tree, tmp_path / "labelsTr")
+        evaluate(predictions, truth, tmp_path / "out", cases=cases, workers=1) for truth in (kits_tree, tmp_path / "labelsTr")
     ]
     assert tables[0] == tables[1]
 
@@ -263,9 +260,9 @@ def test_nothing_that_matches_and_the_truth_itself_are_refused(kits_tree: Path, 
     for path in predictions.iterdir():
         path.rename(path.with_name(f"scan_{path.name}"))
     with pytest.raises(KitsError, match=r"holds 3 label map\(s\) .*none of case_00000, .*; known names are"):
-        evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+        evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1)
     with pytest.raises(KitsError, match="is the truth itself"):
-        evaluate(kits_tree, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+        evaluate(kits_tree, kits_tree, tmp_path / "out", cases=CASES, workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -289,7 +286,7 @@ def test_a_mirrored_header_is_named_however_it_lies(
         affine[:3, 3] += affine[:3, axis] * (voxels.shape[axis] - 1)
     affine[:3, axis] *= -1
     write_over(predictions / "case_00000.nii.gz", voxels, affine)
-    table = evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:1], workers=1, **KITS19)
+    table = evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:1], workers=1)
     name = ("head-foot", "front-back", "left-right")[axis]
     kidney = float(rows_of(tmp_path / "out")["case_00000"]["kidney"])
     if moved:
@@ -305,7 +302,7 @@ def test_exchanged_labels_another_scan_and_another_size_are_told(kits_tree: Path
     voxels = np.asarray(image.dataobj)
     write_over(predictions / "case_00000.nii.gz", np.array([0, 2, 1], np.uint8)[voxels], image.affine)
     write_over(predictions / "case_00001.nii.gz", np.roll(voxels, 28, 1), image.affine)
-    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES, workers=1)
     assert "case_00000: ok, but with labels 1 and 2 exchanged it would fit (tumor Dice 1.00, not 0.00)\n" in table
     assert "case_00001: ok, but it lies nowhere on the truth's kidneys" in table
     assert re.search(r"case_00003: refused: case_00003.nii.gz has \(19, 64, 64\) voxels \(z, y, x\), not \(20, 64, 64\)", table)
@@ -319,7 +316,7 @@ def test_a_size_is_refused_before_anything_is_decompressed(
         "kits.metrics.folder_scores.read_labels",
         lambda path, *rest, **more: read.append(path.name) or read_labels(path, *rest, **more),
     )
-    evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[2:], workers=1, **KITS19)
+    evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[2:], workers=1)
     assert read == ["segmentation.nii.gz"] * 2
 
 
@@ -329,17 +326,17 @@ def test_truths_whose_labels_are_sides_are_refused(predictions: Path, tmp_path: 
         sides = np.where(labels > 0, np.where(np.arange(96) < 48, 1, 2), 0).astype(np.uint8)
         write_case(tmp_path / "truth", f"case_{number:05d}", hu, sides, (6.0, 3.0, 3.0))
     with pytest.raises(KitsError, match=r"truth: .*label 2 \(tumor\) fills a region of .* as in 2 of 2 cases"):
-        evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+        evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1)
     with pytest.MonkeyPatch.context() as patch:  # said before anything is scored
         patch.setattr("kits.metrics.folder_scores.score", None)
         with pytest.raises(KitsError, match="truth: "):
-            evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
-    one = evaluate(predictions, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1, **KITS19)
+            evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1)
+    one = evaluate(predictions, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1)
     assert "case_00000: " in one.splitlines()[-1]
     assert "are its labels the left and the right kidney" in one.splitlines()[-1]
     empty = write_case(tmp_path / "empty", "case_00000", hu, labels * 0)
     with pytest.raises(KitsError, match=r"truth: .*no kidney in it"):
-        evaluate(predictions, empty.parent, tmp_path / "none", cases=CASES[:1], workers=1, **KITS19)
+        evaluate(predictions, empty.parent, tmp_path / "none", cases=CASES[:1], workers=1)
 
 
 @pytest.mark.parametrize(
@@ -357,6 +354,6 @@ def test_what_are_no_labels_is_no_prediction(
 ) -> None:
     image = nib.load(predictions / "case_00000.nii.gz")
     write_over(predictions / "case_00000.nii.gz", change(np.asarray(image.dataobj)), image.affine)
-    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[:2], workers=1, **KITS19)
+    table = evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[:2], workers=1)
     assert words in table
     assert "1 of 2 cases have no usable prediction" in table

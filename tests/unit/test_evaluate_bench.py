@@ -15,7 +15,7 @@ SHAPE = (60, 96, 100)
 
 
 def test_the_prediction_is_the_truth_bent_a_little() -> None:
-    truth = ellipsoids(SHAPE)
+    truth = ellipsoids(SHAPE, (0.5, 0.8, 0.8))
     assert set(np.unique(truth)) == {0, 1, 2}
     prediction = bent(truth, (0.5, 0.8, 0.8), 1.5, seed=0)
     scores = score_case(prediction, truth)

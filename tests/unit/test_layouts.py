@@ -17,7 +17,7 @@ from kits.core.labels import classes_by_id
 from kits.data.converting import convert
 from kits.data.layouts import find_data_set
 from kits.io import read_labels
-from kits.metrics.folder_scores import evaluate_expected
+from kits.metrics.folder_scores import evaluate
 from kits.workflows.command_line import assigned
 from kits.workflows.plan import PREPARED, TRUTH, StepBuilder, configured, data_of
 from tests.conftest import prepare
@@ -193,7 +193,7 @@ def test_a_truth_with_ids_of_its_own_is_scored_by_what_they_mean(kits_tree: Path
     for number, name in enumerate(CASES):
         copied(kits_tree, number, tmp_path / "unused.nii.gz", tmp_path / f"predictions/{name}.nii.gz")
     given = [f"prediction={tmp_path / 'predictions'}", f"truth={root}", f"output={tmp_path / 'scores'}", "workers=1"]
-    evaluate_expected(checked("evaluate", [*given, "data.labels={kidney:[1,2],tumor:3}"]))
+    evaluate(checked("evaluate", [*given, "data.labels={kidney:[1,2],tumor:3}"]))
     summary = json.loads((tmp_path / "scores/summary.json").read_text(encoding="utf-8"))
     assert summary["kidney"] == summary["tumor"] == 1.0
     assert (tmp_path / "scores/cases.csv").read_text(encoding="utf-8").count("patient_017") == 1

@@ -13,8 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from kits.core.errors import KitsError
-from kits.data.soundness import check_hu, check_order, misplaced_share
-from kits.data.validate import check_listed
+from kits.data.validate import check_hu, check_listed, check_order, misplaced_share
 from kits.io import read_volume
 from kits.volume import plane_grid, to_coarse
 from kits.volume.plausible import histogram

@@ -5,11 +5,25 @@ Those that hold whole groups of a training have none.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from kits.config.schema.base import Count, Length, Number, Options, OutputFolder, PathText, Positive, Seed, Text, Triple, Window
+from kits.config.schema.base import (
+    Count,
+    Length,
+    Number,
+    Options,
+    OutputFolder,
+    PathText,
+    Positive,
+    Seed,
+    Share,
+    Text,
+    Triple,
+    Window,
+)
 from kits.config.schema.dataset import Data
 from kits.config.schema.evaluation import Measures
+from kits.config.schema.loss import Loss
 
 Millimeters = tuple[Positive, Positive, Positive]  # (z, y, x)
 Range = tuple[Number, Number, Positive]  # lowest, highest (included), step
@@ -84,6 +98,22 @@ class EvaluateBench(Options):
     bars: dict[str, Bar]
 
 
+class PeersBench(Options):
+    """conf/bench_peers.yaml."""
+
+    data: Data
+    loss: Loss
+    output: OutputFolder
+    seeds: list[Seed]
+    recipes: dict[Literal["coarse", "fine"], Text]
+    peers: list[Literal["plain_conv_unet", "seg_res_net"]]
+    budget: Positive | None
+    patch: Triple
+    foreground: Share
+    optimizers: dict[str, dict[str, Any]]
+    clip: Positive
+
+
 class ReadoutBench(Options):
     """conf/bench_readout.yaml."""
 
@@ -114,6 +144,7 @@ BENCHES: dict[str, type[Options]] = {
     "bench_shipped": ShippedBench,
     "bench_startup": StartupBench,
     "bench_evaluate": EvaluateBench,
+    "bench_peers": PeersBench,
     "bench_readout": ReadoutBench,
     "bench_readout_study": ReadoutStudy,
 }
