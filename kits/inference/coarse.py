@@ -20,10 +20,7 @@ from kits.volume.rois import Box, body_box, rois_of
 
 @dataclass(frozen=True)
 class Rois:
-    """Boxes in voxels of the volume, with margin; `whole_body` where no ROI was found.
-
-    They then stand in for ROIs.
-    """
+    """Boxes in voxels of the volume, with margin, or with `whole_body` what stands in for them."""
 
     boxes: list[Box]
     warnings: list[str]
@@ -64,9 +61,7 @@ def coarse_mask(
     device: torch.device | str,
     fallback: Fallback | None = None,
 ) -> np.ndarray:
-    """Mark where the coarse network, or the mean of several, sees a kidney.
-
-    bool (D, H, W) on the coarse grid.
+    """Mark where the coarse network, or the mean of several, sees a kidney: bool (D, H, W).
 
     Args:
         fallback: what to do without memory, and where to leave a warning of it; one that nobody reads otherwise.

@@ -84,10 +84,7 @@ def cpu_gain() -> float:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Measure the least processor time of three convolutions of 32 channels.
-
-    After one that builds the kernels.
-    """
+    """Measure the least processor time of three convolutions, after one that builds the kernels."""
     volume, kernels = torch.ones(4, 32, 4, 16, 16, requires_grad=True), torch.ones(32, 32, 3, 3, 3, requires_grad=True)
     times = []
     for _ in range(4):
@@ -101,8 +98,6 @@ def _seconds(dtype: torch.dtype) -> float:
 
 def described(device: torch.device, precision: str, *, chosen: bool) -> str:
     """Name device and precision in a line, with a warning in a second line where they are slow.
-
-    For the start of a run.
 
     Args:
         chosen: by `auto`; then the line says why.

@@ -40,10 +40,7 @@ def shared(settings: Exported) -> dict[str, Any]:
 
 
 def limit_slices(networks: Sequence[nn.Module], count: int | None) -> None:
-    """Let so many slices pass the encoders in one go, or all.
-
-    Evaluation does not mix slices there, so results stay the same.
-    """
+    """Let so many slices pass the encoders in one go, or all; results stay the same."""
     for network in networks:
         for module in network.modules():
             if hasattr(module, "slices_at_once"):

@@ -1,7 +1,4 @@
-"""The fall-back when memory runs out: smaller windows, then the CPU, and an error last.
-
-A network in training stays where it is.
-"""
+"""The fall-back when memory runs out: smaller windows, then the CPU, and an error last."""
 
 from __future__ import annotations
 
@@ -25,19 +22,14 @@ UNCLEAR = ("unable to find an engine", "FIND was unable", "Unable to find a vali
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory was what failed, on a GPU or in the machine.
-
-    As far as the text tells (see UNCLEAR).
-    """
+    """Tell whether memory was what failed, as far as the text tells (see UNCLEAR)."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in (*SAID, *UNCLEAR))
 
 
 class Fallback:
-    """A stage's device and window, which give way as far as they must, for one case.
-
-    A window is a number of slices.
+    """A stage's device and window (slices), which give way as far as they must, for one case.
 
     Attributes:
         device, window: as they are now.

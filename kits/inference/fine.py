@@ -91,10 +91,7 @@ def paste(target: np.ndarray, found: np.ndarray) -> None:
 
 
 def fit_to_multiple(box: Box, multiple: int) -> Box:
-    """Widen the box in-plane, about its middle, to a size that the network takes.
-
-    It may leave the volume.
-    """
+    """Widen the box in-plane to a size that the network takes; it may leave the volume."""
     start, stop = list(box.start), list(box.stop)
     for axis in (1, 2):
         lacking = -(stop[axis] - start[axis]) % multiple

@@ -1,7 +1,4 @@
-"""Several networks, their mirror images and sources as one: the mean, and how they disagree.
-
-The mean of probabilities.
-"""
+"""Several networks, their mirror images and sources as one: mean probability and disagreement."""
 
 from __future__ import annotations
 
@@ -41,10 +38,7 @@ class Members:
 
     @property
     def reach(self) -> int | None:
-        """Number of slices to each side that a voxel's maps depend on; None where a network does not tell.
-
-        The most of all networks.
-        """
+        """Most slices to each side that a voxel's maps depend on; None where a network does not tell."""
         reaches: list[int | None] = [getattr(network, "reach", None) for network in self.networks]
         known = [reach for reach in reaches if reach is not None]
         return max(known) if len(known) == len(reaches) else None

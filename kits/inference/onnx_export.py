@@ -45,9 +45,7 @@ class AllOutputs(nn.Module):
 
 
 def export_network(checkpoint: Path, stage: str, path: Path) -> float:
-    """Write a checkpoint's network as an ONNX file, and return its largest difference from torch's.
-
-    Logits are compared on random numbers.
+    """Write a checkpoint's network as ONNX; return its logits' largest difference from torch's.
 
     Raises:
         KitsError: not a checkpoint of that stage, a network that torch cannot express in ONNX, or results that differ.

@@ -98,8 +98,6 @@ def load_exported(path: Path, stage: str) -> tuple[ExportedNetwork, Exported]:
 def load_member(path: Path, stage: str, device: torch.device | str) -> tuple[nn.Module, Exported]:
     """Load a stage's network and its settings from a checkpoint or an exported file.
 
-    The ending of the name tells which.
-
     Raises:
         KitsError: the file is neither of that stage.
     """

@@ -167,10 +167,7 @@ class Segmenter:
         return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
 
     def find_rois(self, volume: Volume) -> Rois:
-        """Find the ROIs of a volume in HU, in its voxels and with margin.
-
-        Without one it is the whole body, with a warning.
-        """
+        """Find the ROIs of a volume in HU with margin; without one its body, with a warning."""
         return find_rois_in(volume, self.coarse, self.coarse_settings, self.device)
 
     def _read(self, volume: Volume, rois: Rois) -> tuple[list[BoxReading], list[str]]:

@@ -1,7 +1,4 @@
-"""Windows that slide along z: results are averaged where they overlap and soon handed on.
-
-As soon as no later window sees them.
-"""
+"""Windows that slide along z: averaged where they overlap, handed on when no later one follows."""
 
 from __future__ import annotations
 
@@ -35,10 +32,7 @@ def inner_parts(depth: int, window: int, reach: int) -> list[tuple[int, int, int
 
 
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
-    """Spread windows evenly over `depth`, and return their first slices.
-
-    They repeat at least `overlap` of each other.
-    """
+    """Spread windows evenly over `depth`, at least `overlap` of them shared; return first slices."""
     if depth <= window:
         return [0]
     stride = max(1, int(window * (1 - overlap)))

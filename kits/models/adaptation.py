@@ -66,10 +66,7 @@ class Conv3d(nn.Module):
 
 
 class TemporalShift(nn.Module):
-    """A shift of channels along z: an eighth from the slice before, an eighth from the one after.
-
-    Lin et al., arXiv 1811.08383.
-    """
+    """A shift of an eighth of the channels along z each way (Lin et al., arXiv 1811.08383)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -86,10 +83,7 @@ class TemporalShift(nn.Module):
 
 
 class AxialCoronalSagittal(nn.Module):
-    """A 2D kernel in three planes, each a third of the output channels.
-
-    Yang et al., arXiv 1911.10477.
-    """
+    """A 2D kernel in three planes, a third of the channels each (Yang et al., arXiv 1911.10477)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -134,10 +128,7 @@ def build_operator(name: str, channels: int) -> nn.Module:
 
 
 class SliceGate(nn.Module):
-    """Squeeze-and-excitation over slices: channels weighted by the means of three slices.
-
-    The slice itself and its two neighbors.
-    """
+    """Squeeze-and-excitation: channels weighted by the means of the slice and its neighbors."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -74,10 +74,7 @@ def check_sums(path: Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Tell why a file was not opened, without torch's advice.
-
-    Torch's own text goes on to say how to open it all the same, which is not what to do here.
-    """
+    """Tell why a file was not opened, without torch's advice to open it all the same."""
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
         return f"it holds {foreign[1]}, and only tensors and plain values are read"

@@ -1,7 +1,4 @@
-"""BatchNorm in evaluation as a part of the convolution before it, without a pass of its own.
-
-Its statistics stand still, so it is a factor and a sum per channel.
-"""
+"""BatchNorm in evaluation, a factor and a sum, as a part of the convolution before it."""
 
 import copy
 from typing import cast

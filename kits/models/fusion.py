@@ -23,10 +23,7 @@ def concatenate(features: Sequence[Tensor]) -> Tensor:
 
 
 class FullResolution(nn.Module):
-    """A join of context with the edges in the volume itself, which the encoders' strides lose.
-
-    A stem sees these edges.
-    """
+    """A join of context with the volume's own edges, which a stem sees and the encoders lose."""
 
     # Whether it takes the sources' own logits, which cost a head and an upsampling each.
     takes_logits = True
@@ -83,10 +80,7 @@ class GateFusion(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean of the sources' probabilities as logits: its logarithm.
-
-    A softmax of it gives the mean back.
-    """
+    """The logarithm of the sources' mean probability as logits: a softmax gives the mean back."""
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
         # In logarithms and float32: a probability of float16 that underflows to 0 would have no logarithm.

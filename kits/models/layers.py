@@ -78,10 +78,7 @@ class PaddedConv3d(nn.Conv3d):
 
 
 def pointwise(convolution: nn.Conv3d, volume: Tensor) -> Tensor:
-    """Compute a `convolution` of 1 x 1 x 1 as the matrix product that it is.
-
-    In channels-last on a CPU it copies nothing.
-    """
+    """Compute a 1 x 1 x 1 convolution as a matrix product, which copies nothing on a CPU."""
     return functional.linear(volume.movedim(1, -1), convolution.weight.flatten(1), convolution.bias).movedim(-1, 1)
 
 

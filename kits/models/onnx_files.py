@@ -148,10 +148,7 @@ def messages(message: Message) -> Iterator[Message]:
 
 
 def digest_of(model: ModelProto, config: Mapping[str, Any]) -> str:
-    """Digest a configuration and what a model says beside it, whichever protobuf wrote the bytes.
-
-    SHA-256.
-    """
+    """Digest (SHA-256) settings and what a model says beside them, whichever protobuf wrote it."""
     content = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for message in messages(model):
         name = message.DESCRIPTOR.name

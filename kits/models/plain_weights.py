@@ -19,10 +19,7 @@ from kits.models.settings import DIGEST, METADATA, edited, to_plain
 
 
 def to_bytes(network: nn.Module, settings: Exported, *, half: bool) -> bytes:
-    """Write a network's weights, halved to 16 bits or as they are, and its settings.
-
-    No paths are in the bytes.
-    """
+    """Write a network's weights, halved to 16 bits or as they are, and its settings."""
     kept = to_plain(settings, model=True)
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
@@ -55,10 +52,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def digest_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
-    """Digest a configuration and weights as they are stored.
-
-    SHA-256: a weight with a flipped bit is a number like any other.
-    """
+    """Digest (SHA-256) a configuration and weights as they are stored."""
     content = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(weights):
         content.update(f"{name} {weights[name].dtype} {list(weights[name].shape)}".encode())

@@ -81,20 +81,14 @@ class SubNetwork(nn.Module):
         return fold(self.turn_back(self.decoded(volume)[0], volume, self.encoder.reductions[0]))
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """Compute the decoder's features of each scale, (N, widths[k], h, w), finest first.
-
-        In this source's plane.
-        """
+        """Compute the decoder's features in this source's plane, (N, widths[k], h, w), finest first."""
         turned = self.turn(volume)
         scales = self.encoder(self.mapping(turned))
         depth = turned.shape[2]
         return self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
 
     def turn(self, volume: Tensor) -> Tensor:
-        """Turn the volume so that this source's slices run along its third axis, filled up in size.
-
-        The size is one that the encoder takes.
-        """
+        """Turn the volume so that this source's slices run along its third axis, filled up to its size."""
         if self.axis == 2:
             return volume
         # D becomes a side of the images here, and these have the encoder's multiples as sides.

@@ -1,7 +1,4 @@
-"""The coarse network: a light 3D U-Net that finds where the kidneys are.
-
-Cicek et al., arXiv 1606.06650.
-"""
+"""The coarse network: a light 3D U-Net (Cicek et al., arXiv 1606.06650) that finds the kidneys."""
 
 from collections.abc import Sequence
 from math import lcm, prod
@@ -67,10 +64,7 @@ class UNet3d(nn.Module):
         return self.head(self.decoded(volume)[0])[:, :, : volume.shape[2]]
 
     def training_logits(self, volume: Tensor) -> list[Tensor]:
-        """Compute the logits of every voxel, then those of the coarser levels with a head.
-
-        They are (B, classes, D, h, w), in-plane coarser only.
-        """
+        """Compute the logits of every voxel, then (B, classes, D, h, w) of coarser levels with a head."""
         depth = volume.shape[2]
         decoded = self.decoded(volume)
         pyramid = [self.head(decoded[0])[:, :, :depth]]
@@ -82,10 +76,7 @@ class UNet3d(nn.Module):
         return pyramid
 
     def decoded(self, volume: Tensor) -> list[Tensor]:
-        """Compute the decoder's features of each level, finest first.
-
-        They have as many slices as `depth_multiple` divides.
-        """
+        """Compute the decoder's features of each level, finest first, D filled up to `depth_multiple`."""
         check_in_plane(volume, self.in_plane_multiple)
         # Repeats of the last slice, not zeros: 0 is 100 HU in [-1, 1] of the usual window, which would be tissue.
         features = functional.pad(volume, (0, 0, 0, 0, 0, -volume.shape[2] % self.depth_multiple), mode="replicate")

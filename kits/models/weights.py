@@ -90,10 +90,7 @@ def _create_from_hub(backbone: str, out_indices: tuple[int, ...]) -> tuple[nn.Mo
 
 
 def package_state(backbone: str) -> dict[str, Tensor]:
-    """Read the state dict of the installed package for `backbone`, under timm's names.
-
-    Parameters are renamed by position, every shape compared.
-    """
+    """Read the installed package's state dict under timm's names, by position and shape."""
     if backbone not in PACKAGES:
         raise KitsError(
             f"weights: imagenet: no package holds {backbone}, only {', '.join(PACKAGES)}; use weights: hub or the path of a file"

@@ -1,7 +1,4 @@
-"""Label maps as DICOM segmentation objects, in the study of the series that they are of.
-
-So a PACS shows them on it.
-"""
+"""Label maps as DICOM segmentation objects, in the study of the series that they are of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Measurements as a DICOM structured report (TID 1500) of a CT series.
-
-Each group is on a segment of a segmentation object.
-"""
+"""Measurements of segments as a DICOM structured report (TID 1500) of a CT series."""
 
 from __future__ import annotations
 
@@ -57,8 +54,6 @@ class ReportedRegion:
 
 def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, findings: Sequence[ReportedRegion]) -> None:
     """Write `seg.dcm` with a segment for each finding, and `sr.dcm` with its measurements.
-
-    A group for each segment refers to it.
 
     Args:
         files: the series' files in the order of their slices.

@@ -83,10 +83,7 @@ def check_submission(path: Path, images: Path | None) -> None:
 
 
 def check_prediction(path: Path, case: str, images: Path | None) -> None:
-    """Refuse a label map that is damaged, or has other labels than KiTS19's or other voxels.
-
-    Other than its image's.
-    """
+    """Refuse a damaged label map, or one of other labels or voxels than KiTS19's image has."""
     image = None if images is None else images / case / IMAGE_NAME
     if image is not None and image.is_file():
         grid, true = read_geometry(path), read_geometry(image)

@@ -39,10 +39,7 @@ class RunReport:
     parts: tuple[str, ...] = ()
 
     def is_finished(self, scan: Scan) -> bool:
-        """Tell whether this scan was segmented as it is now, with these checkpoints and settings.
-
-        And all that is wanted is there.
-        """
+        """Tell whether all that is wanted of this scan was made of it as it is now, with these settings."""
         entry = read_entry(self.outputs.entry(scan.name))
         written = entry.get("outputs", {})
         return (
@@ -60,10 +57,7 @@ class RunReport:
         write_json(self.outputs.entry(scan.name), {"status": OK, "input": input_of(scan), **content, "made_with": made_with})
 
     def add_failure(self, scan: Scan, error: str, details: Sequence[str] = ()) -> None:
-        """Tell of a scan that could not be segmented, and remove what an earlier run made of it.
-
-        It would pass for a result.
-        """
+        """Tell of a scan that could not be segmented, and remove what would pass for its result."""
         path = self.outputs.entry(scan.name)
         for name in outputs_of(read_entry(path)):
             (self.outputs.folder / name).unlink(missing_ok=True)
@@ -71,9 +65,7 @@ class RunReport:
         write_json(path, {"status": FAILED, "input": input_of(scan), **told, "made_with": dict(self.made_with)})
 
     def join(self, names: Collection[str], skipped: Collection[Any]) -> Path | None:
-        """Write `report.json` of every scan in the folder, those of other processes too.
-
-        None where the output is one file.
+        """Write `report.json` of every scan in the folder; None where the output is one file.
 
         Args:
             names: the scans of this run, all shards' together; a failure of any other is no longer of interest.

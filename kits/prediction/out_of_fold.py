@@ -1,7 +1,4 @@
-"""`boxes.json`: the ROIs of every case by a coarse checkpoint that was not trained on it.
-
-To train the fine stage on.
-"""
+"""`boxes.json`: the ROIs of every case by a coarse checkpoint that was not trained on it."""
 
 from __future__ import annotations
 
@@ -93,9 +90,7 @@ def training_cases(path: str, settings: Exported) -> list[str]:
 
 
 def out_of_fold_boxes(image: Scan, network: Network, settings: Exported, device: torch.device, precision: str) -> dict[str, Any]:
-    """Find what `boxes.json` keeps of one case: its boxes, their frame, and their coverage.
-
-    Of the label map, where there is one.
+    """Find what `boxes.json` keeps of one case: boxes, frame, and coverage of its label map.
 
     Raises:
         KitsError: the image or its label map cannot be read.

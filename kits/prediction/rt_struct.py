@@ -1,7 +1,4 @@
-"""DICOM structure sets (RTSTRUCT) as labels on the grid of their CT.
-
-What an ROI is follows from its name.
-"""
+"""DICOM structure sets (RTSTRUCT) as labels on the grid of their CT, by their ROIs' names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The run of every scan: read and checked, segmented, written, told of.
-
-A damaged one stops no other.
-"""
+"""The run of every scan: read, segmented, written, told of; a damaged one stops no other."""
 
 from __future__ import annotations
 

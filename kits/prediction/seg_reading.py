@@ -1,7 +1,4 @@
-"""DICOM segmentation objects as label maps, whoever wrote them.
-
-What a segment is follows from its codes, not from its name.
-"""
+"""DICOM segmentation objects as label maps, whoever wrote them, by the codes of their segments."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The way of `kits.predict` from its options to label maps.
-
-Find the inputs, load the networks, segment this process's share.
-"""
+"""The way of `kits.predict` from its options to label maps."""
 
 from __future__ import annotations
 
@@ -149,10 +146,7 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
 
 
 def check_backend(backend: str, paths: Sequence[Path]) -> None:
-    """Refuse a file that is not of the backend that is asked for; `auto` takes either.
-
-    The ending of its name tells.
-    """
+    """Refuse a file that is not of the backend that is asked for; `auto` takes either."""
     from kits.models.settings import ONNX, is_exported
 
     for path in paths:

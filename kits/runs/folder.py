@@ -1,7 +1,4 @@
-"""The folder of a run: its files, its configuration, and whether another run may begin there.
-
-Torch is not imported here, so that mistakes are told at once.
-"""
+"""The folder of a run: its files and whether another may begin there. No torch here."""
 
 from __future__ import annotations
 

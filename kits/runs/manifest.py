@@ -90,10 +90,7 @@ def command_line() -> str:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Digest what was asked of a training, whatever its folders.
-
-    config.yaml has the digest too.
-    """
+    """Digest what was asked of a training, whatever its folders."""
     return digest({key: value for key, value in config.items() if key not in NOT_HASHED})
 
 

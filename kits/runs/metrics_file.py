@@ -102,10 +102,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def _write_all(self) -> None:
-        """Write the whole file anew, with the columns that the rows have.
-
-        Other processes count no rows and touch no file.
-        """
+        """Write the whole file anew, with the columns that the rows have."""
         rows = self._rows or []
         self._columns = sorted({name for row in rows for name in row})
         if not rows:

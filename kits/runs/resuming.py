@@ -1,7 +1,4 @@
-"""The beginning of a training, at its start or where its run was interrupted.
-
-Its folder is held.
-"""
+"""The beginning of a training, at its start or where its run was interrupted."""
 
 from __future__ import annotations
 

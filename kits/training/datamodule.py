@@ -87,9 +87,7 @@ class KitsDataModule(pl.LightningDataModule):
         self._trained_on: dict[int, int] = {}  # by epoch, the patches of it that an interrupted run has been trained on
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the index of the cache and its split, once.
-
-        There is no `prepare_data`: that is `python -m kits.prepare`.
+        """Read the index of the cache and its split, once; `python -m kits.prepare` made them.
 
         Raises:
             KitsError: the cache has not been prepared, or was prepared with other settings; its split is not of its cases, of
@@ -115,9 +113,7 @@ class KitsDataModule(pl.LightningDataModule):
         self.data_hash = index["data_hash"]
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Return batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W).
-
-        They are this process's share.
+        """Return this process's batches of `image` (B, 1, D, H, W) in [-1, 1] and `label` (B, D, H, W).
 
         Raises:
             KitsError: an epoch has no batch for every process.
@@ -170,10 +166,7 @@ class KitsDataModule(pl.LightningDataModule):
         return asked // ranks // size
 
     def workers(self) -> int:
-        """Count the processes that read patches: at most 12, next to a CPU's training at most one.
-
-        Else it is a GPU's share of the cores.
-        """
+        """Count reading processes: a GPU's share of the cores, at most 12; beside a CPU at most one."""
         if self.options.data.loader_workers != "auto":
             return self.options.data.loader_workers
         cores, gpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, self._gpus()
@@ -198,10 +191,7 @@ class KitsDataModule(pl.LightningDataModule):
         self._trained_on = {state_dict["epoch"]: done * self.options.sampling.batch_size}
 
     def _place(self) -> tuple[int, int]:
-        """Return the number of this process, from 0, and how many train together.
-
-        Without a trainer it is alone.
-        """
+        """Return the number of this process, from 0, and how many train together."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _gpus(self) -> int:

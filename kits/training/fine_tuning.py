@@ -18,9 +18,7 @@ from kits.training.modules import StageModule
 
 
 def inherit(module: StageModule[Any], start: Start) -> None:
-    """Give a network the weights of its parent that fit, and note whence they are.
-
-    Of a run that goes on only the latter.
+    """Give a network the weights of its parent that fit, unless the run goes on, and note whence.
 
     Raises:
         KitsError: weights do not fit though the classes are the same, or are no numbers.

@@ -84,9 +84,7 @@ def check_scored(trainer: pl.Trainer, batches: int, cases: int) -> None:
 
 
 def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
-    """Let BatchNorm synchronize, and torch.compile fuse a training step, where options ask for it.
-
-    Validation, whose windows have any size, is not compiled.
+    """Let BatchNorm synchronize and torch.compile fuse a training step, where options ask for it.
 
     Raises:
         KitsError: torch cannot do so here.

@@ -45,10 +45,7 @@ def probabilities_and_targets(logits: Tensor, label: Tensor, over: str) -> tuple
 
 
 class SegmentationLoss(nn.Module):
-    """A loss of logits (B, C, D, H, W) and labels (B, D, H, W).
-
-    `parts` also names what a sum is made of, for the log.
-    """
+    """A loss of logits (B, C, D, H, W) and labels (B, D, H, W)."""
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Compute `total`, and without its weight each term of a loss that is a sum."""
@@ -105,10 +102,7 @@ def bias_dice(options: LossOptions, bias: float) -> Tversky:
 
 
 class DiceCe(SegmentationLoss):
-    """The sum dice_weight * bias-dice + ce_weight * cross entropy.
-
-    The cross entropy is over all classes, background included.
-    """
+    """The sum dice_weight * bias-dice + ce_weight * cross entropy, background included."""
 
     def __init__(self, options: DiceCeOptions) -> None:
         super().__init__()

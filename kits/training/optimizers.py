@@ -1,7 +1,4 @@
-"""The optimizer, with learning rates by part of the network.
-
-Pretrained layers may learn slower than new ones, early slower than late ones.
-"""
+"""The optimizer, with learning rates by part of the network."""
 
 from collections.abc import Collection
 from typing import Any

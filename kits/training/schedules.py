@@ -23,18 +23,12 @@ def constant(progress: float) -> float:
 
 
 def cosine(progress: float, *, final: float) -> float:
-    """Compute half a cosine from 1 down to `final`.
-
-    Loshchilov and Hutter, arXiv 1608.03983, without restarts.
-    """
+    """Compute half a cosine from 1 down to `final` (Loshchilov and Hutter, arXiv 1608.03983)."""
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def poly(progress: float, *, power: float) -> float:
-    """Compute nnU-Net's (1 - progress) ** power, by step instead of by epoch.
-
-    Isensee et al., arXiv 1904.08128.
-    """
+    """Compute nnU-Net's (1 - progress) ** power (Isensee et al., arXiv 1904.08128), by step."""
     return (1 - progress) ** power
 
 
