@@ -11,7 +11,7 @@ import torch
 from kits.config.schema.exported import ExportedCoarse
 from kits.config.schema.stage import CoarseInference
 from kits.inference.fallback import Fallback
-from kits.inference.members import Members, Network
+from kits.inference.members import Members
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Volume, coarse_planes, doubts, plane_grid, to_coarse
 from kits.volume.intensity import BODY_HU, PAD_HU
@@ -37,7 +37,7 @@ def find_rois_in(volume: Volume, members: Members, settings: ExportedCoarse, dev
         network.to(device)  # type: ignore[attr-defined]  # an earlier case may have moved it
     fallback = Fallback(members.networks, device, inference.window, "coarse")
     coarse = to_coarse(volume.array, grid, PAD_HU)
-    mask = coarse_mask(members, coarse, window_hu=data.window_hu, inference=inference, device=device, fallback=fallback)
+    mask = coarse_mask(members, coarse, window_hu=data.window_hu, inference=inference, fallback=fallback)
     native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, dict(rule), coarse)]
     del coarse
     if native:
@@ -53,21 +53,18 @@ def find_rois_in(volume: Volume, members: Members, settings: ExportedCoarse, dev
 
 @torch.inference_mode()
 def coarse_mask(
-    network: Network | Members,
+    members: Members,
     coarse_hu: np.ndarray,
     *,
     window_hu: Sequence[float],
     inference: CoarseInference,
-    device: torch.device | str,
-    fallback: Fallback | None = None,
+    fallback: Fallback,
 ) -> np.ndarray:
     """Mark where the coarse network, or the mean of several, sees a kidney: bool (D, H, W).
 
     Args:
-        fallback: what to do without memory, and where to leave a warning of it; one that nobody reads otherwise.
+        fallback: what to do without memory, and where to leave a warning of it.
     """
-    members = network if isinstance(network, Members) else Members([network])
-    fallback = fallback or Fallback(members.networks, device, inference.window, "coarse")
 
     def attempt(device: torch.device, window: int) -> np.ndarray:
         def predict(start: int, stop: int) -> Maps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -33,7 +32,7 @@ def agreed(settings: Sequence[Exported], stage: str) -> Exported:
     return settings[0]
 
 
-def shared(settings: Exported) -> dict[str, Any]:
+def shared(settings: Exported) -> dict[str, object]:
     """Return what networks must share to be averaged, by dotted key."""
     groups = [(group, part) for group, part in settings if group in SHARED]
     return {f"{group}.{key}": value for group, part in groups for key, value in part if key not in OWN}

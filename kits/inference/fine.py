@@ -16,7 +16,7 @@ from kits.config.schema.exported import ExportedFine
 from kits.config.schema.training import Fine
 from kits.core.labels import BACKGROUND, PRECEDENCE
 from kits.inference.fallback import Fallback
-from kits.inference.members import Members, Network, disagreement_of
+from kits.inference.members import Members, disagreement_of
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Spacing, Triple, crop
 from kits.volume.components import connected, sizes
@@ -122,19 +122,16 @@ class BoxReader:
     @classmethod
     def of(
         cls,
-        network: Network | Members,
+        members: Members,
         options: ExportedFine | Fine,
-        device: torch.device | str,
-        fallback: Fallback | None = None,
-        spacing: Spacing | None = None,
+        fallback: Fallback,
+        spacing: Spacing,
     ) -> BoxReader:
         """Set up as a checkpoint or a training says, for volumes of this spacing (z, y, x) in mm."""
-        members = network if isinstance(network, Members) else Members([network])
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
-        inference, limit = options.inference, options.inference.pixel_mm
-        fallback = fallback or Fallback(members.networks, device, inference.window, "fine")
-        parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit and spacing else 1
-        return cls(members, options.data.window_hu, inference.overlap, multiple, fallback, parts)
+        limit = options.inference.pixel_mm
+        parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit else 1
+        return cls(members, options.data.window_hu, options.inference.overlap, multiple, fallback, parts)
 
     def read(self, hu: np.ndarray, box: Box) -> BoxReading:
         """Read a box with its real surroundings, up to the network's next input size.

@@ -78,13 +78,11 @@ class Members:
         """Compute fused logits, then those of each source where they are needed and there are any."""
         dtype, device = TYPES[self.precision], volume.device.type
         with torch.autocast(device, dtype, enabled=dtype != torch.float32 and device == self.half_on):
-            if self._wants_sources() and hasattr(network, "all_logits"):
+            wanted = "sources" in self.outputs or ("uncertainty" in self.outputs and len(self.networks) == 1)
+            if wanted and hasattr(network, "all_logits"):
                 fused, sources = network.all_logits(volume)
                 return [fused, *sources]
             return [network(volume)]
-
-    def _wants_sources(self) -> bool:
-        return "sources" in self.outputs or ("uncertainty" in self.outputs and len(self.networks) == 1)
 
 
 def turned(volume: Tensor, axes: tuple[int, ...]) -> Tensor:

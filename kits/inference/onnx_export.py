@@ -97,16 +97,11 @@ def traced(network: nn.Module, checkpoint: Path) -> ModelProto:
                 f"{checkpoint}: torch cannot express its network in ONNX ({reason}); keep to the checkpoint"
             ) from error
     assert program is not None
-    return without_traces(program.model_proto)
-
-
-def without_traces(model: ModelProto) -> ModelProto:
-    """Remove what torch notes of each node: source lines and paths of this machine."""
-    for message in messages(model):
-        for field in ("doc_string", "metadata_props"):
+    for message in messages(program.model_proto):
+        for field in ("doc_string", "metadata_props"):  # source lines and paths of this machine
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
-    return model
+    return program.model_proto
 
 
 def example(network: nn.Module, size: tuple[int, int, int, int]) -> Tensor:

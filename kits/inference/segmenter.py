@@ -16,11 +16,12 @@ from kits.config.schema.base import Options
 from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, SegmenterOptions
 from kits.core.errors import KitsError
 from kits.core.labels import regions_of
-from kits.inference import BoxMap, BoxReader, BoxReading, Members
 from kits.inference.coarse import Rois, find_rois_in
 from kits.inference.devices import pick_device, pick_precision
 from kits.inference.ensembles import agreed, limit_slices
-from kits.inference.fine import FULL, paste_labels, read_boxes
+from kits.inference.fallback import Fallback
+from kits.inference.fine import FULL, BoxMap, BoxReader, BoxReading, paste_labels, read_boxes
+from kits.inference.members import Members
 from kits.inference.onnx_network import device_for, load_member, refuse_options
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
@@ -164,7 +165,17 @@ class Segmenter:
         volumes = volumes_ml(labels[window or np.s_[:0]], volume.spacing, regions_of(self.classes))
         cleaned = time.perf_counter()
         seconds = {"coarse": found - began, "fine": outlined - found, "postprocess": cleaned - outlined}
-        return Segmentation(labels, boxes, warnings, seconds, volumes, parts, **self._maps(readings, labels.shape))
+        return Segmentation(
+            labels,
+            boxes,
+            warnings,
+            seconds,
+            volumes,
+            parts,
+            probabilities=dict(zip(self.classes[1:], maps_of(readings, "probabilities", labels.shape), strict=False)),
+            uncertainty=dict(zip(UNCERTAINTIES, maps_of(readings, "uncertainty", labels.shape), strict=False)),
+            sources=maps_of(readings, "sources", labels.shape, unit=1),
+        )
 
     def find_rois(self, volume: Volume) -> Rois:
         """Find the ROIs of a volume in HU with margin; without one its body, with a warning."""
@@ -174,26 +185,19 @@ class Segmenter:
         """Read the boxes by the fine stage; its readings, and warnings."""
         for network in self.fine.networks:
             network.to(self.device)  # type: ignore[attr-defined]  # an earlier case may have moved it
-        reader = BoxReader.of(self.fine, self.fine_settings, self.device, spacing=volume.spacing)
+        fallback = Fallback(self.fine.networks, self.device, self.fine_settings.inference.window, "fine")
+        reader = BoxReader.of(self.fine, self.fine_settings, fallback, volume.spacing)
         rule, array = self.fine_settings.roi, volume.array
         rounds = 0 if rois.whole_body else rule.grow_rounds
         readings = read_boxes(reader, array, rois.boxes, volume.spacing, grow_mm=rule.grow_mm, grow_rounds=rounds)
         touching = [] if rois.whole_body else doubts.doubt_borders([(one.box, one.touched) for one in readings], array.shape)
-        return readings, reader.fallback.warnings + touching
+        return readings, fallback.warnings + touching
 
-    def _maps(self, readings: list[BoxReading], shape: Triple) -> dict[str, Any]:
-        """Collect what was asked for beside the labels, by the name of its field."""
-        boxes = [reading.box for reading in readings]
 
-        def maps(output: str, unit: float) -> list[BoxMap]:
-            stacks = [reading.maps[output] for reading in readings if output in reading.maps]
-            return [BoxMap(shape, boxes, list(blocks), unit) for blocks in zip(*stacks, strict=True)]
-
-        return {
-            "probabilities": dict(zip(self.classes[1:], maps("probabilities", 1 / FULL), strict=False)),
-            "uncertainty": dict(zip(UNCERTAINTIES, maps("uncertainty", 1 / FULL), strict=False)),
-            "sources": maps("sources", 1),
-        }
+def maps_of(readings: Sequence[BoxReading], output: str, shape: Triple, unit: float = 1 / FULL) -> list[BoxMap]:
+    """Collect the maps of an output over all boxes of a volume; none where it was not asked for."""
+    boxes, stacks = [one.box for one in readings], [one.maps[output] for one in readings if output in one.maps]
+    return [BoxMap(shape, boxes, list(blocks), unit) for blocks in zip(*stacks, strict=True)]
 
 
 def changed(options: OptionsT, **values: Any) -> OptionsT:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from kits.config.schema import parse
-from kits.config.schema.base import Options
 from kits.config.schema.model import Model
 from kits.models.finenet import FineNet
 from kits.models.own_network import OwnNetwork
@@ -19,13 +18,10 @@ from kits.models.unet3d import UNet3d
 NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "finenet": FineNet, "own": OwnNetwork}
 
 
-def build_network(model: Mapping[str, Any] | Options, *, pretrained: bool) -> nn.Module:
-    """Build the network that `model` describes: typed options, or the plain ones of a checkpoint.
+def build_network(model: Mapping[str, object] | Model, *, pretrained: bool) -> nn.Module:
+    """Build the network that `model` describes, by options or by plain ones, which the schema checks here.
 
-    The schema checks plain ones here.
-
-    `pretrained=False` leaves the encoders' initial weights out, which is what a checkpoint that brings its own needs:
-    neither the weight packages nor the model hub are touched.
+    `pretrained=False` leaves the encoders' initial weights out, for a checkpoint that brings its own.
 
     Raises KitsError for an unknown name, an unknown option, a missing one, or values that do not go together.
     """

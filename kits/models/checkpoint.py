@@ -35,28 +35,19 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
     Raises:
         KitsError: no such file, not a checkpoint of this project, of the other stage, or of another format.
     """
-    content: dict[str, Any] = read_containers(path)
-    if wrong := misfit(content, CONTENT):
-        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
-    check_format(path, content["hyper_parameters"], stage)
-    return content
-
-
-def read_containers(path: Path) -> Any:
-    """Read a file of torch.save that holds tensors and plain containers only.
-
-    Raises:
-        KitsError: no such file, or it holds anything else.
-    """
     if not path.is_file():
         raise KitsError(f"{path}: no such checkpoint; kits.train writes best.ckpt into its run folder")
     try:
         check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of readers of pickles and zips, which raise whatever a damaged byte leads them to
         raise KitsError(
             f"{path}: not a checkpoint that can be opened safely ({reason_of(error)}); give one that kits.train wrote"
         ) from error
+    if wrong := misfit(content, CONTENT):
+        raise KitsError(f"{path}: not a checkpoint of this project ({wrong}); give one that kits.train wrote")
+    check_format(path, content["hyper_parameters"], stage)
+    return content
 
 
 def check_sums(path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from timm.layers import Format
+from timm.layers import Format, convert_sync_batchnorm
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -65,24 +65,19 @@ class Encoder2d(nn.Module):
         with_even_padding(self.features)
         self.freeze_statistics = freeze_statistics
         self.slices_at_once, self.checkpointing = slices_at_once, checkpointing
-        config = cast(dict[str, Any], self.features.pretrained_cfg)
+        config = cast(Any, self.features).pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
-        self.freeze(freeze_stages)
+        if count := len(self.reductions) if freeze_stages == "all" else int(freeze_stages):
+            stage = self.stages()
+            for name, parameter in self.features.named_parameters():
+                parameter.requires_grad_(stage[name] >= count)
         if checkpointing and any(isinstance(m, _BatchNorm) and m.training for m in self.train().modules()):
             raise KitsError(
                 "model.checkpointing: every slice passes twice, and would move the statistics of BatchNorm twice;"
                 " set model.freeze_statistics=true"
             )
         self.train()
-
-    def freeze(self, stages: int | str) -> None:
-        """Stop the learning of the first `stages` scales, or of "all"."""
-        count = len(self.reductions) if stages == "all" else int(stages)
-        if count:
-            stage = self.stages()
-            for name, parameter in self.features.named_parameters():
-                parameter.requires_grad_(stage[name] >= count)
 
     def stages(self) -> dict[str, int]:
         """Map each parameter's name in `features` to the first scale whose map depends on it.
@@ -118,14 +113,9 @@ class Encoder2d(nn.Module):
     def forward(self, slices: Tensor) -> list[Tensor]:
         """Compute the feature maps of `slices`, finest first."""
         parts = slices.split(self.slices_at_once) if self.slices_at_once else [slices]
-        maps = [self.scales_of(part) for part in parts]
+        again = self.checkpointing and torch.is_grad_enabled()
+        maps = [checkpoint(self._scales_of, part, use_reentrant=False) if again else self._scales_of(part) for part in parts]
         return maps[0] if len(maps) == 1 else [torch.cat(scale) for scale in zip(*maps, strict=True)]
-
-    def scales_of(self, slices: Tensor) -> list[Tensor]:
-        """Compute the feature maps of slices that pass in one go."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._scales_of, slices, use_reentrant=False)
-        return self._scales_of(slices)
 
     def _scales_of(self, slices: Tensor) -> list[Tensor]:
         # Back to [0, 1], and then as the images of its pretraining: the first layer expects their mean and deviation.
@@ -143,3 +133,9 @@ def drop_unused_blocks(features: nn.Module, last: str) -> None:
     blocks = getattr(features, "blocks", None)
     if name == "blocks" and isinstance(blocks, nn.Sequential):
         features.blocks = blocks[: int(index) + 1]
+
+
+def with_synchronized_statistics(network: nn.Module) -> nn.Module:
+    """Replace BatchNorm by SyncBatchNorm; weights and statistics keep their tensors and names."""
+    # torch's own would put a bare SyncBatchNorm for timm's BatchNormAct2d and so drop its activation.
+    return convert_sync_batchnorm(network)

@@ -59,29 +59,10 @@ class FineNet(nn.Module):
                 windows_hu=own("windows_hu"),
                 data_window_hu=options.data_window_hu,
             )
-            subnetworks.append(
-                SubNetwork(
-                    encoder,
-                    mapping,
-                    plane=own("plane"),
-                    classes=options.classes,
-                    widths=options.widths,
-                    operator=options.operator,
-                    gate=options.gate,
-                    norm=options.norm,
-                    deep_supervision=options.deep_supervision,
-                )
-            )
+            subnetworks.append(SubNetwork(encoder, mapping, own("plane"), options))
         self.in_plane_multiple, self.fixed_size = common_size([source.encoder for source in subnetworks])
         self.sources = nn.ModuleList(subnetworks)
-        self.fusion = build_fusion(
-            options.fusion,
-            [options.widths[0]] * len(options.sources),
-            classes=options.classes,
-            width=options.width,
-            stem_width=options.stem_width,
-            norm=options.norm,
-        )
+        self.fusion = build_fusion(options)
         # The fusion's 3 x 3 x 3 sees one slice more; its group norm would have the mean of all.
         reaches = [source.reach for source in subnetworks if source.reach is not None]
         known = options.norm == "none" and options.fusion in ("concat", "gate", "mean")  # a plug-in's may see any number
@@ -119,8 +100,6 @@ class FineNet(nn.Module):
 
     def set_phase(self, phase: str) -> None:
         """Choose which parts learn, one of PHASES."""
-        if phase not in PHASES:
-            raise KitsError(f"phase {phase!r}: no such phase of a training; choose one of {', '.join(PHASES)}")
         self.phase = phase
         self.train(self.training)
 
@@ -147,11 +126,6 @@ def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
 
 
 def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
-    """Return the phase of a staged training in `epoch` (from 0) of `epochs`.
-
-    `shares` of them are for the first and the second phase. Raises KitsError unless they leave something for the last phase.
-    """
-    if len(shares) != 2 or min(shares) < 0 or sum(shares) >= 1:
-        raise KitsError(f"staged_shares={list(shares)}: give the shares of the sources and of the fusion, together less than 1")
+    """Return the phase in `epoch` (from 0) of `epochs`, two `shares` of which are for the first phases."""
     ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
     return PHASES[sum(epoch >= end for end in ends)]

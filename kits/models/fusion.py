@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kits.config.plug_ins import FUSIONS, plug_in
-from kits.models.layers import LEAK, PaddedConv3d, build_norm, conv_block, fold, pointwise, unfold, upsample
+from kits.config.schema.model import FineNetOptions
+from kits.models.layers import conv_block, conv_block3d, fold, pointwise, unfold, upsample
 from kits.models.own_network import tried_on
 
 
@@ -39,11 +40,6 @@ class FullResolution(nn.Module):
         return pointwise(self.head, self.mix(unfold(mixed, volume.shape[2])))
 
 
-def mixing(channels: int, width: int, norm: str) -> nn.Sequential:
-    """Build a 3 x 3 x 3 convolution over context and edges."""
-    return nn.Sequential(PaddedConv3d(channels, width, 3, padding=1), build_norm(norm, width), nn.LeakyReLU(LEAK, inplace=True))
-
-
 class ConcatFusion(FullResolution):
     """Features concatenated, 1 x 1 x 1, 3 x 3 x 3, logits.
 
@@ -57,7 +53,7 @@ class ConcatFusion(FullResolution):
         super().__init__()
         self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
         self.reduce = nn.Conv2d(sum(widths), width, 1)
-        self.mix = mixing(width + stem_width, width, norm)
+        self.mix = conv_block3d(width + stem_width, width, norm=norm)
         self.head = nn.Conv3d(width, classes, 1)
 
     def forward(self, volume: Tensor, features: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
@@ -99,7 +95,7 @@ class Sharpened(FullResolution):
         super().__init__()
         self.fusion = fusion
         self.stem = conv_block(1, stem_width, kernel=3, norm=norm)
-        self.mix = mixing(classes + stem_width, width, norm)
+        self.mix = conv_block3d(classes + stem_width, width, norm=norm)
         self.head = nn.Conv3d(width, classes, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -109,19 +105,20 @@ class Sharpened(FullResolution):
         return blurred + self.join(volume, fold(blurred))
 
 
-def build_fusion(name: str, widths: Sequence[int], *, classes: int, width: int, stem_width: int, norm: str) -> nn.Module:
-    """Build a fusion of ours or of a plug-in, of sources with features of `widths` channels.
+def build_fusion(options: FineNetOptions) -> nn.Module:
+    """Build a fusion of ours or of a plug-in.
 
     Raises:
         KitsError: a plug-in's cannot be built, or gives another shape.
     """
-    shared: dict[str, Any] = {"classes": classes, "width": width, "stem_width": stem_width, "norm": norm}
+    name, widths = options.fusion, [options.widths[0]] * len(options.sources)
+    shared = options.model_dump(include={"classes", "width", "stem_width", "norm"})
     if name == "concat":
         return ConcatFusion(widths, **shared)
     if name not in ("gate", "mean"):
         with plug_in(FUSIONS, name) as plugged:
             fusion: Any = plugged(widths, **shared)
             fusion.takes_logits = getattr(fusion, "takes_logits", True)
-            features, logits = [torch.zeros(2, one, 4, 4) for one in widths], torch.zeros(1, classes, 2, 8, 8)
+            features, logits = [torch.zeros(2, one, 4, 4) for one in widths], torch.zeros(1, options.classes, 2, 8, 8)
             return tried_on(fusion, torch.zeros(1, 1, 2, 8, 8), features, [logits] * len(widths), shape=logits.shape)
-    return Sharpened(MeanFusion() if name == "mean" else GateFusion(widths, width=width, norm=norm), **shared)
+    return Sharpened(MeanFusion() if name == "mean" else GateFusion(widths, width=options.width, norm=options.norm), **shared)

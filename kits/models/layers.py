@@ -5,7 +5,7 @@ Two-dimensional layers see slices folded into the batch. In the channels-last me
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,25 +27,10 @@ def unfold(slices: Tensor, depth: int) -> Tensor:
     return slices.unflatten(0, (-1, depth)).transpose(1, 2)
 
 
-def group_norm(channels: int) -> nn.Module:
-    """Build group normalization, 8 channels to a group where that divides.
-
-    Batches of one or two patches are small for batch norm.
-    """
-    return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
-
-
-def no_norm(channels: int) -> nn.Module:
-    """Build a layer that does nothing."""
-    return nn.Identity()
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "none": no_norm}
-
-
 def build_norm(name: str, channels: int) -> nn.Module:
-    """Build the normalization `name` of `channels` channels."""
-    return NORMS[name](channels)
+    """Build the normalization `group`, 8 channels to a group where that divides, or `none`."""
+    # Batches of one or two patches are small for batch norm.
+    return nn.Identity() if name == "none" else nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: int, norm: str) -> nn.Sequential:
@@ -75,6 +60,15 @@ class PaddedConv3d(nn.Conv3d):
         if self.training and volume.shape[2] == 2 and self.stride[0] == 1:
             return super().forward(functional.pad(volume, (0, 0, 0, 0, 0, 1)))[:, :, :2]
         return super().forward(volume)
+
+
+def conv_block3d(
+    in_channels: int, out_channels: int, *, norm: str, kernel: Sequence[int] = (3, 3, 3), stride: Sequence[int] = (1, 1, 1)
+) -> nn.Sequential:
+    """Build a 3D convolution of a kernel (z, y, x), normalized, and a leaky ReLU."""
+    (z, y, x), (along, down, across) = kernel, stride
+    convolution = PaddedConv3d(in_channels, out_channels, (z, y, x), (along, down, across), (z // 2, y // 2, x // 2))
+    return nn.Sequential(convolution, build_norm(norm, out_channels), nn.LeakyReLU(LEAK, inplace=True))
 
 
 def pointwise(convolution: nn.Conv3d, volume: Tensor) -> Tensor:

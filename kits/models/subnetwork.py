@@ -2,18 +2,35 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kits.config.schema.model import FineNetOptions
 from kits.core.errors import KitsError
 from kits.models.adaptation import OPERATORS, Adaptation
 from kits.models.channels import InputMapping
-from kits.models.decoder2d import Decoder2d
 from kits.models.encoder2d import Encoder2d
-from kits.models.layers import fold, unfold, upsample
+from kits.models.layers import conv_block, fold, unfold, upsample
 
 # By plane: the axis of (B, C, D, H, W) along which its slices lie. It changes places with D, which is its own way back.
 PLANES = {"axial": 2, "coronal": 3, "sagittal": 4}
+
+
+class Decoder2d(nn.Module):
+    """A light decoder of features (B D, widths[k], h_k, w_k), finest first; it upsamples in-plane."""
+
+    def __init__(self, widths: Sequence[int], *, norm: str) -> None:
+        super().__init__()
+        self.merge = nn.ModuleList(
+            conv_block(widths[k] + widths[k + 1], widths[k], kernel=3, norm=norm) for k in range(len(widths) - 1)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        decoded = [features[-1]]
+        for k in reversed(range(len(self.merge))):
+            decoded.append(self.merge[k](torch.cat([features[k], upsample(decoded[-1], features[k].shape[-2:])], dim=1)))
+        return decoded[::-1]
 
 
 class SubNetwork(nn.Module):
@@ -26,24 +43,13 @@ class SubNetwork(nn.Module):
     Args:
         encoder: a new `Encoder2d`. mapping: what it sees of the volume.
         plane: axial, coronal or sagittal.
-        widths: channels of each scale after adaptation. operator, gate, norm: see `Adaptation`.
-        deep_supervision: so many of the coarser scales have heads too.
+        options: of the fine network: `widths` are channels of each scale after adaptation, and `deep_supervision` of the coarser
+            scales have heads too.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder2d,
-        mapping: InputMapping,
-        *,
-        plane: str,
-        classes: int,
-        widths: Sequence[int],
-        operator: str,
-        gate: bool,
-        norm: str,
-        deep_supervision: int,
-    ) -> None:
+    def __init__(self, encoder: Encoder2d, mapping: InputMapping, plane: str, options: FineNetOptions) -> None:
         super().__init__()
+        widths, operator, gate, norm = options.widths, options.operator, options.gate, options.norm
         if encoder.fixed_size and plane != "axial":
             raise KitsError(f"model.plane: {plane} images have no fixed size; take another backbone for them")
         self.encoder, self.mapping = encoder, mapping
@@ -59,8 +65,10 @@ class SubNetwork(nn.Module):
             # One slice each for the operator and the gate; all scales have theirs side by side, so it does not add up over them.
             # A plug-in's may see any number.
             self.reach = mapping.reach + (operator != "none") + gate if operator in OPERATORS else None
-        self.head = nn.Conv2d(widths[0], classes, 1)
-        self.coarser_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1 : deep_supervision + 1])
+        self.head = nn.Conv2d(widths[0], options.classes, 1)
+        self.coarser_heads = nn.ModuleList(
+            nn.Conv2d(width, options.classes, 1) for width in widths[1 : options.deep_supervision + 1]
+        )
 
     def forward(self, volume: Tensor, *, coarser: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Compute features (B D, widths[0], h, w) and a pyramid of logits, finest first.

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from kits.config.schema.model import Unet3dOptions
 from kits.core.pooling import anisotropic_levels
-from kits.models.layers import LEAK, PaddedConv3d, build_norm, channels_last, check_in_plane
+from kits.models.layers import LEAK, channels_last, check_in_plane, conv_block3d
 
 
 class UNet3d(nn.Module):
@@ -27,7 +27,9 @@ class UNet3d(nn.Module):
 
     def __init__(self, options: Unet3dOptions, pretrained: bool = False) -> None:  # there are no weights for it
         super().__init__()
-        widths, norm = options.widths or level_widths(options.width, options.depth, options.widest), options.norm
+        # A light network stays light when it grows deeper.
+        widths = options.widths or [(options.width or 0) * min(2**k, options.widest) for k in range(options.levels)]
+        norm = options.norm
         strides: Sequence[Sequence[int]] | None = options.strides
         kernels: Sequence[Sequence[int]] | None = options.kernels
         if strides is None or kernels is None:
@@ -38,18 +40,15 @@ class UNet3d(nn.Module):
         self.in_plane_multiple = lcm(*in_plane)
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]
-        once = (1, 1, 1)
         self.down = nn.ModuleList(
             nn.Sequential(
-                conv_block(inputs[k], widths[k], kernel=kernels[k], stride=strides[k], norm=norm),
-                conv_block(widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm),
+                conv_block3d(inputs[k], widths[k], kernel=kernels[k], stride=strides[k], norm=norm),
+                conv_block3d(widths[k], widths[k], kernel=kernels[k], norm=norm),
             )
             for k in levels
         )
         self.up = nn.ModuleList(upsampling(widths[k], widths[k - 1], strides[k]) for k in levels[1:])
-        self.merge = nn.ModuleList(
-            conv_block(2 * widths[k], widths[k], kernel=kernels[k], stride=once, norm=norm) for k in levels[:-1]
-        )
+        self.merge = nn.ModuleList(conv_block3d(2 * widths[k], widths[k], kernel=kernels[k], norm=norm) for k in levels[:-1])
         self.head = upsampling(widths[0], options.classes, strides[0])
         self.coarser_heads = nn.ModuleList(
             nn.Conv3d(widths[k], options.classes, 1) for k in levels[1 : options.deep_supervision + 1]
@@ -91,26 +90,7 @@ class UNet3d(nn.Module):
         return found[::-1]
 
 
-def level_widths(width: int | None, depth: int | None, widest: int) -> list[int]:
-    """Choose the channels of `depth` levels: a light network stays light when it grows deeper."""
-    assert width is not None  # the schema's rule
-    assert depth is not None
-    return [width * min(2**k, widest) for k in range(depth)]
-
-
-def conv_block(in_channels: int, out_channels: int, *, kernel: Sequence[int], stride: Sequence[int], norm: str) -> nn.Sequential:
-    """Build a convolution, its normalization and a leaky ReLU."""
-    z, y, x = kernel
-    convolution = PaddedConv3d(in_channels, out_channels, (z, y, x), as_triple(stride), padding=(z // 2, y // 2, x // 2))
-    return nn.Sequential(convolution, build_norm(norm, out_channels), nn.LeakyReLU(LEAK, inplace=True))
-
-
 def upsampling(in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.ConvTranspose3d:
     """Build a transposed convolution whose kernel is its stride: the cells do not overlap."""
-    return nn.ConvTranspose3d(in_channels, out_channels, as_triple(stride), as_triple(stride))
-
-
-def as_triple(values: Sequence[int]) -> tuple[int, int, int]:
-    """Return three integers (z, y, x) as the tuple that torch wants."""
-    z, y, x = values
-    return z, y, x
+    z, y, x = stride
+    return nn.ConvTranspose3d(in_channels, out_channels, (z, y, x), (z, y, x))

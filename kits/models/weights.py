@@ -39,8 +39,6 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
                 raise LookupError(f"it registers no {backbone}; decorate the function {backbone} with timm's register_model")
     elif not timm.is_model(backbone):
         raise KitsError(f"source backbone {backbone!r}: timm has no such model; timm.list_models() lists them")
-    if list(out_indices) != sorted(set(out_indices)) or not out_indices or out_indices[0] < 0:
-        raise KitsError(f"out_indices {list(out_indices)}: give the indices of scales in ascending order, from 0")
     if weights is None:
         return _create(backbone, out_indices, pretrained=False)
     if weights == "hub":
@@ -59,10 +57,9 @@ def create_features(backbone: str, weights: str | None, out_indices: tuple[int, 
 def _create(backbone: str, out_indices: tuple[int, ...], **options: Any) -> tuple[nn.Module, int | None]:
     known = timm.get_pretrained_cfg(backbone)
     fixed = known is not None and known.fixed_input_size
-    choices: tuple[dict[str, Any], ...] = (*FLEXIBLE, {}) if fixed else ({},)
-    for flexibility in choices:
+    for flexibility in (*FLEXIBLE, {}) if fixed else ({},):
         try:
-            features = timm.create_model(
+            features: Any = timm.create_model(
                 backbone, features_only=True, out_indices=out_indices, in_chans=3, **flexibility, **options
             )
         except (IndexError, AssertionError) as error:
@@ -71,7 +68,7 @@ def _create(backbone: str, out_indices: tuple[int, ...], **options: Any) -> tupl
             if not flexibility:
                 raise
         else:
-            size = cast(dict[str, Any], features.pretrained_cfg)["input_size"][1] if fixed and not flexibility else None
+            size = features.pretrained_cfg["input_size"][1] if fixed and not flexibility else None
             return features, size
     raise AssertionError("the last try returns or raises")
 
@@ -133,7 +130,7 @@ def complete_state(backbone: str, state: dict[str, Tensor], weights: str) -> dic
     timm drops what its feature extractor lacks, and would pass over what the file lacks too.
     """
     model = timm.create_model(backbone, pretrained=False)
-    classifiers = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
+    classifiers = cast(Any, model).pretrained_cfg["classifier"]
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers or ("no classifier",))
     body = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
     try:

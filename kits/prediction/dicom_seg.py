@@ -81,9 +81,10 @@ def segmentation_of(headers: list[Dataset], files: Sequence[Path], stored: np.nd
     """Make a segmentation object whose segments are the numbers of `stored`, from 1."""
     import highdicom
 
+    order = Places.join([places for file in files if (places := read_instance(file).places)]).order
     return highdicom.seg.Segmentation(
         source_images=headers,
-        pixel_array=np.ascontiguousarray(stored[_slices_in(files)]),
+        pixel_array=np.ascontiguousarray(stored[np.argsort(order)]),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(number, segment) for number, segment in enumerate(segments, start=1)],
         series_instance_uid=highdicom.UID(),
@@ -141,11 +142,6 @@ def sources(files: Sequence[Path]) -> list[Dataset]:
             setattr(first, name, "")
     first.Modality = "CT"
     return headers
-
-
-def _slices_in(files: Sequence[Path]) -> np.ndarray:
-    """Number the slice, counted along the normal, that each frame of these files is."""
-    return np.argsort(Places.join([places for file in files if (places := read_instance(file).places)]).order)
 
 
 def _described(number: int, segment: Segment) -> Any:

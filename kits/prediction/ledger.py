@@ -93,7 +93,7 @@ class RunReport:
         return path
 
 
-def input_of(scan: Scan) -> dict[str, Any]:
+def input_of(scan: Scan) -> dict[str, object]:
     """Note a scan's path and what tells that it was changed."""
     return {"path": str(scan.path), **scan.identity()}
 

@@ -14,7 +14,7 @@ from kits.data.scans import Scan
 if TYPE_CHECKING:
     import torch
 
-    from kits.inference import Network
+    from kits.inference.members import Network
 
 
 def predict_out_of_fold(options: Boxes) -> None:
@@ -50,7 +50,9 @@ def predict_out_of_fold(options: Boxes) -> None:
     precision = "32" if any(map(is_exported, paths)) else pick_precision(str(options.precision), device)
     print(described(device, precision, chosen=options.precision == AUTO))
     networks = {str(path): load_member(path, "coarse", device) for path in paths}
-    trained_on = {path: training_cases(path, settings) for path, (_, settings) in networks.items()}
+    trained_on = {path: settings.trained_on or [] for path, (_, settings) in networks.items()}
+    if silent := next((path for path, cases in trained_on.items() if not cases), None):
+        raise KitsError(f"{silent}: does not say which cases it was trained on; train it again")
     chosen = choose_checkpoints(images, trained_on)
     cases, failed = {}, []
     for case, image in tqdm(images.items(), desc="out of fold", unit="case"):
@@ -78,17 +80,6 @@ def predict_out_of_fold(options: Boxes) -> None:
         raise KitsError(f"{len(failed)} of {len(images)} inputs could not be read, the first: {failed[0]}")
 
 
-def training_cases(path: str, settings: Exported) -> list[str]:
-    """List the ids of the cases that a checkpoint was trained on.
-
-    Raises:
-        KitsError: the checkpoint does not say.
-    """
-    if not settings.trained_on:
-        raise KitsError(f"{path}: does not say which cases it was trained on; train it again")
-    return settings.trained_on
-
-
 def out_of_fold_boxes(image: Scan, network: Network, settings: Exported, device: torch.device, precision: str) -> dict[str, Any]:
     """Find what `boxes.json` keeps of one case: boxes, frame, and coverage of its label map.
 
@@ -99,8 +90,8 @@ def out_of_fold_boxes(image: Scan, network: Network, settings: Exported, device:
 
     from kits.core.labels import CLASSES, REGIONS, classes_by_id
     from kits.data.roi_boxes import to_mm
-    from kits.inference import Members
     from kits.inference.coarse import find_rois_in
+    from kits.inference.members import Members
     from kits.io import read_labels
     from kits.volume.rois import coverage
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kits.config.schema.dataset import RegionIds
-    from kits.inference import BoxMap
+    from kits.inference.fine import BoxMap
     from kits.inference.segmenter import Segmentation
     from kits.volume import Grid
 

@@ -46,7 +46,7 @@ class _Done:
     warnings: list[str]
     seconds: dict[str, float]
     memory: dict[str, int]
-    parts: dict[str, Any]
+    parts: dict[str, object]
 
 
 @dataclass

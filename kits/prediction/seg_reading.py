@@ -71,7 +71,8 @@ def read_dicom_seg(path: Path, *, padded: bool = True) -> tuple[Volume, list[str
         for n, label in labels_of.items()
         if label == 0
     ]
-    if padded and _slices_of_source(segmentation) != len(stored):
+    series = segmentation.get("ReferencedSeriesSequence")  # as many images as the series has, if it says so
+    if padded and not (series and len(series[0].get("ReferencedInstanceSequence") or ()) == len(stored)):
         stored = np.pad(stored, ((1, 1), (0, 0), (0, 0)))
         affine = affine @ np.array([[1, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         notes.append("cut or not at the first and last slice: the segmentation holds slices with labels alone; give its CT")
@@ -97,9 +98,3 @@ def _label_of(segment: Any) -> int:
     sites = segment.anatomic_regions or []
     kidneys = [codes.SCT.Kidney.value, *(code for code, one in OTHER_CODES.items() if one == KIDNEY)]
     return label if label == KIDNEY or not sites or any(site.value in kidneys for site in sites) else 0
-
-
-def _slices_of_source(segmentation: Any) -> int | None:
-    """Count the images of the series that it was made of; None where it does not say."""
-    series = segmentation.get("ReferencedSeriesSequence")
-    return len(series[0].get("ReferencedInstanceSequence") or ()) if series else None

@@ -114,7 +114,7 @@ class Last(Checkpoint):
     def __init__(self, start: Start, data_hash: str, options: Coarse | Fine) -> None:
         self.path = start.folder / LAST
         self.options, self.often = options, options.callbacks.checkpoint
-        self.seconds = start.seconds
+        self.seconds = start.seconds  # of training, before interruptions
         self._data_hash = data_hash
         self._random = start.content[STATE]["random"] if start.content is not None else None
         self._signal = 0
@@ -218,7 +218,7 @@ class Last(Checkpoint):
         rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         checkpoint[STATE] = {
             "rows": rows[0] if rows else 0,
-            "seconds": self.elapsed(),
+            "seconds": self.seconds + time.monotonic() - self._began,
             "ended": ended_by(trainer) if self._place == "end" else None,
             "random": random_state(),
             "data_hash": self._data_hash,
@@ -233,10 +233,6 @@ class Last(Checkpoint):
         for stopping in trainer.early_stopping_callbacks:
             memory = {"patience": stopping.patience, "stopping_reason": 0, "stopping_reason_message": None}
             checkpoint["callbacks"][stopping.state_key] |= memory
-
-    def elapsed(self) -> float:
-        """Return seconds of training, those before interruptions included."""
-        return self.seconds + time.monotonic() - self._began
 
 
 def set_back(fit: dict[str, Any], place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     config[leaf] = value
 
 
-def get(config: dict[str, Any], key: str) -> Any:
+def get(config: Mapping[str, Any], key: str) -> Any:
     """Return the value of a dotted key, None where there is none."""
     node: Any = config
     for name in key.split("."):

@@ -8,9 +8,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -39,7 +39,7 @@ class Manifest(Callback):
         self.began = time.monotonic()
         self.seconds = start.seconds
         made = {"command": command_line(), "versions": versions(), "commit": commit(), "machine": machine()}
-        self.content: dict[str, Any] = {
+        self.content: dict[str, object] = {
             **made,
             "config_hash": config_hash(plain(options)),
             "data_hash": data_hash,
@@ -89,7 +89,7 @@ def command_line() -> str:
     return shlex.join(["python", *started, *sys.argv[1:]])
 
 
-def config_hash(config: dict[str, Any]) -> str:
+def config_hash(config: Mapping[str, object]) -> str:
     """Digest what was asked of a training, whatever its folders."""
     return digest({key: value for key, value in config.items() if key not in NOT_HASHED})
 
@@ -105,7 +105,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> dict[str, Any] | None:
+def commit() -> dict[str, str | bool] | None:
     """Return the project's git commit and whether files differ from it; None outside a checkout."""
     folder = Path(__file__).resolve().parent
 
@@ -118,7 +118,7 @@ def commit() -> dict[str, Any] | None:
         return None
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """Describe what the run computes with."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

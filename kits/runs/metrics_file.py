@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from kits.core.locking import open_own
 from kits.core.plain_files import csv_text, read_numbers
 from kits.io import write_text
 from kits.runs.folder import METRICS
+
+Row = Mapping[str, float | str]
 
 
 class MetricsFile(Logger):
@@ -35,7 +37,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = folder / METRICS
         self.kept = kept
-        self._rows: list[dict[str, Any]] | None = None
+        self._rows: list[Row] | None = None
         self._columns: list[str] = []
 
     @property
@@ -56,7 +58,7 @@ class MetricsFile(Logger):
         """Write nothing: they stand in config.yaml."""
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """The rows that have been logged; the file is first touched here, when the training has begun."""
         if self._rows is None:
             self._rows = self._read() if self.kept else []
@@ -82,7 +84,7 @@ class MetricsFile(Logger):
         else:
             path.unlink(missing_ok=True)
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[Row]:
         """Return the rows to keep; a cell without a value was no part of its row.
 
         Raises:
@@ -98,7 +100,7 @@ class MetricsFile(Logger):
             raise KitsError(
                 f"{self.path}: has {len(rows)} of the {self.kept} rows that were logged; put it back, or move it away"
             )
-        return rows[: self.kept]
+        return [*rows[: self.kept]]
 
     @rank_zero_only
     def _write_all(self) -> None:

@@ -134,7 +134,7 @@ def batches_done(place: Mapping[str, int], ranks: int, options: Coarse | Fine) -
     raise KitsError(f"{before}, which stopped within epoch {place['epoch']}, at no whole step of {ranks}; go on with as many")
 
 
-def check_unfinished(options: Coarse | Fine, content: dict[str, Any]) -> None:
+def check_unfinished(options: Coarse | Fine, content: Mapping[str, Any]) -> None:
     """Refuse to go on with a run that has come to its end.
 
     Args:
@@ -156,7 +156,7 @@ def check_unfinished(options: Coarse | Fine, content: dict[str, Any]) -> None:
         raise KitsError(f"{ended}; give trainer.max_epochs above {done} to train on")
 
 
-def check_same(config: dict[str, Any], trained: dict[str, Any], folder: Path) -> None:
+def check_same(config: Mapping[str, Any], trained: Mapping[str, Any], folder: Path) -> None:
     """Hold the configuration against the one in the checkpoint.
 
     Raises:

@@ -57,14 +57,8 @@ def told_of(module: StageModule[Any], data: KitsDataModule) -> list[str]:
     return lines
 
 
-def encoders_of(network: nn.Module) -> list[nn.Module]:
-    """List the pretrained 2D encoders; of a U-Net its way down."""
-    found: list[nn.Module] = [part.features for part in network.modules() if isinstance(part, Encoder2d)]
-    return found or [network.get_submodule("down")]
-
-
 class StillEncoders(Callback):
-    """Keeps the encoders as they are for the first epochs; then they learn like all else."""
+    """Keeps the encoders, of a U-Net its way down, as they are for the first epochs."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -78,7 +72,8 @@ class StillEncoders(Callback):
         """Choose by the epoch; the optimizer passes over parameters without gradient."""
         network: Any = pl_module.network
         if self.parameters is None:
-            learning = (one for encoder in encoders_of(network) for one in encoder.parameters())
+            encoders = [part.features for part in network.modules() if isinstance(part, Encoder2d)]
+            learning = (one for encoder in encoders or [network.down] for one in encoder.parameters())
             self.parameters = [parameter for parameter in learning if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.requires_grad_(trainer.current_epoch >= self.epochs)

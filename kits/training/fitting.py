@@ -20,12 +20,13 @@ from kits.core.errors import KitsError
 from kits.data.transforms import OwnTransform
 from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
 from kits.inference.fallback import is_out_of_memory
-from kits.models.statistics import with_synchronized_statistics
+from kits.models.encoder2d import with_synchronized_statistics
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
 from kits.training.fine_tuning import told_of
 from kits.training.losses import OwnLoss
 from kits.training.modules import StageModule
+from kits.training.schedules import build_scheduler
 
 
 def choose_precision(options: Coarse | Fine) -> Coarse | Fine:
@@ -113,7 +114,7 @@ def try_own_parts(module: StageModule[Any]) -> None:
     """
     options = module.options
     if isinstance(options.optimizer, dict) or isinstance(options.scheduler, dict):
-        module.build_schedule(module.build_optimizer(), 1)
+        build_scheduler(options.scheduler, module.build_optimizer(), 1, 1)
     if isinstance(module.loss, OwnLoss):
         module.loss.try_on(options.model.classes)
     for name, step in options.augmentation.items():

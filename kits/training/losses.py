@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from kits.config.own_parts import build, told
 from kits.config.schema.loss import DiceCeOptions, Loss, LossOptions
+from kits.config.schema.own import Own
 from kits.core.ranks import global_sum
 
 
@@ -140,7 +141,7 @@ class OwnLoss(SegmentationLoss):
         own: its `_target_`, its arguments, and `channel`: labels are (B, 1, D, H, W) then, as MONAI's losses take them.
     """
 
-    def __init__(self, own: dict[str, Any]) -> None:
+    def __init__(self, own: Own) -> None:
         super().__init__()
         self.own = own
         self.loss = build({key: value for key, value in own.items() if key != "channel"}, "loss", nn.Module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Generic, TypeVar
@@ -18,15 +17,18 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
 from kits.data.datasets import CachedCase
-from kits.inference import BoxReader, Fallback, Members, coarse_mask, paste_labels, read_boxes
+from kits.inference.coarse import coarse_mask
 from kits.inference.devices import TRAINED
+from kits.inference.fallback import Fallback
+from kits.inference.fine import BoxReader, paste_labels, read_boxes
+from kits.inference.members import Members
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
 from kits.models.settings import FORMAT
 from kits.reporting import Scene
-from kits.tracking.names import LOSS, SCORE, loss_name, score_name
+from kits.tracking.names import LOSS, loss_name, score_name
 from kits.training.datamodule import KitsDataModule
 from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import build_optimizer
@@ -72,24 +74,19 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
         """Note the training cases, of which no checkpoint may ever give out-of-fold boxes."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(data, KitsDataModule):
-            parent: dict[str, Any] = self.hparams.get("parent", {})
+            parent = self.hparams.get("parent", {})
             self.hparams["trained_on"] = list(dict.fromkeys(data.split["train"] + parent.get("trained_on", [])))
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Build the optimizer: Adam in the paper (section 3), other choices by name."""
         return build_optimizer(self.options.optimizer, self.network, self.hparams.get("parent", {}).get("new"))
 
-    def build_schedule(
-        self, optimizer: torch.optim.Optimizer, steps: float, epochs: int = 1, elapsed: Callable[[], float] | None = None
-    ) -> dict[str, Any]:
-        """Build the schedule over so many steps, with the score looked at every so many epochs."""
-        return build_scheduler(self.options.scheduler, optimizer, steps, SCORE, epochs, elapsed)
-
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, a constant rate in the paper."""
         optimizer = self.build_optimizer()
         steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.check_val_every_n_epoch or 1
-        return {"optimizer": optimizer, "lr_scheduler": self.build_schedule(optimizer, steps, epochs, clock_of(self.trainer))}
+        schedule = build_scheduler(self.options.scheduler, optimizer, steps, epochs, clock_of(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_fit_start(self) -> None:
         """Check that all processes have one precision, and use large blocks of CPU memory again.
@@ -194,7 +191,6 @@ class CoarseModule(StageModule[Coarse]):
             case.coarse_image,
             window_hu=self.options.data.window_hu,
             inference=self.options.inference,
-            device=self.device,
             fallback=self.sparing(),
         )
         truth = np.asarray(case.coarse_label)
@@ -246,7 +242,7 @@ class FineModule(StageModule[Fine]):
         """
         margin = 0 if self.options.data.roi == "oof" else self.options.roi.margin_mm
         boxes = [box.grow_mm(margin, case.spacing, case.shape) for box in case.boxes]
-        reader = BoxReader.of(self.members(), self.options, self.device, self.sparing(), spacing=case.spacing)
+        reader = BoxReader.of(self.members(), self.options, self.sparing(), case.spacing)
         labels = paste_labels(read_boxes(reader, case.image, boxes, case.spacing, grow_mm=0, grow_rounds=0), case.image.shape)
         regions = regions_of(self.options.data.classes)
         truth = np.asarray(case.label)

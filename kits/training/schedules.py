@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from kits.config.own_parts import build
 from kits.config.schema import optimizer as schema
 from kits.core.errors import KitsError
+from kits.tracking.names import SCORE
 
 
 def constant(progress: float) -> float:
@@ -40,17 +40,15 @@ def build_scheduler(
     options: schema.Scheduler,
     optimizer: Optimizer,
     steps: float,
-    score: str,
     epochs: int,
     elapsed: Callable[[], float] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Build what Lightning takes as `lr_scheduler`.
 
     Args:
         options: of conf/scheduler/*.yaml.
         steps: optimizer steps of the whole training.
-        score: what `plateau` watches; higher is better.
-        epochs: from one score to the next.
+        epochs: from one score, which `plateau` watches, to the next.
         elapsed: share of the time limit that is over, where there is one: the rate then falls with whichever ends first.
 
     Raises:
@@ -61,11 +59,11 @@ def build_scheduler(
         scheduler = build(own, "scheduler", LRScheduler, optimizer)
         watches = isinstance(scheduler, ReduceLROnPlateau)  # the score, which not every epoch has
         more = {"interval": "epoch", "frequency": epochs} if watches else {"interval": options["interval"]}
-        return {"scheduler": scheduler, "monitor": score, **more}
+        return {"scheduler": scheduler, "monitor": SCORE, **more}
     if isinstance(options, schema.Plateau):
         factor, patience, min_lr = options.factor, options.patience, options.min_lr
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)
-        return {"scheduler": plateau, "interval": "epoch", "frequency": epochs, "monitor": score}
+        return {"scheduler": plateau, "interval": "epoch", "frequency": epochs, "monitor": SCORE}
     if not isinstance(options, schema.Constant) and not math.isfinite(steps):
         raise KitsError(
             f"scheduler.name={options.name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant"

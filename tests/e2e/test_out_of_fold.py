@@ -15,8 +15,8 @@ from kits.config.schema.commands import Boxes
 from kits.core.errors import KitsError
 from kits.data.cache import file_digest
 from kits.data.roi_boxes import choose_checkpoints, to_mm, to_voxels
-from kits.inference import Members
 from kits.inference.coarse import find_rois_in
+from kits.inference.members import Members
 from kits.io import read_volume
 from kits.prediction.out_of_fold import predict_out_of_fold
 from kits.prediction.segmenting import refuse_leaks

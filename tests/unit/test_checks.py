@@ -15,7 +15,7 @@ from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.dataset import SplitOptions
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import HALVING, HALVING_SCALES, Input, Model, Norm, Operator, Plane, halves
+from kits.config.schema.model import HALVING, HALVING_SCALES, Input, Model, Operator, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.telling import models_in, tags_of
 from kits.config.schema.trainer_options import Logger, Trainer
@@ -251,14 +251,13 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     import monai.transforms
     from pytorch_lightning import Trainer as LightningTrainer
 
-    from kits.models import NETWORKS, adaptation, channels, layers, subnetwork
+    from kits.models import NETWORKS, adaptation, channels, subnetwork
     from kits.training import losses, optimizers
     from kits.training.schedules import DECAYS
 
     for allowed, registry in (
         (names(Model), NETWORKS),
         (get_args(Operator), adaptation.OPERATORS),
-        (get_args(Norm), layers.NORMS),
         (get_args(Input), channels.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),
         (names(Loss), losses.LOSSES),

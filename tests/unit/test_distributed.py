@@ -15,8 +15,7 @@ from torch import nn
 from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.core.ranks import gather, global_sum
-from kits.models.encoder2d import Encoder2d
-from kits.models.statistics import with_synchronized_statistics
+from kits.models.encoder2d import Encoder2d, with_synchronized_statistics
 from kits.training.datamodule import EpochSampler, KitsDataModule
 from kits.training.fitting import adapt_network
 from kits.training.modules import CoarseModule

@@ -213,11 +213,6 @@ def test_too_many_scales_are_named():
         encoder("resnet18", out_indices=(0, 9))
 
 
-def test_scales_out_of_order_are_refused():
-    with pytest.raises(KitsError, match=r"out_indices \[1, 0\]: give the indices of scales in ascending order"):
-        encoder("resnet18", out_indices=(1, 0))
-
-
 def test_blocks_past_the_last_scale_are_dropped():
     assert len(encoder(out_indices=(0, 1)).features.blocks) == 2
     assert len(encoder(out_indices=(0, 3)).features.blocks) == 5

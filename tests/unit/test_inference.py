@@ -9,20 +9,11 @@ import torch
 from torch import Tensor
 
 from kits.config.schema.stage import CoarseInference
-from kits.inference import (
-    BoxReader,
-    BoxReading,
-    Fallback,
-    Members,
-    coarse_mask,
-    fit_to_multiple,
-    paste_labels,
-    read_boxes,
-    sliding,
-    window_starts,
-)
-from kits.inference.fine import most_probable
-from kits.inference.sliding import inner_parts, to_input
+from kits.inference.coarse import coarse_mask
+from kits.inference.fallback import Fallback
+from kits.inference.fine import BoxReader, BoxReading, fit_to_multiple, most_probable, paste_labels, read_boxes
+from kits.inference.members import Members
+from kits.inference.sliding import inner_parts, sliding, to_input, window_starts
 from kits.volume.rois import Box
 
 
@@ -62,8 +53,8 @@ def read_and_paste(
 def test_the_coarse_threshold_is_a_probability() -> None:
     hu = np.array([[[-100, 90, 110, 300]]], dtype=np.int16)
     for threshold, expected in ((0.5, hu > 100), (0.9, np.zeros_like(hu, bool))):
-        settings = CoarseInference(window=4, overlap=0.0, threshold=threshold)
-        mask = coarse_mask(lambda x: x, hu, window_hu=(-100, 300), inference=settings, device="cpu")
+        settings, fallback = CoarseInference(window=4, overlap=0.0, threshold=threshold), Fallback([], "cpu", 4, "coarse")
+        mask = coarse_mask(Members([lambda x: x]), hu, window_hu=(-100, 300), inference=settings, fallback=fallback)
         np.testing.assert_array_equal(mask, expected)
 
 

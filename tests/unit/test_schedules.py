@@ -23,7 +23,7 @@ def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:
 
 
 def build_scheduler(options: dict, own: torch.optim.Optimizer, steps: float) -> dict:
-    return schedules.build_scheduler(parse(Scheduler, options, "scheduler"), own, steps, "val/score", epochs=1)
+    return schedules.build_scheduler(parse(Scheduler, options, "scheduler"), own, steps, epochs=1)
 
 
 def rates(options: dict, steps: int, lr: float = 0.1) -> list[float]:

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from kits.inference import Members
-from kits.inference.members import disagreement_of, entropy
+from kits.inference.members import Members, disagreement_of, entropy
 
 SURE = 200.0
 
