@@ -19,7 +19,7 @@ NETWORKS: dict[str, Callable[[Any, bool], nn.Module]] = {"unet3d": UNet3d, "fine
 
 
 def build_network(model: Mapping[str, object] | Model, *, pretrained: bool) -> nn.Module:
-    """Build the network that `model` describes, by options or by plain ones, which the schema checks here.
+    """Build the network that options describe, or plain ones, which the schema checks here.
 
     `pretrained=False` leaves the encoders' initial weights out, for a checkpoint that brings its own.
 

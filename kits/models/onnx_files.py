@@ -87,7 +87,7 @@ def read_file(path: Path, stage: str) -> tuple[bytes, Exported]:
         check_format(path, config, stage)
         settings = parse_settings(path, config)
         check_graph(path, model)
-        if digest not in (None, digest_of(model, config)):
+        if digest != digest_of(model, config):
             raise edited(path, "its SHA-256 is not the one that was written")
         return model.SerializeToString(), settings
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

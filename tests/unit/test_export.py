@@ -16,7 +16,7 @@ from kits.core.errors import KitsError
 from kits.inference.onnx_export import TOLERANCE
 from kits.inference.onnx_network import load_exported, load_member
 from kits.models.checkpoint import load_network
-from kits.models.settings import METADATA, settings_of, to_plain
+from kits.models.settings import DIGEST, METADATA, settings_of, to_plain
 from tests.conftest import kidney_pair, write_case
 from tests.predicting import run, write_checkpoint
 
@@ -164,6 +164,7 @@ CHANGES: Mapping[str, tuple[Callable[[onnx.ModelProto, dict[str, Any]], None], s
     "unknown": (unknown_field, "NodeProto.fields that nobody knows"),
     "other operator": (other_operator, "the operator ImageDecoder"),
     "weight": (other_weight, "its SHA-256 is not the one that was written"),
+    "no digest": (lambda _, config: config.pop(DIGEST), "its SHA-256 is not the one that was written"),
     "format of text": (set_key("", "kits_format", "\x1b[2J\n"), "cannot be read"),
     "group": (set_key("", "network", [1]), "damaged or edited"),
     "multiple": (set_key("network", "in_plane_multiple", 10**9), "network.in_plane_multiple=1000000000"),
@@ -180,6 +181,14 @@ def test_an_edited_file_is_refused(files: dict[str, Path], tmp_path: Path, name:
         load_exported(path, "coarse")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_names_of_classes_that_the_graph_does_not_give_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    path = changed(files["fine.onnx"], tmp_path / "edited.onnx", set_key("data", "classes", ["background", "kidney"]))
+    with pytest.raises(
+        KitsError, match=r"edited\.onnx: damaged or edited \(its configuration: data\.classes=.background, kidney"
+    ):
+        load_exported(path, "fine")
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(800, marks=pytest.mark.slow)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import kits
 from kits.config.composing import checked
@@ -185,6 +186,16 @@ def test_only_what_is_whole_small_and_the_checkpoints_own_is_written(
     with pytest.raises(KitsError, match=r"MB: what comes with kits has at most 0\.01 MB; train narrower networks$"):
         export(trained, tmp_path / "large")
     assert not (tmp_path / "large").exists()
+
+
+def test_a_checkpoint_that_does_not_name_its_cases_is_shipped_so(trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "coarse" / "best.ckpt", weights_only=True)
+    del content["hyper_parameters"]["trained_on"]
+    torch.save(content, tmp_path / "silent.ckpt")
+    export(trained, tmp_path, f"coarse={tmp_path / 'silent.ckpt'}")
+    origins = shipped.read_card(tmp_path).origins
+    assert origins["coarse"].trained_on is None
+    assert origins["fine"].trained_on
 
 
 def test_several_checkpoints_become_their_mean(trained: Path, tmp_path: Path) -> None:
