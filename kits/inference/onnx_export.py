@@ -97,11 +97,12 @@ def traced(network: nn.Module, checkpoint: Path) -> ModelProto:
                 f"{checkpoint}: torch cannot express its network in ONNX ({reason}); keep to the checkpoint"
             ) from error
     assert program is not None
-    for message in messages(program.model_proto):
+    model = program.model_proto  # another one each time that it is asked for
+    for message in messages(model):
         for field in ("doc_string", "metadata_props"):  # source lines and paths of this machine
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
-    return program.model_proto
+    return model
 
 
 def example(network: nn.Module, size: tuple[int, int, int, int]) -> Tensor:
