@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from kits.core.errors import KitsError
 
-# By their names in a prediction: the type of autocast, and the name that Lightning has for it.
+# By its name in a prediction the type of autocast, and by the name that Lightning has for it that in a prediction.
 TYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-TRAINED = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+TRAINED = {"32-true": "32", "bf16-mixed": "bf16", "16-mixed": "16"}
 AUTO = "auto"
 # NVIDIA's compute capability from which a GPU multiplies matrices of this type.
 CAPABILITY = {"bf16": (8, 0), "16": (7, 0)}

@@ -66,13 +66,14 @@ class Fallback:
             torch.cuda.empty_cache()  # nothing where there is no GPU
         if self.window > LEAST_WINDOW:
             self.window = max(LEAST_WINDOW, self.window // 2)
-            self._tell(f"{self.device.type} ran out of memory; went on with windows of {self.window} slices, not {self.wanted}")
+            went_on = f"windows of {self.window} slices, not {self.wanted}"
+            self.warnings = [f"the {self.stage} stage: {self.device.type} ran out of memory; went on with {went_on}"]
         elif any(words in said for words in UNCLEAR):
             raise KitsError(
                 f"the {self.stage} stage: {self.device.type} cannot compute it in small windows either ({said[:200]})"
             )
         elif self.device.type != "cpu" and not self.stays:
-            self._tell(f"{self.device.type} ran out of memory; went on with the CPU")
+            self.warnings = [f"the {self.stage} stage: {self.device.type} ran out of memory; went on with the CPU"]
             self.device, self.window = torch.device("cpu"), self.wanted
             for network in self.networks:
                 if isinstance(network, nn.Module):
@@ -83,6 +84,3 @@ class Fallback:
                 f"the {self.stage} stage: memory ran out, even with windows of {self.window} slices on {where};"
                 " close other programs, or take a machine with more"
             )
-
-    def _tell(self, what: str) -> None:
-        self.warnings = [f"the {self.stage} stage: {what}"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from kits import __version__
 from kits.io import write_json
 
-INFERENCE: dict[str, Any] = {
+INFERENCE: dict[str, object] = {
     "imports": ["$import glob", "$import kits"],
     "bundle_root": ".",
     "dataset_dir": "scans",

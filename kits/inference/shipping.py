@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from kits import __version__
 from kits.config.schema.commands import Export
 from kits.config.schema.exported import Exported, SegmenterOptions
 from kits.core.errors import KitsError
+from kits.core.labels import TUMOR
 from kits.inference.ensembles import agreed
 from kits.inference.segmenter import Segmenter
 from kits.io import make_folder, read_volume, whole_file, write_json
@@ -55,20 +55,26 @@ def ship(options: Export, given: Mapping[str, Sequence[Path]]) -> None:
     for name, content in files.items():
         with whole_file(folder / name, Path(name).suffix) as temporary:
             temporary.write_bytes(content)
-    agreement = agreement_of(Path(str(options.scan)), given, {stage: [folder / f"{stage}.safetensors"] for stage in given})
-    if not agreement.pop("found"):
+    volume, exact = read_volume(Path(str(options.scan))), SegmenterOptions(precision="32")
+    exported = {stage: [folder / f"{stage}.safetensors"] for stage in given}
+    theirs, ours = (
+        Segmenter.load(pair["coarse"], pair["fine"], "cpu", exact).segment(volume).labels for pair in (given, exported)
+    )
+    if not theirs.any():
         raise KitsError(f"scan={options.scan}: the checkpoints find no kidney in it, so nothing can be compared; give another")
-    if agreement["kidney"] < LEAST_SAME:
+    kidney, tumor = dice(theirs > 0, ours > 0), dice(theirs == TUMOR, ours == TUMOR)
+    if kidney < LEAST_SAME:
         raise KitsError(
-            f"the files' labels of {options.scan} are not the checkpoints' (kidney Dice {agreement['kidney']:.3f}, at least"
-            f" {LEAST_SAME}); give one checkpoint a stage, or such as began from the same weights"
+            f"the files' labels of {options.scan} are not the checkpoints' (kidney Dice {kidney:.3f}, at least {LEAST_SAME});"
+            " give one checkpoint a stage, or such as began from the same weights"
         )
+    agreement = {"shape": list(theirs.shape), "kidney": kidney, "tumor": tumor}
     told = {name: {"bytes": len(content), "sha256": sha256(content).hexdigest()} for name, content in files.items()}
     card = {"kits_card": 1, "kits_version": __version__, "written": f"{datetime.now(UTC):%Y-%m-%d}", "files": told}
     write_json(folder / CARD, {**card, "origins": origins, "agreement": agreement})
     print(
         f"{folder}: {total / 1e6:.2f} MB; labels against those of the checkpoints:"
-        f" kidney Dice {agreement['kidney']:.4f}, tumor Dice {agreement['tumor']:.4f}",
+        f" kidney Dice {kidney:.4f}, tumor Dice {tumor:.4f}",
         flush=True,
     )
 
@@ -93,17 +99,3 @@ def averaged(paths: Sequence[Path], stage: str) -> tuple[nn.Module, Exported]:
     known = [one.trained_on for _, one in loaded]
     trained_on = None if None in known else sorted({case for cases in known for case in cases or ()})
     return network, settings.model_copy(update={"trained_on": trained_on})
-
-
-def agreement_of(scan: Path, checkpoints: Mapping[str, Sequence[Path]], files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Compare a scan's labels by the checkpoints, averaged where several, and by the files."""
-    volume, options = read_volume(scan), SegmenterOptions(precision="32")
-    one, other = (
-        Segmenter.load(pair["coarse"], pair["fine"], "cpu", options).segment(volume).labels for pair in (checkpoints, files)
-    )
-    return {
-        "found": bool(one.any()),
-        "shape": list(one.shape),
-        "kidney": dice(one > 0, other > 0),
-        "tumor": dice(one == 2, other == 2),
-    }

@@ -28,14 +28,7 @@ class FineNet(nn.Module):
     is read as the whole volume would be; None where they may depend on all.
 
     Args:
-        options: of conf/model/finenet.yaml. Of these
-        sources: {backbone, weights} each, see `kits.models.weights.create_features`, and what it has of its own.
-        input, window_hu, windows_hu: see `InputMapping`. data_window_hu: the HU that are [-1, 1]. plane: see `SubNetwork`.
-        out_indices: scales of each encoder, finest first. widths: channels of each scale after adaptation.
-        operator, gate, norm: see `Adaptation`.
-        fusion: concat, gate or mean. width, stem_width: channels of the fusion.
-        deep_supervision: so many coarser scales of each source have heads too, for the loss.
-        freeze_statistics, freeze_stages, slices_at_once, checkpointing: see `Encoder2d`.
+        options: of conf/model/finenet.yaml, where each is explained.
         pretrained: false leaves the sources' weights out, for a network whose own weights follow.
     """
 

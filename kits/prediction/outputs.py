@@ -133,7 +133,7 @@ class Outputs:
         self, kind: str, scan: Scan, grid: Grid, result: Segmentation, classes: Sequence[str]
     ) -> Iterator[tuple[Path, Callable[[Path], None]]]:
         """Yield the files of a kind, each with what writes it."""
-        from kits.io import write_labels
+        from kits.io import write_labels, write_volume
         from kits.volume import stored_order
 
         if kind == LABELS:
@@ -157,7 +157,11 @@ class Outputs:
             yield self.place(kind, scan.name, ".dcm"), partial(write_dicom_seg, files=scan.files, stored=stored, classes=classes)
         else:
             for part, found in getattr(result, kind).items():
-                yield self.place(kind, scan.name, ENDING, part), partial(_write_map, found=found, grid=grid)
+
+                def write_map(path: Path, one: BoxMap = found) -> None:
+                    write_volume(path, one.whole(), grid, one.unit)  # made whole only now, one after the other
+
+                yield self.place(kind, scan.name, ENDING, part), write_map
 
 
 def own_ids_of(regions: RegionIds | None) -> np.ndarray:
@@ -176,10 +180,3 @@ def own_ids_of(regions: RegionIds | None) -> np.ndarray:
     for number, label in sorted(classes_by_id(regions.ids).items(), reverse=True):
         table[label] = number
     return table
-
-
-def _write_map(path: Path, found: BoxMap, grid: Grid) -> None:
-    """Write a map, which is made whole only now, one after the other."""
-    from kits.io import write_volume
-
-    write_volume(path, found.whole(), grid, found.unit)

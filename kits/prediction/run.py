@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
     from kits.inference.segmenter import Segmentation, Segmenter
     from kits.volume import Grid, Volume
-
-
-class InterruptedRun(KeyboardInterrupt):
-    """Ctrl-C, with what was done until then and how to go on."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class PredictionRun:
             skipped: for the report.
 
         Raises:
-            InterruptedRun: Ctrl-C; the report is written.
+            SystemExit: 130 after Ctrl-C; the report is written, and what to do is said.
         """
         from tqdm import tqdm
 
@@ -99,9 +96,9 @@ class PredictionRun:
                     self.bar.update()
         except KeyboardInterrupt:
             self._join(of, skipped)
-            raise InterruptedRun(
-                f"interrupted; {self.finished} of {len(scans)} inputs are finished, and the same command goes on with the others"
-            ) from None
+            done = f"{self.finished} of {len(scans)} inputs are finished, and the same command goes on with the others"
+            print(f"kits.predict: interrupted; {done}", file=sys.stderr)
+            raise SystemExit(130) from None
         self._join(of, skipped)
 
     def _join(self, of: Collection[str], skipped: Collection[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +76,7 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
     from kits.data.cache import file_digest
     from kits.inference.devices import AUTO, described
     from kits.prediction.ledger import RunReport
-    from kits.prediction.run import InterruptedRun, PredictionRun
+    from kits.prediction.run import PredictionRun
 
     segmenter = load_segmenter(options, files, outputs.save)
     if any(path.parent == FOLDER for paths in files.values() for path in paths):
@@ -102,11 +101,7 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
         "device": options.device,
     }
     run = PredictionRun(segmenter, outputs, RunReport(outputs, made_with, told, tuple(parts or ())), dict(parts or {}))
-    try:
-        run.segment_all(own, of=inputs.scans, skipped=inputs.skipped, overwrite=options.overwrite)
-    except InterruptedRun as interrupted:
-        print(f"kits.predict: {interrupted}", file=sys.stderr)
-        raise SystemExit(130) from None
+    run.segment_all(own, of=inputs.scans, skipped=inputs.skipped, overwrite=options.overwrite)
     if run.failed:
         first = next(iter(run.failed.values()))
         raise KitsError(f"{len(run.failed)} of {len(own)} inputs could not be segmented, the first: {first}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ class Parent:
         path: of its checkpoint.
         sha256: of that file.
         trained_on: the cases that it has learned from, those of its own parents among them.
-        config: the options that it was trained with.
+        model: the options of its network, plain.
         weights: by name within the network.
     """
 
     path: Path
     sha256: str
     trained_on: list[str]
-    config: dict[str, Any] = field(repr=False)
+    model: Mapping[str, Any] = field(repr=False)
     weights: dict[str, Tensor] = field(repr=False)
 
 
@@ -71,10 +72,10 @@ def read_parent(options: Coarse | Fine) -> Parent | None:
             f"init={path}: was trained with {key}={text(get(config, key))}, and here it is {text(get(own, key))};"
             " give the same, or another init"
         )
-    return Parent(path, file_digest(path), config["trained_on"], config, network_weights(content))
+    return Parent(path, file_digest(path), config["trained_on"], config["model"], network_weights(content))
 
 
-def architecture(model: dict[str, Any]) -> dict[str, Any]:
+def architecture(model: Mapping[str, Any]) -> dict[str, object]:
     """Keep of a plain model what another one must have in common to take its weights."""
     kept = {key: value for key, value in model.items() if key not in FREE}
     if isinstance(kept.get("sources"), list):

@@ -35,7 +35,7 @@ def inherit(module: StageModule[Any], start: Start) -> None:
     fitting = {name: value for name, value in parent.weights.items() if name in own and value.shape == own[name].shape}
     new = [name for name in own if name not in fitting]
     heads = ("classes", "deep_supervision")
-    same = all(model.get(key) == parent.config["model"].get(key) for key in heads)
+    same = all(model.get(key) == parent.model.get(key) for key in heads)
     if (new and same) or not all(torch.isfinite(value).all() for value in fitting.values()):
         what = f"its weights do not fit, such as {new[0]}" if new and same else "its weights are no numbers"
         raise KitsError(f"init={parent.path}: {what}; give a checkpoint of kits.train")

@@ -37,8 +37,8 @@ def choose_precision(options: Coarse | Fine) -> Coarse | Fine:
     """
     own = options.trainer
     device = pick_device(AUTO if own.accelerator in (AUTO, "gpu") else own.accelerator)
-    asked = next((precision for precision, name in TRAINED.items() if name == own.precision), AUTO)
-    precision = TRAINED[pick_precision(asked, device, "trainer.precision")]
+    picked = pick_precision(TRAINED.get(own.precision, AUTO), device, "trainer.precision")
+    precision = next(name for name, precision in TRAINED.items() if precision == picked)
     return options.model_copy(update={"trainer": own.model_copy(update={"precision": precision})})
 
 
@@ -51,8 +51,8 @@ def announce(trainer: pl.Trainer, data: KitsDataModule, *, chosen: bool) -> None
     options, ranks = data.options, trainer.world_size
     counts = f"{len(data.split['train'])} training and {len(data.split['validation'])} validation cases"
     print(f"{options.stage}: {counts}" + (f", {ranks} processes" if ranks > 1 else ""))
-    precision = next(name for name, trained in TRAINED.items() if trained == options.trainer.precision)
-    print(f"{data.workers()} loader workers on {described(trainer.strategy.root_device, precision, chosen=chosen)}")
+    device = described(trainer.strategy.root_device, TRAINED[options.trainer.precision], chosen=chosen)
+    print(f"{data.workers()} loader workers on {device}")
 
 
 def check_scored(trainer: pl.Trainer, batches: int, cases: int) -> None:

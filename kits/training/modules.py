@@ -139,8 +139,7 @@ class StageModule(pl.LightningModule, Generic[OptionsT]):
 
     def members(self) -> Members:
         """Return the network in the precision that it is trained in."""
-        trained = {name: precision for precision, name in TRAINED.items()}
-        return Members([self.network], trained.get(self.options.trainer.precision, "32"), self.device.type)
+        return Members([self.network], TRAINED.get(self.options.trainer.precision, "32"), self.device.type)
 
     def validation_step(self, case: CachedCase | None, index: int) -> Any:  # Examined, or None
         """Segment and score one whole case; callbacks get what was scored, to draw and to count it.

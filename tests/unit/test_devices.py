@@ -121,4 +121,4 @@ def test_a_processor_without_units_for_bf16_is_found_out() -> None:
 
 
 def test_lightning_has_a_name_for_every_precision() -> None:
-    assert list(TRAINED) == list(devices.TYPES)
+    assert list(TRAINED.values()) == list(devices.TYPES)
