@@ -19,7 +19,6 @@ from kits.core.sharding import started_by_srun
 
 # It takes the typed options of its command: `kits.config.schema.commands.Predict` of kits.predict, and so on.
 Task = Callable[[Any], Any]
-MULTIRUN = {"-m", "--multirun"}
 # Hydra's own variable: with it an exception leaves `hydra.main` instead of being printed there over several lines.
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -42,13 +41,12 @@ def command(name: str, *, instead: Callable[[list[str]], Any] | None = None) -> 
                 if answer := ask(name, task.__doc__, arguments):
                     print(answer, flush=True)
                     return
-                refuse_flags(arguments)
-                several = bool(MULTIRUN & set(arguments))
+                several = read_flags(arguments).multirun
                 given = instead(arguments) if instead and not several else None
                 if given is not None:
                     task(given)
                     return
-                launch(name, task, arguments)
+                launch(name, task, arguments, several=several)
 
         main.__doc__ = task.__doc__
         return main
@@ -111,8 +109,8 @@ def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
     return INSTALL.get("".join(given))
 
 
-def refuse_flags(arguments: list[str]) -> None:
-    """Refuse flags that Hydra does not have, for which argparse would print its usage.
+def read_flags(arguments: list[str]) -> argparse.Namespace:
+    """Read Hydra's flags, and refuse others, for which argparse would print its usage.
 
     Raises:
         KitsError: `--key=value` or another flag; the text says how the key is given.
@@ -124,7 +122,8 @@ def refuse_flags(arguments: list[str]) -> None:
 
     parser: argparse.ArgumentParser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    for argument in parser.parse_known_args(arguments)[1]:
+    flags, others = parser.parse_known_args(arguments)
+    for argument in others:
         key = argument.lstrip("-")
         if key == argument:
             raise KitsError(f"{argument}: stands behind a flag; give keys first and flags last")
@@ -132,15 +131,20 @@ def refuse_flags(arguments: list[str]) -> None:
             raise KitsError(f"{argument}: no such flag; --help names them")
         agent = "of `wandb agent`: ${args_no_hyphens} in place of ${args}"
         raise KitsError(f"{argument}: keys have no dashes; give {key} ({agent})")
+    return flags
 
 
-def launch(name: str, task: Task, arguments: list[str]) -> None:
+def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> None:
     """Let Hydra compose the configuration and call the task.
+
+    Args:
+        several: the command line has Hydra's --multirun.
 
     Raises:
         KitsError: the configuration cannot be composed.
     """
     import hydra
+    from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import DictConfig
@@ -169,11 +173,21 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
 
     # Hydra reads the command line itself, and without quotes takes `input=/data/Müller (1)` for a function call.
     # With -m commas separate values, and whoever gives such paths quotes them.
-    if not MULTIRUN & set(arguments):
+    if not several:
         sys.argv[1:] = with_paths(name, arguments)
     os.environ[FULL_ERROR] = "1"
+    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
+    # Hydra would compose everything a first time to read `hydra.mode` alone, a fifth of the time until a mistake is told. It is
+    # told the mode instead, and looks itself where the configuration has another: then it asserts, or finds values of a sweep.
+    look, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None if several else RunMode.RUN
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+        try:
+            entry()
+        except Exception as error:
+            if begun or not (isinstance(error, AssertionError) or "Ambiguous value" in str(error)):
+                raise
+            Hydra.get_mode = look
+            entry()
     except KitsError:
         raise
     except Exception as error:
@@ -181,6 +195,7 @@ def launch(name: str, task: Task, arguments: list[str]) -> None:
             raise
         raise KitsError(explain(error, name, arguments)) from error
     finally:
+        Hydra.get_mode = look
         restore(asked)
 
 

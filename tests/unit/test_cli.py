@@ -295,6 +295,21 @@ def test_what_hydra_refuses_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_configuration_may_ask_for_several_runs_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment").mkdir()
+    recipe = "# @package _global_\nhydra:\n  mode: MULTIRUN\n"
+    (tmp_path / "experiment" / "several.yaml").write_text(recipe, encoding="utf-8")
+    asked = ["experiment=several", "--config-dir", str(tmp_path)]
+    # The first trial is refused, so it is a trial: of one run Hydra would refuse the comma.
+    for given in (["hydra.mode=MULTIRUN"], asked):
+        assert "loss.bias=0.5: give a number of" in said(["stage=coarse", "loss.bias=0.5,2", *given], monkeypatch, capsys)
+        assert "loss.bias=0.5: give a number of" in said(["stage=coarse", "loss.bias=0.5", *given], monkeypatch, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment"]
+
+
 def test_what_hydras_manual_promises_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
