@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 @command("boxes")
 def main(options: Boxes) -> None:
-    """Find the ROIs of each case by a coarse checkpoint not trained on it, as boxes.json.
-
-    It is the first such checkpoint (out of fold).
-    """
+    """Find the ROIs of each case by the first coarse checkpoint not trained on it, as boxes.json."""
     from kits.prediction.out_of_fold import predict_out_of_fold
 
     predict_out_of_fold(options)

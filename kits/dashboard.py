@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kits.config.command import command
 
+if TYPE_CHECKING:
+    from kits.config.schema.commands import Dashboard
+
 
 @command("dashboard")
-def main(config: dict[str, Any]) -> None:
+def main(options: Dashboard) -> None:
     """Save the workspace, or write its specification where no server can be reached."""
     from kits.tracking.workspace import update_dashboard
 
-    print(f"dashboard: {update_dashboard(config)}")
+    print(f"dashboard: {update_dashboard(options)}")
 
 
 if __name__ == "__main__":

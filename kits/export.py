@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 @command("export")
 def main(options: Export) -> None:
-    """Write coarse.onnx and fine.onnx with their configurations, and compare them with torch.
+    """Write networks as ONNX, safetensors or a MONAI Bundle, and compare them with the checkpoints.
 
-    Or coarse.safetensors and fine.safetensors, in half precision, a MONAI Bundle of both, or what comes
-    with kits.
+    With `show` print what a folder of format=shipped holds instead.
     """
+    if options.show is not None:
+        from kits.io.shipped import describe
+
+        print(describe(options.show))
+        return
     from kits.inference.exporting import export_networks
 
     export_networks(options)

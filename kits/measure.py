@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @command("measure")
 def main(options: Measure) -> None:
-    """Write `measurements.csv` (a row a tumor), `kidneys.csv` (a row a side) and `measurements.json`.
-
-    The latter with the definitions.
-    """
+    """Write measurements.csv (by tumor), kidneys.csv (by side), and measurements.json with definitions."""
     from kits.readout.measuring import measure_maps
 
     measure_maps(options)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from kits.config.command import command
 
 if TYPE_CHECKING:
-    from kits.config.schema.commands import Pipeline
+    from kits.config.schema.workflow import Pipeline
 
 
 @command("pipeline")
 def main(options: Pipeline) -> None:
     """Prepare, train both stages, predict, evaluate and report, each where it is not up to date."""
-    from kits.config.composing import typed
+    from kits.config.composing import typed_overrides
     from kits.workflows.two_stages import run_two_stages
 
-    run_two_stages(options, typed())
+    run_two_stages(options, typed_overrides())
 
 
 if __name__ == "__main__":

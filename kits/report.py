@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @command("report")
 def main(options: Report) -> None:
-    """Write `index.html`, which shows every case and needs nothing else, or pictures.
-
-    With format=png the pictures of a paper.
-    """
+    """Write index.html, which shows every case and needs nothing else, or with format=png pictures."""
     from kits.data.index import case_ids
     from kits.reporting.cases import find_files, write_pictures, write_report
 

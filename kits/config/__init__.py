@@ -3,28 +3,6 @@
 No torch here; any room above may import it.
 """
 
-from kits.config.conf_files import (
-    all_keys,
-    check_classes,
-    check_whole,
-    choices_of,
-    conf_dir,
-    groups,
-    nearest,
-    one_line,
-    plain,
-    require,
-)
+from kits.config.conf_files import choices_of, conf_dir, flat, groups, nearest, one_line, plain, require
 
-__all__ = [
-    "all_keys",
-    "check_classes",
-    "check_whole",
-    "choices_of",
-    "conf_dir",
-    "groups",
-    "nearest",
-    "one_line",
-    "plain",
-    "require",
-]
+__all__ = ["choices_of", "conf_dir", "flat", "groups", "nearest", "one_line", "plain", "require"]

@@ -83,20 +83,17 @@ def load_environment() -> None:
     Raises:
         KitsError: it is no text, or the working folder is gone.
     """
-    from dotenv import load_dotenv
-
     try:
-        load_dotenv(Path.cwd() / ".env", override=False)
+        if (path := Path.cwd() / ".env").exists():
+            from dotenv import load_dotenv
+
+            load_dotenv(path, override=False)
     except (OSError, ValueError) as error:
         raise KitsError(f".env of the working folder: cannot be read ({one_line(error)}); write it as UTF-8 text") from error
 
 
 def ask(name: str, doc: str | None, arguments: list[str]) -> str | None:
-    """Answer what needs no Hydra: --help, --help GROUP, and tab completion; None for all else.
-
-    Raises:
-        KitsError: help for a group that there is not.
-    """
+    """Answer what needs no Hydra: --help, --help GROUP, and tab completion; None for all else."""
     given = [argument for argument in arguments if not argument.startswith("-")]
     if {"-h", "--help"} & set(arguments):
         return explain_group(given[0]) if given else usage(name, doc)
@@ -139,9 +136,6 @@ def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> Non
 
     Args:
         several: the command line has Hydra's --multirun.
-
-    Raises:
-        KitsError: the configuration cannot be composed.
     """
     import hydra
     from hydra._internal.hydra import Hydra
@@ -179,14 +173,14 @@ def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> Non
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
     # Hydra would compose everything a first time to read `hydra.mode` alone, a fifth of the time until a mistake is told. It is
     # told the mode instead, and looks itself where the configuration has another: then it asserts, or finds values of a sweep.
-    look, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None if several else RunMode.RUN
+    look, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None if several else RunMode.RUN  # type: ignore[method-assign]
     try:
         try:
             entry()
         except Exception as error:
             if begun or not (isinstance(error, AssertionError) or "Ambiguous value" in str(error)):
                 raise
-            Hydra.get_mode = look
+            Hydra.get_mode = look  # type: ignore[method-assign]
             entry()
     except KitsError:
         raise
@@ -195,7 +189,7 @@ def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> Non
             raise
         raise KitsError(explain(error, name, arguments)) from error
     finally:
-        Hydra.get_mode = look
+        Hydra.get_mode = look  # type: ignore[method-assign]
         restore(asked)
 
 

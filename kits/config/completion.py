@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from kits.config.composing import named
+from kits.config.composing import choices_in
 from kits.config.conf_files import choices_of, groups
 from kits.config.schema import schemas_of
 from kits.config.schema.base import text
-from kits.config.schema.telling import chosen
+from kits.config.schema.refusals import fields_of
 
 # Hydra answers what can follow (`-sc query=bash`), but its own script asks `python file.py` only, not `python -m`. Bash splits
 # words at `=`, so what stands before it is cut off; where nothing fits, -o default offers files, as for run_dir=.
@@ -31,7 +31,7 @@ INSTALL = {"install=bash": COMPLETION, "install=zsh": f"autoload -Uz bashcompini
 def values(name: str, line: str) -> list[str]:
     """List how the last word of a command line can go on, where it is the beginning of KEY=VALUE.
 
-    Of groups only the choices in folders, such as experiment=demo/coarse: Hydra itself lists the others.
+    Of groups these are only the choices in folders, such as experiment=demo/coarse: Hydra itself lists the others.
     """
     *typed, word = line.split(" ")
     given, equals, _ = word.partition("=")
@@ -40,15 +40,8 @@ def values(name: str, line: str) -> list[str]:
         return []
     if key in groups():
         return [f"{given}={choice}" for choice in choices_of(key) if "/" in choice]
-    kinds = [(schema, named(typed)) for schema in schemas_of(name)]
-    for part in key.split("."):
-        kinds = [
-            (model.model_fields[part].annotation, config.get(part) or {})
-            for kind, config in kinds
-            for model in chosen(kind, config)
-            if part in model.model_fields
-        ]
-    return [f"{given}={value}" for value in dict.fromkeys(value for kind, _ in kinds for value in enumerated(kind))]
+    kinds = [kind for schema in schemas_of(name) for one, (kind, _) in fields_of(schema, choices_in(typed)) if one == key]
+    return [f"{given}={value}" for value in dict.fromkeys(value for kind in kinds for value in enumerated(kind))]
 
 
 def enumerated(kind: Any) -> Iterator[str]:

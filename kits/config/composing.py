@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +14,8 @@ from omegaconf.errors import InterpolationResolutionError
 from kits.config.conf_files import choices_of, conf_dir, groups, one_line
 from kits.config.quoting import quote_paths
 from kits.config.schema import check, schemas_of
-from kits.config.schema.telling import is_open, keys_of, path_keys, suggestion
+from kits.config.schema.own import TARGET
+from kits.config.schema.refusals import is_open, keys_of, path_keys, suggestion
 from kits.config.usage import PLUGINS
 from kits.core.errors import KitsError
 
@@ -36,24 +37,22 @@ def compose(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     return with_choices(name, overrides)[0]
 
 
-def checked(name: str, overrides: Sequence[str]) -> Any:
-    """Compose as `compose` does, and return the typed options.
-
-    Raises:
-        KitsError: also where the schema refuses it.
-    """
-    return check(name, *with_choices(name, overrides))
+def checked(name: str, overrides: Sequence[str], *, prepared: bool = True) -> Any:
+    """Compose as `compose` does, and return the typed options; `prepared` as for `check`."""
+    return check(name, *with_choices(name, overrides), prepared=prepared)
 
 
 def with_choices(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compose, and tell by group what was chosen too."""
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import flag_override
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = with_paths(name, overrides)
-    with ready():
+    inside = GlobalHydra.instance().is_initialized()  # of Hydra's own job
+    with nullcontext() if inside else hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:
             config = hydra.compose(name, overrides=overrides, return_hydra_config=True)
             choices = dict(config.hydra.runtime.choices)
@@ -65,11 +64,7 @@ def with_choices(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], d
 
 
 def values_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Read overrides as Hydra does but compose nothing: by key its value.
-
-    Raises:
-        KitsError: one cannot be parsed.
-    """
+    """Read overrides as Hydra does but compose nothing: by key its value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -80,24 +75,11 @@ def values_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise KitsError(explain(error, name, overrides)) from error
 
 
-def typed() -> list[str]:
+def typed_overrides() -> list[str]:
     """List this command line's overrides as Hydra has read them."""
     from hydra.core.hydra_config import HydraConfig
 
     return list(HydraConfig.get().overrides.task)
-
-
-@contextmanager
-def ready() -> Iterator[None]:
-    """Make Hydra ready to compose; inside its own job it is already."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    if GlobalHydra.instance().is_initialized():
-        yield
-    else:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            yield
 
 
 def with_paths(name: str, overrides: Sequence[str]) -> list[str]:
@@ -129,14 +111,19 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     if unread := getattr(error, "override", keyless):  # Hydra's OverrideParseException knows which
         return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
     if found := re.search(r"Could not override '([^']+)'", message):
-        keys = dict.fromkeys(key for schema in schemas_of(name) for key in keys_of(schema, named(overrides)))
-        above, _, leaf = found[1].rpartition(".")
-        if any(is_open(schema, found[1]) for schema in schemas_of(name)):
-            return f"{found[1]}: stands in no file of conf/; give +{found[1]}=..."
-        if found[1] in keys and above not in groups():
-            value = next(value for key, _, value in (one.partition("=") for one in overrides) if key.lstrip("+") == found[1])
-            return f"{found[1]}: {above} is null; give {above}={{{leaf}:{value}}}"
-        return f"{found[1]}: no such key{suggestion(found[1], list(keys))}"
+        wrong = found[1]
+        if wrong in groups():  # what was given in braces is known to OmegaConf
+            wrong = getattr(error.__cause__, "full_key", None) or wrong
+        keys = [key for schema in schemas_of(name) for key in keys_of(schema, choices_in(overrides))]
+        above, _, leaf = wrong.rpartition(".")
+        if any(is_open(schema, wrong) for schema in schemas_of(name)):
+            return f"{wrong}: stands in no file of conf/; give +{wrong}=..."
+        if leaf == TARGET and "own" in choices_of(above):
+            return f"{wrong}: a part of your own has a choice of its own; give {above}=own {wrong}=MODULE.NAME"
+        if wrong in keys and above not in groups():
+            value = next(value for key, _, value in (one.partition("=") for one in overrides) if key.lstrip("+") == wrong)
+            return f"{wrong}: {above} is null; give {above}={{{leaf}:{value}}}"
+        return f"{wrong}: no such key{suggestion(wrong, keys)}"
     if found := re.search(r"An item is already at '([^']+)'", message):
         return f"+{found[1]}: is there already; give {found[1]}=... without a plus"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", message):
@@ -159,7 +146,7 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     return one_line(message)
 
 
-def named(overrides: Sequence[str]) -> dict[str, Any]:
+def choices_in(overrides: Sequence[str]) -> dict[str, Any]:
     """Tell what overrides say of choices, as far as the schema must know it to tell which keys there are."""
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     chosen = {group: choice for group, _, choice in pairs if group in groups()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kits.core.errors import KitsError
-from kits.core.labels import CLASSES, KITS19_CLASSES
 
 
 def conf_dir() -> Path:
@@ -40,15 +39,13 @@ def plain(options: Any) -> Any:
     return [plain(value) for value in options] if isinstance(options, list | tuple) else options
 
 
-def all_keys(node: Any, prefix: str = "") -> list[str]:
-    """List every dotted key of a plain configuration."""
-    if not isinstance(node, dict):
-        return []
-    keys = []
-    for name, child in node.items():
-        key = f"{prefix}{name}"
-        keys += [key, *all_keys(child, f"{key}.")]
-    return keys
+def flat(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give nested groups dotted keys: `{model: {fusion: gate}}` as `{model.fusion: gate}`."""
+    found: dict[str, Any] = {}
+    for key, value in (config or {}).items():
+        inner = flat(value) if isinstance(value, Mapping) else {}
+        found |= {f"{key}.{name}": one for name, one in inner.items()} if inner else {key: value}
+    return found
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -64,33 +61,8 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise KitsError unless an option is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise KitsError(f"{name}={value}: give a whole number of {least} or more")
-
-
 def require(value: Any, key: str, remedy: str) -> Any:
     """Return `value`, or raise a KitsError that names the key where it is null or empty."""
     if value is None or value == "":
         raise KitsError(f"{key}: no value given; {remedy}")
     return value
-
-
-def check_classes(classes: Sequence[str], outputs: int) -> None:
-    """Hold a data set's classes against the label ids, whose meaning is fixed, and against the network.
-
-    Args:
-        classes: `data.classes`.
-        outputs: classes of the fine network, `model.classes`.
-
-    Raises:
-        KitsError: the classes are neither KiTS19's nor all of KiTS21 and KiTS23, or the network has another number of them.
-    """
-    if tuple(classes) not in (KITS19_CLASSES, CLASSES):
-        allowed = " or ".join(f"[{', '.join(names)}]" for names in (KITS19_CLASSES, CLASSES))
-        raise KitsError(f"data.classes=[{', '.join(classes)}]: label ids have a fixed meaning; take {allowed}")
-    if outputs != len(classes):
-        raise KitsError(
-            f"model.classes={outputs}: the data set has {len(classes)} classes; leave the key out, it follows data.classes"
-        )

@@ -26,7 +26,7 @@ def build(own: Mapping[str, Any], key: str, kind: type, *first: Any, **more: Any
     from hydra.utils import instantiate
 
     # Partial: what is ours does not go through OmegaConf, which would copy parameters.
-    with told(own, key):
+    with blame(own, key):
         part = instantiate({**own, "_partial_": True}, _convert_="all")(*first, **more)
     if not isinstance(part, kind):
         wanted = f"{kind.__module__}.{kind.__qualname__}"
@@ -35,8 +35,8 @@ def build(own: Mapping[str, Any], key: str, kind: type, *first: Any, **more: Any
 
 
 @contextmanager
-def told(own: Mapping[str, Any], key: str) -> Iterator[None]:
-    """Tell whatever a user's own code raises as a mistake in one line."""
+def blame(own: Mapping[str, Any], key: str) -> Iterator[None]:
+    """Blame a user's own code for whatever it raises, in one line."""
     try:
         yield
     except Exception as error:  # it may raise anything

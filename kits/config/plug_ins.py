@@ -38,21 +38,13 @@ def plug_ins(group: str) -> dict[str, EntryPoint]:
 
 
 def check_names(group: str, ours: Collection[str]) -> None:
-    """Refuse a plug-in that has the name of a part of ours.
-
-    Raises:
-        KitsError: one has.
-    """
+    """Refuse a plug-in that has the name of a part of ours."""
     if taken := sorted({*ours} & {*plug_ins(group)}):
         raise KitsError(f"{group}: a plug-in is named {taken[0]}, as one of ours; uninstall it, or give it another name")
 
 
 def load(group: str, name: str) -> Any:
-    """Import a plug-in.
-
-    Raises:
-        KitsError: it cannot be imported.
-    """
+    """Import a plug-in."""
     point = plug_ins(group)[name]
     try:
         return point.load()

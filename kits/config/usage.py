@@ -39,7 +39,7 @@ def usage(name: str, doc: str | None) -> str:
     chosen = groups_of(name)
     calls = [line for line in head if line.startswith("python -m")]
     parts = [f"{'usage:' if call is calls[0] else '':<6} {call}" for call in calls]
-    parts += ["", textwrap.fill(doc or "", WIDTH), *(line for line in head if line not in calls), ""]
+    parts += ["", textwrap.fill(" ".join((doc or "").split()), WIDTH), *(line for line in head if line not in calls), ""]
     if own:
         keys = {
             f"{key}=" if value == "???" else f"{key}={value}": f"(needed) {comment}".strip() if value == "???" else comment
@@ -58,10 +58,7 @@ def usage(name: str, doc: str | None) -> str:
 
 
 def groups_of(name: str) -> dict[str, Any]:
-    """Find the groups that a command chooses from, each with its choice.
-
-    That is `???` where it needs one, None, or BY_STAGE.
-    """
+    """Find the groups that a command chooses from, each with its choice: a name, `???`, None or BY_STAGE."""
     chosen: dict[str, Any] = {}
     for entry in yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]:
         if entry == "_self_":
@@ -77,11 +74,7 @@ def groups_of(name: str) -> dict[str, Any]:
 
 
 def explain_group(group: str) -> str:
-    """List the choices of a group, each with the comment at the head of its file.
-
-    Raises:
-        KitsError: no such group.
-    """
+    """List the choices of a group, each with the comment at the head of its file."""
     names = choices_of(group) if group in groups() or group in PLUGINS else []
     if not names:
         raise KitsError(f"--help {group}: no such group{nearest(group, groups())}; take one of {', '.join(groups())}")
@@ -99,10 +92,7 @@ def explain_group(group: str) -> str:
 
 
 def read(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """Read a YAML file's comment at its head, and by dotted key its value and its comment.
-
-    The comment above and beside the key.
-    """
+    """Read a YAML file's comment at its head, and by dotted key its value and the comments at the key."""
     lines = path.read_text(encoding="utf-8").splitlines()
     start = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     head = [line.removeprefix("#").removeprefix(" ") for line in lines[:start]]

@@ -28,10 +28,7 @@ def regions_of(classes: Sequence[str]) -> Regions:
 
 
 def evaluated_regions(classes: Sequence[str]) -> Regions:
-    """List what an evaluation against a truth with these classes scores.
-
-    The hierarchical classes are among it where the truth tells cysts apart.
-    """
+    """List what is scored against a truth with these classes; with cysts hierarchical classes too."""
     return {**HIERARCHICAL_REGIONS, **CYST_REGION} if CLASSES[CYST] in classes else REGIONS
 
 

@@ -14,9 +14,7 @@ from kits.core.errors import KitsError
 
 
 def open_own(path: str | Path, flags: int) -> int:
-    """Open an ordinary file as Python's `opener` does, and refuse a link.
-
-    Whoever made a link may point it anywhere.
+    """Open an ordinary file as Python's `opener` does, and refuse a link, which may point anywhere.
 
     Raises:
         OSError: it cannot be opened, or is a link, a pipe or a folder.

@@ -95,10 +95,7 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
 
 
 def end_with_parent() -> None:
-    """End this worker as soon as its parent is gone.
-
-    A pool's workers otherwise wait for ever for a parent that was killed.
-    """
+    """End this worker as soon as its parent is gone; a pool's workers would wait for it for ever."""
     parent = parent_process()
     if parent is not None:
 

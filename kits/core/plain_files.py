@@ -76,9 +76,6 @@ def read_json(path: Path, form: Any, what: str, remedy: str) -> Any:
     Args:
         what: the file should be.
         remedy: what to do where it is not.
-
-    Raises:
-        KitsError: it is not.
     """
     try:
         content = parse(path)

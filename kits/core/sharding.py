@@ -67,23 +67,10 @@ def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
     if (shard is None) != (shards is None):
         raise KitsError(f"shard={shard} shards={shards}: give both, shard from 0 to shards - 1, or neither")
     if shard is None or shards is None:
-        return shard_from_environment()
+        place = launched()
+        return place.number, place.count
     share((), shard, shards)
     return shard, shards
-
-
-def shard_from_environment(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """Return (shard, shards) of this process as torchrun or srun started it; (0, 1) if it is alone."""
-    place = launched(environment)
-    return place.number, place.count
-
-
-def local_rank(environment: Mapping[str, str] | None = None) -> int:
-    """Return the number of this process on its own machine, which is also that of its GPU.
-
-    0 for one that was started alone.
-    """
-    return launched(environment).local
 
 
 def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
@@ -92,11 +79,7 @@ def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def check_ranks() -> None:
-    """Refuse ranks that are no numbers, whoever has set them.
-
-    Raises:
-        KitsError: one is none.
-    """
+    """Refuse ranks that are no numbers, whoever has set them."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         try:
             int(os.environ.get(name, "0"))
@@ -105,11 +88,7 @@ def check_ranks() -> None:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Place:
-    """Find where torchrun or srun has put this process.
-
-    Raises:
-        KitsError: a launcher's variable is no number.
-    """
+    """Find where torchrun or srun has put this process."""
     known = os.environ if environment is None else environment
     for launcher, names in LAUNCHERS.items():
         if all(name in known for name in names):

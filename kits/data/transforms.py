@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kits.config.own_parts import build, told
+from kits.config.own_parts import blame, build
 from kits.config.schema.augmentation import StepOptions
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
@@ -136,7 +136,7 @@ class OwnTransform:
             self.transform.set_random_state(state=state)
 
     def __call__(self, volume: Tensor) -> Tensor:
-        with told(self.own, self.key):
+        with blame(self.own, self.key):
             changed = torch.as_tensor(self.transform(volume[None]))[0]
             if changed.shape != volume.shape:
                 raise ValueError(f"it makes {tuple(changed.shape)} of {tuple(volume.shape)}")

@@ -33,7 +33,7 @@ from kits.config.schema.base import check_output
 from kits.config.schema.multirun import Processes
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
-from kits.core.sharding import shard_from_environment
+from kits.core.sharding import launched
 from kits.hydra_plugins.gpus import deal
 from kits.hydra_plugins.trial_records import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, Trial, read_trials, results, update
 from kits.runs.folder import LAST, LOCK, METRICS, read_manifest
@@ -64,7 +64,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, **options: Any) -> None:
         self.options: Processes = parse(Processes, options, "hydra.launcher")
-        self.score = self.options.score
+        self.score = self.options.score  # which a sweeper reads too
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.prune: Callable[[int, Path], bool] = lambda number, run_dir: False
 
@@ -74,7 +74,7 @@ class ProcessLauncher(Launcher):
         Raises:
             KitsError: there are too few, or a launcher of ranks has started this process.
         """
-        if shard_from_environment()[1] > 1:
+        if launched().count > 1:
             raise KitsError(
                 "--multirun: started as one of several ranks, and each would run the whole sweep; start it once, without "
                 "torchrun or srun: every trial starts its own ranks (trainer.devices)"
@@ -118,11 +118,7 @@ class ProcessLauncher(Launcher):
                 raise
 
     def compose(self, number: int, overrides: list[str]) -> tuple[Trial, DictConfig]:
-        """Compose a trial's configuration and hold it against the schema.
-
-        Raises:
-            KitsError: it cannot be trained.
-        """
+        """Compose a trial's configuration and hold it against the schema."""
         own = {override for override in overrides if override.partition("=")[0] in self.swept}
         parameters = {key: value for key, _, value in (one.lstrip("+").partition("=") for one in overrides if one in own)}
         for override in overrides:
@@ -162,10 +158,7 @@ class ProcessLauncher(Launcher):
         return JobReturn(trial.overrides, config, working_dir=str(trial.run_dir), status=ended, _return_value=value)
 
     def train(self, trial: Trial, environment: dict[str, str]) -> tuple[str, str]:
-        """Run the command, stop it where it is to stop, and return its status and its error.
-
-        The error is one line, empty where there is none.
-        """
+        """Run the command, stop it where it is to stop, and return its status and its error, one line or ""."""
         try:
             with sole_user(trial.run_dir, lock=trial.run_dir / LOCK, key="run_dir", work="kits.train"):
                 if not (trial.run_dir / LAST).exists():  # it begins anew, and the scores of an earlier attempt are not its own
@@ -231,9 +224,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 def name_of(parameters: dict[str, str]) -> str:
-    """Name a trial, `loss.bias-1_seed-0`, in letters that nothing on its way minds.
+    """Name a trial, `loss.bias-1_seed-0`, in letters that shells, file systems and Hydra leave alone.
 
-    No shell, file system or override grammar. Where letters were left out, the eight last ones tell it apart from others.
+    Where letters were left out, the eight last ones tell it apart from others.
     """
     whole = "_".join(f"{key}-{value}" for key, value in parameters.items())
     short = re.sub(r"\d+\.\d{6,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", whole)

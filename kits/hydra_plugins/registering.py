@@ -1,4 +1,4 @@
-"""The callback that makes the plugins known to Hydra; conf/train.yaml names it."""
+"""The plugins made known to Hydra; conf/train.yaml names this callback."""
 
 from typing import Any
 
@@ -7,10 +7,7 @@ from hydra.experimental.callback import Callback
 
 
 class RegisterPlugins(Callback):
-    """A search-path plugin that makes our plugins known before Hydra looks for them.
-
-    The configuration names the sweeper and the launcher.
-    """
+    """A callback that makes our plugins known before Hydra looks for those of the configuration."""
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Enter them under the names that conf/hydra/ gives them."""

@@ -16,10 +16,7 @@ LOG_FROM = 30.0  # positive values that span this factor are drawn on a logarith
 
 
 def draw_sweep(path: Path, records: list[dict[str, Any]], score: str) -> None:
-    """Draw a panel for each parameter: a point a trial, and the mean of each value.
-
-    Nothing while no trial has a score.
-    """
+    """Draw a panel a parameter, with a point a trial and each value's mean, once there is a score."""
     from matplotlib.figure import Figure
 
     records = [record for record in records if record["score"] is not None]

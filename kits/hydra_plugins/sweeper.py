@@ -94,11 +94,7 @@ class TPESweeper(Sweeper):
                 raise
 
     def open_study(self) -> optuna.Study:
-        """Begin a study in the sweep's folder, or go on with it.
-
-        Raises:
-            KitsError: it is of another search.
-        """
+        """Begin a study in the sweep's folder, or go on with it."""
         from optuna.pruners import MedianPruner, NopPruner
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -153,17 +149,9 @@ class TPESweeper(Sweeper):
             return self.study.ask(self.space)
 
     def prune(self, number: int, run_dir: Path) -> bool:
-        """Report the epochs that a trial has finished since, and tell whether it is behind.
-
-        Behind the others, after one of these epochs.
-        """
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        drawn, reported, score = (
-            self.optuna.Trial(self.study, frozen._trial_id),
-            {*frozen.intermediate_values},
-            self.launcher.score,
-        )
-        behind = False
+        """Report the epochs that a trial has finished since, and tell whether it is behind after one of them."""
+        frozen, score, behind = self.study.get_trials(deepcopy=False)[number], self.launcher.score, False
+        drawn, reported = self.optuna.Trial(self.study, frozen._trial_id), {*frozen.intermediate_values}
         for epoch, value in ((int(row["epoch"]), row[score]) for row in scored_epochs(run_dir, score)):
             if epoch not in reported:
                 drawn.report(value, epoch)
@@ -176,11 +164,7 @@ class TPESweeper(Sweeper):
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """Return Optuna's word for an interval, or for the values of a choice, range or glob.
-
-    Raises:
-        KitsError: nothing can be drawn from it.
-    """
+    """Return Optuna's word for an interval, or for the values of a choice, range or glob."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     interval = override.value()

@@ -17,9 +17,12 @@ DONE, FAILED, INTERRUPTED, RUNNING, PRUNED = "done", "failed", "interrupted", "r
 
 
 class Trial(NamedTuple):
-    """A trial of a sweep: its number, run folder and overrides.
+    """A trial of a sweep.
 
-    Its own by key, those of all, and both as a command line.
+    Attributes:
+        parameters: its own overrides by key.
+        fixed: those that all trials have.
+        overrides: both.
     """
 
     number: int
@@ -30,10 +33,7 @@ class Trial(NamedTuple):
 
 
 def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
-    """Read the rows of metrics.csv that hold a score, as far as they are written.
-
-    None where there is no file yet.
-    """
+    """Read the rows of metrics.csv that hold a score, as far as they are written."""
     try:
         text = (run_dir / METRICS).read_text(encoding="utf-8")
         # A last line without its end is still being written.
@@ -45,10 +45,7 @@ def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
 
 
 def results(run_dir: Path, score: str) -> dict[str, Any]:
-    """Read how far a training came: the scores of its best epoch, and the effort.
-
-    The best is the first of equals; the manifest tells of the effort.
-    """
+    """Read how far a training came: the scores of its best epoch (of equals the first), and the effort."""
     best = max(scored_epochs(run_dir, score), key=lambda row: row[score], default={})
     manifest = read_manifest(run_dir) or {}
     return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kits.config.schema.commands import Export
 from kits.config.schema.exported import ExportedFine
 from kits.inference.monai_bundle import weights_of, write_configs
@@ -29,7 +27,7 @@ def export_networks(options: Export) -> None:
         return
     if options.format == "onnx":
         require_libraries("onnx", "onnxruntime", "onnxscript")
-    folder = Path(options.output)
+    folder = options.folder
     make_folder(folder, "output")
     for stage, (checkpoint,) in given.items():
         path = folder / f"{stage}.{options.format}"

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 # In the place of a checkpoint's path.
 WORD = "shipped"
 CARD, TEXT = "card.json", "card.md"
-NOTICE = "networks: those that come with kits; research use only, not a medical device (python -m kits.show_model)"
+NOTICE = "networks: those that come with kits; research use only, not a medical device (python -m kits.export show=shipped)"
 NONE_HERE = "no networks come with this installation; train them (python -m kits.train) and give coarse=CKPT fine=CKPT"
 DAMAGED = "install kits again, or give coarse=CKPT fine=CKPT"
 
@@ -60,6 +60,26 @@ def read_card(folder: Path) -> Card:
     except KitsError as error:
         raise KitsError(f"{path}: damaged or edited ({error}); {DAMAGED}") from error
     return card
+
+
+def describe(given: str) -> str:
+    """Tell the model card of a folder or of `shipped`, its files, and what its networks were made of.
+
+    Raises:
+        KitsError: it holds none, or a file is damaged.
+    """
+    folder = FOLDER if given == WORD else Path(given)
+    card = read_card(folder)
+    check_files(folder, card)
+    lines = [(folder / TEXT).read_text(encoding="utf-8").strip(), "", f"kits {card.kits_version}, {card.written}, {folder}"]
+    lines += [f"  {name}: {file.bytes / 1e6:.2f} MB, SHA-256 {file.sha256}" for name, file in card.files.items()]
+    for stage, origin in card.origins.items():
+        cases = "cases that they do not name" if origin.trained_on is None else f"{len(origin.trained_on)} cases"
+        count, digests = len(origin.checkpoints), ", ".join(origin.checkpoints)
+        lines.append(f"  {stage}: of {count} checkpoint(s) trained on {cases}, SHA-256 {digests}")
+    same = card.agreement
+    lines.append(f"  labels against those of the checkpoints: kidney Dice {same.kidney:.4f}, tumor Dice {same.tumor:.4f}")
+    return "\n".join(lines)
 
 
 def check_files(folder: Path, card: Card, names: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ def predict_out_of_fold(options: Boxes) -> None:
     """
     from tqdm import tqdm
 
-    from kits.core.sharding import shard_from_environment
+    from kits.core.sharding import launched
     from kits.data.cache import file_digest
     from kits.data.index import case_ids
     from kits.data.roi_boxes import choose_checkpoints, write_boxes
@@ -38,7 +38,7 @@ def predict_out_of_fold(options: Boxes) -> None:
     from kits.models.settings import is_exported
     from kits.prediction.segmenting import check_backend
 
-    if shard_from_environment()[1] > 1:
+    if launched().count > 1:
         raise KitsError("one boxes.json is written for all cases; start it as one process, without torchrun or srun")
     paths = network_files({"coarse": options.coarse})["coarse"]
     check_backend(options.backend, paths)

@@ -11,7 +11,7 @@ from kits.config.schema import parse
 from kits.config.schema.commands import Predict
 from kits.config.schema.exported import SegmenterOptions
 from kits.core.errors import KitsError
-from kits.core.sharding import choose_shard, local_rank, share
+from kits.core.sharding import choose_shard, launched, share
 from kits.data.index import case_ids
 from kits.data.scans import find_inputs
 from kits.data.splits import read_split, refuse_lone_fold
@@ -136,7 +136,7 @@ def load_segmenter(options: Predict, files: Mapping[str, Sequence[Path]], save: 
         },
     )
     if gpus and device in ("auto", "cuda"):
-        device = f"cuda:{local_rank() % gpus}"
+        device = f"cuda:{launched().local % gpus}"
     return Segmenter.load(files["coarse"], files["fine"], device, settings)
 
 

@@ -18,8 +18,10 @@ from kits.io import read_geometry, read_labels
 from kits.metrics import score_case
 from kits.metrics.mistaken import mistaken
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page
+from kits.reporting.rendering import surface_figure
 from kits.reporting.run_notes import RunNotes, read_notes
 from kits.reporting.scene import Scene, save
+from kits.reporting.slices import slices_figure
 from kits.volume import bring_to, compare
 
 
@@ -41,9 +43,7 @@ class CaseFiles:
 def find_files(
     image: Path, prediction: Path, truth: Path | None, cases: Sequence[str] | None, *, label_name: str
 ) -> list[CaseFiles]:
-    """Find the cases to draw: those that `cases` names, otherwise all that a run has tried.
-
-    These are every scan that has a prediction, or whose prediction failed.
+    """Find the cases to draw: those in `cases`, else every scan with a prediction or a failed one.
 
     Args:
         label_name: file name of the label maps in a tree of truths, `data.label_name`.
@@ -77,9 +77,7 @@ def find_files(
 
 
 def write_report(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, int], workers: int) -> Path:
-    """Write the page of all cases; one that cannot be read is named, and the others go on.
-
-    It is named on the page and at the end.
+    """Write the page of all cases; one that cannot be read is named there and at the end.
 
     Args:
         ids: what each id of the truth's label maps means, `data.ids`; they decide what is scored.
@@ -138,8 +136,6 @@ def page_entry(case: CaseFiles, ids: Mapping[int, int]) -> Entry:
 
 def draw(case: CaseFiles, ids: Mapping[int, int], output: Path) -> None:
     """Write the pictures of one case."""
-    from kits.reporting import slices_figure, surface_figure
-
     scene, _ = read_scene(case, ids)
     save(slices_figure(scene), output / f"{case.name}_slices.png")
     save(surface_figure(scene), output / f"{case.name}_surface.png")

@@ -123,18 +123,18 @@ def write_page(path: Path, entries: Sequence[Entry]) -> None:
 def _meshes(scene: Scene) -> tuple[list[dict[str, Any]], list[bytes]]:
     """Describe each surface with its numbers of vertices and triangles; return the surfaces too."""
     window = scene.marked
-    told: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     blocks: list[bytes] = []
     if window is None:
-        return told, blocks
+        return described, blocks
     for which, labels in zip(MAPS, scene.maps, strict=False):
         inside = np.ascontiguousarray(labels[window])
         for label, name in scene.names.items():
             mesh = mesh_of(inside == label, window, scene.spacing)
             if mesh is not None:
-                told.append({"map": which, "name": name, "vertices": len(mesh.vertices), "triangles": len(mesh.triangles)})
+                described.append({"map": which, "name": name, "vertices": len(mesh.vertices), "triangles": len(mesh.triangles)})
                 blocks.append(mesh.packed())
-    return told, blocks
+    return described, blocks
 
 
 def _asset(name: str) -> str:

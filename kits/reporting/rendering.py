@@ -23,10 +23,7 @@ MOST_VOXELS = 8e6  # of a field; a coarser grid where false positives lie far ap
 
 
 def surface_figure(scene: Scene) -> Figure:
-    """Draw translucent kidneys, their tumors and cysts, from the front and from behind.
-
-    Beside the prediction the truth, if there is one.
-    """
+    """Draw kidneys, tumors and cysts from the front and from behind, the truth beside the prediction."""
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
@@ -97,7 +94,8 @@ def render(fields: dict[str, np.ndarray], *, behind: bool, hues: Mapping[str, st
 def _first_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find where rays along y first meet level 0.5.
 
-    Depth in voxels (inf: never), facing 0 to 1, light 0 to 1, coverage 0 to 1.
+    Returns:
+        depth in voxels (inf: never), and 0 to 1 how much it faces the viewer, is lit, and covers its pixel.
     """
     level = 0.5
     hit = (field >= level).argmax(axis=1)

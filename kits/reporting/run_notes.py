@@ -83,10 +83,7 @@ def read_notes(folder: Path, name: str) -> RunNotes:
 
 
 def doubts_of(scene: Scene, notes: RunNotes) -> list[str]:
-    """List what should make a reader look twice at a prediction.
-
-    It is what the run warned of, or what the labels themselves show.
-    """
+    """List what should make a reader look twice: what the run warned of, and what the labels show."""
     if notes.judged:
         return notes.warnings
     window = bounding_slices(scene.prediction)

@@ -62,9 +62,9 @@ def slices_figure(scene: Scene) -> Figure:
 
 
 def focus_point(scene: Scene) -> tuple[int, int, int]:
-    """Find the voxel (z, y, x) whose planes cut most of the found tumor, the missed one or kidneys.
+    """Find the voxel (z, y, x) whose planes cut most of the found tumor.
 
-    The first of these that there is. The middle where there is nothing.
+    Where there is none it is the missed tumor, else kidneys, else the middle of the scan.
     """
     for tumor in (True, False):
         for labels in scene.maps:
@@ -90,10 +90,7 @@ def body_window(scene: Scene) -> Window:
 
 
 def detail_window(scene: Scene, margin_mm: float = 20.0) -> Window:
-    """Return the part of an axial plane around all that is marked, with a margin.
-
-    At least two thirds as high as wide.
-    """
+    """Return the part of an axial plane around all that is marked, at least two thirds as high as wide."""
     if scene.marked is None:
         return body_window(scene)
     z, y, x = scene.marked
@@ -111,10 +108,7 @@ def detail_slices(scene: Scene) -> list[int]:
 
 
 def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) -> None:
-    """Draw one plane of the CT with the prediction filled and the truth outlined, to scale in mm.
-
-    The prediction is outlined too.
-    """
+    """Draw one plane of the CT to scale in mm: the prediction filled and outlined, the truth outlined."""
     dv, dh = (step for other, step in enumerate(scene.spacing) if other != axis)
     rows, columns = (part for other, part in enumerate(window) if other != axis)
     # mm of the whole plane; slices grow upward, rows grow downward

@@ -1,7 +1,4 @@
-"""A part of a CT and its labels on a grid that a page can hold, cut in three directions.
-
-Into axial, coronal and sagittal planes.
-"""
+"""A part of a CT and its labels on a grid that a page can hold: axial, coronal and sagittal planes."""
 
 from __future__ import annotations
 
@@ -67,10 +64,9 @@ def stack_of(scene: Scene) -> Stack:
     depth, height, width = (length(part) // factor for part, factor in zip(whole, factors, strict=True))
     gray = np.empty((depth, height, width), np.uint8)
     fz, fy, fx = factors
-    low, high = WINDOW_HU
     for place, block in slabs(scene.hu[whole], fz):
         means = block.reshape(fz, height, fy, width, fx).mean(axis=(0, 2, 4), dtype=np.float32)
-        gray[place // fz] = ((means - low) * (255 / (high - low))).clip(0, 255).round()
+        gray[place // fz] = gray_of(means)
     # Of labels the voxel in the middle: a mean of labels is none.
     middle = tuple(slice(part.start + f // 2, part.stop, f) for part, f in zip(whole, factors, strict=True))
     labels = scene.prediction[middle].copy()
@@ -79,6 +75,12 @@ def stack_of(scene: Scene) -> Stack:
     z, y, x = (part.start for part in whole)
     dz, dy, dx = (step * factor for step, factor in zip(scene.spacing, factors, strict=True))
     return Stack(gray, labels, (z, y, x), factors, (dz, dy, dx))
+
+
+def gray_of(hu: np.ndarray) -> np.ndarray:
+    """Turn HU within `WINDOW_HU` into uint8."""
+    low, high = WINDOW_HU
+    return ((hu - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
 
 
 def shown_window(scene: Scene) -> Window:
@@ -102,20 +104,15 @@ def factors_of(window: Window, spacing: Spacing) -> Triple:
 
 
 def overview(scene: Scene, row: int) -> tuple[bytes, float, float]:
-    """Draw a coronal slab of the whole scan around a row as WebP; the head is up.
-
-    Returns its width and height in mm with it.
-    """
+    """Draw a coronal slab of the scan around a row, head up: a WebP, and its width and height in mm."""
     from PIL import Image
 
     dz, dy, dx = scene.spacing
     half = max(1, round(SLAB_MM / 2 / dy))
     means = scene.hu[:, max(0, row - half) : row + half].mean(axis=1, dtype=np.float32)[::-1]
-    low, high = WINDOW_HU
-    gray = ((means - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
     width, height = means.shape[1] * dx, means.shape[0] * dz
     size = max(1, round(width / OVERVIEW_MM)), max(1, round(height / OVERVIEW_MM))
-    return webp(np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX))), width, height
+    return webp(np.asarray(Image.fromarray(gray_of(means)).resize(size, Image.Resampling.BOX))), width, height
 
 
 def webp(gray: np.ndarray) -> bytes:

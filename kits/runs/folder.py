@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,18 +64,18 @@ def resumed_options(arguments: list[str]) -> Train | None:
     for key, value in given.items():
         if key not in ADJUSTABLE:
             raise KitsError(f"{key}: cannot change in a run that goes on; beside resume= give only {', '.join(ADJUSTABLE)}")
-        put(config, key, value)
+        *parents, leaf = key.split(".")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
     options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
     check_length(began, options)
     return options
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.yaml` of a run folder.
-
-    Raises:
-        KitsError: it is not there or is damaged.
-    """
+    """Read `config.yaml` of a run folder."""
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     # Beside its own errors the reader raises those of numbers, dates and depth that it cannot make of a text.
@@ -89,28 +88,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key."""
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        config = config.setdefault(parent, {})
-    config[leaf] = value
-
-
-def get(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, None where there is none."""
-    node: Any = config
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
 def check_length(began: Train, options: Train) -> None:
-    """Refuse another number of epochs where what was done so far depended on it.
-
-    Raises:
-        KitsError: a schedule or staged training is laid out over the epochs.
-    """
+    """Refuse another number of epochs where what was done so far depended on it."""
     epochs, now = began.trainer.max_epochs, options.trainer.max_epochs
     if epochs != now and (options.scheduled or (options.stage == "fine" and options.training == "staged")):
         raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
@@ -130,7 +109,7 @@ def settle(options: Train) -> Train:
     if options.resume == AUTO:
         continues = (folder / LAST).exists()
         if continues and options.trainer.precision == AUTO:  # what was chosen when the run began holds on
-            put(config, "trainer.precision", get(read_config(folder), "trainer.precision"))
+            config["trainer"]["precision"] = read_config(folder)["trainer"].get("precision")
         settled: Train = parse(Train, {**config, "resume": options.run_dir if continues else None})
         return settled
     if not options.resume and not options.overwrite:
@@ -139,11 +118,7 @@ def settle(options: Train) -> Train:
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse to begin in a folder that holds a run.
-
-    Raises:
-        KitsError: it does; the text names the way on.
-    """
+    """Refuse to begin in a folder that holds a run."""
     if not holds_run(folder):
         return
     manifest = read_manifest(folder) or {}
@@ -164,9 +139,8 @@ def holds_run(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints in a folder, those that another program's Lightning saved too.
+    """List the checkpoints in a folder, also those of Lightning where a cluster queues a job again.
 
-    When its job on a cluster was queued again. We write none of these (see `kits.training.trainer.environment_of`), but Lightning
-    would begin a new run with them.
+    We write none of these (see `kits.training.trainer.environment_of`), but Lightning would begin a new run with them.
     """
     return [*filter(Path.exists, (folder / BEST, folder / LAST)), *folder.glob("hpc_ckpt_*.ckpt")]

@@ -43,11 +43,7 @@ def seal(content: Mapping[str, Any]) -> str:
 
 
 def check_saved(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that does not hold all that its run goes on with, or not as it was written.
-
-    Raises:
-        KitsError: it is such a one.
-    """
+    """Refuse a checkpoint that does not hold all that its run goes on with, or not as it was written."""
     if STATE not in content:
         raise KitsError(f"{path}: holds no state to go on from; give resume= a folder whose {path.name} kits.train wrote")
     if content.get(SEAL) != seal(content):

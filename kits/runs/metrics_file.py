@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +71,7 @@ class MetricsFile(Logger):
         self.rows.append(row)
         if set(row) <= set(self._columns):
             with open(self.path, "a", encoding="utf-8", newline="", opener=open_own) as stream:
-                csv.DictWriter(stream, self._columns).writerow(row)
+                csv.DictWriter(stream, self._columns, lineterminator="\n").writerow(row)
         else:
             self._write_all()
 
@@ -85,11 +84,7 @@ class MetricsFile(Logger):
             path.unlink(missing_ok=True)
 
     def _read(self) -> list[Row]:
-        """Return the rows to keep; a cell without a value was no part of its row.
-
-        Raises:
-            KitsError: the file is damaged.
-        """
+        """Return the rows to keep; a cell without a value was no part of its row."""
         if not self.path.exists():
             return []
         try:
@@ -110,8 +105,4 @@ class MetricsFile(Logger):
         if not rows:
             self.path.unlink(missing_ok=True)
             return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        write_text(self.path, csv_text(self._columns, ([row.get(name) for name in self._columns] for row in rows)))

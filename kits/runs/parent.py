@@ -16,7 +16,7 @@ from kits.core.errors import KitsError
 from kits.core.plain_files import misfit
 from kits.data.cache import file_digest
 from kits.models.checkpoint import network_weights, open_checkpoint
-from kits.runs.folder import BEST, get
+from kits.runs.folder import BEST
 
 # Of a model what shapes no weight but its heads'.
 FREE = ("classes", "deep_supervision", "freeze_statistics", "freeze_stages", "slices_at_once", "checkpointing")
@@ -55,29 +55,25 @@ def read_parent(options: Coarse | Fine) -> Parent | None:
     path = Path(options.init)
     path = path / BEST if path.is_dir() else path
     content = open_checkpoint(path)
-    config, own = content["hyper_parameters"], plain(options)
+    config = content["hyper_parameters"]
     if config["stage"] != options.stage:
         raise KitsError(
             f"init={path}: is of the {config['stage']} stage, and this one is {options.stage}; give one of this stage"
         )
     if wrong := misfit(config, {"data": dict, "model": {"name": str}, "trained_on": [str]}):
         raise KitsError(f"init={path}: damaged or edited ({wrong}); give a checkpoint of kits.train")
-    keys = ["data.window_hu", *(["data.coarse_size", "data.coarse_z_mm"] if options.stage == "coarse" else [])]
-    shape, theirs = architecture(own["model"]), architecture(config["model"])
-    differing = [key for key in keys if get(own, key) != get(config, key)]
-    differing += [f"model.{key}" for key in {**shape, **theirs} if shape.get(key) != theirs.get(key)]
-    if differing:
-        key = differing[0]
-        raise KitsError(
-            f"init={path}: was trained with {key}={text(get(config, key))}, and here it is {text(get(own, key))};"
-            " give the same, or another init"
-        )
+    ours, theirs = shaping(plain(options)), shaping(config)
+    if key := next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None):
+        was = f"was trained with {key}={text(theirs.get(key))}, and here it is {text(ours.get(key))}"
+        raise KitsError(f"init={path}: {was}; give the same, or another init")
     return Parent(path, file_digest(path), config["trained_on"], config["model"], network_weights(content))
 
 
-def architecture(model: Mapping[str, Any]) -> dict[str, object]:
-    """Keep of a plain model what another one must have in common to take its weights."""
-    kept = {key: value for key, value in model.items() if key not in FREE}
-    if isinstance(kept.get("sources"), list):
-        kept["sources"] = [{**source, "weights": None} if isinstance(source, dict) else source for source in kept["sources"]]
+def shaping(config: Mapping[str, Any]) -> dict[str, object]:
+    """Keep, by dotted key, what two trainings must have in common to share weights."""
+    data = ("window_hu", "coarse_size", "coarse_z_mm") if config["stage"] == "coarse" else ("window_hu",)
+    kept = {f"data.{key}": config["data"].get(key) for key in data}
+    kept |= {f"model.{key}": value for key, value in config["model"].items() if key not in FREE}
+    if isinstance(sources := kept.get("model.sources"), list):
+        kept["model.sources"] = [{**one, "weights": None} if isinstance(one, dict) else one for one in sources]
     return kept

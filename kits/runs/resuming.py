@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 
-from kits.config import all_keys, one_line, plain
+from kits.config import flat, one_line, plain
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
@@ -22,7 +22,7 @@ from kits.core.sharding import launched
 from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import EPOCHS
-from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints, get
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints
 from kits.runs.last_checkpoint import PLACE, STATE, check_saved
 from kits.runs.parent import Parent, read_parent
 
@@ -139,9 +139,6 @@ def check_unfinished(options: Coarse | Fine, content: Mapping[str, Any]) -> None
 
     Args:
         content: of its checkpoint.
-
-    Raises:
-        KitsError: it has; the text says why it ended and what to give to train on.
     """
     done, end = content[PLACE]["epoch"], content[STATE]["ended"]
     key, why = end or ("", "")
@@ -157,17 +154,12 @@ def check_unfinished(options: Coarse | Fine, content: Mapping[str, Any]) -> None
 
 
 def check_same(config: Mapping[str, Any], trained: Mapping[str, Any], folder: Path) -> None:
-    """Hold the configuration against the one in the checkpoint.
-
-    Raises:
-        KitsError: they differ in a key that may not change.
-    """
-    ignored = (*ADJUSTABLE, "run_dir", "resume", "overwrite")
-    for key in sorted({*all_keys(config), *(key for key in all_keys(trained) if key.partition(".")[0] in config)}):
-        ours, theirs = get(config, key), get(trained, key)
-        if key not in ignored and not isinstance(ours, dict) and ours != theirs:
-            was = f"the run in {folder} was trained with {one_line(theirs)}"
-            raise KitsError(f"{one_line(key)}={one_line(ours)}: {was}; set it back, or begin a new run")
+    """Refuse a configuration that differs from the checkpoint's in a key that may not change."""
+    ours, theirs = flat(config), flat(trained)
+    for key in sorted({*ours, *(key for key in theirs if key.partition(".")[0] in config)}):
+        if key not in (*ADJUSTABLE, "run_dir", "resume", "overwrite") and ours.get(key) != theirs.get(key):
+            was = f"the run in {folder} was trained with {one_line(theirs.get(key))}"
+            raise KitsError(f"{one_line(key)}={one_line(ours.get(key))}: {was}; set it back, or begin a new run")
 
 
 @contextmanager
@@ -197,11 +189,7 @@ def run_folder(start: Start, options: Coarse | Fine, trainer: pl.Trainer) -> Ite
 
 @contextmanager
 def begin(start: Start, options: Coarse | Fine) -> Iterator[None]:
-    """Hold the run folder for this process, and make it ready for the training.
-
-    Raises:
-        KitsError: as `run_folder`.
-    """
+    """Hold the run folder for this process, and make it ready for the training."""
     with sole_user(start.folder, lock=start.folder / LOCK, key="run_dir", work="kits.train"):
         if start.content is None and not options.overwrite:
             check_unused(start.folder)

@@ -15,20 +15,14 @@ GAP_MM = 20.0  # between the prediction and the truth beside it
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points (n, 3) float32, x, y, z in mm, and their colors (n, 3) uint8.
-
-    Left, posterior and superior are positive.
-    """
+    """Points (n, 3) float32 (x, y, z) mm, positive to left, back and head; colors (n, 3) uint8."""
 
     points: np.ndarray
     colors: np.ndarray
 
 
 def surface_cloud(scene: Scene) -> Cloud:
-    """Sample the surfaces of the prediction and, on its patient's left side, of the truth.
-
-    Thinned to MOST_POINTS; no points where nothing is marked.
-    """
+    """Sample the surfaces of the prediction, and of the truth beside it, in at most MOST_POINTS points."""
     from matplotlib.colors import to_rgb
 
     window = scene.marked

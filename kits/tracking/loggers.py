@@ -140,10 +140,7 @@ class GuardedWandbLogger(WandbLogger):
     @rank_zero_only
     @guarded
     def finalize(self, status: str) -> None:
-        """Store what is asked for and end the run.
-
-        What a server does not take in `timeout_s` stays in the run folder.
-        """
+        """Store what is asked for and end the run; what a server does not take stays in the run folder."""
         if self._experiment is not None:
             if status == "success" and self._artifacts:
                 self._store()
@@ -157,9 +154,7 @@ class GuardedWandbLogger(WandbLogger):
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
-    """Lightning's TensorBoard logger in the run folder's `tensorboard`.
-
-    Scalars, pictures, point clouds, and tables as text.
+    """Lightning's TensorBoard logger in the run folder's `tensorboard`; tables are text there.
 
     Args:
         step: of the checkpoint that a run goes on from; what a killed run logged after it is hidden. 0 begins anew.

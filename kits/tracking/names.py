@@ -32,10 +32,7 @@ def loss_name(part: str) -> str:
 
 
 def loss_names(sources: int, terms: Sequence[str] = ()) -> tuple[str, ...]:
-    """List what a fine training with so many sources logs of its loss in the end.
-
-    When all of the network learns.
-    """
+    """List what a fine training of so many sources logs of its loss once all of the network learns."""
     return (LOSS, *(loss_name(part) for part in ("fused", *terms, *(f"source{k}" for k in range(sources)))))
 
 

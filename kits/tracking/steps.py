@@ -17,7 +17,7 @@ from kits.tracking.names import DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SAMPLE_
 class StepMonitor(Callback):
     """A monitor of learning rate, gradient norm, samples a second and data-wait share.
 
-    Every `trainer.log_every_n_steps` steps. Between these steps it only counts, so a GPU is never waited for.
+    It logs every `trainer.log_every_n_steps` steps and only counts between them, so a GPU is never waited for.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,7 @@ class StepMonitor(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Count, and log at the steps where everything is logged.
-
-        Of accumulated batches only the last makes a step.
-        """
+        """Count, and log at the steps where everything is logged."""
         self.samples += len(batch["image"])
         if trainer.global_step % trainer.log_every_n_steps or self.norm is None:  # type: ignore[attr-defined]
             return

@@ -23,10 +23,7 @@ DICE = {"dice": "kidney with tumor", "kidney": "kidney", "tumor": "tumor", "cyst
 
 @dataclass(frozen=True)
 class Seen:
-    """A validated case until all are: its scores, its confusion, and its pictures where due.
-
-    The confusion is 4 x 4, in voxels.
-    """
+    """A validated case until all are: scores, confusion (4 x 4, in voxels), and pictures where due."""
 
     scores: dict[str, float]
     confusion: list[list[int]]
@@ -35,10 +32,7 @@ class Seen:
 
 
 class CaseMonitor(Callback):
-    """A monitor of the same few cases: pictures and surfaces every n epochs, tables at the end.
-
-    The scores and the confusion of the best epoch.
-    """
+    """A monitor of the same few cases every n epochs, and of all in tables of the best epoch at the end."""
 
     def __init__(self, options: LoggerOptions, validation: Sequence[str]) -> None:
         self.every = options.images_every

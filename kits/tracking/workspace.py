@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kits.config import one_line
+from kits.config.schema.commands import Dashboard
 from kits.core.errors import KitsError
 from kits.io import write_json
 from kits.tracking import names
@@ -22,7 +23,7 @@ query Views($entity: String, $project: String) {
 """
 
 
-def update_dashboard(config: dict[str, Any]) -> str:
+def update_dashboard(options: Dashboard) -> str:
     """Save the workspace on the server, or its specification in a file where no server can be reached.
 
     Returns:
@@ -33,14 +34,14 @@ def update_dashboard(config: dict[str, Any]) -> str:
     """
     import wandb
 
-    workspace = build_workspace(config, entity=config["entity"] or "")
-    path = Path(config["specification"])
-    if config["offline"]:
+    workspace = build_workspace(options)
+    path = Path(options.specification)
+    if options.offline:
         return write_specification(workspace, path)
     try:
-        api = wandb.Api(timeout=config["timeout_s"])
-        workspace.entity = config["entity"] or api.default_entity
-        known = saved_view(api, workspace.entity, config["project"], config["name"])
+        api = wandb.Api(timeout=options.timeout_s)
+        workspace.entity = options.entity or api.default_entity
+        known = saved_view(api, workspace.entity, options.project, options.name)
     except Exception as error:
         print(f"W&B: {one_line(error)[:200]}")
         return write_specification(workspace, path)
@@ -49,7 +50,7 @@ def update_dashboard(config: dict[str, Any]) -> str:
     try:
         workspace.save()
     except Exception as error:
-        raise KitsError(f"project={config['project']}: W&B did not save the workspace: {one_line(error)[:200]}") from error
+        raise KitsError(f"project={options.project}: W&B did not save the workspace: {one_line(error)[:200]}") from error
     return str(workspace.url)
 
 
@@ -71,11 +72,12 @@ def write_specification(workspace: Any, path: Path) -> str:
     return str(path)
 
 
-def build_workspace(config: dict[str, Any], entity: str) -> Any:
+def build_workspace(options: Dashboard) -> Any:
     """Build the workspace of `conf/dashboard.yaml`: curves by stage, sweeps, worst cases, and speed."""
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
+        from wandb_workspaces.expr import Config
     except ImportError as error:
         raise KitsError("wandb-workspaces is not installed; pip install 'kits[dashboard]'") from error
 
@@ -85,15 +87,12 @@ def build_workspace(config: dict[str, Any], entity: str) -> Any:
     def score_curves(scores: Sequence[str]) -> list[Any]:
         return [curve([names.score_name(score)], score.replace("_", " ")) for score in scores]
 
-    terms = config["terms"]
-    fine = [score for score in names.fine_scores(config["data"]["classes"]) if score != "mean"]
-    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in config["parameters"]]
+    fine = [score for score in names.fine_scores(options.data.classes) if score != "mean"]
+    losses = names.loss_names(len(getattr(options.model, "sources", ())), options.terms)
+    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in options.parameters]
     fields = dict(zip(("Actual", "Predicted", "nPredictions"), names.CONFUSION_COLUMNS, strict=True))
     sections = {
-        "Fine stage": [
-            *score_curves(fine),
-            curve(names.loss_names(len(config["model"].get("sources", ())), terms), "loss: fused, its terms, each source"),
-        ],
+        "Fine stage": [*score_curves(fine), curve(losses, "loss: fused, its terms, each source")],
         "Coarse stage": [*score_curves(names.COARSE_SCORES), curve([names.LOSS], "loss")],
         "Sweeps": [
             wr.ParallelCoordinatesPlot(columns=[*axes, wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(names.SCORE))]),
@@ -114,18 +113,11 @@ def build_workspace(config: dict[str, Any], entity: str) -> Any:
         ],
     }
     return ws.Workspace(
-        entity=entity,
-        project=config["project"],
-        name=config["name"],
+        entity=options.entity or "",
+        project=options.project,
+        name=options.name,
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis=STEP),
-        runset_settings=ws.RunsetSettings(groupby=[ws_config("stage")]),
+        runset_settings=ws.RunsetSettings(groupby=[Config("stage")]),
         auto_generate_panels=False,
     )
-
-
-def ws_config(key: str) -> Any:
-    """Return a key of the configuration, as the list of runs groups by it."""
-    from wandb_workspaces.expr import Config
-
-    return Config(key)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kits.config.own_parts import build, told
+from kits.config.own_parts import blame, build
 from kits.config.schema.loss import DiceCeOptions, Loss, LossOptions
 from kits.config.schema.own import Own
 from kits.core.ranks import global_sum
@@ -159,7 +159,7 @@ class OwnLoss(SegmentationLoss):
             KitsError: it does not.
         """
         logits = torch.zeros(1, classes, 2, 4, 4, requires_grad=True)
-        with told(self.own, "loss"):
+        with blame(self.own, "loss"):
             found = self(logits, torch.zeros(1, 2, 4, 4, dtype=torch.uint8))
             if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
                 raise TypeError("it comes to no scalar with a gradient of logits (B, C, D, H, W) and labels (B, D, H, W)")

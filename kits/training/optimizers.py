@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn, optim
 
-from kits.config.own_parts import build, told
+from kits.config.own_parts import blame, build
 from kits.config.schema import optimizer as schema
 from kits.models.encoder2d import Encoder2d
 
@@ -22,7 +22,7 @@ def build_optimizer(options: schema.Optimizer, network: nn.Module, new: Collecti
     if isinstance(options, dict):
         rest = dict(options)
         factors = {name: rest.pop(name) for name in FACTORS}
-        with told(options, "optimizer"):
+        with blame(options, "optimizer"):
             groups = parameter_groups(network, rest["lr"], new=new, **factors)
         return build(rest, "optimizer", optim.Optimizer, groups)
     factors = {name: getattr(options, name) for name in FACTORS}

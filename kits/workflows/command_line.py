@@ -17,15 +17,6 @@ def passed_on(overrides: Iterable[str], own: Collection[str]) -> list[str]:
     return [override for override in overrides if re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in own]
 
 
-def flat(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give nested groups dotted keys: `{model: {fusion: gate}}` as `{model.fusion: gate}`."""
-    found: dict[str, Any] = {}
-    for key, value in (values or {}).items():
-        inner = flat(value) if isinstance(value, Mapping) else {}
-        found |= {f"{key}.{name}": one for name, one in inner.items()} if inner else {key: value}
-    return found
-
-
 def spelled(value: Any) -> str:
     """Spell a plain value as the right side of an override."""
 

@@ -1,7 +1,4 @@
-"""The plan of kits.crossval: every fold trained, every case predicted by its own fold.
-
-That is by the network that never saw it.
-"""
+"""The plan of kits.crossval: every fold trained, every case predicted by a network that never saw it."""
 
 from __future__ import annotations
 
@@ -9,11 +6,12 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kits.config.schema.commands import Crossval
+from kits.config.schema.training import Coarse, Fine
+from kits.config.schema.workflow import Crossval
 from kits.core.errors import KitsError
 from kits.metrics.coverage import write_coverage
-from kits.workflows.command_line import assigned, spelled
-from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
+from kits.workflows.command_line import assigned, later_wins, spelled
+from kits.workflows.plan import StepBuilder, best_of, configured, data_asked, kept_split, splits_of
 from kits.workflows.step import Step, run_steps
 
 
@@ -41,7 +39,7 @@ class AllFolds(StepBuilder):
     """The steps of one stage over all folds.
 
     Attributes:
-        config: the configuration of the first fold's training.
+        first: the options of the first fold's training.
         stage: coarse or fine.
         coarse: the folder of the coarse folds, which the fine stage is predicted with.
     """
@@ -54,16 +52,14 @@ class AllFolds(StepBuilder):
         self.coarse = Path(options.coarse or self.output)
         # The cache of the coarse folds, so that both stages hold out the same cases.
         self.given = ["split=folds", *assigned({"data.cache": self.coarse / "cache"}), *given]
-        self.config = configured("train", "train", (*self.given, "fold=0"))
-        self.stage = str(self.config["stage"])
-        split = self.config["data"]["split"]
-        if split["kind"] != "folds":
-            raise KitsError(f"split={split['kind']}: has no folds; leave it out, or take split=folds")
-        self.from_boxes = self.stage == "fine" and self.config["data"]["roi"] == "oof"
+        asked = data_asked("train", (*self.given, "fold=0"))
+        if asked["split"]["kind"] != "folds":
+            raise KitsError(f"split={asked['split']['kind']}: has no folds; leave it out, or take split=folds")
         self.coarse_boxes = self.coarse / "boxes" / "boxes.json"
-        self.given += assigned({"data.boxes": self.coarse_boxes}) if self.from_boxes else []
-        check_training("train", (*self.given, "fold=0"), boxes=self.from_boxes)
-        self.preparing(self.config)
+        self.given += assigned({"data.boxes": self.coarse_boxes}) if asked["roi"] == "oof" else []
+        self.first: Coarse | Fine = configured("train", "train", tuple(later_wins([*self.given, "fold=0"])))
+        self.stage = self.first.stage
+        self.preparing(self.first)
         if self.stage == "fine":  # a mistake in their keys is told before anything runs
             self._predict(0, [])
             self._evaluate([])
@@ -74,12 +70,12 @@ class AllFolds(StepBuilder):
         Raises:
             KitsError: the fine stage is asked for before the coarse one.
         """
-        yield self.preparing(self.config)
-        split = kept_split(self.config)
+        yield self.preparing(self.first)
+        split = kept_split(self.first)
         folds = range(len(split.parts))
         coarse = [self.coarse / f"coarse{fold}" for fold in folds]
         if self.stage == "fine":
-            needed = [*map(best_of, coarse), *([self.coarse_boxes] if self.from_boxes else [])]
+            needed = [*map(best_of, coarse), *([self.coarse_boxes] if self.first.data.boxes else [])]
             if missing := [path for path in needed if not path.is_file()]:
                 raise KitsError(
                     f"{missing[0]}: missing; the fine stage needs the coarse folds: run kits.crossval stage=coarse"
@@ -88,7 +84,7 @@ class AllFolds(StepBuilder):
         for fold in folds:
             yield self.training(f"{self.stage}{fold}", [*self.given, f"fold={fold}"])
         if self.stage == "coarse":
-            yield self.boxing(self.config, coarse)
+            yield self.boxing(self.first, coarse)
             return
         for fold in folds:
             yield self._predict(fold, split.subset("validation", fold))
@@ -97,21 +93,21 @@ class AllFolds(StepBuilder):
     def _predict(self, fold: int, cases: Sequence[str]) -> Step:
         """Run both stages over the cases of a fold, with networks that were not trained on them."""
         networks = {"coarse": best_of(self.coarse / f"coarse{fold}"), "fine": best_of(self.output / f"fine{fold}")}
-        split = splits_of(self.config)
+        split = splits_of(self.first)
         subset = {"split_file": split, "subset": "validation", "fold": fold}
-        arguments = {**networks, "input": self.config["data"]["root"], "output": self.predictions, **subset}
+        arguments = {**networks, "input": self.first.data.root, "output": self.predictions, **subset}
         return self.predicting(f"predict{fold}", arguments, [self.predictions / f"{case}.nii.gz" for case in cases], split)
 
     def _evaluate(self, after: Sequence[str]) -> Step:
         """Score all cases."""
-        given = {"truth": self.config["data"]["root"], "split_file": splits_of(self.config), "subset": "all"}
-        return self.evaluating(self.config, given, after)
+        given = {"truth": self.first.data.root, "split_file": splits_of(self.first), "subset": "all"}
+        return self.evaluating(self.first, given, after)
 
     def advice(self) -> str:
         """Say what to do with the result."""
         if self.stage == "coarse":
             return f"ROIs of every case, for data.roi=oof data.boxes={self.boxes}"
-        folds = range(len(kept_split(self.config).parts))
+        folds = range(len(kept_split(self.first).parts))
         coarse = spelled([best_of(self.coarse / f"coarse{fold}") for fold in folds])
         fine = spelled([best_of(self.output / f"fine{fold}") for fold in folds])
         command = shlex.join(["python", "-m", "kits.predict", f"coarse={coarse}", f"fine={fine}"])

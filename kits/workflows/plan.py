@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from kits.config import plain, require
+from kits.config import flat, plain, require
 from kits.config.composing import checked, compose
-from kits.config.schema.commands import Workflow
+from kits.config.schema.training import Coarse, Fine
+from kits.config.schema.workflow import Workflow
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME
 from kits.data.splits import Split, read_split
 from kits.runs.folder import BEST
-from kits.workflows.command_line import assigned, flat, later_wins, passed_on
+from kits.workflows.command_line import assigned, later_wins, passed_on
 from kits.workflows.step import Step
 
 # Of the group `data` what the commands before and after a training must say as the training does.
@@ -34,38 +34,22 @@ TRUTH = ("label_name", "classes", "labels")
 
 
 @cache
-def configured(name: str, command: str, arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Compose the configuration of a step; that of a training is not checked, see `check_training`.
-
-    Raises:
-        KitsError: it is refused; the text names the step.
-    """
+def configured(name: str, command: str, arguments: tuple[str, ...]) -> Any:
+    """Compose a step's typed options before earlier steps have run; a refusal names the step."""
     try:
-        config: dict[str, Any] = (
-            compose(command, list(arguments)) if command == "train" else plain(checked(command, list(arguments)))
-        )
+        return checked(command, list(arguments), prepared=False)
     except KitsError as error:
         raise KitsError(f"{name}: {error}") from error
-    return config
 
 
 @cache
-def check_training(name: str, arguments: tuple[str, ...], *, boxes: bool) -> None:
-    """Refuse what kits.train would refuse once the data are prepared.
-
-    With `boxes`, once the ROIs are predicted.
-
-    Raises:
-        KitsError: it is refused; the text names the step.
-    """
-    with TemporaryDirectory() as folder:  # files that stand for those which do not exist yet
-        for file in ("index.json", "boxes.json"):
-            (Path(folder) / file).touch()
-        places = {"data.cache": folder, **({"data.boxes": f"{folder}/boxes.json"} if boxes else {})}
-        try:
-            checked("train", later_wins([*arguments, *assigned(places)]))
-        except KitsError as error:
-            raise KitsError(f"{name}: {error}") from error
+def data_asked(name: str, arguments: tuple[str, ...]) -> Mapping[str, Any]:
+    """Compose the group `data` of a training, before it is known what else it is given."""
+    try:
+        data: Mapping[str, Any] = compose("train", list(arguments))["data"]
+    except KitsError as error:
+        raise KitsError(f"{name}: {error}") from error
+    return data
 
 
 class StepBuilder:
@@ -100,30 +84,30 @@ class StepBuilder:
         """The folder of scores."""
         return self.output / "evaluation"
 
-    def preparing(self, training: Mapping[str, Any]) -> Step:
-        """Make the cache and the split that a training's configuration asks for."""
-        data, split = training["data"], training["data"]["split"]
-        root = require(data["root"], "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
-        if data["layout"] != "kits":
-            tree = f"python -m kits.convert data={data['layout']} root={root} output=DIR"
-            raise KitsError(f"data.layout={data['layout']}: scans are predicted and scored in a KiTS tree; make it with {tree}")
-        arguments = assigned({"data.root": root, "data.cache": data["cache"]} | data_of(training, PREPARED))
-        if split is not None:  # where a training leaves it to the cache there is none
-            kept = {f"split.{key}": value for key, value in split.items() if key not in ("kind", "renew")}
-            arguments += [f"split={split['kind']}", *assigned(kept)]
-        outputs = [Path(data["cache"]) / "index.json", splits_of(training)]
+    def preparing(self, training: Coarse | Fine) -> Step:
+        """Make the cache and the split that a training asks for."""
+        data = training.data
+        root = require(data.root, "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
+        if data.layout != "kits":
+            tree = f"python -m kits.convert data={data.layout} root={root} output=DIR"
+            raise KitsError(f"data.layout={data.layout}: scans are predicted and scored in a KiTS tree; make it with {tree}")
+        arguments = assigned({"data.root": root, "data.cache": data.cache} | data_of(training, PREPARED))
+        if data.split is not None:  # where a training leaves it to the cache there is none
+            kept = {f"split.{key}": value for key, value in data.split if key not in ("kind", "renew")}
+            arguments += [f"split={data.split.kind}", *assigned(kept)]
+        outputs = [Path(data.cache) / "index.json", splits_of(training)]
         return self._step("prepare", "prepare", arguments, {"data.root": Path(root)}, [], outputs)
 
     def training(self, name: str, arguments: Sequence[str]) -> Step:
         """Train; the run folder has the step's name."""
         given = later_wins([*arguments, *assigned({"run_dir": self.output / name})])
-        config = configured(name, "train", tuple(given))
-        if config.get("resume"):
+        options: Coarse | Fine = configured(name, "train", tuple(given))
+        if options.resume:
             raise KitsError(f"{name}: resume: an interrupted training goes on by itself; leave it out")
-        inputs = {"the prepared data": Path(config["data"]["cache"]) / "index.json", "the split": splits_of(config)}
-        if config["stage"] == "fine" and config["data"]["roi"] == "oof":
-            inputs["boxes.json"] = Path(config["data"]["boxes"])
-        return Step(name, "train", given, config, inputs, [], [best_of(self.output / name)])
+        inputs = {"the prepared data": Path(options.data.cache) / "index.json", "the split": splits_of(options)}
+        if options.data.boxes is not None:
+            inputs["boxes.json"] = Path(options.data.boxes)
+        return Step(name, "train", given, plain(options), inputs, [], [best_of(self.output / name)])
 
     def predicting(self, name: str, arguments: Mapping[str, Any], outputs: Sequence[Path], split: Path | None = None) -> Step:
         """Predict; the checkpoints, the scans and the split that names them are its inputs."""
@@ -133,21 +117,21 @@ class StepBuilder:
             inputs |= {f"{path.parent.name}/{path.name}": path for path in (paths if isinstance(paths, list) else [paths])}
         return self._step(name, "predict", assigned(arguments), inputs, [], outputs)
 
-    def boxing(self, training: Mapping[str, Any], runs: Sequence[Path]) -> Step:
+    def boxing(self, training: Coarse | Fine, runs: Sequence[Path]) -> Step:
         """Find the ROIs of every prepared case by the coarse network of the fold that held it out.
 
         Args:
-            training: the configuration of one of the coarse trainings.
+            training: the options of one of the coarse trainings.
             runs: the run folders of all folds.
         """
-        root, cases = Path(training["data"]["root"]), kept_split(training).cases
+        root, cases = Path(training.data.root or ""), kept_split(training).cases
         others = {path.parent.name for path in root.glob(f"*/{IMAGE_NAME}")} - set(cases)
         arguments = {"coarse": [best_of(run) for run in runs], "input": root, "output": self.boxes.parent}
         arguments |= {"cases": cases} if others else {}
         inputs = {"input": root, "the split": splits_of(training)} | {f"{run.name}/{BEST}": best_of(run) for run in runs}
         return self._step("boxes", "boxes", assigned(arguments), inputs, [], [self.boxes])
 
-    def evaluating(self, training: Mapping[str, Any], arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
+    def evaluating(self, training: Coarse | Fine, arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
         """Score `predictions`."""
         given = {"prediction": self.predictions, "output": self.evaluation, **arguments, **data_of(training, TRUTH)}
         inputs = {"truth": Path(arguments["truth"])} | (
@@ -156,7 +140,7 @@ class StepBuilder:
         outputs = [self.evaluation / name for name in ("cases.csv", "summary.json", "table.txt")]
         return self._step("evaluate", "evaluate", assigned(given), inputs, after, outputs)
 
-    def reporting(self, training: Mapping[str, Any], arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
+    def reporting(self, training: Coarse | Fine, arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
         """Draw the page of `predictions`."""
         folder = self.output / "report"
         given = {"prediction": self.predictions, "output": folder, **arguments, **data_of(training, TRUTH)}
@@ -173,20 +157,20 @@ class StepBuilder:
         outputs: Sequence[Path],
     ) -> Step:
         given = later_wins([*arguments, *self.overrides.get(command, ())])
-        return Step(name, command, given, configured(name, command, tuple(given)), inputs, after, outputs)
+        return Step(name, command, given, plain(configured(name, command, tuple(given))), inputs, after, outputs)
 
 
-def data_of(training: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def data_of(training: Coarse | Fine, keys: Sequence[str]) -> dict[str, Any]:
     """Say of another command's `data` what a training says."""
-    return {f"data.{key}": training["data"][key] for key in keys}
+    return {f"data.{key}": plain(getattr(training.data, key)) for key in keys}
 
 
-def splits_of(training: Mapping[str, Any]) -> Path:
+def splits_of(training: Coarse | Fine) -> Path:
     """Name the file that says which cases train and which validate."""
-    return Path(training["data"]["cache"]) / "splits.json"
+    return Path(training.data.cache) / "splits.json"
 
 
-def kept_split(training: Mapping[str, Any]) -> Split:
+def kept_split(training: Coarse | Fine) -> Split:
     """Read the split that was prepared."""
     return read_split(splits_of(training))
 

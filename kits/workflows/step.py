@@ -18,22 +18,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kits.config.schema.commands import Workflow
+from kits.config import flat
+from kits.config.schema.workflow import Workflow
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.core.plain_files import read_object
 from kits.data.cache import digest, file_digest
 from kits.io import write_json
 from kits.runs.folder import CONFIG, MANIFEST, holds_run, read_manifest
-from kits.workflows.command_line import flat
 
-# Raised when the record changes its meaning; an older one counts as none.
-FORMAT = 2
-RECORD = {"kits_step": int, "settings": {str: Any}, "inputs": {str: str}, "digest": str | None, "outputs": [str]}
+RECORD = {"settings": {str: Any}, "inputs": {str: str}, "digest": str | None, "outputs": [str]}
 # Keys that name a place, which the digests of the inputs stand for.
 PLACES = ["data.root", "data.cache", "data.boxes", "run_dir", "coarse", "fine", "input", "prediction", "image", "truth", "output"]
 PLACES += ["split_file", "data.split.renew", "split.renew"]
-# Keys that say how fast, on what, or with what told to whom, and do not change the result.
+# Keys that say how fast, on what device, and what is logged; the result is the same.
 MEANS = ["workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards", "logger"]
 MEANS += ["overwrite", "resume", "callbacks.checkpoint"]
 
@@ -81,7 +79,6 @@ class Runner:
         """
         before = self.record(step.name)
         now: dict[str, Any] = {
-            "kits_step": FORMAT,
             "settings": {key: value for key, value in flat(step.config).items() if not _is_one_of(key, [*PLACES, *MEANS])},
             "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()},
         }
@@ -131,10 +128,7 @@ class Runner:
 
     @staticmethod
     def resume_overrides(run: Path, step: Step) -> list[str] | None:
-        """Find the overrides with which an interrupted training goes on.
-
-        None where only its record is wanting.
-        """
+        """Find the overrides with which an interrupted training goes on; None where only its record lacks."""
         if (read_manifest(run) or {}).get("finished"):
             return None
         if (run / CONFIG).is_file():
@@ -142,9 +136,8 @@ class Runner:
         return [*step.arguments, "overwrite=true"]  # killed before it had written its configuration
 
     def record(self, name: str) -> dict[str, Any]:
-        """Read the record of a step; empty where there is none of this format that can be read."""
-        found = read_object(self.output / "steps" / f"{name}.json", RECORD) or {}
-        return found if found.get("kits_step") == FORMAT else {}
+        """Read the record of a step; empty where there is none that can be read."""
+        return read_object(self.output / "steps" / f"{name}.json", RECORD) or {}
 
 
 def run_steps(steps: Iterable[Step], options: Workflow, work: str) -> list[str]:
@@ -170,10 +163,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _digest_of(path: Path, output: Path) -> str:
-    """Digest a file, or what a folder of source data lists, which has tens of GB.
-
-    Without hidden files and results.
-    """
+    """Digest a file, or the list of a folder of source data (tens of GB), hidden files and results aside."""
     if path.is_file():
         return file_digest(path)
     listed = []
@@ -186,10 +176,9 @@ def _digest_of(path: Path, output: Path) -> str:
 
 
 def run_process(command: str, arguments: Sequence[str]) -> None:
-    """Print one command as a reader would type it, run it with this interpreter, and wait.
+    """Print one command as a reader would type it, run it with this interpreter, and wait for its end.
 
-    However this process is told to end. A training saves what it has when it is told to end (SIGTERM, Ctrl-C), so it is told, and
-    waited for.
+    A training saves what it has when it is asked to end: a signal to end is passed on to it, and it is waited for.
 
     Raises:
         KitsError: it fails.
@@ -197,11 +186,11 @@ def run_process(command: str, arguments: Sequence[str]) -> None:
     """
     print(f"\n$ python -m kits.{command} {shlex.join(arguments)}", flush=True)
     began = time.monotonic()
-    told: list[int] = []
+    signals: list[int] = []
     process = subprocess.Popen([sys.executable, "-m", f"kits.{command}", *arguments])
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         if number == signal.SIGTERM:  # Ctrl-C reaches every process of a terminal by itself
             process.send_signal(number)
 
@@ -211,9 +200,9 @@ def run_process(command: str, arguments: Sequence[str]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if told:
-        print(f"{signal.Signals(told[0]).name} during kits.{command}; the same command goes on from there", file=sys.stderr)
-        raise SystemExit(128 + told[0])
+    if signals:
+        print(f"{signal.Signals(signals[0]).name} during kits.{command}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + signals[0])
     if code:
         raise KitsError(f"the step kits.{command} ended with exit code {code}; what it said stands above")
     print(f"  [{time.monotonic() - began:.0f} s]", flush=True)

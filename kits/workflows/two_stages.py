@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kits.config import choices_of
-from kits.config.schema.commands import Pipeline
+from kits.config import choices_of, plain
+from kits.config.schema.dataset import Folds
+from kits.config.schema.training import Coarse, Fine
+from kits.config.schema.workflow import Pipeline
 from kits.core.errors import KitsError
-from kits.workflows.command_line import assigned, spelled
-from kits.workflows.plan import StepBuilder, best_of, check_training, configured, kept_split, splits_of
+from kits.workflows.command_line import assigned, later_wins, spelled
+from kits.workflows.plan import PREPARED, StepBuilder, best_of, configured, data_asked, kept_split, splits_of
 from kits.workflows.step import Step, run_steps
 
 # What holds for both stages, because they read one cache.
-SHARED = ("root", "cache", "label_name", "classes", "labels", "coarse_size", "coarse_z_mm", "roi_rule", "split")
+SHARED = ("root", "cache", "split", *PREPARED)
 
 
 def run_two_stages(options: Pipeline, overrides: Sequence[str]) -> None:
@@ -39,7 +41,7 @@ class TwoStages(StepBuilder):
     """The steps of both stages.
 
     Attributes:
-        coarse, fine: the configurations of the trainings.
+        coarse, fine: the options of the trainings.
         from_boxes: whether the fine stage is trained on out-of-fold ROIs, so that every fold needs a coarse network.
         truth: the tree of label maps to score against, None where there is none.
     """
@@ -58,15 +60,15 @@ class TwoStages(StepBuilder):
         coarse, self.fine_given = (
             [f"experiment={study}/{stage}", *common, *self.overrides[stage]] for stage in ("coarse", "fine")
         )
-        self.fine = configured("fine", "train", tuple(self.fine_given))
-        self.from_boxes = self.fine["data"]["roi"] == "oof"
+        self.from_boxes = data_asked("fine", tuple(self.fine_given))["roi"] == "oof"
+        if self.from_boxes:
+            self.fine_given = later_wins([*self.fine_given, *assigned({"data.boxes": self.boxes})])
         self.coarse_given = [one for one in coarse if one.partition("=")[0].lstrip("+") not in ("data.roi", "data.boxes")]
-        self.coarse = configured("coarse", "train", tuple(self.coarse_given))
-        check_training("coarse", tuple(self.coarse_given), boxes=False)
-        check_training("fine", tuple(self.fine_given), boxes=self.from_boxes)
+        self.coarse: Coarse = configured("coarse", "train", tuple(self.coarse_given))
+        self.fine: Fine = configured("fine", "train", tuple(self.fine_given))
         self._refuse_two_caches()
-        self.fold = self.coarse["fold"]
-        if self.from_boxes and (self.fold is None or (self.coarse["data"]["split"] or {}).get("kind") != "folds"):
+        self.fold = self.coarse.fold
+        if self.from_boxes and (self.fold is None or not isinstance(self.coarse.data.split, Folds)):
             raise KitsError("data.roi=oof: ROIs that are out of fold need folds; add split=folds fold=0")
         self.input = None if options.input is None else Path(options.input)
         self.truth = None if options.truth is None else Path(options.truth)
@@ -78,16 +80,14 @@ class TwoStages(StepBuilder):
     def steps(self) -> Iterator[Step]:
         """Make the steps in their order, each when those before it are done."""
         yield self.preparing(self.coarse)
-        given = self.fine_given
         if self.from_boxes:
             folds = range(len(kept_split(self.coarse).parts))
             for fold in folds:
                 yield self.training(f"coarse{fold}", [*self.coarse_given, f"fold={fold}"])
             yield self.boxing(self.coarse, [self.output / f"coarse{fold}" for fold in folds])
-            given = [*given, *assigned({"data.boxes": self.boxes})]
         else:
             yield self.training("coarse", self.coarse_given)
-        yield self.training("fine", given)
+        yield self.training("fine", self.fine_given)
         yield from self._after_training([] if self.input else kept_split(self.coarse).subset("validation", self.fold))
 
     def _after_training(self, cases: Sequence[str]) -> list[Step]:
@@ -108,10 +108,10 @@ class TwoStages(StepBuilder):
 
     def _refuse_two_caches(self) -> None:
         for key in SHARED:
-            one, other = self.coarse["data"].get(key), self.fine["data"].get(key)
+            one, other = (plain(getattr(stage.data, key)) for stage in (self.coarse, self.fine))
             if one != other:
                 what = f"the coarse stage asks for {spelled(one)}, the fine stage for {spelled(other)}; both read one cache"
                 raise KitsError(f"data.{key}: {what}, so give the key without the name of a stage")
-        one, other = self.coarse["fold"], self.fine["fold"]
+        one, other = self.coarse.fold, self.fine.fold
         if one != other:
             raise KitsError(f"fold: {one} in the coarse stage, {other} in the fine one; give fold=... for both")

@@ -193,7 +193,7 @@ def test_training_refuses_a_cache_with_cysts_that_it_cannot_learn(
     ("overrides", "words"),
     [
         (["data=kits23", "model.classes=3"], r"model\.classes=3: the data set has 4 classes"),
-        (["data.classes=[background,kidney,cyst]"], r"data\.classes=\[background, kidney, cyst\]: .*fixed meaning"),
+        (["data.classes=[background,kidney,cyst]"], r"data\.classes=\[background,kidney,cyst\]: .*fixed meaning"),
     ],
 )
 def test_classes_that_do_not_fit_are_named(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kits.config import all_keys
-from kits.config.composing import compose
+from kits.config import flat
+from kits.config.composing import checked, compose
 from kits.core.labels import CLASSES, KITS19_CLASSES
 from kits.tracking.names import (
     CASES,
@@ -39,7 +39,7 @@ STEP_NAMES = (LEARNING_RATE, GRADIENT_NORM, SAMPLE_RATE, DATA_WAIT)
 def specification(folder: Path, *overrides: str) -> dict[str, Any]:
     """What is written where no server is asked."""
     path = folder / "dashboard.json"
-    update_dashboard(compose("dashboard", ["offline=true", f"specification={path}", *overrides]))
+    update_dashboard(checked("dashboard", ["offline=true", f"specification={path}", *overrides]))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -78,7 +78,7 @@ def test_sweeps_and_worst_cases_have_their_panels(tmp_path: Path) -> None:
     columns = [column["accessor"] for column in panels(spec, "Sweeps")[0]["config"]["columns"]]
     assert columns[-1] == f"summary:{SCORE}"
     parameters = [re.sub(r"^c::|^config:|\.value", "", column) for column in columns[:-1]]
-    known = all_keys(compose("train", ["stage=fine"]))
+    known = flat(compose("train", ["stage=fine"]))
     assert parameters == ["optimizer.lr", "loss.name", "sampling.batch_size", "seed"]
     assert set(parameters) <= set(known)
     assert names({"panels": panels(spec, "Worst cases")}) == {OVERLAYS, SURFACES, CASES, CONFUSION_TABLE}
@@ -135,7 +135,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_a_workspace_is_created_and_then_updated(server: Server, tmp_path: Path, capsys) -> None:
-    config = compose("dashboard", [f"specification={tmp_path / 'dashboard.json'}"])
+    config = checked("dashboard", [f"specification={tmp_path / 'dashboard.json'}"])
     server.views.append({"id": "other", "name": "nw-other-v", "displayName": "somebody else's"})
     for _ in range(2):
         assert "clinic/kits" in update_dashboard(config), capsys.readouterr().out
@@ -152,6 +152,6 @@ def test_without_a_key_the_specification_is_written(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     path = tmp_path / "dashboard.json"
-    assert update_dashboard(compose("dashboard", [f"specification={path}"])) == str(path)
+    assert update_dashboard(checked("dashboard", [f"specification={path}"])) == str(path)
     assert "W&B: " in capsys.readouterr().out
     assert json.loads(path.read_text(encoding="utf-8"))["displayName"] == "kits"

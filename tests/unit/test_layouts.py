@@ -239,13 +239,14 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
 
 
 def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:
-    training = compose("train", ["stage=coarse", f"data.root={tmp_path}", "data.labels={kidney:[1,2],tumor:3}"])
+    given = ["stage=coarse", f"data.root={tmp_path}", "data.labels={kidney:[1,2],tumor:3}"]
+    training = checked("train", given, prepared=False)
     for keys, command, places in (
         (TRUTH, "evaluate", ["prediction=x", "truth=x", "output=x"]),
         (PREPARED, "prepare", ["split=paper"]),
     ):
         step = configured(command, command, (*places, *assigned(data_of(training, keys))))
-        assert step["data"]["labels"] == {"kidney": [1, 2], "tumor": [3]}
+        assert step.data.labels.ids == {"kidney": [1, 2], "tumor": [3]}
     steps = StepBuilder(checked("pipeline", ["study=paper", f"output={tmp_path}", "data.root=tree"]), [])
     with pytest.raises(KitsError, match=r"data\.layout=bids: .*kits\.convert data=bids root="):
-        steps.preparing(compose("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"]))
+        steps.preparing(checked("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"], prepared=False))

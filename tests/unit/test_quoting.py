@@ -11,10 +11,11 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from kits.config.composing import compose, ready, with_paths
+from kits.config import conf_dir
+from kits.config.composing import compose, with_paths
 from kits.config.quoting import quote_paths, quoted
 from kits.config.schema import schemas_of
-from kits.config.schema.telling import path_keys
+from kits.config.schema.refusals import path_keys
 from kits.core.errors import KitsError
 from kits.phantom import main as phantom
 
@@ -44,7 +45,7 @@ PATHS = [
 
 def hydras(name: str, overrides: list[str]) -> Any:
     """What Hydra and OmegaConf make of overrides, without this project's checks."""
-    with ready():
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return OmegaConf.to_container(hydra.compose(name, overrides=overrides), resolve=True)
 
 

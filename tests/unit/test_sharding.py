@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kits.core.errors import KitsError
-from kits.core.sharding import choose_shard, local_rank, shard_from_environment, share, started_by_srun
+from kits.core.sharding import Place, choose_shard, launched, share, started_by_srun
 
 SIZES = st.lists(st.integers(1, 1000), max_size=40)
 
@@ -38,16 +38,16 @@ def test_a_share_that_does_not_exist_is_refused(shard: int, shards: int) -> None
 def test_launchers_tell_a_process_its_number() -> None:
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     srun = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
-    assert shard_from_environment(torchrun) == (5, 8)
-    assert shard_from_environment(srun) == (3, 4)
-    assert (local_rank(torchrun), local_rank(srun), local_rank({})) == (1, 1, 0)
-    assert shard_from_environment({**srun, **torchrun}) == (5, 8)  # torchrun within a SLURM job
+    assert launched(torchrun) == Place(5, 8, 1, "torchrun")
+    assert launched(srun) == Place(3, 4, 1, "srun")
+    assert launched({}) == Place(0, 1, 0, None)
+    assert launched({**srun, **torchrun}) == Place(5, 8, 1, "torchrun")  # torchrun within a SLURM job
     assert started_by_srun(srun)
 
 
 def test_a_batch_script_without_srun_does_all_the_work() -> None:
     batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
-    assert shard_from_environment(batch) == (0, 1)
+    assert launched(batch) == Place()
     assert not started_by_srun(batch)
 
 
@@ -55,13 +55,12 @@ def test_a_batch_script_without_srun_does_all_the_work() -> None:
     "left", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}]
 )
 def test_what_another_program_left_in_the_environment_is_no_launcher(left: dict[str, str]) -> None:
-    assert shard_from_environment(left) == (0, 1)
-    assert local_rank(left) == 0
+    assert launched(left) == Place()
 
 
 def test_a_broken_environment_is_named() -> None:
     with pytest.raises(KitsError, match="RANK, WORLD_SIZE, LOCAL_RANK: the environment holds no whole number"):
-        shard_from_environment({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
+        launched({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
 
 
 def test_a_shard_is_given_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

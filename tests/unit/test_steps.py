@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from kits.config import flat
 from kits.config.composing import checked, compose
 from kits.config.schema import parse
-from kits.config.schema.commands import Pipeline
 from kits.config.schema.dataset import Data
 from kits.config.schema.evaluation import Bootstrap
+from kits.config.schema.workflow import Pipeline
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
 from kits.metrics.coverage import write_coverage
-from kits.workflows.command_line import flat, later_wins, passed_on, quoted, spelled
+from kits.workflows.command_line import later_wins, passed_on, quoted, spelled
 from kits.workflows.folds import AllFolds
 from kits.workflows.step import Runner, Step, run_process
 from kits.workflows.two_stages import TwoStages
@@ -280,7 +281,7 @@ def test_preparing_asks_for_the_data_and_the_split_of_the_recipes(tmp_path: Path
     step = plan.preparing(plan.coarse)
     assert {"split=paper", "split.validation_cases=7", "data.coarse_size=128"} <= set(step.arguments)
     assert step.config["data"]["coarse_size"] == 128
-    assert step.config["data"]["cache"] == plan.fine["data"]["cache"] == "out/cache"
+    assert step.config["data"]["cache"] == plan.fine.data.cache == "out/cache"
 
 
 def test_what_a_data_sets_ids_mean_is_said_to_every_step_that_reads_its_label_maps(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_joined_slices_of_a_recipe_are_prepared_so() -> None:
     plan = plan_of(study="fast")
     step = plan.preparing(plan.coarse)
     assert "data.coarse_z_mm=3.0" in step.arguments
-    asked, coarse, fine = (cache_settings(parse(Data, part["data"])) for part in (step.config, plan.coarse, plan.fine))
+    asked, coarse, fine = map(cache_settings, (parse(Data, step.config["data"]), plan.coarse.data, plan.fine.data))
     assert asked == coarse == fine
 
 

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 from kits.config.conf_files import choices_of, conf_dir
 from kits.config.schema.base import Number, Options, Switch, Text, text
 from kits.config.schema.own import TARGET
-from kits.config.schema.telling import refusal
+from kits.config.schema.refusals import chosen, refusal
 from kits.core.errors import KitsError
 
 
@@ -35,7 +35,7 @@ def parse(schema: Any, config: Any, group: str = "") -> Any:
         raise refusal(error, schema, config, group) from None
 
 
-def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
+def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prepared: bool = True) -> Any:
     """Hold the configuration of the command `name` against its schema, and return its typed options.
 
     A measurement that holds whole groups of a training has no schema but its defaults, and gets its plain configuration.
@@ -43,6 +43,7 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
     Args:
         config: plain.
         choices: by group what was chosen.
+        prepared: the data of a training must be there already, and its out-of-fold boxes.
 
     Raises:
         KitsError: the text names the key, what is wrong and what is allowed.
@@ -56,11 +57,13 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any]) -> Any:
                 raise KitsError(f"{group}.{key}={text(part[key])}: is chosen as a whole; give {group}=... with one of {names}")
     if name == "train":
         check_network(config)
-    options = parse(schema_of(name), config)
+    schema = schema_of(name)
+    fitting = chosen(schema, config)  # a training has two schemas, and building the other one takes time
+    options = parse(fitting[0] if len(fitting) == 1 else schema, config)
     if name == "train":
         from kits.config.schema.training import check_files
 
-        check_files(options)
+        check_files(options, prepared=prepared)
     return options if isinstance(options, Options) else config
 
 
@@ -80,10 +83,7 @@ def schema_of(name: str) -> Any:
 
 
 def schemas_of(name: str) -> list[Any]:
-    """List the schemas whose keys a command takes.
-
-    kits.pipeline and kits.crossval take those of kits.train too.
-    """
+    """List the schemas whose keys a command takes: kits.pipeline and kits.crossval take kits.train's too."""
     return [schema_of(name), *([schema_of("train")] if name in ("pipeline", "crossval") else [])]
 
 
@@ -97,10 +97,7 @@ def check_network(config: Mapping[str, Any]) -> None:
 
 
 def like(default: Any) -> Any:
-    """Make a schema for values of a default's kind.
-
-    An open default (null, `???`, an interpolation) takes anything.
-    """
+    """Make a schema for values of a default's kind; null, `???` and an interpolation take anything."""
     if isinstance(default, dict):
         fields: dict[str, Any] = {key: (like(value), ...) for key, value in default.items()}
         return create_model("Like", __config__=ConfigDict(frozen=True, extra="allow"), **fields)

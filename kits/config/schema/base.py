@@ -32,10 +32,7 @@ def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
 
 
 def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
-    """Keep a whole number whole, which pydantic would make a float.
-
-    What is written and hashed stays as it was given.
-    """
+    """Keep a whole number whole, which pydantic would make a float: it is written and hashed as given."""
     judge(value)
     return value
 

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from kits.config.conf_files import require
 from kits.config.schema.base import Count, Index, Length, Options, OutputFolder, PathText, Switch, Text, check_output
 from kits.config.schema.benches import BENCHES
 from kits.config.schema.dataset import Data, SplitOptions
 from kits.config.schema.evaluation import Bootstrap, Measures
+from kits.config.schema.model import Model
 from kits.config.schema.phantoms import Phantom
+from kits.config.schema.workflow import Crossval, Pipeline
 from kits.core.errors import KitsError
 
 CaseIds = Index | Text | list[Index | Text]
@@ -169,14 +172,22 @@ class Export(Options):
 
     coarse: PathText | list[PathText] | None
     fine: PathText | list[PathText] | None
-    output: OutputFolder
+    output: OutputFolder | None
     format: Literal["onnx", "safetensors", "bundle", "shipped"]
     card: PathText | None
     scan: PathText | None
+    show: PathText | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that is written."""
+        return Path(self.output or "")
 
     @model_validator(mode="after")
     def _enough(self) -> Export:
         """Refuse to export nothing, or half a bundle."""
+        if self.show is not None:
+            return self
         if self.coarse is None and self.fine is None:
             raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
         if self.format == "bundle" and None in (self.coarse, self.fine):
@@ -187,13 +198,25 @@ class Export(Options):
                     raise KitsError(f"{key}: no value given; format=shipped takes coarse=CKPT fine=CKPT card=FILE.md scan=CT")
         elif not all(isinstance(one, str | None) for one in (self.coarse, self.fine)):
             raise KitsError(f"format={self.format}: of one checkpoint a stage; format=shipped averages several")
+        require(self.output, "output", "add output=DIR, or show=shipped to see what comes with kits")
         return self
 
 
-class ShowModel(Options):
-    """conf/show_model.yaml."""
+class Dashboard(Options):
+    """conf/dashboard.yaml; its other keys are a training's, whose names it shows."""
 
-    folder: PathText | None
+    model_config = ConfigDict(extra="ignore")
+
+    data: Data
+    model: Model
+    project: Text
+    entity: Text | None
+    name: Text
+    terms: list[Text]
+    parameters: list[Text]
+    offline: Switch
+    specification: PathText
+    timeout_s: Count
 
 
 class Submission(Options):
@@ -202,41 +225,6 @@ class Submission(Options):
     predictions: PathText | None
     zip: PathText | None
     images: PathText | None
-
-
-# More for one step of several: what could be typed behind its command.
-Given = dict[str, Any] | None
-
-
-class Workflow(Options):
-    """Options of both workflows; every other key is of kits.train, whose own schema judges it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    output: OutputFolder
-    overwrite: Switch
-    prepare: Given
-    boxes: Given
-    predict: Given
-    evaluate: Given
-
-
-class Pipeline(Workflow):
-    """conf/pipeline.yaml."""
-
-    study: Text
-    input: PathText | None
-    truth: PathText | None
-    coarse: Given
-    fine: Given
-    report: Given
-
-
-class Crossval(Workflow):
-    """conf/crossval.yaml."""
-
-    coarse: PathText | None
-    bootstrap: Bootstrap
 
 
 COMMANDS: dict[str, type[Options]] = {
@@ -250,8 +238,8 @@ COMMANDS: dict[str, type[Options]] = {
     "download": Download,
     "phantom": Phantom,
     "export": Export,
-    "show_model": ShowModel,
     "submission": Submission,
+    "dashboard": Dashboard,
     "pipeline": Pipeline,
     "crossval": Crossval,
     **BENCHES,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from kits.config.schema.augmentation import Augmentation
-from kits.config.schema.base import Count, Index, Inside, Meaning, Options, PathText, Positive, Switch, Text, Window
+from kits.config.schema.base import Count, Index, Inside, Meaning, Options, PathText, Positive, Switch, Text, Window, refuse, text
 from kits.core.errors import KitsError
-from kits.core.labels import CLASSES, CYST, classes_by_id
+from kits.core.labels import CLASSES, CYST, KITS19_CLASSES, classes_by_id
 
 
 class Paper(Options):
@@ -44,6 +44,24 @@ class RoiRule(Options):
 Id = Annotated[int, Field(strict=True, ge=1, le=255)]
 
 
+def known_classes(value: list[str]) -> list[str]:
+    """Refuse classes that are neither KiTS19's nor all of KiTS21 and KiTS23."""
+    if tuple(value) not in (KITS19_CLASSES, CLASSES):
+        raise ValueError("other classes")
+    return value
+
+
+A_DATA_SET = Meaning(f"{text(KITS19_CLASSES)} or {text(CLASSES)}: label ids have a fixed meaning")
+Classes = Annotated[list[Text], AfterValidator(known_classes), A_DATA_SET]
+
+
+def check_outputs(outputs: int, classes: list[str]) -> None:
+    """Refuse a network that has another number of classes than its data set."""
+    if outputs != len(classes):
+        what = f"the data set has {len(classes)} classes; leave the key out, it follows data.classes"
+        raise refuse("model.classes", outputs, what)
+
+
 def listed(value: Any) -> Any:
     """Take one id for a list of one."""
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
@@ -53,10 +71,7 @@ Ids = Annotated[list[Id], BeforeValidator(listed), Field(min_length=1), Meaning(
 
 
 class RegionIds(Options):
-    """The ids that the files of a data set give each region; regions may hold one another.
-
-    As nnU-Net's do.
-    """
+    """The ids that the files of a data set give each region; regions may hold one another, as nnU-Net's."""
 
     kidney: Ids
     tumor: Ids | None = None
@@ -85,7 +100,7 @@ class Data(Options):
     label_maps: PathText | None
     labels: RegionIds | None
     label_name: Text
-    classes: list[Text]
+    classes: Classes
     unlabeled_from: Index | None
     exclude: list[Text]
     train_cases: Count | None

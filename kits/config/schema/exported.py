@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kits.config.conf_files import check_classes
 from kits.config.schema.base import Count, Index, Length, Options, Positive, Switch, Text, Window
-from kits.config.schema.dataset import RegionIds
+from kits.config.schema.dataset import Classes, RegionIds, check_outputs
 from kits.config.schema.model import Model
 from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, FineRoi, Postprocess
 
@@ -37,7 +36,7 @@ class FineData(Options):
     """The way from a scan to the fine network's input."""
 
     window_hu: Window
-    classes: list[Text]
+    classes: Classes
     labels: RegionIds | None = None
 
 
@@ -83,7 +82,7 @@ class ExportedFine(ExportedOptions):
     @model_validator(mode="after")
     def _classes_are_the_networks(self) -> ExportedFine:
         """Refuse names of classes that the network does not give."""
-        check_classes(self.data.classes, self.network.classes)
+        check_outputs(self.network.classes, self.data.classes)
         return self
 
 

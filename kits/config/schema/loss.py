@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from kits.config.schema.base import Length, Number, Options, Positive, Switch
-from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
+from kits.config.schema.own import OwnOr
 
 
 class LossOptions(Options):
@@ -68,4 +68,4 @@ class FocalTverskyOptions(LossOptions):
 NamedLoss = Annotated[
     BiasDiceOptions | DiceOptions | DiceCeOptions | TverskyOptions | FocalTverskyOptions, Field(discriminator="name")
 ]
-Loss = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedLoss, Tag(NAMED)], OWN_OR_NAMED, A_PART]
+Loss = OwnOr[NamedLoss]

@@ -43,10 +43,7 @@ Scales = Annotated[list[Index], Field(min_length=1)]
 
 
 def halves(backbone: str) -> bool:
-    """Tell whether a backbone is one of HALVING.
-
-    Its name goes on after the family's with a digit or an underscore.
-    """
+    """Tell whether a backbone is one of HALVING, by the family's name and a digit or underscore after it."""
     if backbone in plug_ins(ENCODERS):
         return False
     return any(backbone.startswith(family) and not backbone[len(family) : len(family) + 1].isalpha() for family in HALVING)
@@ -157,10 +154,7 @@ class FineNetOptions(Options):
         return self
 
     def of(self, source: SourceOptions, name: str) -> Any:
-        """Return an option of a source: its own where it gives one, else the network's.
-
-        A window of null is one: all of the data's.
-        """
+        """Return an option of a source: its own where it gives one (null is a window), else the network's."""
         own = getattr(source, name)
         given = name in source.model_fields_set and (own is not None or name == "window_hu")
         return own if given else getattr(self, name)

@@ -21,10 +21,7 @@ class Processes(Options):
 
 
 class Pruning(Options):
-    """The rule for stopping a trial that falls behind, in the words of Optuna's MedianPruner.
-
-    Its steps are epochs.
-    """
+    """The rule for stopping a trial that falls behind, of Optuna's MedianPruner with epochs for steps."""
 
     n_startup_trials: Index
     n_warmup_steps: Index

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from kits.config.schema.base import Fraction, Index, Inside, Length, Options, Positive, Share, Switch
-from kits.config.schema.own import A_PART, NAMED, OWN, OWN_OR_NAMED, Own
+from kits.config.schema.own import OwnOr
 
 
 class OptimizerOptions(Options):
@@ -47,7 +47,7 @@ class Sgd(OptimizerOptions):
 
 
 NamedOptimizer = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
-Optimizer = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedOptimizer, Tag(NAMED)], OWN_OR_NAMED, A_PART]
+Optimizer = OwnOr[NamedOptimizer]
 
 
 class Constant(Options):
@@ -83,4 +83,4 @@ class Plateau(Options):
 
 
 NamedScheduler = Annotated[Constant | Cosine | Poly | Plateau, Field(discriminator="name")]
-Scheduler = Annotated[Annotated[Own, Tag(OWN)] | Annotated[NamedScheduler, Tag(NAMED)], OWN_OR_NAMED, A_PART]
+Scheduler = OwnOr[NamedScheduler]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Discriminator
+from pydantic import AfterValidator, Discriminator, Tag
 
-from kits.config.schema.base import Meaning, refuse
+from kits.config.schema.base import Meaning
 
 TARGET = "_target_"
 # Branches of a union: a mapping with `_target_`, or one of our own models.
 OWN, NAMED = "own", "named"
 
 
+def is_target(value: dict[str, Any]) -> bool:
+    """Tell whether a `_target_` is a MODULE.NAME; whether there is such a part is seen when it is built."""
+    return bool(re.fullmatch(r"\w+(\.\w+)+", str(value.get(TARGET))))
+
+
 def names_a_part(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a `_target_` that is no MODULE.NAME; whether there is such a part is seen when it is built."""
-    if not re.fullmatch(r"\w+(\.\w+)+", str(value.get(TARGET))):
+    """Refuse a `_target_` that is no MODULE.NAME."""
+    if not is_target(value):
         raise ValueError("no target")
     return value
 
@@ -29,16 +33,10 @@ def branch(value: Any) -> str:
 
 Own = Annotated[dict[str, Any], AfterValidator(names_a_part)]
 OWN_OR_NAMED = Discriminator(branch)
-# Of the union too, where it is told what a value may be.
-A_PART = Meaning("_target_: MODULE.NAME, and its arguments beside it")
-
-
-def check_others(group: str, others: Mapping[str, Any] | None) -> None:
-    """Refuse keys beside those of a group that are no parts of the user's own.
-
-    Raises:
-        KitsError: one is not.
-    """
-    for name, value in (others or {}).items():
-        if branch(value) != OWN or not re.fullmatch(r"\w+(\.\w+)+", str(value[TARGET])):
-            raise refuse(f"{group}.{name}", value, "no such key; a part of your own has _target_: MODULE.NAME")
+Named = TypeVar("Named")
+# OwnOr[Named]: a part of the user's own, or one of ours.
+OwnOr = Annotated[
+    Annotated[Own, Tag(OWN)] | Annotated[Named, Tag(NAMED)],
+    OWN_OR_NAMED,
+    Meaning("_target_: MODULE.NAME, and its arguments beside it"),
+]

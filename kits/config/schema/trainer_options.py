@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from kits.config.schema.base import Count, Index, Length, Meaning, Options, Positive, Share, Switch, Text, Whole, refuse, text
-from kits.config.schema.own import check_others
+from kits.config.schema.own import OWN, branch, is_target
 from kits.core.errors import KitsError
 
 # Lightning's: a whole number of batches, or a share of them.
@@ -18,10 +18,7 @@ OnceOrMore = Annotated[int, Field(strict=True, ge=-1)]
 
 
 class Trainer(Options):
-    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`.
-
-    See conf/trainer/*.yaml.
-    """
+    """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`."""
 
     max_epochs: Count
     max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1")]
@@ -53,10 +50,7 @@ class Trainer(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:
-        """Refuse a length that is none, several devices in one process, and unfit statistics.
-
-        Torch cannot synchronize those.
-        """
+        """Refuse a length that is none, several devices in one process, and what a device cannot do."""
         if self.max_steps == 0:
             raise refuse("trainer.max_steps", 0, "give a whole number of 1 or more, or -1: trainer.max_epochs decides")
         for key in ("limit_train_batches", "limit_val_batches"):
@@ -104,6 +98,16 @@ class WithOthers(Options):
     """A group that takes parts of the user's own beside its keys, each under a name."""
 
     model_config = ConfigDict(extra="allow")
+    of_group: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _others_are_parts(self) -> WithOthers:
+        """Refuse other keys that are no parts."""
+        for name, value in self.others().items():
+            if branch(value) != OWN or not is_target(value):
+                what = "no such key; a part of your own has _target_: MODULE.NAME"
+                raise refuse(f"{self.of_group}.{name}", value, what)
+        return self
 
     def others(self) -> dict[str, dict[str, Any]]:
         """Return the parts of the user's own, by name."""
@@ -113,30 +117,20 @@ class WithOthers(Options):
 class Callbacks(WithOthers):
     """conf/callbacks/default.yaml."""
 
+    of_group = "callbacks"
     early_stopping: EarlyStopping
     checkpoint: Checkpoint
-
-    @model_validator(mode="after")
-    def _others_are_parts(self) -> Callbacks:
-        """Refuse other keys that are no parts."""
-        check_others("callbacks", self.others())
-        return self
 
 
 class LoggerOptions(WithOthers):
     """Options of every logger."""
 
+    of_group = "logger"
     group: Text | None
     run_name: Text | None
     images_every: Count | None
     image_cases: Whole
     artifacts: Switch
-
-    @model_validator(mode="after")
-    def _others_are_parts(self) -> LoggerOptions:
-        """Refuse other keys that are no parts."""
-        check_others("logger", self.others())
-        return self
 
 
 class Csv(LoggerOptions):

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kits.config.conf_files import check_classes
 from kits.config.schema.augmentation import Augmentation
 from kits.config.schema.base import Fraction, Index, Length, Options, PathText, Seed, Switch, Text, check_output, refuse, text
-from kits.config.schema.dataset import Data, Folds, SplitOptions
+from kits.config.schema.dataset import Data, Folds, SplitOptions, check_outputs
 from kits.config.schema.loss import Loss
 from kits.config.schema.model import FineNetOptions, OwnNetworkOptions, Unet3dOptions
 from kits.config.schema.optimizer import Constant, Optimizer, Plateau, Scheduler
@@ -56,10 +55,7 @@ class TrainOptions(Options):
 
     @model_validator(mode="after")
     def _groups_go_together(self) -> TrainOptions:
-        """Refuse a fold without folds, boxes that nothing reads, and a plateau that never comes.
-
-        The training never waits for it.
-        """
+        """Refuse a fold without folds, boxes that nothing reads, and a plateau that is never waited for."""
         self._check_fold()
         if self.data.roi != "oof" and self.data.boxes is not None:
             raise refuse("data.boxes", self.data.boxes, "is read with data.roi=oof only; add that, or leave it out")
@@ -86,10 +82,7 @@ class TrainOptions(Options):
         return not isinstance(self.scheduler, Constant) or self.scheduler.warmup > 0
 
     def _check_fold(self) -> None:
-        """Refuse a fold where the split has none, and folds without one.
-
-        Without the group `split` the cache decides later.
-        """
+        """Refuse a fold where the split has none, and folds without one; without `split` the cache decides."""
         split, fold = self.data.split, self.fold
         if isinstance(split, Folds):
             if fold is None:
@@ -118,7 +111,6 @@ class Coarse(TrainOptions):
     @model_validator(mode="after")
     def _stage_is_whole(self) -> Coarse:
         """Refuse what the coarse stage cannot train on: it reads whole slices, and has one class."""
-        check_classes(self.data.classes, len(self.data.classes))
         if self.model.classes != 1:
             raise refuse("model.classes", self.model.classes, "the coarse network has one, kidney and tumor together; give 1")
         if self.data.roi == "oof":
@@ -150,11 +142,8 @@ class Fine(TrainOptions):
 
     @model_validator(mode="after")
     def _stage_is_whole(self) -> Fine:
-        """Refuse a patch that an encoder does not take, and empty phases.
-
-        As far as that is known without building it.
-        """
-        check_classes(self.data.classes, self.model.classes)
+        """Refuse a patch that no known encoder takes, and empty phases."""
+        check_outputs(self.model.classes, self.data.classes)
         if self.data.roi == "oof" and self.data.boxes is None:
             raise KitsError("data.boxes: no value given; data.roi=oof needs data.boxes=DIR/boxes.json, from kits.boxes")
         over = "classes" if isinstance(self.loss, dict) else self.loss.over
@@ -191,10 +180,10 @@ class Fine(TrainOptions):
 Train = Annotated[Coarse | Fine, Field(discriminator="stage")]
 
 
-def check_files(train: Coarse | Fine) -> None:
+def check_files(train: Coarse | Fine, *, prepared: bool) -> None:
     """Refuse what a training reads and is not there, and a run folder that cannot be.
 
-    A checkpoint is used without them.
+    A checkpoint is used without them, so that no model of the schema looks.
     """
     data = train.data
     check_output("run_dir", train.run_dir)
@@ -202,7 +191,7 @@ def check_files(train: Coarse | Fine) -> None:
         path = Path(train.init)
         if not (path / "best.ckpt" if path.is_dir() else path).is_file():
             raise refuse("init", train.init, "no such checkpoint; give a run folder with best.ckpt, or a checkpoint")
-    if data.boxes is not None and not Path(data.boxes).is_file():
+    if prepared and data.boxes is not None and not Path(data.boxes).is_file():
         raise refuse("data.boxes", data.boxes, "no such file; kits.boxes writes boxes.json")
     if isinstance(train, Fine):
         for position, source in enumerate(train.model.sources if isinstance(train.model, FineNetOptions) else ()):
@@ -210,7 +199,7 @@ def check_files(train: Coarse | Fine) -> None:
                 what = "no such file; give imagenet, hub, null or a .safetensors or .pth file"
                 raise refuse(f"model.sources[{position}].weights", source.weights, what)
     # Last: what is wrong with the configuration itself is told on a machine without the data too.
-    if not (Path(data.cache) / "index.json").is_file():
+    if prepared and not (Path(data.cache) / "index.json").is_file():
         raise refuse("data.cache", data.cache, "not prepared; run python -m kits.prepare with the same data.cache")
 
 
@@ -220,10 +209,7 @@ def nearest_multiples(size: int, multiple: int) -> list[int]:
 
 
 def every_phase(epochs: int, shares: Sequence[float]) -> bool:
-    """Tell whether each phase that has a share has an epoch.
-
-    Rounded as `kits.models.finenet.phase_at` does.
-    """
+    """Tell whether each phase with a share has an epoch, as `kits.models.finenet.phase_at` rounds them."""
     ends = [0, round(epochs * shares[0]), round(epochs * sum(shares)), epochs]
     wanted = [shares[0] > 0, shares[1] > 0, True]
     return all(later > earlier or not want for earlier, later, want in zip(ends, ends[1:], wanted, strict=False))

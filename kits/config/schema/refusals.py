@@ -28,10 +28,7 @@ Kind = tuple[Any, Sequence[Any]]
 
 
 def refusal(error: ValidationError, schema: Any, config: Any, group: str = "") -> KitsError:
-    """Tell the gravest of all that pydantic has found in a configuration or in a part of it.
-
-    `group` names the part.
-    """
+    """Tell the gravest of what pydantic has found in a configuration, or in its part `group`."""
     found = error.errors(include_url=False)
     first = min(found, key=lambda one: (ORDER.index(one["type"]) if one["type"] in ORDER else len(ORDER), found.index(one)))
     key, value, (kind, metadata) = place(first["loc"], schema, config)
@@ -39,8 +36,7 @@ def refusal(error: ValidationError, schema: Any, config: Any, group: str = "") -
     for repeated in REPEATED:
         key = key.removeprefix("data.") if key.startswith(repeated) else key
     if first["type"] == "extra_forbidden":
-        keys = list(dict.fromkeys(keys_of(schema, config, f"{group}." if group else "")))
-        return KitsError(f"{key}: no such key{suggestion(key, keys)}")
+        return KitsError(f"{key}: no such key{suggestion(key, keys_of(schema, config, f'{group}.' if group else ''))}")
     if first["type"].startswith("union_tag"):
         tag = first["ctx"]["discriminator"].strip("'")
         return wrong_name(f"{key}.{tag}".lstrip("."), value.get(tag) if isinstance(value, dict) else value, kind)
@@ -55,37 +51,34 @@ def place(loc: Sequence[int | str], schema: Any, config: Any) -> tuple[str, Any,
 
     Pydantic's location also names branches of unions, which are no keys; a list is told as a whole, unless of models.
     """
+    fields = dict(reversed([*fields_of(schema, config)]))
     key, node = "", config
-    kind: Kind = (schema, ())
-    for number, part in enumerate(loc):
-        here: Kind
-        if isinstance(node, dict) and (part in node or number == len(loc) - 1):
-            here, name = descend(kind[0], str(part), node), f"{key}.{part}".lstrip(".")
-        elif isinstance(node, list) and isinstance(part, int) and models_in(kind[0]):
-            here, name = (get_args(bare(kind[0]))[0], ()), f"{key}[{part}]"
-        elif isinstance(node, list):
-            break
-        else:
-            continue
-        if number == len(loc) - 1 and isinstance(node, dict) and part not in node and not known(kind[0], str(part), node):
-            continue  # the name of a branch
-        kind, key = here, name
-        node = node.get(part) if isinstance(node, dict) else node[int(part)]
-    return key, node, kind
+    for part in loc:
+        name = f"{key}[{part}]" if isinstance(node, list) else f"{key}.{part}".lstrip(".")
+        if isinstance(node, list):
+            if name not in fields:
+                break
+            key, node = name, node[int(part)]
+        elif isinstance(node, dict) and (part in node or name in fields):
+            key, node = name, node.get(part)
+    return key, node, fields.get(key, (schema, ()))
 
 
-def known(kind: Any, key: str, config: Any) -> bool:
-    """Tell whether a model here has a field of this name."""
-    return any(key in model.model_fields for model in chosen(kind, config))
-
-
-def descend(kind: Any, key: str, config: Any) -> Kind:
-    """Find what the value of a key may be."""
-    kind = bare(kind)
+def fields_of(kind: Any, config: Any, prefix: str = "") -> Iterator[tuple[str, Kind]]:
+    """List every dotted key that a configuration may have under its choices, with its kind."""
+    kind, values = bare(kind), config if isinstance(config, dict) else {}
+    inner: list[tuple[str, Kind, Any]] = []
     if get_origin(kind) is dict:
-        return get_args(kind)[1], ()
-    fields = [model.model_fields[key] for model in chosen(kind, config) if key in model.model_fields]
-    return (fields[0].annotation, fields[0].metadata) if fields else (Any, ())
+        inner = [(f"{prefix}{name}", (get_args(kind)[1], ()), value) for name, value in values.items()]
+    elif get_origin(kind) is list and models_in(kind) and isinstance(config, list):
+        inner = [(f"{prefix[:-1]}[{number}]", (get_args(kind)[0], ()), value) for number, value in enumerate(config)]
+    elif get_origin(kind) is not list:
+        for model in chosen(kind, config):
+            for name, field in model.model_fields.items():
+                inner.append((f"{prefix}{name}", (field.annotation, field.metadata), values.get(name)))
+    for key, own, value in inner:
+        yield key, own
+        yield from fields_of(own[0], value, f"{key}.")
 
 
 def bare(kind: Any) -> Any:
@@ -121,36 +114,19 @@ def tags_of(model: type[BaseModel], tag: str) -> tuple[Any, ...]:
     return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
 
 
-def keys_of(kind: Any, config: Any, prefix: str = "") -> Iterator[str]:
+def keys_of(kind: Any, config: Any, prefix: str = "") -> list[str]:
     """List every dotted key that a configuration may have, under the choices that it has made."""
-    kind = bare(kind)
-    if get_origin(kind) is dict:
-        for name, value in (config or {}).items():
-            yield f"{prefix}{name}"
-            yield from keys_of(get_args(kind)[1], value, f"{prefix}{name}.")
-    elif get_origin(kind) is list:
-        for number, value in enumerate(config if isinstance(config, list) else []):
-            yield from keys_of(get_args(kind)[0], value, f"{prefix[:-1]}[{number}].")
-    else:
-        for model in chosen(kind, config):
-            for name, field in model.model_fields.items():
-                yield f"{prefix}{name}"
-                value = config.get(name) if isinstance(config, dict) else None
-                yield from keys_of(field.annotation, value, f"{prefix}{name}.")
+    return list(dict.fromkeys(key for key, _ in fields_of(kind, config, prefix) if not key.endswith("]")))
 
 
 def is_open(kind: Any, key: str) -> bool:
     """Tell whether a key lies in a part that takes any keys: the options of another command."""
-    return descend(kind, key.partition(".")[0], {})[0] in (dict[str, Any], dict[str, Any] | None)
+    return any(bare(own) == dict[str, Any] for name, (own, _) in fields_of(kind, {}) if name == key.partition(".")[0])
 
 
-def path_keys(kind: Any, prefix: str = "") -> Iterator[str]:
+def path_keys(kind: Any) -> list[str]:
     """List every dotted key that takes the path of a file or folder, under whatever choices."""
-    for model in models_in(kind):
-        for name, field in model.model_fields.items():
-            if any(holds(part, A_PATH) for part in (field.annotation, *field.metadata)):
-                yield f"{prefix}{name}"
-            yield from path_keys(field.annotation, f"{prefix}{name}.")
+    return [key for key, (own, metadata) in fields_of(kind, {}) if any(holds(part, A_PATH) for part in (own, *metadata))]
 
 
 def holds(kind: Any, mark: Meaning) -> bool:
@@ -159,10 +135,7 @@ def holds(kind: Any, mark: Meaning) -> bool:
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """Suggest the nearest known key, or name the few there are.
-
-    Nearest beside it, elsewhere under its own name, or by all letters.
-    """
+    """Suggest the key of that name elsewhere, the nearest beside it or of all, or the few there are."""
     if key in INSTEAD:
         return f"; give {INSTEAD[key]}"
     if key in known:
