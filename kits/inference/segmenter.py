@@ -94,19 +94,19 @@ class Segmenter:
             inference=changed(second.inference, window=own.window, mirror=own.mirror),
             postprocess=changed(second.postprocess, min_ml=own.min_component_ml),
         )
-        finder, reader = [network for network, _ in coarse], [network for network, _ in fine]
-        exported = refuse_options([*finder, *reader], own)
-        for network in reader:
+        coarse_networks, fine_networks = [network for network, _ in coarse], [network for network, _ in fine]
+        exported = refuse_options([*coarse_networks, *fine_networks], own)
+        for network in fine_networks:
             fold_norms(network)
         if device.type == "cpu":
             keep_freed_memory()
         self.device = device
         self.precision = "32" if exported else pick_precision(own.precision, device)
         mirror = self.fine_settings.inference.mirror
-        self.coarse = Members(finder, self.precision, device.type, mirror)
-        self.fine = Members(reader, self.precision, device.type, mirror, own.outputs)
+        self.coarse = Members(coarse_networks, self.precision, device.type, mirror)
+        self.fine = Members(fine_networks, self.precision, device.type, mirror, own.outputs)
         if own.slices_at_once is not None:
-            limit_slices(reader, own.slices_at_once)
+            limit_slices(fine_networks, own.slices_at_once)
         self.classes = self.fine_settings.data.classes
 
     @classmethod
