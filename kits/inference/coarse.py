@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from kits.config.schema.exported import ExportedCoarse
-from kits.config.schema.stage import CoarseInference
+from kits.config.schema.stage import CoarseInference, CoarseRoi
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members
 from kits.inference.sliding import Maps, sliding, to_input
-from kits.volume import Volume, coarse_planes, doubts, plane_grid, to_coarse
+from kits.volume import CoarseGrid, Spacing, Volume, coarse_planes, doubts, plane_grid, to_coarse
 from kits.volume.intensity import BODY_HU, PAD_HU
-from kits.volume.rois import Box, body_box, rois_of
+from kits.volume.rois import Box, body_box, find_rois
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,21 @@ class Rois:
     boxes: list[Box]
     warnings: list[str]
     whole_body: bool = False
+
+
+def rois_of(mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: CoarseRoi, hu: np.ndarray | None = None) -> list[Box]:
+    """Find boxes on the coarse grid by a stage's rule; the grid's padding does not count.
+
+    Args:
+        mask: bool on the grid.
+        native: (z, y, x) mm of the volume.
+        hu: the scan on the grid, for `rank: kidney`.
+    """
+    inside = np.zeros_like(mask)
+    inside[grid.inside] = mask[grid.inside]
+    ranked_by = hu if rule.rank == "kidney" else None
+    size = rule.model_dump(include={"count", "min_voxels", "min_ml"})
+    return find_rois(inside, spacing=grid.spacing(native), hu=ranked_by, **size)
 
 
 def find_rois_in(volume: Volume, members: Members, settings: ExportedCoarse, device: torch.device) -> Rois:
@@ -38,7 +53,7 @@ def find_rois_in(volume: Volume, members: Members, settings: ExportedCoarse, dev
     fallback = Fallback(members.networks, device, inference.window, "coarse")
     coarse = to_coarse(volume.array, grid, PAD_HU)
     mask = coarse_mask(members, coarse, window_hu=data.window_hu, inference=inference, fallback=fallback)
-    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, dict(rule), coarse)]
+    native = [Box(*grid.to_native(box.start, box.stop)) for box in rois_of(mask, grid, volume.spacing, rule, coarse)]
     del coarse
     if native:
         boxes = [box.grow_mm(rule.margin_mm, volume.spacing, shape) for box in native]

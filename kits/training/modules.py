@@ -17,7 +17,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
 from kits.data.datasets import CachedCase
-from kits.inference.coarse import coarse_mask
+from kits.inference.coarse import coarse_mask, rois_of
 from kits.inference.devices import TRAINED
 from kits.inference.fallback import Fallback
 from kits.inference.fine import BoxReader, paste_labels, read_boxes
@@ -34,7 +34,7 @@ from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import build_optimizer
 from kits.training.schedules import build_scheduler, clock_of
 from kits.volume import plane_grid
-from kits.volume.rois import coverage, rois_of
+from kits.volume.rois import coverage
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class CoarseModule(StageModule[Coarse]):
         )
         truth = np.asarray(case.coarse_label)
         grid = plane_grid(case.shape, case.coarse_image.shape[1], len(case.coarse_image))
-        boxes = rois_of(mask, grid, case.spacing, dict(self.options.roi), case.coarse_image)
+        boxes = rois_of(mask, grid, case.spacing, self.options.roi, case.coarse_image)
         found = truth > BACKGROUND
         overlap = dice(mask, found)
         scores = {"dice": overlap, "recall": float((mask & found).sum() / max(1, found.sum()))}

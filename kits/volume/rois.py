@@ -5,14 +5,13 @@ Boxes may overlap and are not merged (the paper gives each region its own ROI); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from kits.volume import CoarseGrid, Spacing, Triple, bounding_slices
+from kits.volume import Spacing, Triple, bounding_slices
 from kits.volume.components import connected, sizes
 from kits.volume.intensity import BODY_HU
 
@@ -124,24 +123,6 @@ def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> float:
     )
     # No single figure rules a region out.
     return float(np.prod([max(0.05, np.interp(value, corners, (0, 1, 1, 0))) for value, corners in judged]))
-
-
-def rois_of(
-    mask: np.ndarray, grid: CoarseGrid, native: Spacing, rule: Mapping[str, Any], hu: np.ndarray | None = None
-) -> list[Box]:
-    """Find boxes on the coarse grid by a configuration's rule; the grid's padding does not count.
-
-    Args:
-        mask: bool on the grid.
-        native: (z, y, x) mm of the volume.
-        rule: `count`, `min_voxels`, `min_ml` (see `find_rois`) and `rank`.
-        hu: the scan on the grid, for `rank: kidney`.
-    """
-    inside = np.zeros_like(mask)
-    inside[grid.inside] = mask[grid.inside]
-    size = {"min_voxels": rule["min_voxels"], "min_ml": rule["min_ml"]}
-    ranked_by = hu if rule["rank"] == "kidney" else None
-    return find_rois(inside, count=rule["count"], spacing=grid.spacing(native), hu=ranked_by, **size)
 
 
 def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:

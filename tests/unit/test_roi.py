@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from kits.config.schema.stage import CoarseRoi
+from kits.inference.coarse import rois_of
 from kits.io import read_labels
 from kits.volume import labels_to_coarse, plane_grid
-from kits.volume.rois import Box, body_box, coverage, find_rois, jitter, rois_of
+from kits.volume.rois import Box, body_box, coverage, find_rois, jitter
 from tests.conftest import SHARED
 
 KITS19 = SHARED / "kits19"
@@ -87,7 +89,7 @@ def test_rois_on_the_volumes_own_grid_hold_every_voxel_of_the_two_largest_region
     grid = plane_grid(shape, 16, min(planes, shape[0]))
     native = (1.0, 0.8, 0.8)
     mask = np.random.default_rng(seed).random(grid.shape) < 0.06
-    found = rois_of(mask, grid, native, {"count": 2, "min_voxels": 1, "min_ml": None, "rank": "size"})
+    found = rois_of(mask, grid, native, CoarseRoi(count=2, min_voxels=1, min_ml=None, rank="size", margin_mm=0))
     inner, number = ndimage.label(mask[grid.inside], np.ones((3, 3, 3)))
     sizes = np.bincount(inner.ravel(), minlength=number + 1)[1:]
     assert len(found) == min(2, (sizes > 1).sum())
@@ -109,12 +111,12 @@ def test_what_a_network_sees_in_the_padding_is_no_roi_and_the_rule_may_count_in_
     grid = plane_grid((12, 20, 40), 20, 4)  # pixels of twice the size, three slices to a coarse one, 5 rows of padding
     mask = np.zeros(grid.shape, bool)
     mask[:, :4] = True
-    rule = {"count": 2, "min_voxels": 0, "min_ml": None, "rank": "size"}
+    rule = CoarseRoi(count=2, min_voxels=0, min_ml=None, rank="size", margin_mm=0)
     assert rois_of(mask, grid, (1.0, 0.5, 0.5), rule) == []
     mask[1:3, 6:10, 3:8] = True  # 40 voxels of 3 x 1 x 1 mm
     assert rois_of(mask, grid, (1.0, 0.5, 0.5), rule) == [Box((1, 6, 3), (3, 10, 8))]
-    assert rois_of(mask, grid, (1.0, 0.5, 0.5), {**rule, "min_ml": 0.12}) == []
-    assert len(rois_of(mask, grid, (1.0, 0.5, 0.5), {**rule, "min_voxels": 10**6, "min_ml": 0.119})) == 1
+    assert rois_of(mask, grid, (1.0, 0.5, 0.5), rule.model_copy(update={"min_ml": 0.12})) == []
+    assert len(rois_of(mask, grid, (1.0, 0.5, 0.5), rule.model_copy(update={"min_voxels": 10**6, "min_ml": 0.119}))) == 1
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -279,11 +281,11 @@ def test_the_rule_of_a_configuration_ranks_as_it_says() -> None:
     mask[grid.inside] = KIDNEYS["right"] | KIDNEYS["left"] | OTHERS
     hu = np.full(grid.shape, -1024, np.int16)
     hu[grid.inside] = patient()
-    rule = {"count": 2, "min_voxels": 0, "min_ml": 5}
-    largest = rois_of(mask, grid, SPACING, {**rule, "rank": "size"}, hu)
+    rule = CoarseRoi(count=2, min_voxels=0, min_ml=5, rank="size", margin_mm=0)
+    largest = rois_of(mask, grid, SPACING, rule, hu)
     assert any(
         coverage([Box(*grid.to_native(box.start, box.stop)) for box in largest], kidney) < 1 for kidney in KIDNEYS.values()
     )
-    ranked = rois_of(mask, grid, SPACING, {**rule, "rank": "kidney"}, hu)
+    ranked = rois_of(mask, grid, SPACING, rule.model_copy(update={"rank": "kidney"}), hu)
     for kidney in KIDNEYS.values():
         assert coverage([Box(*grid.to_native(box.start, box.stop)) for box in ranked], kidney) == 1

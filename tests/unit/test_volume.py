@@ -11,6 +11,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kits.config.schema.stage import CoarseRoi
+from kits.inference.coarse import rois_of
 from kits.volume import (
     area_resize,
     bounding_slices,
@@ -24,7 +26,7 @@ from kits.volume import (
     stored_order,
     to_coarse,
 )
-from kits.volume.rois import Box, coverage, rois_of
+from kits.volume.rois import Box, coverage
 
 ORIENTATIONS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)]
 
@@ -266,7 +268,7 @@ def test_a_kidney_of_thin_slices_is_found_on_thick_ones_and_wholly_covered() -> 
             z, y = rng.integers(5, 20), rng.integers(2, 20)
             labels[z : z + rng.integers(30, 60), y : y + 30, x : x + 16] = 1
         grid = plane_grid(labels.shape, 32, coarse_planes(90, 0.7, 3.0))
-        rule = {"count": 2, "min_voxels": 0, "min_ml": None, "rank": "size"}
+        rule = CoarseRoi(count=2, min_voxels=0, min_ml=None, rank="size", margin_mm=0)
         boxes = [
             Box(*grid.to_native(box.start, box.stop))
             for box in rois_of(labels_to_coarse(labels, grid) > 0, grid, (0.7, 1, 1), rule)
