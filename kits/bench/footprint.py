@@ -21,7 +21,7 @@ def footprint(name: str, volume: dict[str, Any], config: dict[str, Any]) -> floa
     with scratch_folder(config) as scratch:
         path = scratch / "scan.nii.gz"
         write_volume(path, scan(shape), upright(shape, volume["spacing"]))
-        found = in_fresh_process("kits.bench.footprint", {**config, "rois": volume["rois"], "scan": str(path)})
+        found = in_fresh_process(segment, {**config, "rois": volume["rois"], "scan": str(path)})
     above = found["peak"] - found["libraries"]
     voxels = f"{shape[0]} x {shape[1]} x {shape[2]}"
     print(
@@ -33,7 +33,7 @@ def footprint(name: str, volume: dict[str, Any], config: dict[str, Any]) -> floa
     return float(above)
 
 
-def child(config: dict[str, Any]) -> dict[str, float]:
+def segment(config: dict[str, Any]) -> dict[str, float]:
     """Read, segment and write: GB after each step, and the peak of all."""
     import torch
 

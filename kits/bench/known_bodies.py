@@ -161,12 +161,12 @@ def large_case(shape: Triple) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "large.nii.gz"
         write_labels(path, labels, upright(shape, spacing))
-        found: dict[str, float] = in_fresh_process("kits.bench.known_bodies", str(path))
+        found: dict[str, float] = in_fresh_process(measure_large, str(path))
     print(f"{shape}: {found['large_seconds']:.2f} s, {found['large_gb']:.2f} GB above the libraries", flush=True)
     return found
 
 
-def child(path: str) -> dict[str, float]:
+def measure_large(path: str) -> dict[str, float]:
     """Read and measure one label map: seconds, and GB above what the libraries take."""
     read_out(placed(True, (0.0, -20.0, 10.0), 10.0, (3.0, 2.0, 2.0), 0.0), (3.0, 2.0, 2.0))  # loads them
     before = peak_gb()

@@ -9,10 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from kits.bench.timing import peak_gb, scratch_folder, seconds
+from kits.bench.timing import in_fresh_process, peak_gb, scratch_folder, seconds
 from kits.config.schema import parse
 from kits.config.schema.dataset import Data
-from kits.core.parallel import end_with_parent
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.io import read_geometry
@@ -31,9 +30,8 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         path.read_bytes()
     with scratch_folder(config) as cache:
         before = read_all(files)
-        # In a process of its own, whose only children are the workers: their peak is what the system reports for children.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-            taken, peak = pool.submit(timed_prepare, data.model_copy(update={"cache": str(cache)})).result()
+        # The only children of that process are the workers: their peak is what the system reports for children.
+        taken, peak = in_fresh_process(timed_prepare, data.model_copy(update={"cache": str(cache)}))
         after = read_all(files)
     print(
         f"{len(cases)} cases: reading {before:.1f} s and {after:.1f} s, prepare {taken:.1f} s;"

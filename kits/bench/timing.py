@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from math import inf
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from kits.config.schema.benches import Bar
 from kits.core.errors import KitsError
+from kits.core.parallel import end_with_parent
 from kits.core.peak_memory import peak_bytes
 from kits.io import make_folder
 from kits.volume import Grid
 
-CALL = "import json, sys; from {module} import child; print(json.dumps(child(json.loads(sys.argv[1]))))"
+T = TypeVar("T")
 
 
 def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -49,14 +50,13 @@ def peak_gb(*, children: bool = False) -> float:
     return peak_bytes(children=children) / 1e9
 
 
-def in_fresh_process(module: str, task: Any) -> Any:
-    """Return what `child(task)` of a module returns in a process, and memory, of its own; plain values."""
-    call = [sys.executable, "-c", CALL.format(module=module), json.dumps(task)]
-    ended = subprocess.run(call, capture_output=True, text=True)
-    if ended.returncode:
-        said = ended.stderr.strip() or f"killed by signal {-ended.returncode}; was memory short?"
-        raise KitsError(f"{module}: the measured process failed: {said.splitlines()[-1]}")
-    return json.loads(ended.stdout.splitlines()[-1])
+def in_fresh_process(work: Callable[..., T], *task: Any) -> T:
+    """Return what `work(*task)` returns in a process, with memory and children, of its own."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+            return pool.submit(work, *task).result()
+    except BrokenProcessPool as error:
+        raise KitsError(f"{work.__module__}: the measured process was killed; was memory short?") from error
 
 
 @contextmanager

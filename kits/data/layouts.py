@@ -228,7 +228,7 @@ def find_data_set(data: Data, root: Path) -> DataSet:
 
 
 def kits_tree(root: Path, label_name: str, unlabeled_from: int | None) -> DataSet:
-    """Find the cases of a KiTS tree: every folder with an image or, of those that have one, a label map.
+    """Find the cases of a KiTS tree, folders with an image or a label map, but no unlabeled test case.
 
     Args:
         label_name: file name of the label maps, `data.label_name`.

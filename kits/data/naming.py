@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from kits.core.errors import KitsError
@@ -36,21 +36,16 @@ def label_maps(folder: Path, label_name: str = LABEL_NAME) -> dict[str, list[Pat
         label_name: what the data set calls it; KiTS19's name is known beside it.
     """
     found: dict[str, list[Path]] = {}
-    for name, path in _named(folder, label_name):
-        found.setdefault(name, []).append(path)
-    return found
-
-
-def _named(folder: Path, label_name: str) -> Iterator[tuple[str, Path]]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             inside = [entry / name for name in (label_name, LABEL_NAME) if (entry / name).is_file()]
             if inside:
-                yield entry.name, inside[0]
+                found.setdefault(entry.name, []).append(inside[0])
         elif ENDINGS.search(entry.name) and entry.is_file():
-            yield ENDINGS.sub("", entry.name), entry
+            found.setdefault(ENDINGS.sub("", entry.name), []).append(entry)
+    return found
 
 
 def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path]:

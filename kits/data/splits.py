@@ -223,7 +223,7 @@ def _some(ids: Iterable[str]) -> str:
 
 
 def draw_cases(cases: list[str], count: int | None, seed: int) -> list[str]:
-    """Draw so many of the cases with this seed, in their order; more hold the fewer; None is all.
+    """Draw `count` of the cases (None: all), in their order; a larger draw holds a smaller one.
 
     Raises:
         KitsError: there are not so many.

@@ -1,4 +1,4 @@
-"""Augmentation through MONAI, which takes seconds to import: where the first patch is augmented."""
+"""Augmentation through MONAI, whose slow import waits until the first patch is augmented."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Warp:
         return torch.stack(torch.meshgrid(*lines, indexing="ij"))
 
     def _matrix(self, spacing: Spacing) -> Tensor | None:
-        """Compose the (3, 3) matrix on voxels from the middle; MONAI's, in between, counts in mm."""
+        """Compose the (3, 3) matrix on voxels from the middle out of MONAI's, which counts in mm."""
         if self.affine is None:
             return None
         self.affine.randomize()

@@ -95,10 +95,20 @@ def measure_case(
     diagonal = hypot(*(count * step for count, step in zip(truth.shape, spacing, strict=True)))
     # A view of one voxel: an empty prediction takes no memory.
     found = np.broadcast_to(np.uint8(0), truth.shape) if prediction is None else prediction
-    scores = score_case(found, truth, regions)
+    values = score_case(found, truth, regions)
     window = common_window(found, truth) or (slice(0),) * 3
     found, true = np.ascontiguousarray(found[window]), np.ascontiguousarray(truth[window])
-    values = {**scores, **_surfaces(found, true, spacing, regions, measures), **_volumes(found, true, spacing, regions)}
+    predicted_ml, true_ml = (volumes_ml(labels, spacing, regions) for labels in (found, true))
+    for region, labels in regions.items():
+        masks = [np.isin(array, labels) for array in (found, true)]
+        surfaces = compare_surfaces(masks[0], masks[1], spacing)
+        if region in measures.tolerances_mm:
+            values[f"{region}_surface_dice"] = surfaces.dice(measures.tolerances_mm[region])
+        by_area = measures.hd95 == "surfels"
+        values[f"{region}_hd95_mm"] = surfaces.hausdorff() if by_area else hausdorff_of_voxels(masks[0], masks[1], spacing)
+        values[f"{region}_ml"], values[f"{region}_predicted_ml"] = true_ml[region], predicted_ml[region]
+        values[f"{region}_difference_ml"] = predicted_ml[region] - true_ml[region]
+        values[f"{region}_difference_percent"] = difference_percent(predicted_ml[region], true_ml[region])
     for mean, suffix in (("hec", ""), ("hec_surface_dice", "_surface_dice")):
         values[mean] = float(np.mean([values.get(f"{region}{suffix}", np.nan) for region in HIERARCHICAL_REGIONS]))
     documented = columns(regions, measures)
@@ -109,29 +119,3 @@ def measure_case(
     rule = {"overlap": measures.overlap, "least_mm": measures.least_mm}
     predicted, real = (np.isin(labels, regions[TUMOR_REGION]) for labels in (found, true))
     return CaseFigures(values, components(real, predicted, spacing, **rule), components(predicted, real, spacing, **rule))
-
-
-def _surfaces(
-    prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions, measures: Measures
-) -> dict[str, float]:
-    """Measure surface Dice and HD95 of every region."""
-    values = {}
-    for region, labels in regions.items():
-        found, true = (np.isin(array, labels) for array in (prediction, truth))
-        surfaces = compare_surfaces(found, true, spacing)
-        if region in measures.tolerances_mm:
-            values[f"{region}_surface_dice"] = surfaces.dice(measures.tolerances_mm[region])
-        by_area = measures.hd95 == "surfels"
-        values[f"{region}_hd95_mm"] = surfaces.hausdorff() if by_area else hausdorff_of_voxels(found, true, spacing)
-    return values
-
-
-def _volumes(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
-    """Measure the volumes of every region and their differences."""
-    values = {}
-    predicted, true = (volumes_ml(labels, spacing, regions) for labels in (prediction, truth))
-    for region in regions:
-        values[f"{region}_ml"], values[f"{region}_predicted_ml"] = true[region], predicted[region]
-        values[f"{region}_difference_ml"] = predicted[region] - true[region]
-        values[f"{region}_difference_percent"] = difference_percent(predicted[region], true[region])
-    return values

@@ -69,7 +69,7 @@ class Canvas:
         return cls(rng, body, contrast, lattice, w, v, u, hu, distance, soft=0.9 * lattice.step[2], variety=variety)
 
     def happens(self, share: float) -> bool:
-        """Draw whether what `share` of the cases have at full variety is there; at 0 no number is drawn."""
+        """Draw whether a case has what `share` of all have at full variety; at 0 no number is drawn."""
         return self.variety > 0 and bool(self.rng.random() < share * self.variety)
 
     def noise(self, name: str, cell: Triple) -> Field:

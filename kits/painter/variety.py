@@ -131,7 +131,7 @@ def paint_bowel_beside(canvas: Canvas, kidney: Kidney) -> None:
 
 
 def paint_mass(canvas: Canvas, kidney: Kidney) -> None:
-    """Paint a mass (node, sarcoma, varix, cyst) of the HU of kidney or tumor, often dead inside."""
+    """Paint a mass that is not renal but has the HU of kidney or tumor, often dead inside."""
     rng, contrast = canvas.rng, canvas.contrast
     size = float(np.clip(np.exp(rng.normal(np.log(12), 0.5)), 5, 38))
     place = beside(canvas, kidney, rng.uniform(0.4, 0.85) * size)

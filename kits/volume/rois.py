@@ -65,7 +65,7 @@ def find_rois(
     spacing: Spacing | None = None,
     hu: np.ndarray | None = None,
 ) -> list[Box]:
-    """Find the `count` largest (with `hu`: likeliest) regions over `min_voxels` (paper, section 4).
+    """Find the `count` largest, or by `hu` likeliest, regions over `min_voxels` (paper, section 4).
 
     Args:
         mask: bool (z, y, x) on the coarse grid; regions are 26-connected.
@@ -142,7 +142,7 @@ def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, 
 
 
 def body_box(volume: np.ndarray, threshold_hu: float) -> Box:
-    """Find the box of the largest 6-connected region above `threshold_hu` (not the table), else of all.
+    """Find the box of the body, the largest 6-connected region above `threshold_hu`; else of all.
 
     Args:
         volume: (z, y, x) HU. Every fourth row and column is looked at, and the box is widened to match.
