@@ -35,7 +35,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
     with scratch_folder(config) as scratch:
         data = config["data"]
         found = list(find_data_set(parse(Data, data), Path(config["root"])).cases.values())
-        cases = chosen(found, config["loading"]["cases"])
+        cases = choose_cases(found, config["loading"]["cases"])
         print(f"cases: {', '.join(case.id for case in cases)}")
         others = [*data["exclude"], *(case.id for case in found if case not in cases)]
         data = {**data, "root": config["root"], "exclude": others, "cache": str(scratch / "cache")}
@@ -48,7 +48,7 @@ def measure(config: dict[str, Any]) -> dict[str, float]:
         return result
 
 
-def chosen(cases: list[Case], count: int) -> list[Case]:
+def choose_cases(cases: list[Case], count: int) -> list[Case]:
     """Choose the `count` cases whose compressed scans are nearest to the median size."""
     by_size = sorted(cases, key=lambda case: case.image.stat().st_size)
     first = max(0, (len(by_size) - count) // 2)

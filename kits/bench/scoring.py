@@ -40,7 +40,7 @@ def measure(options: EvaluateBench) -> dict[str, float]:
     """Measure MONAI's seconds over the slower of our runs before and after, and the largest difference."""
     torch.set_num_threads(1)
     truth, spacing = make_truth(options.root, options.case, options.shape)
-    prediction = bent(truth, spacing, options.displacement_mm, options.seed)
+    prediction = bend(truth, spacing, options.displacement_mm, options.seed)
     regions, measures = evaluated_regions(options.data.classes), options.measures
     print(f"{truth.shape} voxels of {', '.join(f'{step:.3f}' for step in spacing)} mm; {', '.join(regions)}", flush=True)
 
@@ -85,7 +85,7 @@ def ellipsoids(shape: Triple, spacing: Spacing) -> np.ndarray:
     return labels
 
 
-def bent(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int) -> np.ndarray:
+def bend(labels: np.ndarray, spacing: Spacing, displacement_mm: float, seed: int) -> np.ndarray:
     """Bend labels smoothly: a prediction whose every surface is a little off."""
     rng = np.random.default_rng(seed)
     box = bounding_slices(labels)

@@ -16,7 +16,7 @@ from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.data.remote import Client
-from kits.data.sources import RemoteFile, wanted
+from kits.data.sources import RemoteFile, list_files
 from kits.data.store import HIDDEN, DamagedError, Folder, Promise, check_arrived, size_of
 
 
@@ -29,7 +29,7 @@ def download(options: Download) -> str:
     Raises:
         KitsError: a key cannot be understood, the disk is too small, or files could not be fetched (the others are in place).
     """
-    sources, path = wanted(options), Path(options.output)
+    sources, path = list_files(options), Path(options.output)
     client = Client(options.hub_endpoint, options.retries)
     # The pool's threads are daemons: one that waits for a silent server does not hold up an interrupted program.
     lock = sole_user(path, lock=path / HIDDEN / "lock", key="output", work="kits.download")
@@ -49,7 +49,9 @@ def download(options: Download) -> str:
         raise
     failures = {source: why for source, why in [*answers.items(), *fetched.items()] if isinstance(why, KitsError)}
     sizes = [size for size in fetched.values() if isinstance(size, int)]
-    summary = f"{len(sizes)} files downloaded ({amount(sum(sizes))}), {sum(there)} were there and sound, {len(failures)} failed"
+    summary = (
+        f"{len(sizes)} files downloaded ({readable_size(sum(sizes))}), {sum(there)} were there and sound, {len(failures)} failed"
+    )
     if failures:
         for line in group_failures(failures):
             tqdm.write(f"failed: {line}", file=sys.stderr)
@@ -67,12 +69,12 @@ def announce(promises: Mapping[RemoteFile, Promise], folder: Folder, sound: int)
     missing = sum(promise.size or 0 for promise in promises.values()) - arrived
     free = shutil.disk_usage(folder.path).free
     if promises:
-        resumed = f" ({amount(arrived)} of them arrived earlier)" if arrived else ""
-        room = f"{sound} are there and sound; {amount(free)} of disk free"
-        print(f"{len(promises)} files to fetch, {amount(missing)} of imaging{resumed}; {room}")
+        resumed = f" ({readable_size(arrived)} of them arrived earlier)" if arrived else ""
+        room = f"{sound} are there and sound; {readable_size(free)} of disk free"
+        print(f"{len(promises)} files to fetch, {readable_size(missing)} of imaging{resumed}; {room}")
     if missing > free:
         raise KitsError(
-            f"output={folder.path}: {amount(missing)} to fetch, but the disk has {amount(free)} free;"
+            f"output={folder.path}: {readable_size(missing)} to fetch, but the disk has {readable_size(free)} free;"
             " give a folder on a larger one, name fewer cases, or leave the imaging out (imaging=false)"
         )
     return missing
@@ -108,6 +110,6 @@ def group_failures(failures: Mapping[RemoteFile, KitsError]) -> list[str]:
     ]
 
 
-def amount(count: int) -> str:
+def readable_size(count: int) -> str:
     """Return bytes for the eye: 28.4 GB."""
     return re.sub(r"([\d.]+)(\D*)", r"\1 \2", tqdm.format_sizeof(count, "B"))

@@ -25,7 +25,7 @@ class RemoteFile:
     path: str | None = None  # in the hub's repository; None where it is kept elsewhere
 
 
-def wanted(options: Download) -> list[RemoteFile]:
+def list_files(options: Download) -> list[RemoteFile]:
     """List the files of the configured cases, case by case, after the records of all.
 
     Raises:
@@ -36,7 +36,7 @@ def wanted(options: Download) -> list[RemoteFile]:
             raise KitsError(f"{key}: not an address of a server; it begins with https:// (or http:// for one of your own)")
     labeled = set(case_numbers(options.labeled_cases, "labeled_cases"))
     sources = [_labels(options, options.records, RECORDS_NAME)]
-    for number in chosen(options):
+    for number in list_cases(options):
         case = f"case_{number:05d}"
         if number in labeled:
             sources.append(_labels(options, f"{case}/{LABEL_NAME}", f"{case}/{LABEL_NAME}"))
@@ -45,7 +45,7 @@ def wanted(options: Download) -> list[RemoteFile]:
     return sources
 
 
-def chosen(options: Download) -> list[int]:
+def list_cases(options: Download) -> list[int]:
     """Return the numbers that `cases` asks for, in order, each once."""
     groups = {"all": options.all_cases, "train": options.labeled_cases}
     cases = options.cases
@@ -76,7 +76,7 @@ def case_numbers(text: Any, key: str) -> list[int]:
 
 def _labels(options: Download, path: str, name: str) -> RemoteFile:
     root = options.labels_url.rstrip("/")
-    return RemoteFile(name, f"{root}/{path}", shown(root), "check labels_url and the case number")
+    return RemoteFile(name, f"{root}/{path}", without_secrets(root), "check labels_url and the case number")
 
 
 def _imaging(options: Download, case: str) -> RemoteFile:
@@ -89,10 +89,10 @@ def _imaging(options: Download, case: str) -> RemoteFile:
     except HFValidationError:
         raise KitsError(f"hub_repo={repo}: not the name of a data set; it is OWNER/NAME") from None
     remedy = "check hub_repo, hub_revision and hub_endpoint, and log in with `hf auth login` where the data set is not public"
-    return RemoteFile(f"{case}/{IMAGE_NAME}", url, f"{shown(endpoint)}/datasets/{repo}", remedy, path)
+    return RemoteFile(f"{case}/{IMAGE_NAME}", url, f"{without_secrets(endpoint)}/datasets/{repo}", remedy, path)
 
 
-def shown(url: str) -> str:
+def without_secrets(url: str) -> str:
     """Return an address fit for the screen: no user, password or query, any of which can be a secret."""
     parts = urlsplit(url)
     host = parts.hostname or ""

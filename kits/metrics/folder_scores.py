@@ -19,7 +19,7 @@ from kits.data.splits import read_split, refuse_lone_fold
 from kits.io import read_geometry, read_labels, write_json, write_text
 from kits.metrics.bootstrap import Draws
 from kits.metrics.case import columns, measure_case
-from kits.metrics.mistaken import mistaken
+from kits.metrics.mistaken import explain_misfit
 from kits.metrics.summary import Row, summary_of
 from kits.metrics.tables import cases_csv, readable, tumors_csv
 from kits.volume import bring_to, compare
@@ -123,6 +123,6 @@ def score(
     except KitsError as error:
         return Row(case, figures(None), str(error), scored=False)
     told = [f"{differs}: scored voxel by voxel{' as stored' if differs.order else ''}"] if differs else []
-    told += mistaken(found, true.array, true.spacing)
+    told += explain_misfit(found, true.array, true.spacing)
     status = f"ok, but {'; '.join(told)}" if told else "ok"
     return Row(case, figures(found), status, scored=True)

@@ -16,7 +16,7 @@ STEP_MM = 3.0
 FITS, BETTER = 0.7, 0.15
 
 
-def mistaken(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> list[str]:
+def explain_misfit(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing) -> list[str]:
     """Tell if a badly fitting prediction looks mirrored, exchanged, or of another scan; mostly nothing.
 
     Args:

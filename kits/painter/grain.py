@@ -59,17 +59,17 @@ def grain_of(hu: Field, inside: NDArray[np.bool_]) -> Grain:
     if len(places) < FEWEST:  # no soft tissue that is flat: white noise, about as much as two neighboring pixels differ
         kernel = np.zeros((SIDE, SIDE), np.float32)
         kernel[0, 0] = 1
-        return Grain(level(hu, inside, kernel), kernel, 0.0)
-    flat = flattened(tiles[places])
+        return Grain(measure_level(hu, inside, kernel), kernel, 0.0)
+    flat = flatten(tiles[places])
     # Faded out at their edges, where left and right do not meet and would pass for high frequencies.
     fade = np.hanning(SIDE + 1)[:-1].astype(np.float32)
     power = (np.abs(fft.fft2(flat * fade[:, None] * fade)) ** 2).mean(axis=0)
     kernel = fft.fftshift(fft.ifft2(np.sqrt(power)).real)
     kernel = (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)
-    return Grain(level(hu, inside, kernel), kernel, correlation_along_z(hu, places, step, flat))
+    return Grain(measure_level(hu, inside, kernel), kernel, correlation_along_z(hu, places, step, flat))
 
 
-def flattened(tiles: Field) -> Field:
+def flatten(tiles: Field) -> Field:
     """Return blocks (n, SIDE, SIDE) less the plane that fits each best."""
     ramp = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
     squares = float((ramp**2).sum()) * SIDE
@@ -86,13 +86,13 @@ def correlation_along_z(hu: Field, places: NDArray[np.intp], step: int, flat: Fi
         z, row, column = np.unravel_index(int(place), (len(hu[::step]), rows, columns))
         if (after := int(z) * step + 1) < len(hu):
             y, x = int(row) * SIDE, int(column) * SIDE
-            other = flattened(hu[None, after, y : y + SIDE, x : x + SIDE])[0]
+            other = flatten(hu[None, after, y : y + SIDE, x : x + SIDE])[0]
             if other.std() < 2 * block.std():  # else the next slice shows something else there
                 sums += (float((block * other).sum()), float((block**2).sum()), float((other**2).sum()))
     return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), 0, 0.95)) if sums[1] * sums[2] > 0 else 0.0
 
 
-def level(hu: Field, inside: NDArray[np.bool_], kernel: Field) -> float:
+def measure_level(hu: Field, inside: NDArray[np.bool_], kernel: Field) -> float:
     """Measure the standard deviation (HU) of the noise `inside`, from neighbors in a row.
 
     It follows from how much a pixel differs from the mean of the two beside it. The median of that is not moved by the few pixels

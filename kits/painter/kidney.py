@@ -41,7 +41,7 @@ def paint_interior(
     """Paint HU of kidney, tumor and sinus for the piece of a label map on `lattice` (z, y, x mm)."""
     step = lattice.step
     inside = labels > 0
-    hull = closed(inside, step)
+    hull = close_mask(inside, step)
     depth = np.maximum(-signed_distance(hull, step), 0)
     fine = smooth_noise(rng, lattice, (4, 3, 3))
     medium = smooth_noise(rng, lattice, (11, 9, 9))
@@ -72,7 +72,7 @@ def paint_interior(
     return Interior(lattice, kidney, tumor, sinus, np.clip(3 * in_sinus - 1.5, 0, 1))
 
 
-def closed(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
+def close_mask(inside: NDArray[np.bool_], step: Triple) -> NDArray[np.bool_]:
     """Close a mask morphologically by `CLOSING_MM` through two distance transforms."""
     if not inside.any():
         return inside

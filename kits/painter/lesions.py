@@ -128,13 +128,9 @@ def displace(scan: RealScan, box: Slices, distance: Field, firm: Field, push: fl
         where = (moved[z] > STILL_MM) & (distance[z] > -3)
         points = np.stack([rows[where], columns[where]])
         hu = ndimage.map_coordinates(view[z], points, order=3, mode="nearest")
-        view[z][where] = np.rint(np.clip(hu, *spread(view[z])))
+        # Splines overshoot beside metal and air.
+        view[z][where] = np.rint(np.clip(hu, float(view[z].min()), float(view[z].max())))
         labels[z][where] = ndimage.map_coordinates(labels[z], points, order=0, mode="nearest")
-
-
-def spread(image: Field) -> tuple[float, float]:
-    """Return the lowest and the highest HU of a slice: splines overshoot beside metal and air."""
-    return float(image.min()), float(image.max())
 
 
 def paint_lesions(

@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull
 
 from kits.core.labels import KIDNEY
 from kits.painter.fields import Field, Lattice, Triple, signed_distance
-from kits.painter.kidney import closed
+from kits.painter.kidney import close_mask
 from kits.painter.phases import PHASES, Contrast, draw_contrast
 
 # Distances to bone and into organs need no finer lattice.
@@ -65,7 +65,7 @@ class RealScan:
         window = (z, y, x)
         self.rough = Lattice.of_voxels(self.hu.shape, self.spacing).part(window)
         hu, labels, step = self.smooth[window], self.labels[window], self.rough.step
-        self.hull = signed_distance(closed(labels > 0, step), step)
+        self.hull = signed_distance(close_mask(labels > 0, step), step)
         bright = ndimage.binary_closing((hu > BONE_HU) & (self.hull > 4), iterations=2)
         air = ndimage.binary_opening(hu < AIR_HU, iterations=3)
         soft = ndimage.gaussian_filter(hu, 0.8)  # noise makes no holes in an organ

@@ -82,7 +82,7 @@ def regrid(rng: np.random.Generator, made: Made, options: Phantom) -> Made:
         above, t = min(below + 1, depth - 1), np.float32(at - below)
         plane = hu[below] + t * (hu[above] - hu[below])
         out[z] = ndimage.map_coordinates(plane, place, order=1, mode="constant", cval=AIR)
-        labels[z] = mixed_labels(made.labels[below], made.labels[above], t, place)
+        labels[z] = mix_labels(made.labels[below], made.labels[above], t, place)
     return Made(out, labels, spacing)
 
 
@@ -97,7 +97,7 @@ def window_center(rng: np.random.Generator, labels: NDArray[np.uint8], step: Fie
     return found
 
 
-def mixed_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float32, place: list[Field]) -> NDArray[np.uint8]:
+def mix_labels(below: NDArray[np.uint8], above: NDArray[np.uint8], t: np.float32, place: list[Field]) -> NDArray[np.uint8]:
     """Mix the labels of two slices at points between them: the largest share, where all make a half."""
     labels, best, whole = (np.zeros(place[0].shape, kind) for kind in (np.uint8, np.float32, np.float32))
     for label in np.union1d(below, above):

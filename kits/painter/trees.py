@@ -109,7 +109,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
         variety = options.variety.drawn
     else:
         volume = read_labels(plan.source, allowed=(BACKGROUND, KIDNEY, TUMOR))
-        labels, grid = (volume.array, volume.grid) if options.thin_mm is None else thin(volume, options.thin_mm)
+        labels, grid = (volume.array, volume.grid) if options.thin_mm is None else thin_labels(volume, options.thin_mm)
         variety = options.variety.labels
     # Painted through a view of the array in the file's own order: nothing of this size is copied for orientation.
     stored = np.empty(grid.size[::-1], np.int16)
@@ -131,7 +131,7 @@ def write_case(plan: Plan) -> dict[str, Any]:
     return write_painted(Path(options.output), plan.case_id, labels, out, grid, painted)
 
 
-def thin(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
+def thin_labels(volume: Volume, thin_mm: tuple[float, float]) -> tuple[NDArray[np.uint8], Grid]:
     """Thin a label map to about these mm, every n-th slice and pixel, and return its KiTS19 grid."""
     wanted = (thin_mm[0], thin_mm[1], thin_mm[1])
     strides = [max(1, round(mm / step)) for mm, step in zip(wanted, volume.spacing, strict=True)]

@@ -16,7 +16,7 @@ from kits.data.naming import ENDINGS, find_predictions, label_maps, match
 from kits.data.scans import Scan, find_inputs
 from kits.io import read_geometry, read_labels
 from kits.metrics import score_case
-from kits.metrics.mistaken import mistaken
+from kits.metrics.mistaken import explain_misfit
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page
 from kits.reporting.rendering import surface_figure
 from kits.reporting.run_notes import RunNotes, read_notes
@@ -165,7 +165,7 @@ def read_scene(case: CaseFiles, ids: Mapping[int, int]) -> tuple[Scene, list[str
     if case.truth is None:
         return Scene(case.name, volume.array, prediction, None, volume.spacing, {}), doubts
     truth = labels_beside(case.truth, ids)
-    doubts += mistaken(prediction, truth, volume.spacing)
+    doubts += explain_misfit(prediction, truth, volume.spacing)
     return Scene(
         case.name,
         volume.array,

@@ -20,9 +20,9 @@ from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.commands import Download
 from kits.core.errors import KitsError
-from kits.data.downloading import amount, download
+from kits.data.downloading import download, readable_size
 from kits.data.layouts import kits_tree
-from kits.data.sources import chosen, shown, wanted
+from kits.data.sources import list_cases, list_files, without_secrets
 from tests.conftest import kidney_pair, prepare, write_case
 from tests.server import API, GIT, HUB, Fault, Server
 
@@ -435,13 +435,13 @@ def test_the_users_environment_is_left_alone(server: Server, tmp_path: Path) -> 
     ],
 )
 def test_cases_are_named_as_one_would(text: str, numbers: list[int]) -> None:
-    assert chosen(options(compose("download", ["output=x", f"cases={text}"]))) == numbers
+    assert list_cases(options(compose("download", ["output=x", f"cases={text}"]))) == numbers
 
 
 @pytest.mark.parametrize("text", ["some", "300", "41-0", "[]", "-3", "1.5", "true", "[1,x]"])
 def test_other_cases_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(KitsError, match="cases") as caught:
-        chosen(options(compose("download", ["output=x", f"cases={text}"])))
+        list_cases(options(compose("download", ["output=x", f"cases={text}"])))
     assert "\n" not in str(caught.value)
 
 
@@ -456,7 +456,7 @@ def test_an_address_that_is_none_is_refused_in_one_line(tmp_path: Path, key: str
 
 def test_the_public_addresses_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert [source.url for source in wanted(options(compose("download", ["output=x", "cases=[3,299]"])))] == [
+    assert [source.url for source in list_files(options(compose("download", ["output=x", "cases=[3,299]"])))] == [
         "https://raw.githubusercontent.com/neheller/kits19/master/data/kits.json",
         "https://raw.githubusercontent.com/neheller/kits19/master/data/case_00003/segmentation.nii.gz",
         "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_00003.nii.gz",
@@ -465,5 +465,5 @@ def test_the_public_addresses_are_the_documented_ones(monkeypatch: pytest.Monkey
 
 
 def test_addresses_are_shown_without_secrets() -> None:
-    assert shown("https://me:password@mirror.org:8443/base/?token=1") == "https://mirror.org:8443/base"
-    assert amount(28_400_000_000) == "28.4 GB"
+    assert without_secrets("https://me:password@mirror.org:8443/base/?token=1") == "https://mirror.org:8443/base"
+    assert readable_size(28_400_000_000) == "28.4 GB"

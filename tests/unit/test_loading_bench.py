@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kits.bench.loading import chosen, measure
+from kits.bench.loading import choose_cases, measure
 from kits.config.composing import compose
 from kits.data.index import Case
 
@@ -15,8 +15,8 @@ def test_cases_of_median_size_are_taken(tmp_path: Path) -> None:
         image = tmp_path / f"{number}.nii.gz"
         image.write_bytes(b"0" * size)
         cases.append(Case(f"case_{number:05d}", image, image))
-    assert [case.id for case in chosen(cases, 2)] == ["case_00002", "case_00004"]
-    assert len(chosen(cases, 9)) == 6
+    assert [case.id for case in choose_cases(cases, 2)] == ["case_00002", "case_00004"]
+    assert len(choose_cases(cases, 9)) == 6
 
 
 @pytest.mark.slow
