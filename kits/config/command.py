@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -61,6 +62,7 @@ def mistakes_in_one_line(name: str) -> Iterator[None]:
         yield
     except KitsError as error:
         print(f"kits.{name}: {error}", file=sys.stderr)
+        gc.freeze()  # or Python would search all that was imported for garbage before it ends, a tenth of the time
         raise SystemExit(1) from None
     except BrokenPipeError:  # `--help | head`: what Python would still flush at its end has no reader either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
