@@ -34,6 +34,22 @@ def build(own: Mapping[str, Any], key: str, kind: type, *first: Any, **more: Any
     return part
 
 
+def find(config: Any, key: str = "") -> None:
+    """Look for every part that a configuration names, and build none.
+
+    Raises:
+        KitsError: there is no such part.
+    """
+    if isinstance(config, Mapping) and TARGET in config:
+        from hydra.utils import get_object
+
+        with told(config, key):
+            get_object(str(config[TARGET]))
+    within = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in within:
+        find(value, f"{key}.{name}" if key else str(name))
+
+
 @contextmanager
 def blame(own: Mapping[str, Any], key: str) -> Iterator[None]:
     """Blame a user's own code for whatever it raises, in one line."""

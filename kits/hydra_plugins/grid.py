@@ -41,13 +41,16 @@ class GridSweeper(Sweeper):
 
 @contextmanager
 def no_trace_of_a_refusal(folder: Path) -> Iterator[None]:
-    """Remove what a sweep has written into its folder where it is refused before any trial has begun."""
+    """Leave the folder of a sweep that is refused before any trial has begun as it was."""
     there = {*folder.iterdir()} if folder.is_dir() else set()
+    multirun = (folder / MULTIRUN).read_bytes() if folder / MULTIRUN in there else None
     made = [path for path in (folder / MULTIRUN, folder / JOURNAL, folder, *folder.parents) if not path.exists()]
     try:
         yield
     except Exception:
         if folder.is_dir() and {*folder.iterdir()} <= {*there, *made}:
+            if multirun is not None:
+                (folder / MULTIRUN).write_bytes(multirun)
             with suppress(OSError):  # something else lies in a folder above
                 for path in made:
                     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, open_dict
 
 from kits.config import one_line
 from kits.config.composing import resolved
+from kits.config.own_parts import find
 from kits.config.quoting import quoted
 from kits.config.schema import check, parse
 from kits.config.schema.base import check_output
@@ -133,6 +134,7 @@ class ProcessLauncher(Launcher):
                 run_dir = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
                 hydra = config.pop("hydra")
             check(hydra.job.config_name, resolved(config), hydra.runtime.choices)
+            find(resolved(config))
         return Trial(number, run_dir, parameters, [one for one in overrides if one not in own], overrides), config
 
     def run(self, trial: Trial, config: DictConfig) -> JobReturn:
