@@ -13,6 +13,9 @@ def train(options: "Train") -> float:
     """Train one stage and leave its configuration, checkpoints, metrics and manifest.
 
     In the run folder: config.yaml, best.ckpt, last.ckpt, metrics.csv, manifest.json.
+
+    Returns:
+        the best validation score; NaN where nothing was validated.
     """
     asked = settle(options)
     from pytorch_lightning import seed_everything
@@ -36,7 +39,8 @@ def train(options: "Train") -> float:
     trainer = build_trainer(options, start, callbacks=build_callbacks(options, data, start), logger=build_loggers(options, start))
     with guarded(trainer, module, data, start, asked):
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint)
-    return float(trainer.checkpoint_callback.best_model_score)  # type: ignore[union-attr]
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    return float("nan") if score is None else float(score)
 
 
 main = command("train", instead=resumed_options)(train)

@@ -135,6 +135,8 @@ class ProcessLauncher(Launcher):
                 hydra = config.pop("hydra")
             check(hydra.job.config_name, resolved(config), hydra.runtime.choices)
             find(resolved(config))
+            if not config.trainer.limit_val_batches:
+                raise KitsError("trainer.limit_val_batches=0: trials are compared by their validation scores; leave it out")
         return Trial(number, run_dir, parameters, [one for one in overrides if one not in own], overrides), config
 
     def run(self, trial: Trial, config: DictConfig) -> JobReturn:

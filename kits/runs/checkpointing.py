@@ -75,7 +75,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class Best(ModelCheckpoint):
-    """`best.ckpt`: the weights of the epoch with the best score, remembered in a moved folder too."""
+    """`best.ckpt`: the weights of the epoch with the best score, remembered in a moved folder too.
+
+    Of the last epoch, where no score is to choose (`monitor=None`).
+    """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the best score, and why the training has ended.
@@ -83,11 +86,13 @@ class Best(ModelCheckpoint):
         Raises:
             KitsError: there is none.
         """
-        if self.best_model_score is None:
+        if self.monitor is not None and self.best_model_score is None:
             what = f"{end_of(trainer)}, with nothing validated and so without {BEST}"
             raise KitsError(f"run_dir={self.dirpath}: {what}; train longer, or give a smaller trainer.val_check_interval")
         if trainer.is_global_zero:
-            print(f"best {self.monitor} {float(self.best_model_score):.4f}: {Path(str(self.dirpath)) / BEST}\n{end_of(trainer)}")
+            score = self.best_model_score
+            what = "nothing was validated, the last weights" if score is None else f"best {self.monitor} {float(score):.4f}"
+            print(f"{what}: {Path(str(self.dirpath)) / BEST}\n{end_of(trainer)}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over, and give the files the names that they have here."""

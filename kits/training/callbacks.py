@@ -74,10 +74,11 @@ class ProgressBar(TQDMProgressBar):
 
 def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) -> list[Callback]:
     """Build the callbacks of a run, from the group `callbacks`, the user's own among them."""
+    score = SCORE if options.trainer.validates else None  # without one, Lightning keeps the weights of the last epoch
     return [
-        Best(start.folder, filename="best", monitor=SCORE, mode="max", save_weights_only=True, enable_version_counter=False),
+        Best(start.folder, filename="best", monitor=score, mode="max", save_weights_only=True, enable_version_counter=False),
         # Not strict: an epoch need not be validated (trainer.check_val_every_n_epoch).
-        EarlyStopping(SCORE, mode="max", patience=options.callbacks.early_stopping.patience, strict=False),
+        *([EarlyStopping(score, mode="max", patience=options.callbacks.early_stopping.patience, strict=False)] if score else []),
         *([StillEncoders(options.freeze_epochs)] if options.freeze_epochs else []),
         *([ProgressBar()] if options.trainer.enable_progress_bar else []),
         Manifest(start, options, data.data_hash, data.split),

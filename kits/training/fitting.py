@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kits.config import one_line
 from kits.config.schema.training import Coarse, Fine
@@ -69,6 +70,8 @@ def check_scored(trainer: pl.Trainer, batches: int, cases: int) -> None:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if not batches:
         raise KitsError(f"trainer.limit_train_batches={limit}: leaves no batch of an epoch to learn from; give more")
+    if not trainer.limit_val_batches:
+        return
     least = max(1, cases // trainer.world_size)  # of a process
     if isinstance(trainer.limit_val_batches, float) and int(least * trainer.limit_val_batches) < 1:
         share = f"trainer.limit_val_batches={trainer.limit_val_batches:g}"
@@ -114,7 +117,9 @@ def try_own_parts(module: StageModule[Any]) -> None:
     """
     options = module.options
     if isinstance(options.optimizer, dict) or isinstance(options.scheduler, dict):
-        build_scheduler(options.scheduler, module.build_optimizer(), 1, 1)
+        watches = build_scheduler(options.scheduler, module.build_optimizer(), 1, 1)["scheduler"]
+        if isinstance(watches, ReduceLROnPlateau) and not options.trainer.validates:
+            raise KitsError("scheduler: waits for validation scores, trainer.limit_val_batches=0; take another")
     if isinstance(module.loss, OwnLoss):
         module.loss.try_on(options.model.classes)
     for name, step in options.augmentation.items():

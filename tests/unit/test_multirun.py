@@ -66,6 +66,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
             "loss._target_=kits.core.Nothing: ImportError: Error loading 'kits.core.Nothing'",
         ),
         (["stage=coarse", "seed=1,2", "+callbacks.mine._target_=no.such.Thing"], "callbacks.mine._target_=no.such.Thing: "),
+        (["stage=coarse", "seed=1,2", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: trials are compared by"),
         (["stage=coarse", "loss.bias=(1"], "loss.bias=(1: cannot be read"),
         (["stage=coarse", "hydra/sweeper=tpe"], "hydra/sweeper=tpe: nothing to search"),
         (["stage=coarse", "hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "nothing to draw from"),
@@ -88,10 +89,10 @@ def test_what_cannot_be_trained_is_one_line_before_anything_starts(
 
 def test_a_refused_sweep_leaves_the_file_of_an_earlier_one(call: Callable[..., None]) -> None:
     Path("sweep").mkdir()
-    Path("sweep/multirun.yaml").write_text("earlier: 1\n")
+    Path("sweep/multirun.yaml").write_text("earlier: 1\n", encoding="utf-8")
     with pytest.raises(SystemExit):
         call("stage=coarse", "loss.bias=2,0.5", "data.cache=cache", "hydra.sweep.dir=sweep")
-    assert {path.name: path.read_text() for path in Path("sweep").iterdir()} == {"multirun.yaml": "earlier: 1\n"}
+    assert {path.name: path.read_text(encoding="utf-8") for path in Path("sweep").iterdir()} == {"multirun.yaml": "earlier: 1\n"}
 
 
 def test_a_sweep_is_refused_without_torch_and_numpy(tmp_path: Path) -> None:

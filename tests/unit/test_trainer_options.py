@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,6 @@ def test_a_training_ends_at_max_steps_and_is_validated_within_an_epoch(places: l
         (["val_check_interval=7"], r"trainer\.val_check_interval=7: an epoch has 4 batches; give at most that"),
         (["limit_train_batches=0"], r"trainer\.limit_train_batches=0: there would be nothing to learn from; .*"),
         (["limit_train_batches=0.1"], r"trainer\.limit_train_batches=0\.1: leaves no batch of an epoch to learn from; .*"),
-        (["limit_val_batches=0"], r"trainer\.limit_val_batches=0: no score would choose best\.ckpt; give a share .*"),
         (["limit_val_batches=0.1"], r"trainer\.limit_val_batches=0\.1: leaves none of a process's 1 validation cases; .*"),
         (["max_time='00:00:00:00'"], r"trainer\.max_time=00:00:00:00: is over at once; give more, or null"),
         (["check_val_every_n_epoch=4"], r"trainer\.check_val_every_n_epoch=4: no epoch would be validated, .*"),
@@ -113,6 +113,33 @@ def test_what_would_leave_no_checkpoint_is_one_line_and_no_folder(
     with pytest.raises(KitsError, match=f"^{told}$"):
         trained(tmp_path / "run", [*places, *(f"trainer.{one}" for one in given), "trainer.max_epochs=2"])
     assert not (tmp_path / "run").exists()
+
+
+def test_without_validation_the_last_weights_are_kept_and_that_is_told(
+    places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, bare = tmp_path / "run", ["trainer.limit_val_batches=0", "trainer.enable_progress_bar=false"]
+    options = checked("train", [*places, *bare, "trainer.max_epochs=2", f"run_dir={run}"])
+    assert math.isnan(train(options))
+    assert capsys.readouterr().out.splitlines()[-2] == f"nothing was validated, the last weights: {run / 'best.ckpt'}"
+    assert_last_weights(run, step=8)
+    train(resumed_options([f"resume={run}", "trainer.max_epochs=3"]))
+    assert_last_weights(run, step=12)
+    with pytest.raises(
+        KitsError, match=r"^scheduler\.name=plateau: waits for validation scores, trainer\.limit_val_batches=0; .*"
+    ):
+        checked("train", [*places, *bare, "scheduler=plateau"])
+    own = ["scheduler=own", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"]
+    with pytest.raises(KitsError, match=r"^scheduler: waits for validation scores, trainer\.limit_val_batches=0; .*"):
+        trained(tmp_path / "own", [*places, *bare, *own])
+    assert not (tmp_path / "own").exists()
+
+
+def assert_last_weights(run: Path, step: int) -> None:
+    """best.ckpt holds the weights of last.ckpt, of that step."""
+    best, last = (torch.load(run / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == step
+    assert all(torch.equal(value, last["state_dict"][name]) for name, value in best["state_dict"].items())
 
 
 def test_lightnings_quick_ways_are_told_by_their_names_here(places: list[str]) -> None:

@@ -48,20 +48,24 @@ class Trainer(Options):
     profiler: Literal["simple", "advanced", "pytorch"] | None
     enable_progress_bar: Switch
 
+    @property
+    def validates(self) -> bool:
+        """Whether validation scores choose best.ckpt; else it holds the last weights (trainer.limit_val_batches=0)."""
+        return self.limit_val_batches > 0
+
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:
         """Refuse a length that is none, several devices in one process, and what a device cannot do."""
         if self.max_steps == 0:
             raise refuse("trainer.max_steps", 0, "give a whole number of 1 or more, or -1: trainer.max_epochs decides")
-        for key in ("limit_train_batches", "limit_val_batches"):
-            if getattr(self, key) == 0:
-                what = "there would be nothing to learn from" if "train" in key else "no score would choose best.ckpt"
-                raise refuse(f"trainer.{key}", 0, f"{what}; give a share up to 1.0, or a whole number of batches")
+        if self.limit_train_batches == 0:
+            what = "there would be nothing to learn from; give a share up to 1.0, or a whole number of batches"
+            raise refuse("trainer.limit_train_batches", 0, what)
         if self.max_time is not None and not int(self.max_time.replace(":", "")):
             raise refuse("trainer.max_time", self.max_time, "is over at once; give more, or null")
         if self.val_check_interval == 0:
             raise refuse("trainer.val_check_interval", 0, "give a share of an epoch up to 1.0, or a whole number of batches")
-        if self.check_val_every_n_epoch > self.max_epochs:
+        if self.validates and self.check_val_every_n_epoch > self.max_epochs:
             raise refuse(
                 "trainer.check_val_every_n_epoch",
                 self.check_val_every_n_epoch,

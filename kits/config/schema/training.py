@@ -67,6 +67,8 @@ class TrainOptions(Options):
         factor = None if isinstance(self.optimizer, dict) else self.optimizer.init_factor
         if self.init is None and factor not in (None, 1):
             raise refuse("optimizer.init_factor", factor, "is for what init=RUN_FOLDER gives; add that, or leave it out")
+        if isinstance(self.scheduler, Plateau) and not self.trainer.validates:
+            raise refuse("scheduler.name", "plateau", "waits for validation scores, trainer.limit_val_batches=0; take another")
         stopping = self.callbacks.early_stopping.patience
         if isinstance(self.scheduler, Plateau) and self.scheduler.patience >= stopping:
             what = f"the training stops first, callbacks.early_stopping.patience={stopping}"
