@@ -183,9 +183,14 @@ def label_ids(data: Data, found: DataSet) -> dict[str, list[int]] | None:
     """Tell the ids of our classes, by the configuration, else by the data set, else None.
 
     Raises:
-        KitsError: the data set has a name that is none of ours.
+        KitsError: the data set has a name that is none of ours, or says that an id of the configuration is none of its own.
     """
     if data.labels is not None:
+        known = {number for ids in found.named.values() for number in (ids if isinstance(ids, list) else [ids])}
+        given = {number for ids in data.labels.ids.values() for number in ids}
+        if found.named and (unknown := given - known):
+            has = ", ".join(f"{name}={text(ids)}" for name, ids in found.named.items())
+            raise KitsError(f"data.labels: {min(unknown)} is no id of this data set; its dataset.json has {has}")
         return data.labels.ids
     labels: dict[str, list[int]] = {}
     for name, ids in found.named.items():

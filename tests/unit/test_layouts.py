@@ -204,6 +204,9 @@ def test_a_data_set_with_other_ids_asks_for_their_meaning(kits_tree: Path, tmp_p
     with pytest.raises(KitsError, match=r"add 'data.labels=\{tumor:\[1\],kidney:\[2\]\}'"):
         prepare(group(root, "nnunet"))
     root = nnunet_tree(kits_tree, tmp_path / "raw", {"background": 0, "kidney": 1, "lesion": 2})
+    with pytest.raises(KitsError, match=r"data\.labels: 7 is no id of this data set; its dataset.json has .*kidney=1, lesion=2$"):
+        convert(typed(root, "nnunet", labels={"kidney": [1, 7], "tumor": [2]}), root, tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
     with pytest.raises(KitsError, match="its label lesion=2 is none that is known"):
         prepare(group(root, "nnunet"))
 
