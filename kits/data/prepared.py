@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from kits.config.schema.base import text
 from kits.config.schema.dataset import SplitOptions
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
@@ -71,9 +72,11 @@ def read_index(cache: Path, settings: dict[str, Any]) -> Index:
         raise KitsError(f"data.cache={cache}: not prepared; run python -m kits.prepare with the same data.cache")
     index = cast("Index", read_json(path, INDEX, "the index of a cache", "run kits.prepare again"))
     if index["settings"] != settings:
+        made = index["settings"]
+        unlike = [key for key in settings if settings[key] != made.get(key)] or sorted(made)
+        had, asks = (" ".join(f"data.{key}={text(one.get(key))}" for key in unlike) for one in (made, settings))
         raise KitsError(
-            f"data.cache={cache}: was prepared with {index['settings']}, this run asks for {settings};"
-            " run kits.prepare again with this configuration"
+            f"data.cache={cache}: was prepared with {had}, this run asks for {asks}; give the same, or run kits.prepare again"
         )
     if index["format"] != FORMAT:
         raise KitsError(f"data.cache={cache}: was prepared by another version; run kits.prepare again")
