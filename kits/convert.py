@@ -17,7 +17,7 @@ def main(options: Convert) -> None:
     if options.data.layout == "dicom":
         from kits.prediction.dicom_tree import convert_dicom
 
-        print(convert_dicom(Path(options.root), Path(options.output), options.data.exclude))
+        print(convert_dicom(options.data, Path(options.root), Path(options.output)))
         return
     from kits.data.converting import convert
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME, LABEL_NAME
 from kits.data.scans import Scan, find_inputs
@@ -20,8 +21,11 @@ from kits.volume import Volume
 from kits.volume.agreement import lay_into
 
 
-def convert_dicom(root: Path, output: Path, exclude: Sequence[str]) -> str:
+def convert_dicom(data: Data, root: Path, output: Path) -> str:
     """Make `output` a KiTS tree of the series with labels below `root`, named as kits.predict names them.
+
+    Args:
+        data: `exclude` names series to leave out, `rois` says what ROIs of structure sets are.
 
     Returns:
         What was made and left out.
@@ -41,12 +45,12 @@ def convert_dicom(root: Path, output: Path, exclude: Sequence[str]) -> str:
         raise KitsError(f"{twice[0]}: {twice[1]} is of the same series; take one out")
     left_out = [f"{name}: no segmentation or structure set is of it" for name, uid in series_of.items() if uid not in objects]
     left_out += [f"{paths[0]}: its series is not there" for uid, paths in objects.items() if uid not in series_of.values()]
-    made = {name: objects[uid][0] for name, uid in series_of.items() if uid in objects and name not in exclude}
+    made = {name: objects[uid][0] for name, uid in series_of.items() if uid in objects and name not in data.exclude}
     if not made:
         raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
     make_folder(output, "output")
     for name, path in tqdm(made.items(), desc="convert", unit="case"):
-        volume, labels, notes = _read(scans[name], path)
+        volume, labels, notes = _read(scans[name], path, data.rois.labels if data.rois else {})
         left_out += [f"{name}: {note}" for note in notes]
         with whole_folder(output / name) as folder:
             write_volume(folder / IMAGE_NAME, volume.array, volume.grid)
@@ -54,11 +58,11 @@ def convert_dicom(root: Path, output: Path, exclude: Sequence[str]) -> str:
     return "\n".join([f"{len(made)} cases in {output}", *(f"left out: {line}" for line in left_out)])
 
 
-def _read(scan: Scan, path: Path) -> tuple[Volume, Any, list[str]]:
+def _read(scan: Scan, path: Path, names: Mapping[str, int]) -> tuple[Volume, Any, list[str]]:
     """Read a series and its labels on its grid."""
     volume = scan.read()
     if read_instance(path).text("SOPClassUID") == STRUCTURE_SET:
-        found, notes = read_rt_struct(path, volume.grid)
+        found, notes = read_rt_struct(path, volume.grid, names)
         return volume, found.array, notes
     found, notes = read_dicom_seg(path, padded=False)
     labels = lay_into(volume.grid, found)

@@ -1,8 +1,9 @@
-"""DICOM structure sets (RTSTRUCT) as labels on the grid of their CT, by their ROIs' names."""
+"""DICOM structure sets (RTSTRUCT) as labels on the grid of their CT, by their ROIs' names or `data.rois`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ def class_of(name: str) -> int:
     return CLASSES.index(found) if len(kind) == 1 and (found := NAMES.get(kind[0])) in CLASSES else 0
 
 
-def read_rt_struct(path: Path, grid: Grid) -> tuple[Volume, list[str]]:
+def read_rt_struct(path: Path, grid: Grid, given: Mapping[str, int]) -> tuple[Volume, list[str]]:
     """Fill the contours of a structure set on the grid of its CT, and tell what is left out.
+
+    Args:
+        given: label of an ROI by its name in small letters, which goes before what the name says.
 
     A voxel is in an ROI where its centre is inside an odd number of the contours in its slice: one in another is a hole.
 
@@ -42,14 +46,19 @@ def read_rt_struct(path: Path, grid: Grid) -> tuple[Volume, list[str]]:
         contours = {int(roi.ReferencedROINumber): roi.get("ContourSequence") or [] for roi in structures.ROIContourSequence}
     except Exception as error:  # pydicom raises whatever the damage of a file leads it to
         raise KitsError(f"{path}: cannot be read as a structure set ({type(error).__name__}); export it again") from error
-    labels_of = {number: class_of(name) for number, name in names.items()}
+    labels_of = {number: given.get(name.strip().casefold(), class_of(name)) for number, name in names.items()}
     if KIDNEY not in labels_of.values():
-        raise KitsError(f"{path}: no ROI is a kidney by its name ({', '.join(map(repr, names.values()))}); rename one")
+        has = ", ".join(map(repr, names.values()))
+        raise KitsError(f"{path}: no ROI is a kidney by its name ({has}); say which is with data.rois={{kidney:[NAME]}}")
     stored = np.zeros(grid.size[::-1], np.uint8)
     for label in (KIDNEY, CYST, TUMOR):  # the later stays where two meet
         for number in (number for number, one in labels_of.items() if one == label):
             stored[_filled(contours.get(number, []), grid, f"{path}: {names[number]!r}")] = label
-    notes = [f"ROI {names[number]!r} is none of ours by its name" for number, label in labels_of.items() if not label]
+    notes = [
+        f"ROI {names[number]!r} is none of ours by its name; data.rois can say what it is"
+        for number, label in labels_of.items()
+        if not label
+    ]
     return from_stored(stored, grid), notes
 
 

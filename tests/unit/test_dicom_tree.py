@@ -8,6 +8,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from kits.config.composing import checked
+from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.io import read_labels, read_volume
@@ -59,6 +61,11 @@ def structure_set(path: Path, series: str, rois: dict[str, list[Dataset]]) -> No
     pydicom.dcmwrite(path, dataset)
 
 
+def dicom(*overrides: str) -> Data:
+    """The group data of kits.convert."""
+    return checked("convert", ["data=dicom", "root=in", "output=out", *overrides]).data
+
+
 def uid_of(folder: Path) -> str:
     return str(pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID)
 
@@ -67,14 +74,26 @@ def test_contours_of_balls_fill_the_voxels_of_the_balls(tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "ct", kidney_pair(0)[0])
     rois = {"Kidney_L": circles(OUTER) + circles(OUTER / 2), "renal tumor": circles(INNER), "Liver": circles(20.0)}
     structure_set(tmp_path / "in" / "rs.dcm", uid_of(tmp_path / "in" / "ct"), rois)
-    told = convert_dicom(tmp_path / "in", tmp_path / "tree", [])
-    assert "left out: ct: ROI 'Liver' is none of ours by its name" in told
+    told = convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
+    assert "left out: ct: ROI 'Liver' is none of ours by its name; " in told
     labels = read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array
     expected = (ball(OUTER) ^ ball(OUTER / 2)).astype(np.uint8)
     expected[ball(INNER)] = 2
     assert expected.max() == 2
     np.testing.assert_array_equal(labels, expected)
     np.testing.assert_array_equal(read_volume(tmp_path / "tree" / "ct" / "imaging.nii.gz").array, kidney_pair(0)[0])
+
+
+def test_rois_are_what_the_configuration_says_before_what_their_names_say(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "ct", kidney_pair(0)[0])
+    rois = {"Niere li": circles(OUTER), "GTV ": circles(INNER)}
+    structure_set(tmp_path / "in" / "rs.dcm", uid_of(tmp_path / "in" / "ct"), rois)
+    told = convert_dicom(dicom("data.rois={kidney:niere li,tumor:[GTV]}"), tmp_path / "in", tmp_path / "tree")
+    assert "left out" not in told
+    labels = read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array
+    np.testing.assert_array_equal(labels, ball(OUTER).astype(np.uint8) + ball(INNER))
+    with pytest.raises(KitsError, match=r"^data\.rois: 'gtv' stands there twice; give each name one meaning$"):
+        dicom("data.rois={kidney:GTV,tumor:[gtv]}")
 
 
 def test_a_segmentation_comes_back_on_the_grid_of_its_series(tmp_path: Path) -> None:
@@ -85,7 +104,7 @@ def test_a_segmentation_comes_back_on_the_grid_of_its_series(tmp_path: Path) -> 
     write_series(tmp_path / "in" / "other", hu, series="other")
     (series, *_), _ = find_series(tmp_path / "in" / "ct", min_slices=4)
     write_dicom_seg(tmp_path / "in" / "seg.dcm", series.files, labels, CLASSES)
-    told = convert_dicom(tmp_path / "in", tmp_path / "tree", [])
+    told = convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
     assert [path.name for path in (tmp_path / "tree").iterdir()] == ["ct"]
     assert "left out: other: no segmentation or structure set is of it" in told
     np.testing.assert_array_equal(read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array, labels)
@@ -114,8 +133,8 @@ def test_what_fits_no_series_or_slice_is_one_line(tmp_path: Path) -> None:
     ):
         structure_set(path, series, rois)
         with pytest.raises(KitsError, match=words):
-            convert_dicom(tmp_path / "in", tmp_path / "tree", [])
+            convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
     structure_set(path, uid, {"Kidney": circles(OUTER)})
     structure_set(tmp_path / "in" / "again.dcm", uid, {"Kidney": circles(OUTER)})
     with pytest.raises(KitsError, match="is of the same series"):
-        convert_dicom(tmp_path / "in", tmp_path / "tree", [])
+        convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")

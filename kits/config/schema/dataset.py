@@ -63,8 +63,8 @@ def check_outputs(outputs: int, classes: list[str]) -> None:
 
 
 def listed(value: Any) -> Any:
-    """Take one id for a list of one."""
-    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+    """Take one id or name for a list of one."""
+    return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
 Ids = Annotated[list[Id], BeforeValidator(listed), Field(min_length=1), Meaning("an id from 1 to 255, or a list of them")]
@@ -90,6 +90,31 @@ class RegionIds(Options):
         return self.model_dump(exclude_none=True)
 
 
+Names = Annotated[list[Text], BeforeValidator(listed), Field(min_length=1), Meaning("a name, or a list of names")]
+
+
+class RoiNames(Options):
+    """What the ROIs of structure sets are called, where it does not follow from their names."""
+
+    kidney: Names | None = None
+    tumor: Names | None = None
+    cyst: Names | None = None
+
+    @model_validator(mode="after")
+    def _one_meaning_each(self) -> RoiNames:
+        """Refuse a name of two classes."""
+        names = [name.casefold() for given in self.model_dump(exclude_none=True).values() for name in given]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise KitsError(f"data.rois: {twice!r} stands there twice; give each name one meaning")
+        return self
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label by name, in small letters."""
+        given = self.model_dump(exclude_none=True).items()
+        return {name.casefold(): CLASSES.index(kind) for kind, names in given for name in names}
+
+
 class Data(Options):
     """A data set, how it is prepared, and how its patches are read."""
 
@@ -99,6 +124,7 @@ class Data(Options):
     images: PathText | None
     label_maps: PathText | None
     labels: RegionIds | None
+    rois: RoiNames | None
     label_name: Text
     classes: Classes
     unlabeled_from: Index | None
