@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.util import get_temp_dir
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ T = TypeVar("T")
 LONGEST_FOLDER = 68
 # Between two drawings of a progress bar while nothing happens that would move it.
 REDRAW_SECONDS = 2.0
+GUARD = 'needs its calls below if __name__ == "__main__":, as all scripts that start processes'
 
 
 def map_cases(
@@ -49,9 +51,12 @@ def map_cases(
             except catch as error:
                 results[position] = error
             except BrokenProcessPool as error:
-                raise KitsError(
-                    f"{desc}: a worker process was killed, most likely for want of memory; use fewer workers"
-                ) from error
+                main = sys.modules["__main__"]
+                if main.__spec__ is None and hasattr(main, "__file__"):  # a script, which each worker imports when it starts
+                    what = f"a worker process did not start or was killed; if memory is not the cause, {main.__file__} {GUARD}"
+                else:
+                    what = "a worker process was killed, most likely for want of memory; use fewer workers"
+                raise KitsError(f"{desc}: {what}") from error
             bar.update()
     return results
 
@@ -83,6 +88,8 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
         for position, call in enumerate(calls):
             yield position, run_here(work, call)
         return
+    if getattr(current_process(), "_inheriting", False):  # this is a worker, still importing the script that has started it
+        raise SystemExit(f"{sys.modules['__mp_main__'].__file__} {GUARD}")
     # Spawned, not forked: a fork of a process whose libraries have started threads can hang.
     with ProcessPoolExecutor(min(workers, len(calls)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         positions = {pool.submit(work, *call): position for position, call in enumerate(calls)}

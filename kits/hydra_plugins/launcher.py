@@ -101,9 +101,8 @@ class ProcessLauncher(Launcher):
         trials = [trial for trial, _ in composed]
         twice = [run_dir for run_dir, count in Counter(trial.run_dir for trial in trials).items() if count > 1]
         if twice:
-            raise KitsError(
-                f"{twice[0]}: is the folder of several trials; give each value once, and leave hydra.sweep.subdir out"
-            )
+            what = "is the folder of several trials; give each value once, and leave hydra.sweep.subdir out"
+            raise KitsError(f"{twice[0]}: {what}")
         for trial, other in product(trials, read_trials(self.folder)):
             same = other["parameters"] == trial.parameters or other["run_dir"] != str(trial.run_dir)
             if not same or sorted(other["fixed"]) != sorted(trial.fixed):
@@ -124,9 +123,8 @@ class ProcessLauncher(Launcher):
         parameters = {key: value for key, _, value in (one.lstrip("+").partition("=") for one in overrides if one in own)}
         for override in overrides:
             if override.startswith(("run_dir=", "resume=", "overwrite=")):
-                raise KitsError(
-                    f"{override}: each trial has its own folder and goes on by itself; give hydra.sweep.dir=DIR instead"
-                )
+                what = "each trial has its own folder and goes on by itself; give hydra.sweep.dir=DIR instead"
+                raise KitsError(f"{override}: {what}")
         with self.lock:  # Hydra composes in one thread at a time
             config = self.loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
