@@ -22,6 +22,7 @@ from kits.data.transforms import OwnTransform
 from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
 from kits.inference.fallback import is_out_of_memory
 from kits.models.encoder2d import with_synchronized_statistics
+from kits.runs.folder import LAST
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
 from kits.training.fine_tuning import told_of
@@ -137,7 +138,8 @@ def guarded(
         asked: the options before the precision was chosen.
 
     Raises:
-        KitsError: something is refused, the run folder cannot be had, or memory ran out.
+        KitsError: something is refused, the run folder cannot be had, what was saved of a part of the user's own does not fit it
+            any more, or memory ran out.
     """
     adapt_network(module, trainer)
     if start.content is not None:
@@ -158,7 +160,10 @@ def guarded(
             # They would wait for this one for minutes; one that waits in a collective does not hear SIGTERM.
             launcher.kill(signal.SIGKILL)
         if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
-            raise
+            if start.content is None or isinstance(error, KitsError) or trainer.train_dataloader is not None:
+                raise
+            what = f"{LAST} does not fit the parts of this run ({type(error).__name__}: {one_line(error)[:160]})"
+            raise KitsError(f"resume={start.folder}: {what}; undo what has changed in your own, or begin a new run") from error
         saving = "" if options.trainer.precision != "32-true" else ", or trainer.precision=bf16-mixed"
         saving += ", or model.checkpointing=true" if not getattr(options.model, "checkpointing", True) else ""
         raise KitsError(

@@ -184,6 +184,30 @@ def test_a_training_says_why_it_ended_and_so_does_whoever_would_go_on(
     assert again in str(caught.value)
 
 
+class Counting(pl.Callback):
+    """A part with a state, whose shape depends on the code."""
+
+    kept = "one"
+
+    def state_dict(self) -> dict[str, int]:
+        return {self.kept: 1}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        assert state_dict[self.kept]
+
+
+def test_a_part_whose_code_has_changed_since_is_told_when_its_run_goes_on(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, own = tmp_path / "run", "+callbacks.mine._target_=tests.unit.test_trainer_options.Counting"
+    trained(run, [*places, "trainer.max_epochs=1", own])
+    monkeypatch.setattr(Counting, "kept", "another")
+    with pytest.raises(KitsError, match=r"^resume=.*run: last\.ckpt does not fit .*KeyError: 'another'\); undo what has changed"):
+        train(resumed_options([f"resume={run}", "trainer.max_epochs=2"]))
+    monkeypatch.undo()
+    train(resumed_options([f"resume={run}", "trainer.max_epochs=2"]))
+
+
 def test_a_time_that_ends_before_a_validation_is_told_as_it_is(places: list[str], tmp_path: Path) -> None:
     late = ["trainer.max_time='00:00:00:01'", "trainer.max_epochs=9", "trainer.check_val_every_n_epoch=9"]
     slow = "+callbacks.slow._target_=tests.unit.test_trainer_options.Slow"
