@@ -71,7 +71,7 @@ def mistakes_in_one_line(name: str) -> Iterator[None]:
         print(f"kits.{name}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if os.environ.get(FULL_ERROR):
+        if os.environ.get(FULL_ERROR) == "1":
             raise
         traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {printable(one_line(error))}"
@@ -187,7 +187,7 @@ def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> Non
     except KitsError:
         raise
     except Exception as error:
-        if begun or asked:
+        if begun or asked == "1":
             raise
         raise KitsError(explain(error, name, arguments)) from error
     finally:

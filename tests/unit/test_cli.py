@@ -228,6 +228,7 @@ def test_a_bug_shows_its_traceback_once_and_says_what_to_do(
         raise ZeroDivisionError("by\nnothing")
 
     monkeypatch.setattr(sys, "argv", ["prepare", "data.root=x"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # Hydra's own word for none
     with pytest.raises(SystemExit) as caught:
         task()
     told = capsys.readouterr().err.splitlines()
