@@ -20,13 +20,13 @@ from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import ORTHONORMAL
 from kits.io.reason import last_line
 from kits.io.series import only_series
-from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, check_packed, is_gzip, open_unpacked
+from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, is_gzip, open_unpacked
 from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
 # Formats by ITK's names; it reads others, some of them packed so that damage passes unseen.
-NIFTI, NRRD, META, GIPL = "NiftiImageIO", "NrrdImageIO", "MetaImageIO", "GiplImageIO"
-FORMATS = (NIFTI, NRRD, META, GIPL)
+# Others (GIPL, VTK, TIFF, ...) do not say which side is left, or ITK does not read where they do.
+NIFTI, NRRD, META = FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
 # Endings that ITK knows in lower case alone, or not in a mixed one.
 _CASED = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 # Of its types of voxels those that are one number.
@@ -154,6 +154,9 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
     _refuse_unreadable(path)
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
+    stem, dot, _ = path.name.lower().rpartition(".img")
+    if dot and (header := next((one for one in path.parent.glob("*.hdr") if one.stem.lower() == stem), None)):
+        raise KitsError(f"{path}: has the voxels alone, its header is {header.name}; give that one")
     # A compressed file that is called .nii, too; the other way about ITK does not mind.
     ending = next((one for one in _CASED if path.name.lower().endswith(one)), None)
     ending = ".nii.gz" if ending == ".nii" and is_gzip(path) else ending
@@ -184,8 +187,6 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
             stored = nifti.find_voxels(path, header)
         elif kind in (NRRD, META):
             stored = text_headers.find_voxels(path, kind, _DTYPES[reader.GetPixelID()])
-        elif kind == GIPL and is_gzip(path):
-            check_packed(path)
         refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
         grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
         if kind == NIFTI:

@@ -185,13 +185,6 @@ def open_unpacked(file: Path, encoding: str, start: int = 0) -> Iterator[Buffere
         raise KitsError(f"{file}: damaged or incomplete ({last_line(error)}); copy it again") from error
 
 
-def check_packed(file: Path) -> None:
-    """Read a gzip file of some other format to its end, and refuse a damaged one (KitsError)."""
-    with open_unpacked(file, GZIP) as stream:
-        while skip(stream, _CHUNK_BYTES):
-            pass
-
-
 def is_gzip(file: Path) -> bool:
     """Tell whether a file begins as gzip does, whatever its name says.
 

@@ -6,6 +6,7 @@ import binascii
 import bz2
 import gzip
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -283,9 +284,11 @@ def test_files_that_a_header_names_are_whole_and_no_pipes(tmp_path: Path, made: 
     assert refusal(naming("cut", "LIST", b"".join(names)))
 
 
-def test_a_gipl_of_512_columns_is_no_dicom(tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 6, 512), 7, np.int16)), tmp_path / "scan.gipl")
-    assert (read_volume(tmp_path / "scan.gipl").array == 7).all()
+@pytest.mark.parametrize("name", ["scan.gipl", "scan.vtk", "scan.gipl.gz"])
+def test_a_format_that_does_not_say_which_side_is_left_is_refused(name: str, tmp_path: Path) -> None:
+    """Among them a GIPL of 512 columns, which looks like DICOM at its 128th byte."""
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 6, 512), 7, np.int16)), tmp_path / name)
+    assert re.search(r"of a format \((Gipl|VTK)\) that is not read", refusal(tmp_path / name))
 
 
 def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
