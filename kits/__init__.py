@@ -1,7 +1,7 @@
 """Two-stage segmentation of kidneys and kidney tumors in CT: coarse on the whole, fine on ROIs.
 
-`read`, `load`, `show`, `measure` and `save` are what Python may call; each imports what it needs when it is called, so that a
-command or a module of the package starts without it.
+`read`, `load`, `show`, `measure` and `save` are what Python may call, and `KitsError` what they raise; each imports what it needs
+when it is called, so that a command or a module of the package starts without it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kits.core.errors import KitsError
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from kits.readout import CaseReading
     from kits.volume import Volume
 
-__all__ = ["__version__", "load", "measure", "read", "save", "show"]
+__all__ = ["KitsError", "__version__", "load", "measure", "read", "save", "show"]
 # No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
 for _switch, _off in {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: connects to a collector, and writes ids of the device under the home folder

@@ -155,8 +155,8 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
     stem, dot, _ = path.name.lower().rpartition(".img")
-    if dot and (header := next((one for one in path.parent.glob("*.hdr") if one.stem.lower() == stem), None)):
-        raise KitsError(f"{path}: has the voxels alone, its header is {header.name}; give that one")
+    if dot and (beside := next((one for one in path.parent.glob("*.hdr") if one.stem.lower() == stem), None)):
+        raise KitsError(f"{path}: has the voxels alone, its header is {beside.name}; give that one")
     # A compressed file that is called .nii, too; the other way about ITK does not mind.
     ending = next((one for one in _CASED if path.name.lower().endswith(one)), None)
     ending = ".nii.gz" if ending == ".nii" and is_gzip(path) else ending

@@ -35,3 +35,8 @@ def test_the_package_imports_no_library() -> None:
     assert said.stdout == "[] True\n"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kits.nothing  # noqa: B018
+
+
+def test_what_is_refused_can_be_caught_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(kits.KitsError, match="scan.nii.gz"):
+        kits.read(tmp_path / "scan.nii.gz")
