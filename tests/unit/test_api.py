@@ -38,5 +38,5 @@ def test_the_package_imports_no_library() -> None:
 
 
 def test_what_is_refused_can_be_caught_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(kits.KitsError, match="scan.nii.gz"):
+    with pytest.raises(kits.KitsError, match=r"scan\.nii\.gz"):
         kits.read(tmp_path / "scan.nii.gz")
