@@ -1,12 +1,14 @@
 """No command opens a connection that nobody asked for, and no library writes what its makers would like to know."""
 
 import fcntl
+import json
 import os
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ time.sleep({wait})
 # kits.download asks only the servers that its options name: here one that runs beside it.
 DOWNLOAD = """
 import subprocess, sys
+from hashlib import sha256
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.server import GIT, HUB, Server
@@ -117,6 +120,20 @@ def test_no_library_connects(tmp_path: Path) -> None:
     assert connections(["-c", SESSION.format(libraries=LIBRARIES, wait=15)], tmp_path) == []
 
 
+def write_card(folder: Path) -> Path:
+    """A folder as kits.export format=shipped leaves one, its files but a line each."""
+    folder.mkdir()
+    files = {}
+    for name in ("card.md", "coarse.safetensors", "fine.safetensors"):
+        (folder / name).write_text(name, encoding="utf-8")
+        files[name] = {"bytes": len(name), "sha256": sha256(name.encode()).hexdigest()}
+    origins = {stage: {"checkpoints": ["0" * 64], "trained_on": None} for stage in ("coarse", "fine")}
+    agreement = {"shape": [1, 1, 1], "kidney": 1.0, "tumor": 1.0}
+    card = {"kits_card": 1, "kits_version": "0", "written": "today", "files": files, "origins": origins, "agreement": agreement}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.slow
 @traced
 def test_no_command_connects(tmp_path: Path) -> None:
@@ -143,6 +160,7 @@ def test_no_command_connects(tmp_path: Path) -> None:
         "train": [*training, f"run_dir={tmp_path / 'run'}", "logger=wandb"],
         "train resumed": [f"resume={tmp_path / 'run'}", "trainer.max_epochs=4"],
         "export": [*files, f"output={tmp_path / 'exported'}"],
+        "show_model": [f"folder={write_card(tmp_path / 'shipped')}"],
         "predict": [*files, f"input={tree}", f"output={tmp_path / 'found'}", cpu],
         "predict by onnx": [*exported, "backend=onnx", f"input={tree}", f"output={tmp_path / 'by_onnx'}", cpu],
         "evaluate": [found, f"truth={tree}", f"output={tmp_path / 'scores'}"],
