@@ -43,7 +43,7 @@ def find(config: Any, key: str = "") -> None:
     if isinstance(config, Mapping) and TARGET in config:
         from hydra.utils import get_object
 
-        with told(config, key):
+        with blame(config, key):
             get_object(str(config[TARGET]))
     within = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
     for name, value in within:
