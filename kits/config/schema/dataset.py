@@ -94,7 +94,7 @@ Names = Annotated[list[Text], BeforeValidator(listed), Field(min_length=1), Mean
 
 
 class RoiNames(Options):
-    """What the ROIs of structure sets are called, where it does not follow from their names."""
+    """Names of the ROIs of structure sets by class, for those that do not say it."""
 
     kidney: Names | None = None
     tumor: Names | None = None
