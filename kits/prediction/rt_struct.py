@@ -1,4 +1,4 @@
-"""DICOM structure sets (RTSTRUCT) as labels on the grid of their CT, by their ROIs' names or `data.rois`."""
+"""DICOM structure sets (RTSTRUCT) as labels on their CT's grid, by their ROIs' names or `data.rois`."""
 
 from __future__ import annotations
 
