@@ -50,7 +50,7 @@ class Trainer(Options):
 
     @property
     def validates(self) -> bool:
-        """Whether validation scores choose best.ckpt; trainer.limit_val_batches=0 keeps the last weights."""
+        """True where validation scores choose best.ckpt; trainer.limit_val_batches=0 keeps the last weights."""
         return self.limit_val_batches > 0
 
     @model_validator(mode="after")
