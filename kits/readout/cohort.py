@@ -23,7 +23,7 @@ from kits.readout.readings import CaseReading
 from kits.volume import Volume, stored_order
 
 # Raised when a definition changes, so that older results are measured again.
-EDITION = 4
+EDITION = 5
 # The key of the read-out in a report of kits.predict.
 READOUT = "readout"
 

@@ -13,7 +13,11 @@ TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
         "side and number, a kidney's largest tumor first; a tumor is what 26-connected voxels join, from 0.1 mL on",
     ),
     "side": ("", "the patient's side"),
-    "volume_ml": ("mL", "voxels times the volume of one"),
+    "volume_ml": ("mL", "voxels times the volume of one, as everyone counts it"),
+    "integrated_ml": (
+        "mL",
+        "areas of the slices, integrated to where they would end between slices: closer in thick ones; surfaces enclose this",
+    ),
     "axial_mm": ("mm", "longest distance of two voxel centers in one axial slice, the largest over the slices (RECIST 1.1)"),
     "volume_interval_ml.least": ("mL", f"least over the members and the map, or of what has a tumor probability of {SURE}"),
     "volume_interval_ml.most": ("mL", f"most over the members and the map, or of what has a tumor probability of {POSSIBLE}"),

@@ -17,6 +17,7 @@ from kits.readout.outline import outline_of
 from kits.readout.readings import CaseReading, KidneyReading, Shapes, TumorReading
 from kits.readout.sinus import find_sinus
 from kits.readout.tumor_surface import LEAST_KEPT, TumorSurface, sphericity, surface_of
+from kits.readout.volumes import integrated_ml
 from kits.volume import Spacing
 
 # Beside a tumor as far as slices are apart, or this, interpolation rounds the kidney's surface.
@@ -95,9 +96,10 @@ def _measure_kidney(
     masks = [region.tumors == number for number in range(1, region.tumor_count + 1)]
     volumes = [float(np.count_nonzero(mask)) * voxel_ml for mask in masks]
     diameters = [diameters_of(mask, spacing) for mask in masks]
-    surfaces = [surface_of(cubes, index, volume) for index, volume in enumerate(volumes)]
+    integrated = [integrated_ml(mask, spacing) for mask in masks]
+    surfaces = [surface_of(cubes, region, spacing, index, volume) for index, volume in enumerate(integrated)]
     tumors = [
-        _measure_tumor(index, region, volumes[index], diameters[index], surfaces[index], cubes, frame)
+        _measure_tumor(index, region, (volumes[index], integrated[index]), diameters[index], surfaces[index], cubes, frame)
         for index in range(len(masks))
     ]
     if own_hu is not None:
@@ -108,13 +110,13 @@ def _measure_kidney(
 def _measure_tumor(
     index: int,
     region: KidneyRegion,
-    volume_ml: float,
+    volumes_ml: tuple[float, float],
     diameters: Diameters,
     surface: TumorSurface | None,
     cubes: Cubes,
     frame: KidneyFrame,
 ) -> TumorReading:
-    """Measure one tumor of a kidney, counted from 0, but for its HU."""
+    """Measure one tumor of a kidney, counted from 0, but for its HU; `volumes_ml` are by voxels and integrated."""
     mask = cubes.tumor(index)
     points = np.argwhere(mask)
     outline, lines = frame.outline, frame.sinus.polar_lines
@@ -153,11 +155,12 @@ def _measure_tumor(
     return TumorReading(
         id=f"{region.side}-{index + 1}",
         side=region.side,
-        volume_ml=volume_ml,
+        volume_ml=volumes_ml[0],
+        integrated_ml=volumes_ml[1],
         axial_mm=diameters.axial,
         short_mm=diameters.short,
         diameter_3d_mm=diameters.in_space,
-        sphericity=None if surface is None else sphericity(volume_ml, surface.area_mm2),
+        sphericity=None if surface is None else sphericity(volumes_ml[1], surface.area_mm2),
         exophytic_share=exophytic,
         contact_mm2=contact,
         sinus_mm=sinus_mm,

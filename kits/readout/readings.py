@@ -32,6 +32,7 @@ class TumorReading:
     id: str
     side: str
     volume_ml: float
+    integrated_ml: float
     axial_mm: float
     short_mm: float
     diameter_3d_mm: float
