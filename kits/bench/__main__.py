@@ -20,7 +20,7 @@ BENCHES = {
     "peers": "peers",  # the two stages against one-stage networks
     "model": "training_step",  # a fine training step against plain passes
     "evaluate": "scoring",  # all figures of a case against MONAI's functions
-    "readout": "known_bodies",  # the clinical read-out against closed forms
+    "readout": "readout_bars",  # the clinical read-out against closed forms
     "readout_study": "robustness",  # the same on real label maps, and on changed ones
     "shipped": "gate",  # the networks that come with the package: built, and held against their gate
     "ddp": "ddp",  # two processes that train together against one alone

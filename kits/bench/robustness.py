@@ -9,32 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from kits.bench.known_bodies import recorded_sizes, turned
-from kits.config.schema import parse
+from kits.bench.changed_maps import variants_of
+from kits.bench.readout_bars import recorded_sizes
 from kits.config.schema.benches import ReadoutStudy
-from kits.core.labels import CYST, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.core.plain_files import csv_text
 from kits.io import make_folder, whole_file, write_json, write_text
 from kits.readout import CaseReading, read_out
-from kits.readout.cubes import signed_distance
 from kits.readout.maps import LabelMap, find_maps
-from kits.volume import Spacing, bounding_slices
+from kits.volume import bounding_slices
 
 # What moves: by the reading's own name, and whether in percent of its value or in its own unit.
-PERCENT = ("volume_ml", "axial_mm", "short_mm", "diameter_3d_mm", "contact_mm2", "c_index", "parenchyma_ml", "length_mm")
+PERCENT = (
+    "volume_ml",
+    "integrated_ml",
+    "axial_mm",
+    "short_mm",
+    "diameter_3d_mm",
+    "contact_mm2",
+    "c_index",
+    "parenchyma_ml",
+    "length_mm",
+)
 OWN_UNIT = ("exophytic_share", "sinus_mm", "depth_mm", "points_r", "points_e", "points_n", "points_l")
 # Around the kidneys, so that no change makes them touch the border of the image.
 MARGIN = 8
-THICK_MM = 5.0
-CUT_SHARE = 0.25
 
 
-def measure(config: dict[str, Any]) -> dict[str, float]:
+def measure(options: ReadoutStudy) -> dict[str, float]:
     """Write tables and a plot, and print what they say; nothing has a bar."""
-    options: ReadoutStudy = parse(ReadoutStudy, config)
     root, output = Path(options.root), Path(options.output)
     make_folder(output, "output")
     sizes = recorded_sizes(root)
@@ -64,48 +68,6 @@ def readings_of(job: LabelMap, changed: bool) -> dict[str, dict[str, Any]]:
     return {name: numbers_of(read_out(*variant)) for name, variant in variants.items()}
 
 
-def variants_of(labels: np.ndarray, spacing: Spacing) -> Iterator[tuple[str, tuple[np.ndarray, Spacing]]]:
-    """Return a label map (z, y, x) dilated, eroded, in slices of 5 mm, turned, and without a part.
-
-    By a pixel in-plane; turned by 15 degrees in its plane; the part is a quarter of a kidney.
-    """
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    for name, change in (("dilated", ndimage.binary_dilation), ("eroded", ndimage.binary_erosion)):
-        whole = change(labels > 0, cross)
-        yield name, (np.where(change(labels == TUMOR, cross), TUMOR, whole * KIDNEY).astype(np.uint8), spacing)
-    if spacing[0] < THICK_MM:
-        yield "slices of 5 mm", (sliced(labels, spacing), (THICK_MM, *spacing[1:]))
-    yield "turned by 15 degrees", (turned(labels, spacing, 15.0), spacing)
-    # The quarter of the kidney's slices that is farther from the tumor.
-    largest = max(read_out(labels, spacing).shapes, key=lambda shapes: int((shapes.region.tumors == 1).sum()))
-    window = largest.region.window[0]
-    middle = float(np.argwhere((largest.region.tumors == 1).any(axis=(1, 2))).mean()) + window.start
-    share = round(CUT_SHARE * (window.stop - window.start))
-    upper = middle < (window.start + window.stop) / 2
-    yield "cut by a quarter", (labels[: window.stop - share] if upper else labels[window.start + share :], spacing)
-
-
-def sliced(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """Resample a label map (z, y, x) to slices every 5 mm from its first one on.
-
-    Signed distances are interpolated between its slices: the nearest slice would, of slices 2 or 3 mm apart, be 4 or 6 mm on.
-    """
-    places = np.arange(0, (len(labels) - 1) * spacing[0] + 1e-6, THICK_MM) / spacing[0]
-    below = np.minimum(places.astype(int), len(labels) - 2)
-    share = (places - below)[:, None, None]
-
-    def filled(mask: np.ndarray) -> np.ndarray:
-        # Smoothed a little in-plane, or a pixel that only one of two slices fills is a tie half way between them.
-        distance = ndimage.gaussian_filter(signed_distance(mask, spacing), (0, 0.7, 0.7))
-        return np.asarray((1 - share) * distance[below] + share * distance[below + 1] > 0)
-
-    found = filled(labels > 0).astype(np.uint8) * KIDNEY
-    for label in (CYST, TUMOR):
-        if (labels == label).any():
-            found[filled(labels == label)] = label
-    return found
-
-
 def numbers_of(reading: CaseReading) -> dict[str, Any]:
     """Measure the largest tumor and its kidney, and whether it is flagged as cut.
 
@@ -116,7 +78,7 @@ def numbers_of(reading: CaseReading) -> dict[str, Any]:
     tumor = max(reading.tumors, key=lambda one: one.volume_ml)
     (kidney,) = (one for one in reading.kidneys if one.side == tumor.side)
     points = {f"points_{letter.lower()}": getattr(tumor.renal, letter).points for letter in "RENL"}
-    own = {name: getattr(tumor, name) for name in (*PERCENT[:6], *OWN_UNIT[:3])}
+    own = {name: getattr(tumor, name) for name in (*PERCENT[:7], *OWN_UNIT[:3])}
     cut = any(flag.startswith("cut") for flag in kidney.flags)
     told = {"total": tumor.renal.total, "face": tumor.face, "cut": cut}
     return {**own, "parenchyma_ml": kidney.parenchyma_ml, "length_mm": kidney.length_mm, **points, **told}

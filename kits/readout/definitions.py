@@ -29,6 +29,10 @@ TUMOR_COLUMNS: dict[str, tuple[str, str]] = {
         "mm",
         f"the same of axial_mm; flagged also where the volume's differ by {WIDE_VOLUME} of volume_ml",
     ),
+    "axial_slice": (
+        "",
+        "slice of that diameter from the feet on, the first is 0 as in 3D Slicer (1 in ITK-SNAP); a file may run down",
+    ),
     "short_mm": ("mm", "width of the tumor across that diameter, in that slice, between voxel centers"),
     "diameter_3d_mm": ("mm", "longest distance of two voxel centers in space"),
     "sphericity": ("", "surface of the ball of this volume over the tumor's surface; 1 is a ball"),
@@ -72,6 +76,40 @@ KIDNEY_COLUMNS: dict[str, tuple[str, str]] = {
     "hu_parenchyma.sd": ("HU", "standard deviation of the parenchyma's voxels"),
     "enhancement_hu": ("HU", "median of the parenchyma less that of the muscle behind it"),
     "flags": ("", "what a reader must know"),
+}
+
+
+# What a page calls a column; another one by its name without the unit.
+TITLES = {
+    "volume_ml": "volume, voxels counted",
+    "integrated_ml": "volume, integrated",
+    "axial_mm": "axial diameter",
+    "axial_slice": "slice of the axial diameter",
+    "short_mm": "short axis",
+    "diameter_3d_mm": "diameter in space",
+    "volume_interval_ml.least": "volume, least",
+    "volume_interval_ml.most": "volume, most",
+    "axial_interval_mm.least": "axial diameter, least",
+    "axial_interval_mm.most": "axial diameter, most",
+    "contact_mm2": "contact surface area",
+    "sinus_mm": "distance to the sinus",
+    "outline_mm": "distance to the outline",
+    "depth_mm": "depth",
+    "c_index": "C-index",
+    "parenchyma_5mm_ml": "parenchyma within 5 mm",
+    "parenchyma_10mm_ml": "parenchyma within 10 mm",
+    "hu.mean": "HU, mean",
+    "hu.sd": "HU, standard deviation",
+    "hu.p50": "HU, median",
+    "parenchyma_ml": "parenchyma",
+    "cyst_ml": "cysts",
+    "tumor_ml": "tumors",
+    "share_of_parenchyma": "share of parenchyma",
+    "length_mm": "length",
+    "sinus_ml": "sinus",
+    "hu_parenchyma.mean": "HU of parenchyma, mean",
+    "hu_parenchyma.sd": "HU of parenchyma, standard deviation",
+    "enhancement_hu": "enhancement",
 }
 
 

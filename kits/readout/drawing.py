@@ -9,7 +9,7 @@ import numpy as np
 from kits.core.labels import TUMOR
 from kits.readout.readings import Shapes
 from kits.reporting.rendering import render, surface_field
-from kits.reporting.scene import COLORS, FAINT, INK, PAPER, write
+from kits.reporting.scene import COLORS, FAINT, INK, PAPER, scale_bar, write
 from kits.reporting.slices import WINDOW_HU
 from kits.volume import Spacing
 
@@ -66,10 +66,34 @@ def _draw_slice(axes: Axes, shapes: Shapes, index: int, spacing: Spacing, hu: np
     axes.set_aspect(spacing[1] / spacing[2])
     axes.set_xlim(middle[1] - half / spacing[2], middle[1] + half / spacing[2])
     axes.set_ylim(middle[0] + half / spacing[1], middle[0] - half / spacing[1])
+    if shapes.outline is not None:
+        _draw_outline(axes, shapes, region.window[0].start + diameters.slice, spacing, half)
     axes.legend(loc="lower left", facecolor=PAPER, labelcolor=INK, framealpha=0.7)
-    write(axes, 0.02, 0.96, f"slice {region.window[0].start + diameters.slice}", color=FAINT, size=9, va="top")
-    for x, letter in ((0.02, "R"), (0.97, "L")):
-        write(axes, x, 0.5, letter, color=FAINT, size=11)
+    place = f"slice {region.window[0].start + diameters.slice} from the feet, the first is 0"
+    write(axes, 0.02, 0.97, place, color=FAINT, size=9, va="top")
+    _draw_sides(axes, "RLAP")
+    scale_bar(axes, 2 * half)
+
+
+def _draw_outline(axes: Axes, shapes: Shapes, k: int, spacing: Spacing, half: float) -> None:
+    """Draw the outline that the kidney would have in slice `k` of the map, in a view of 2 x `half` mm."""
+    cubes, outline = shapes.cubes, shapes.outline
+    assert outline is not None
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    rows, columns = np.linspace(top, bottom, int(4 * half)), np.linspace(left, right, int(4 * half))
+    _, y0, x0 = (part.start for part in shapes.region.window)
+    y, x = np.meshgrid((rows + y0) * spacing[1], (columns + x0) * spacing[2], indexing="ij")
+    places = np.stack([np.full(y.shape, k * spacing[0]), y, x], axis=-1).reshape(-1, 3)
+    inside = outline.contains((places - cubes.origin) / cubes.step).reshape(y.shape)
+    if inside.any() and not inside.all():
+        axes.contour(columns, rows, inside, levels=[0.5], colors=[HUES["outside"]], linewidths=1.2, linestyles="dotted")
+        axes.plot([], [], ":", color=HUES["outside"], label="the kidney's own outline")
+
+
+def _draw_sides(axes: Axes, letters: str) -> None:
+    """Write which way left, right, up and down of a view run in the patient."""
+    for (x, y), letter in zip(((0.02, 0.5), (0.97, 0.5), (0.5, 0.97), (0.5, 0.02)), letters, strict=True):
+        write(axes, x, y, letter, color=FAINT, size=11, va="top" if y > 0.9 else "bottom")
 
 
 def _draw_coronal(axes: Axes, shapes: Shapes, index: int) -> None:
@@ -85,9 +109,9 @@ def _draw_coronal(axes: Axes, shapes: Shapes, index: int) -> None:
     for line in lines or ():
         axes.axhline(line, color=INK, linestyle="--", linewidth=1.2)
     if lines is None:
-        write(axes, 0.5, 0.03, "no sinus found, so no polar lines", color=FAINT, size=9, ha="center")
-    for x, letter in ((0.02, "R"), (0.97, "L")):
-        write(axes, x, 0.5, letter, color=FAINT, size=11)
+        write(axes, 0.5, 0.07, "no sinus found, so no polar lines", color=FAINT, size=9, ha="center")
+    _draw_sides(axes, "RLSI")
+    scale_bar(axes, cubes.labels.shape[2] * cubes.step)
 
 
 def _draw_surface(axes: Axes, shapes: Shapes) -> None:
@@ -102,8 +126,7 @@ def _draw_surface(axes: Axes, shapes: Shapes) -> None:
     # From the side on which more of it shows.
     behind = bool(len(points) and points[:, 1].mean() > cubes.labels.shape[1] / 2)
     axes.imshow(render(fields, behind=behind, hues=HUES), origin="lower", interpolation="bicubic")
-    write(axes, 0.5, 0.97, "from behind" if behind else "from the front", color=FAINT, size=9, ha="center", va="top")
+    write(axes, 0.02, 0.97, "from behind" if behind else "from the front", color=FAINT, size=9, va="top")
     for y, name in ((0.06, "outside"), (0.02, "inside")):
         write(axes, 0.03, y, f"{name} of the kidney's own outline", color=HUES[name], size=9)
-    for x, letter in ((0.02, "L" if behind else "R"), (0.97, "R" if behind else "L")):
-        write(axes, x, 0.5, letter, color=FAINT, size=11)
+    _draw_sides(axes, "LRSI" if behind else "RLSI")

@@ -16,8 +16,8 @@ from kits.readout.nephrometry import ANTERIOR, NEITHER, POSTERIOR, Position, pad
 from kits.readout.outline import outline_of
 from kits.readout.readings import CaseReading, KidneyReading, Shapes, TumorReading
 from kits.readout.sinus import find_sinus
+from kits.readout.slice_areas import integrated_ml
 from kits.readout.tumor_surface import LEAST_KEPT, TumorSurface, sphericity, surface_of
-from kits.readout.volumes import integrated_ml
 from kits.volume import Spacing
 
 # Beside a tumor as far as slices are apart, or this, interpolation rounds the kidney's surface.
@@ -116,7 +116,11 @@ def _measure_tumor(
     cubes: Cubes,
     frame: KidneyFrame,
 ) -> TumorReading:
-    """Measure one tumor of a kidney, counted from 0, but for its HU; `volumes_ml` are by voxels and integrated."""
+    """Measure one tumor of a kidney, counted from 0, but for its HU.
+
+    Args:
+        volumes_ml: by voxels, and integrated.
+    """
     mask = cubes.tumor(index)
     points = np.argwhere(mask)
     outline, lines = frame.outline, frame.sinus.polar_lines

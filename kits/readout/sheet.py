@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kits.readout.definitions import KIDNEY_COLUMNS, TUMOR_COLUMNS, column
+from kits.readout.definitions import KIDNEY_COLUMNS, TITLES, TUMOR_COLUMNS, column
 from kits.readout.drawing import tumor_figure
 from kits.readout.readings import CaseReading
 from kits.volume import Spacing
@@ -37,6 +37,7 @@ def sheet(name: str, reading: CaseReading, spacing: Spacing, hu: np.ndarray | No
         f"<h1>{escape(name)}</h1>",
         _flags(reading.flags),
         "<h2>Kidneys</h2>",
+        _flags([f"{kidney.side}: {flag}" for kidney in reading.kidneys for flag in kidney.flags]),
         _table(told["kidneys"], KIDNEY_COLUMNS, "side"),
     ]
     places = [(shapes, index) for shapes in reading.shapes for index in range(len(shapes.diameters))]
@@ -61,10 +62,12 @@ def _table(entries: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str
     rows = [f"<tr><th></th>{heads}<th></th></tr>"]
     for name, (unit, definition) in columns.items():
         cells = [column(entry, name) for entry in entries]
-        if name == title or (name == "flags" and title == "id") or all(cell == "" for cell in cells):
+        elsewhere = name == title or name.startswith(("flags", "renal.", "padua."))
+        if elsewhere or all(cell == "" for cell in cells):
             continue
         values = "".join(f'<td class="n">{escape(_value(cell))} {escape(unit if cell != "" else "")}</td>' for cell in cells)
-        rows.append(f'<tr><td>{escape(name)}</td>{values}<td class="d">{escape(definition)}</td></tr>')
+        told = TITLES.get(name, name.replace("_", " "))
+        rows.append(f'<tr><td>{escape(told)}</td>{values}<td class="d">{escape(definition)}</td></tr>')
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -76,7 +79,9 @@ def _scores(tumor: Mapping[str, Any]) -> str:
             if isinstance(entry, Mapping):
                 points = "open" if entry["points"] is None and entry["value"] is None else entry["points"]
                 cells = "".join(f'<td class="n">{escape(_value(cell))}</td>' for cell in (points, entry["value"]))
-                rows.append(f'<tr><td>{title} {escape(part)}</td>{cells}<td class="d">{escape(entry["rule"])}</td></tr>')
+                rows.append(
+                    f'<tr><td>{title} {escape(part.replace("_", " "))}</td>{cells}<td class="d">{escape(entry["rule"])}</td></tr>'
+                )
     total = tumor["renal"]["total"] or "not measurable"
     padua = f"{tumor['padua']['at_least']} to {tumor['padua']['at_most']}"
     heads = "<tr><th></th><th>points</th><th>from</th><th></th></tr>"

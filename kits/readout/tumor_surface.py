@@ -65,8 +65,9 @@ def surface_of(cubes: Cubes, region: KidneyRegion, spacing: Spacing, index: int,
 
 
 def _faces(region: KidneyRegion, spacing: Spacing, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """List the faces between a tumor's voxels and others: center (n, 3) mm, area mm2, whether kidney or cyst lies beyond.
+    """List the faces between a tumor's voxels and others.
 
+    Center (n, 3) mm, area mm2, whether kidney or cyst lies beyond.
     No other tumor can lie there: tumors that touch are one.
     """
     own = region.tumors == index + 1

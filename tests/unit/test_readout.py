@@ -16,6 +16,7 @@ from kits.readout.cohort import finished, measure_map, write_tables
 from kits.readout.maps import LabelMap, find_maps
 from kits.readout.nephrometry import Position, padua, renal
 from kits.readout.sheet import sheet
+from kits.readout.slice_areas import integrated_ml
 
 HALF = (50.0, 26.0, 28.0)  # mm (z, y, x) of the left kidney at x = +60 mm
 
@@ -64,6 +65,35 @@ def test_a_ball_on_an_ellipsoid(
     assert tumor.exophytic_share == pytest.approx(1 - share_in(ball) if exophytic is None else exophytic, abs=0.03)
     assert tumor.contact_mm2 == pytest.approx(4 * pi * radius**2 * share_in(points * radius), rel=0.05)
     assert (tumor.side, tumor.face, tumor.medial) == ("left", "neither", False)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 0.75])
+def test_an_integrated_volume_does_not_depend_on_where_thick_slices_lie(phase: float, axis: int) -> None:
+    radii, step = np.array([12.0, 15.0, 13.0]), np.array([0.7, 0.7, 0.7])
+    step[axis] = 5.0
+    axes = [np.arange(-20 + phase * s, 20, s) / r for s, r in zip(step, radii, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    found = integrated_ml(z**2 + y**2 + x**2 <= 1, (step[0], step[1], step[2]))
+    assert found == pytest.approx(4 / 3 * pi * radii.prod() / 1000, rel=0.007)
+
+
+def test_the_volume_of_what_is_blunt_or_thin_is_that_of_its_voxels() -> None:
+    block = np.zeros((9, 12, 12), bool)
+    block[2:7, 3:9, 3:9] = True
+    for slices in (5, 2, 1):
+        part = block.copy()
+        part[2 + slices :] = False
+        assert integrated_ml(part, (5.0, 1.0, 1.0)) == pytest.approx(slices * 36 * 5 / 1000)
+
+
+def test_contact_in_thick_slices_is_read_from_the_voxels() -> None:
+    spacing = (5.0, 0.7, 0.7)
+    (tumor,) = read_out(body(16.0, (1.3, 0.0, HALF[2] - 6), spacing), spacing).tumors
+    points = np.random.default_rng(0).normal(size=(200_000, 3))
+    points *= 16 / np.linalg.norm(points, axis=1)[:, None]
+    inside = ((((points + np.array([1.3, 0, HALF[2] - 6])) / HALF) ** 2).sum(axis=1) <= 1).mean()
+    assert tumor.contact_mm2 == pytest.approx(4 * pi * 16**2 * inside, rel=0.03)
 
 
 def test_a_ball_in_the_face_of_a_box() -> None:
@@ -252,7 +282,7 @@ def test_a_cohort_is_resumed(tmp_path: Path) -> None:
     assert finished(maps[0], tmp_path / "cases") == found[0]
     write_tables(found, {}, tmp_path)
     lines = (tmp_path / "measurements.csv").read_text().splitlines()
-    assert lines[0].startswith("case,id,side,volume_ml,axial_mm")
+    assert lines[0].startswith("case,id,side,volume_ml,integrated_ml,axial_mm")
     assert [line.split(",")[:3] for line in lines[1:]] == [["case_00000", "left-1", "left"], ["case_00001", "left-1", "left"]]
     (tree / "case_00000" / "segmentation.nii.gz").touch()
     assert finished(maps[0], tmp_path / "cases") is None
@@ -275,6 +305,8 @@ def test_the_page_shows_where_each_number_was_taken() -> None:
     reading = read_out(labels, (2.0, 1.0, 1.0), hu)
     page = sheet("<b>a</b>", reading, (2.0, 1.0, 1.0), hu)
     assert "<h1>&lt;b&gt;a&lt;/b&gt;</h1>" in page
+    assert "<td>distance to the sinus</td>" in page
+    assert "_mm<" not in page
     assert page.count("data:image/png;base64,") == 1
     assert f"{reading.tumors[0].axial_mm:.1f} mm" in page
     assert "a label map does not show the collecting system" in page

@@ -7,8 +7,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from kits.bench.robustness import agreement, measure, sliced, variants_of
+from kits.bench.changed_maps import sliced, variants_of
+from kits.bench.robustness import agreement, measure
 from kits.config.composing import compose
+from kits.config.schema import parse
+from kits.config.schema.benches import ReadoutStudy
 from tests.unit.test_readout import body
 
 
@@ -68,7 +71,7 @@ def test_the_study_writes_tables_and_a_plot(tmp_path: Path) -> None:
     sizes = [{"case_id": f"case_0000{number}", "radiographic_size": size} for number, size in enumerate((1.8, 2.4, 3.0))]
     (root / "kits.json").write_text(json.dumps(sizes))
     config = compose("bench_readout_study", [f"root={root}", f"output={tmp_path / 'out'}", "every=2", "workers=1"])
-    measure(config)
+    measure(parse(ReadoutStudy, config))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["agreement"]["all"]["r"] > 0.99
     assert summary["changes"]["dilated"]["cases"] == 2

@@ -119,6 +119,7 @@ class ReadoutBench(Options):
 
     data: Data
     root: PathText | None
+    organisers: PathText | None
     spacings: list[Millimeters]
     poses: Count
     radii_mm: Window

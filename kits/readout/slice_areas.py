@@ -12,14 +12,18 @@ from kits.volume import Spacing
 
 # So many slices tell a parabola.
 LEAST_SLICES = 3
+# Ours: a body that would end up to so many slices beyond its last one ends at the next, for areas are of whole pixels.
+FARTHEST = 1.25
 
 
 def integrated_ml(mask: np.ndarray, spacing: Spacing) -> float:
-    """Integrate the areas of a mask's slices (z, y, x), mL, along the axis on which they lie farthest apart.
+    """Integrate the areas of a mask's slices (z, y, x), mL.
 
+    Of those that lie farthest apart.
     Between the first and the last slice by Gregory's formula with second differences. Beyond them the parabola through the last
-    three areas goes on to where it is zero; where that is not before the next slice, whose area is seen to be zero, the end is
-    blunt, and half a slice is added as in a count of voxels. Exact for every ellipsoid in any pose, as far as its areas are.
+    three areas goes on to where it is zero, at the farthest to the next slice, whose area is seen to be zero. Where it would
+    go on well beyond that the end is blunt, and half a slice is added as in a count of voxels. Exact for every ellipsoid in any
+    pose, as far as its areas are.
     """
     axis = int(np.argmax(spacing))
     counts = np.moveaxis(mask, axis, 0).sum(axis=(1, 2)).astype(float)
@@ -31,12 +35,12 @@ def integrated_ml(mask: np.ndarray, spacing: Spacing) -> float:
 
 
 def _end(last: float, next_: float, third: float) -> float:
-    """Correct a sum of areas at one end, in areas times slices, from the end's three areas, the outermost first."""
+    """Correct a sum of areas at one end, in areas times slices, by its three areas, the outermost first."""
     rise, bend = next_ - last, third - 2 * next_ + last
     roots = np.roots([bend / 2, rise - bend / 2, last])
-    ends = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real >= -1) & (roots.real < 0)]
-    if not len(ends):
-        return 0.0
-    end = ends.max()
-    beyond = -(last * end + (rise - bend / 2) * end**2 / 2 + bend * end**3 / 6)
+    ends = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real >= -FARTHEST) & (roots.real < 0)]
+    beyond = last / 2
+    if len(ends):
+        end = max(-1.0, float(ends.max()))
+        beyond = -(last * end + (rise - bend / 2) * end**2 / 2 + bend * end**3 / 6)
     return float(beyond - last / 2 + rise / 12 - bend / 24)
