@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ALLOWED = {
     "inference/segmenter.py": {"device", "classes"},  # Segmenter.load is for Python, which reads no conf/
     "__init__.py": {"device"},  # likewise
-    "inference/options.py": {"mirror"},  # likewise
+    "config/schema/exported.py": {"precision"},  # likewise: SegmenterOptions
     "inference/members.py": {"mirror"},  # likewise
     "tracking/names.py": {"score"},  # what is logged has its names there; conf/ says which of them a sweep goes by
     "core/labels.py": {"classes"},  # what the label ids mean; conf/ says which of them a data set has
