@@ -79,8 +79,9 @@ def show(volume: Volume, result: Segmentation, path: str | Path | None = None, *
         path: also write it there as PNG.
         name: stands in the heading.
     """
-    from kits.reporting import Scene, slices_figure
-    from kits.reporting import save as save_picture
+    from kits.reporting.scene import Scene
+    from kits.reporting.scene import save as save_picture
+    from kits.reporting.slices import slices_figure
 
     figure = slices_figure(Scene(name, volume.array, result.labels, None, volume.spacing, {}))
     if path is not None:

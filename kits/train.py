@@ -21,7 +21,7 @@ def train(options: "Train") -> float:
     from pytorch_lightning import seed_everything
 
     from kits.runs.resuming import where_to_start
-    from kits.tracking import build_loggers
+    from kits.tracking.loggers import build_loggers
     from kits.training.callbacks import build_callbacks
     from kits.training.datamodule import KitsDataModule
     from kits.training.fine_tuning import inherit

@@ -20,10 +20,10 @@ from kits.bench.scoring import ellipsoids
 from kits.bench.timing import seconds
 from kits.config.schema.training import Fine
 from kits.data.datasets import PatchLoader
-from kits.reporting import Scene
+from kits.reporting.scene import Scene
 from kits.runs.resuming import Start
-from kits.tracking import build_loggers
 from kits.tracking.cloud import surface_cloud
+from kits.tracking.loggers import build_loggers
 from kits.tracking.validation_cases import overlay
 from kits.training.callbacks import build_callbacks
 from kits.training.datamodule import KitsDataModule

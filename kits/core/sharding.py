@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -73,9 +73,9 @@ def choose_shard(shard: int | None, shards: int | None) -> tuple[int, int]:
     return shard, shards
 
 
-def started_by_srun(environment: Mapping[str, str] | None = None) -> bool:
+def started_by_srun() -> bool:
     """Tell whether srun started this process, alone or among others."""
-    return "SLURM_STEP_NUM_TASKS" in (os.environ if environment is None else environment)
+    return "SLURM_STEP_NUM_TASKS" in os.environ
 
 
 def check_ranks() -> None:
@@ -87,13 +87,12 @@ def check_ranks() -> None:
             raise KitsError(f"{name}={os.environ[name]}: the environment holds no whole number there; unset it") from error
 
 
-def launched(environment: Mapping[str, str] | None = None) -> Place:
+def launched() -> Place:
     """Find where torchrun or srun has put this process."""
-    known = os.environ if environment is None else environment
     for launcher, names in LAUNCHERS.items():
-        if all(name in known for name in names):
+        if all(name in os.environ for name in names):
             try:
-                number, count, local = (int(known[name]) for name in names)
+                number, count, local = (int(os.environ[name]) for name in names)
             except ValueError as error:
                 raise KitsError(
                     f"{', '.join(names)}: the environment holds no whole number for each; start the command by torchrun or srun,"

@@ -13,7 +13,8 @@ from pytorch_lightning.callbacks import Callback
 from kits.config.schema.trainer_options import LoggerOptions
 from kits.core.labels import CLASSES
 from kits.core.ranks import gather
-from kits.reporting import Scene, slices_figure
+from kits.reporting.scene import Scene
+from kits.reporting.slices import slices_figure
 from kits.tracking.cloud import Cloud, surface_cloud
 from kits.tracking.names import CASES, CONFUSION, CONFUSION_COLUMNS, OVERLAYS, SCORE, SURFACES
 

@@ -16,8 +16,9 @@ from kits.runs.best_checkpoint import Best
 from kits.runs.checkpointing import Last
 from kits.runs.manifest import Manifest
 from kits.runs.resuming import Start
-from kits.tracking import CaseMonitor, StepMonitor
 from kits.tracking.names import SCORE
+from kits.tracking.steps import StepMonitor
+from kits.tracking.validation_cases import CaseMonitor
 from kits.training.datamodule import KitsDataModule
 from kits.training.fine_tuning import StillEncoders
 

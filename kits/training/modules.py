@@ -27,7 +27,7 @@ from kits.models import build_network
 from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
 from kits.models.settings import FORMAT
-from kits.reporting import Scene
+from kits.reporting.scene import Scene
 from kits.tracking.names import LOSS, loss_name, score_name
 from kits.training.datamodule import KitsDataModule
 from kits.training.losses import build_loss, deep_supervision, parallel_loss

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from kits.reporting import RunNotes, entry_of, missing_entry, write_page
+from kits.reporting.page import entry_of, missing_entry, write_page
+from kits.reporting.run_notes import RunNotes
 from kits.volume.rois import Box
 from tests.unit.test_page import scene
 

@@ -23,7 +23,7 @@ from kits.io import read_volume, whole_file, whole_folder, write_json, write_tex
 from kits.io.tree import Skipped, summary
 from kits.prediction.ledger import RunReport
 from kits.prediction.outputs import Outputs
-from kits.reporting import read_notes
+from kits.reporting.run_notes import read_notes
 from tests.conftest import kidney_pair
 from tests.predicting import run, write_checkpoints
 

@@ -35,32 +35,37 @@ def test_a_share_that_does_not_exist_is_refused(shard: int, shards: int) -> None
         share(["a"], shard, shards)
 
 
+def started(environment: dict[str, str]) -> tuple[Place, bool]:
+    """Where this process stands in an environment that has these variables alone, and whether srun started it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", environment)
+        return launched(), started_by_srun()
+
+
 def test_launchers_tell_a_process_its_number() -> None:
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     srun = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
-    assert launched(torchrun) == Place(5, 8, 1, "torchrun")
-    assert launched(srun) == Place(3, 4, 1, "srun")
-    assert launched({}) == Place(0, 1, 0, None)
-    assert launched({**srun, **torchrun}) == Place(5, 8, 1, "torchrun")  # torchrun within a SLURM job
-    assert started_by_srun(srun)
+    assert started(torchrun) == (Place(5, 8, 1, "torchrun"), False)
+    assert started(srun) == (Place(3, 4, 1, "srun"), True)
+    assert started({}) == (Place(0, 1, 0, None), False)
+    assert started({**srun, **torchrun}) == (Place(5, 8, 1, "torchrun"), True)  # torchrun within a SLURM job
 
 
 def test_a_batch_script_without_srun_does_all_the_work() -> None:
     batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
-    assert launched(batch) == Place()
-    assert not started_by_srun(batch)
+    assert started(batch) == (Place(), False)
 
 
 @pytest.mark.parametrize(
     "left", [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}]
 )
 def test_what_another_program_left_in_the_environment_is_no_launcher(left: dict[str, str]) -> None:
-    assert launched(left) == Place()
+    assert started(left)[0] == Place()
 
 
 def test_a_broken_environment_is_named() -> None:
     with pytest.raises(KitsError, match="RANK, WORLD_SIZE, LOCAL_RANK: the environment holds no whole number"):
-        launched({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
+        started({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
 
 
 def test_a_shard_is_given_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

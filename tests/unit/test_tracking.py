@@ -18,7 +18,7 @@ import pytest
 from kits.config.composing import compose
 from kits.core.labels import KITS19_CLASSES
 from kits.runs.resuming import Start
-from kits.tracking import build_loggers
+from kits.tracking.loggers import build_loggers
 from kits.tracking.names import (
     CASES,
     COARSE_SCORES,
