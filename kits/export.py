@@ -12,15 +12,7 @@ if TYPE_CHECKING:
 
 @command("export")
 def main(options: Export) -> None:
-    """Write networks as ONNX, safetensors or a MONAI Bundle, and compare them with the checkpoints.
-
-    With `show` print what a folder of format=shipped holds instead.
-    """
-    if options.show is not None:
-        from kits.io.shipped import describe
-
-        print(describe(options.show))
-        return
+    """Write networks as ONNX, safetensors or a MONAI Bundle, and compare them with the checkpoints."""
     from kits.inference.exporting import export_networks
 
     export_networks(options)

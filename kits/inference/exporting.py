@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kits.config.schema.commands import Export
 from kits.config.schema.exported import ExportedFine
 from kits.inference.monai_bundle import weights_of, write_configs
@@ -27,7 +29,7 @@ def export_networks(options: Export) -> None:
         return
     if options.format == "onnx":
         require_libraries("onnx", "onnxruntime", "onnxscript")
-    folder = options.folder
+    folder = Path(options.output)
     make_folder(folder, "output")
     for stage, (checkpoint,) in given.items():
         path = folder / f"{stage}.{options.format}"

@@ -35,7 +35,7 @@ def ship(options: Export, given: Mapping[str, Sequence[Path]]) -> None:
     Raises:
         KitsError: a file is missing or too large, or the files' labels of the scan are not the checkpoints'.
     """
-    folder, files = options.folder, {}
+    folder, files = Path(options.output), {}
     try:
         files[TEXT] = Path(str(options.card)).read_bytes()
     except OSError as error:

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 # In the place of a checkpoint's path.
 WORD = "shipped"
 CARD, TEXT = "card.json", "card.md"
-NOTICE = "networks: those that come with kits; research use only, not a medical device (python -m kits.export show=shipped)"
+NOTICE = "networks: those that come with kits; research use only, not a medical device (python -m kits.show_model)"
 NONE_HERE = "no networks come with this installation; train them (python -m kits.train) and give coarse=CKPT fine=CKPT"
 DAMAGED = "install kits again, or give coarse=CKPT fine=CKPT"
 
@@ -62,13 +62,13 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def describe(given: str) -> str:
-    """Tell the model card of a folder or of `shipped`, its files, and what its networks were made of.
+def describe(given: str | None) -> str:
+    """Tell a folder's model card, files and origins; None is the folder that comes with kits.
 
     Raises:
         KitsError: it holds none, or a file is damaged.
     """
-    folder = FOLDER if given == WORD else Path(given)
+    folder = FOLDER if given is None else Path(given)
     card = read_card(folder)
     check_files(folder, card)
     lines = [(folder / TEXT).read_text(encoding="utf-8").strip(), "", f"kits {card.kits_version}, {card.written}, {folder}"]

@@ -32,7 +32,7 @@ def required(name: str) -> list[str]:
         "train": ["stage=coarse"],
         "crossval": ["stage=coarse"],
         "convert": ["data=nnunet"],
-        "export": ["coarse=x", "output=x"],
+        "export": ["coarse=x"],
     }
     return [f"{key}=x" for key in keys] + needed.get(name, [])
 

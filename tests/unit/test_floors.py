@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "kits"
 ROOMS = ["core", "volume", "config", "io", "models", "data", "metrics", "painter", "reporting", "inference", "prediction"]
 ROOMS += ["readout", "runs", "tracking", "training", "workflows", "hydra_plugins"]
 COMMANDS = ["train", "predict", "prepare", "evaluate", "report", "measure", "download", "phantom", "export", "crossval"]
-COMMANDS += ["pipeline", "boxes", "submission", "dashboard", "convert"]
+COMMANDS += ["pipeline", "boxes", "submission", "dashboard", "convert", "show_model"]
 DOORS = ["__init__"]  # for Python: what the package offers imports what it needs when it is called
 BENCH = "bench"  # imports what it measures; nothing imports it
 # Each of these may be imported in these rooms only.

@@ -89,7 +89,7 @@ def test_an_installation_segments_without_checkpoints_as_with_them(trained: Path
     assert (labels[1] > 0).sum() > 1000
     assert dice(labels[0] > 0, labels[1] > 0) > 0.98
 
-    said = called("export", "show=shipped")
+    said = called("show_model")
     assert said.returncode == 0, said.stderr
     told = said.stdout
     assert told.startswith("# Tiny networks\n")

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from kits.config.conf_files import require
 from kits.config.schema.base import Count, Index, Length, Options, OutputFolder, PathText, Switch, Text, check_output
 from kits.config.schema.benches import BENCHES
 from kits.config.schema.dataset import Data, SplitOptions
@@ -172,22 +171,14 @@ class Export(Options):
 
     coarse: PathText | list[PathText] | None
     fine: PathText | list[PathText] | None
-    output: OutputFolder | None
+    output: OutputFolder
     format: Literal["onnx", "safetensors", "bundle", "shipped"]
     card: PathText | None
     scan: PathText | None
-    show: PathText | None
-
-    @property
-    def folder(self) -> Path:
-        """The folder that is written."""
-        return Path(self.output or "")
 
     @model_validator(mode="after")
     def _enough(self) -> Export:
         """Refuse to export nothing, or half a bundle."""
-        if self.show is not None:
-            return self
         if self.coarse is None and self.fine is None:
             raise KitsError("coarse, fine: no checkpoint given; add coarse=CKPT, fine=CKPT or both")
         if self.format == "bundle" and None in (self.coarse, self.fine):
@@ -198,8 +189,13 @@ class Export(Options):
                     raise KitsError(f"{key}: no value given; format=shipped takes coarse=CKPT fine=CKPT card=FILE.md scan=CT")
         elif not all(isinstance(one, str | None) for one in (self.coarse, self.fine)):
             raise KitsError(f"format={self.format}: of one checkpoint a stage; format=shipped averages several")
-        require(self.output, "output", "add output=DIR, or show=shipped to see what comes with kits")
         return self
+
+
+class ShowModel(Options):
+    """conf/show_model.yaml."""
+
+    folder: PathText | None
 
 
 class Dashboard(Options):
@@ -238,6 +234,7 @@ COMMANDS: dict[str, type[Options]] = {
     "download": Download,
     "phantom": Phantom,
     "export": Export,
+    "show_model": ShowModel,
     "submission": Submission,
     "dashboard": Dashboard,
     "pipeline": Pipeline,
