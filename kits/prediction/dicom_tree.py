@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
-from kits.data.index import IMAGE_NAME, LABEL_NAME
+from kits.data.index import IMAGE_NAME, LABEL_NAME, check_excluded
 from kits.data.scans import Scan, find_inputs
 from kits.io import make_folder, whole_folder, write_labels, write_volume
 from kits.io.headers import is_dicom, read_instance
@@ -25,13 +25,14 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
     """Make `output` a KiTS tree of the series with labels below `root`, named as kits.predict names them.
 
     Args:
-        data: `exclude` names series to leave out, `rois` says what ROIs of structure sets are.
+        data: `exclude` names series to leave out, `rois` says what ROIs and segments of these names are.
 
     Returns:
         What was made and left out.
 
     Raises:
-        KitsError: no series has labels, one has two objects of them, or an object cannot be read or is of another grid.
+        KitsError: no series has labels, one has two objects of them, none has one of the names, or an object cannot be read or
+            is of another grid or frame of reference.
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
@@ -45,12 +46,18 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
         raise KitsError(f"{twice[0]}: {twice[1]} is of the same series; take one out")
     left_out = [f"{name}: no segmentation or structure set is of it" for name, uid in series_of.items() if uid not in objects]
     left_out += [f"{paths[0]}: its series is not there" for uid, paths in objects.items() if uid not in series_of.values()]
+    check_excluded(data.exclude, series_of)
     made = {name: objects[uid][0] for name, uid in series_of.items() if uid in objects and name not in data.exclude}
     if not made:
         raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
+    given = data.rois.labels if data.rois else {}
+    known = {name.strip().casefold(): name for path in made.values() for name in _names(path)}
+    if absent := sorted(set(given) - set(known)):
+        there = ", ".join(map(repr, sorted(known.values())))
+        raise KitsError(f"data.rois: no ROI or segment is called {absent[0]!r}; the names in {len(made)} cases are {there}")
     make_folder(output, "output")
     for name, path in tqdm(made.items(), desc="convert", unit="case"):
-        volume, labels, notes = _read(scans[name], path, data.rois.labels if data.rois else {})
+        volume, labels, notes = _read(scans[name], path, given)
         left_out += [f"{name}: {note}" for note in notes]
         with whole_folder(output / name) as folder:
             write_volume(folder / IMAGE_NAME, volume.array, volume.grid)
@@ -58,17 +65,41 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
     return "\n".join([f"{len(made)} cases in {output}", *(f"left out: {line}" for line in left_out)])
 
 
-def _read(scan: Scan, path: Path, names: Mapping[str, int]) -> tuple[Volume, Any, list[str]]:
+def _read(scan: Scan, path: Path, given: Mapping[str, int]) -> tuple[Volume, Any, list[str]]:
     """Read a series and its labels on its grid."""
     volume = scan.read()
+    frames = _frames(scan.files[0])
+    if frames and (others := _frames(path) - frames):
+        raise KitsError(
+            f"{path}: is of another frame of reference ({min(others)}) than its series' {scan.path}; export both again"
+        )
     if read_instance(path).text("SOPClassUID") == STRUCTURE_SET:
-        found, notes = read_rt_struct(path, volume.grid, names)
+        found, notes = read_rt_struct(path, volume.grid, given)
         return volume, found.array, notes
-    found, notes = read_dicom_seg(path, padded=False)
+    found, notes = read_dicom_seg(path, padded=False, given=given)
     labels = lay_into(volume.grid, found)
     if labels is None:
         raise KitsError(f"{path}: its grid is no part of its series' {scan.path}; export both again")
     return volume, labels, notes
+
+
+def _names(path: Path) -> list[str]:
+    """List the ROIs of a structure set or the segments of a segmentation by their names."""
+    import pydicom
+
+    content = pydicom.dcmread(path, stop_before_pixels=True)
+    rois, segments = content.get("StructureSetROISequence") or (), content.get("SegmentSequence") or ()
+    return [*(str(roi.get("ROIName", "")) for roi in rois), *(str(segment.get("SegmentLabel", "")) for segment in segments)]
+
+
+def _frames(path: Path) -> set[str]:
+    """Collect the frames of reference that a series, structure set or segmentation lies in, by UID."""
+    import pydicom
+
+    content = pydicom.dcmread(path, stop_before_pixels=True)
+    owners = [content, *(content.get("StructureSetROISequence") or ())]
+    keys = ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
+    return {str(owner[key].value) for owner in owners for key in keys if owner.get(key)}
 
 
 def _series_it_is_of(path: Path) -> str:

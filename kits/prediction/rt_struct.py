@@ -36,7 +36,7 @@ def read_rt_struct(path: Path, grid: Grid, given: Mapping[str, int]) -> tuple[Vo
     A voxel is in an ROI where its centre is inside an odd number of the contours in its slice: one in another is a hole.
 
     Raises:
-        KitsError: it cannot be read, no ROI is a kidney by its name, or a contour lies in no slice of the CT.
+        KitsError: it cannot be read, no ROI is a kidney by its name, none has a voxel, or a contour lies in no slice of the CT.
     """
     import pydicom
 
@@ -50,14 +50,20 @@ def read_rt_struct(path: Path, grid: Grid, given: Mapping[str, int]) -> tuple[Vo
     if KIDNEY not in labels_of.values():
         has = ", ".join(map(repr, names.values()))
         raise KitsError(f"{path}: no ROI is a kidney by its name ({has}); say which is with data.rois={{kidney:[NAME]}}")
-    stored = np.zeros(grid.size[::-1], np.uint8)
+    stored, filled = np.zeros(grid.size[::-1], np.uint8), {}
     for label in (KIDNEY, CYST, TUMOR):  # the later stays where two meet
         for number in (number for number, one in labels_of.items() if one == label):
-            stored[_filled(contours.get(number, []), grid, f"{path}: {names[number]!r}")] = label
+            filled[number] = _filled(contours.get(number, []), grid, f"{path}: {names[number]!r}")
+            stored[filled[number]] = label
+    if KIDNEY not in stored:
+        raise KitsError(f"{path}: no contour of a kidney is closed and holds a voxel; export it again, or take it out")
     notes = [
         f"ROI {names[number]!r} is none of ours by its name; data.rois can say what it is"
         for number, label in labels_of.items()
         if not label
+    ]
+    notes += [
+        f"ROI {names[number]!r} has no closed contour that holds a voxel" for number, mask in filled.items() if not mask.any()
     ]
     return from_stored(stored, grid), notes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ def is_dicom_seg(path: Path) -> bool:
         return False
 
 
-def read_dicom_seg(path: Path, *, padded: bool = True) -> tuple[Volume, list[str]]:
+def read_dicom_seg(path: Path, *, padded: bool = True, given: Mapping[str, int] | None = None) -> tuple[Volume, list[str]]:
     """Read a segmentation object as a label map (z, y, x) in LPS order, with notes for a reader.
 
     It holds the slices that have labels, as a rule; where it was made of more, an empty one is put at both ends if `padded`.
+
+    Args:
+        given: label of a segment by its name in small letters, which goes before what its code says.
 
     Raises:
         KitsError: highdicom is not installed, the file is damaged or no volume, or no segment is a kidney or a tumor.
@@ -47,7 +51,8 @@ def read_dicom_seg(path: Path, *, padded: bool = True) -> tuple[Volume, list[str
         try:
             segmentation = highdicom.seg.segread(path)
             described = {number: segmentation.get_segment_description(number) for number in segmentation.segment_numbers}
-            labels_of = {number: _label_of(segment) for number, segment in described.items()}
+            known = {n: (given or {}).get(one.segment_label.strip().casefold()) for n, one in described.items()}
+            labels_of = {n: _label_of(one) if known[n] is None else known[n] for n, one in described.items()}
             numbers = {label: [n for n, one in labels_of.items() if one == label] for label in (KIDNEY, CYST, TUMOR)}
             if not any(numbers.values()):
                 named = ", ".join(repr(segment.segment_label) for segment in described.values())

@@ -126,9 +126,12 @@ def test_what_fits_no_series_or_slice_is_one_line(tmp_path: Path) -> None:
     path, uid = tmp_path / "in" / "rs.dcm", uid_of(tmp_path / "in" / "ct")
     shifted = circles(OUTER)
     shifted[0].ContourData = [number + 1.0 for number in shifted[0].ContourData]
+    point = circles(OUTER)[:1]
+    point[0].ContourGeometricType = "POINT"
     for series, rois, words in (
         ("1.2.3", {"Kidney": circles(OUTER)}, r"no series with labels; .*ct: no segmentation.*rs\.dcm: its series is not there"),
         (uid, {"Liver": circles(OUTER)}, r"rs\.dcm: no ROI is a kidney by its name \('Liver'\)"),
+        (uid, {"Kidney": point, "Tumor": circles(INNER)}, r"rs\.dcm: no contour of a kidney is closed and holds a voxel; .*"),
         (uid, {"Kidney": shifted}, r"rs\.dcm: 'Kidney' has a contour in no slice of its CT"),
     ):
         structure_set(path, series, rois)
@@ -137,4 +140,36 @@ def test_what_fits_no_series_or_slice_is_one_line(tmp_path: Path) -> None:
     structure_set(path, uid, {"Kidney": circles(OUTER)})
     structure_set(tmp_path / "in" / "again.dcm", uid, {"Kidney": circles(OUTER)})
     with pytest.raises(KitsError, match="is of the same series"):
+        convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
+
+
+def test_segments_too_are_what_the_configuration_says_and_a_name_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    hu, labels = kidney_pair(0)
+    write_series(tmp_path / "in" / "ct", hu)
+    (series, *_), _ = find_series(tmp_path / "in" / "ct", min_slices=4)
+    write_dicom_seg(tmp_path / "in" / "seg.dcm", series.files, labels, CLASSES)
+    segmentation = pydicom.dcmread(tmp_path / "in" / "seg.dcm")
+    names = ["Organ", "Segment_2", "Segment_3"]
+    for segment, name in zip(segmentation.SegmentSequence, names, strict=True):
+        segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = name, "85756007"  # tissue: Slicer's own
+    pydicom.dcmwrite(tmp_path / "in" / "seg.dcm", segmentation)
+    with pytest.raises(
+        KitsError, match=r"^data\.rois: no ROI or segment is called 'orgn'; the names in 1 cases are 'Organ', 'Seg"
+    ):
+        convert_dicom(dicom("data.rois={kidney:Orgn}"), tmp_path / "in", tmp_path / "tree")
+    with pytest.raises(KitsError, match=r"^data\.exclude: cp is no case of this data set; give ids"):
+        convert_dicom(dicom("data.exclude=[cp]"), tmp_path / "in", tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
+    convert_dicom(dicom("data.rois={kidney:organ,tumor:[Segment_2]}"), tmp_path / "in", tmp_path / "tree")
+    np.testing.assert_array_equal(read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array, labels)
+
+
+def test_labels_of_another_frame_of_reference_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "ct", kidney_pair(0)[0])
+    structure_set(tmp_path / "in" / "rs.dcm", uid_of(tmp_path / "in" / "ct"), {"Kidney": circles(OUTER)})
+    structures = pydicom.dcmread(tmp_path / "in" / "rs.dcm")
+    structures.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3"
+    pydicom.dcmwrite(tmp_path / "in" / "rs.dcm", structures)
+    with pytest.raises(KitsError, match=r"rs\.dcm: is of another frame of reference \(1\.2\.3\) than its series' .*ct; .*"):
         convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
