@@ -94,7 +94,11 @@ def build_trainer(options: Coarse | Fine, start: Start | None = None, **parts: A
 
 
 def quieten() -> None:
-    """Silence Lightning's tips about clusters, loaders and loggers, which would drown what matters here."""
+    """Silence Lightning's tips about clusters, loaders and loggers, which would drown what matters here.
+
+    And torch's profiler, which says when it begins and ends, and that there is no GPU.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     for name in (
         "pytorch_lightning.utilities.rank_zero",
         "pytorch_lightning.accelerators.cuda",

@@ -15,6 +15,7 @@ from kits.config.composing import checked, compose
 from kits.core.errors import KitsError
 from kits.runs.folder import resumed_options
 from kits.train import train
+from kits.training.trainer import quieten
 from tests.conftest import prepare
 
 TINY = [
@@ -194,6 +195,13 @@ class Counting(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         assert state_dict[self.kept]
+
+
+def test_torchs_profiler_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    quieten()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        torch.ones(3).sum()
+    assert not capfd.readouterr().err
 
 
 def test_a_part_whose_code_has_changed_since_is_told_when_its_run_goes_on(
