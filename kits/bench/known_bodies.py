@@ -98,7 +98,7 @@ def one_place(spacing: Spacing, left: bool, face: str, height: float, degrees: f
     to_notch = np.maximum(np.abs(center) - (NOTCH[0], NOTCH[1], 0), 0)
     to_notch[2] = center[2] - NOTCH[2]
     true_mm = {
-        "depth_mm": float(depths.max()),
+        "depth_mm": float(depths.max(initial=0.0)),  # of what lies outside none
         "outline_mm": float(depths.min()) if len(own) == len(ball) else 0.0,
         "sinus_mm": max(0.0, float(np.linalg.norm(to_notch)) - radius),
     }

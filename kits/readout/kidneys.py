@@ -138,7 +138,7 @@ def _seeds(pieces: np.ndarray, voxel_ml: float, middle: float, apart: float) -> 
     """
     sizes, centers = region_sizes_and_centers(pieces)
     large = [number for number in range(1, len(sizes)) if sizes[number] * voxel_ml >= LEAST_KIDNEY_ML]
-    split = {number: column for number in large if (column := _bridge(pieces == number, voxel_ml)) is not None}
+    split = {number: column for number in large if (column := _bridge(pieces == number, voxel_ml, apart)) is not None}
     x = {number: float(centers[number][2]) for number in large if number not in split}
     ordered = sorted(x.values())
     gaps = [(b - a, (a + b) / 2) for a, b in pairwise(ordered)]
@@ -147,7 +147,7 @@ def _seeds(pieces: np.ndarray, voxel_ml: float, middle: float, apart: float) -> 
     return _Seeds({number: 1 if column < middle else 2 for number, column in x.items()}, x, split, middle)
 
 
-def _bridge(piece: np.ndarray, voxel_ml: float) -> int | None:
+def _bridge(piece: np.ndarray, voxel_ml: float, apart: float) -> int | None:
     """Find the column where a horseshoe's bridge is thinnest; None where a piece is one kidney."""
     profile = piece.sum(axis=(0, 1)).astype(float)
     if profile.sum() * voxel_ml < 2 * LEAST_HALF_ML:
@@ -157,6 +157,10 @@ def _bridge(piece: np.ndarray, voxel_ml: float) -> int | None:
     if not len(enough):
         return None
     column = int(enough[np.argmin(profile[enough])])
+    columns = np.arange(len(profile))
+    centers = [np.average(columns[half], weights=profile[half]) for half in (slice(column), slice(column, None))]
+    if centers[1] - centers[0] < apart:  # one kidney, whose middle a tumor has taken
+        return None
     largest = min(profile[:column].max(initial=0), profile[column:].max(initial=0))
     return column if profile[column] <= BRIDGE_SHARE * largest else None
 

@@ -175,6 +175,16 @@ def test_a_horseshoe_is_parted_at_its_bridge() -> None:
     assert right.flags == left.flags == ["joined: both kidneys are one region, by parenchyma"]
 
 
+def test_a_kidney_whose_middle_a_tumor_takes_is_one() -> None:
+    labels = np.zeros((50, 50, 160), np.uint8)
+    labels[10:40, 10:40, 40:110] = 1  # lies across
+    z, y, x = np.ogrid[:50, :50, :160]
+    labels[(z - 25) ** 2 + (y - 25) ** 2 + (x - 75) ** 2 <= 18**2] = 2
+    reading = read_out(labels, (1.0, 1.0, 1.0))
+    assert [kidney.present for kidney in reading.kidneys] == [True, False]
+    assert reading.kidneys[0].parenchyma_ml == pytest.approx(np.count_nonzero(labels == 1) / 1000)
+
+
 def test_a_kidney_that_is_all_tumor_has_no_outline() -> None:
     labels = body(10.0, (0.0, 0.0, 30.0))
     half = labels[:, :, labels.shape[2] // 2 :]
