@@ -57,6 +57,8 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
     columns, rows, _ = grid.size
     values = np.empty((len(places), rows, columns), np.int16)
     if len(np.unique(rescale, axis=0)) == 1 and _are_plain(instances):
+        for instance in instances:
+            _refuse_short(instance)
         image = _read_plain(folder, [files[index] for index in order])
         for target, plane in zip(values, sitk.GetArrayViewFromImage(image), strict=True):
             target[...] = to_hu(plane, folder)
@@ -103,6 +105,19 @@ def _are_plain(instances: Sequence[Instance]) -> bool:
         and one.header.file_meta.get("TransferSyntaxUID") is not None
         for one in instances
     )
+
+
+def _refuse_short(instance: Instance) -> None:
+    """Raise KitsError for a file with fewer pixels than its header says: ITK fills them up with 0."""
+    import pydicom
+
+    header = instance.header
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    held = len(pydicom.dcmread(instance.path, specific_tags=["PixelData"], force=True).get("PixelData") or b"")
+    expected = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+    if held < expected:
+        raise KitsError(f"{instance.path}: incomplete, {held} of {expected} bytes of pixels; export it again")
 
 
 def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:

@@ -126,6 +126,9 @@ def _meta(path: Path, dtype: np.dtype) -> Stored | None:
         raise KitsError(f"{path}: its header gives {what}; write the values themselves")
     place = header.data_file(header.get("elementdatafile"), "LOCAL")
     packed = _is_true(header.get("compresseddata"))
+    parts = re.match(r"LIST\s+(\d+)", header.get("elementdatafile") or "")
+    if parts and int(parts[1]) != 2:  # ITK returns memory that nobody wrote
+        raise KitsError(f"{path}: lists files of {parts[1]} dimensions; list one a slice, or save it as one .nrrd or .mha")
     if place is None or not _is_true(header.get("binarydata") or "true") or (header.get("headersize") or "0") != "0":
         _refuse_parts(path, packed=packed)
         held = sum(file.stat().st_size for file in _data_files(path))
@@ -159,8 +162,8 @@ def _read(path: Path, end: re.Pattern[bytes], field: re.Pattern[str]) -> TextHea
 
 
 def _refuse_spacing(header: TextHeader, given: str | None) -> None:
-    """Refuse a header without a spacing: ITK would take 1 mm."""
-    if given is None or "nan" in given.lower():
+    """Refuse a header without a spacing, or without that of one axis (NRRD's none): ITK would take 1 mm."""
+    if given is None or re.search("nan|none", given.lower()):
         raise KitsError(f"{header.path}: its header gives no spacing; write the true one into it, or convert the scan again")
 
 

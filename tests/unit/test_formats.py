@@ -228,6 +228,8 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
     directions = b"space directions: (1,0,0) (0,1,0) (0,0,2)\n"
     assert "gives no spacing" in refusal(put(tmp_path, "none.nrrd", nrrd(raw).replace(directions, b"")))
     assert "gives no spacing" in refusal(put(tmp_path, "nan.nrrd", nrrd(raw).replace(directions, b"spacings: nan nan nan\n")))
+    one = nrrd(raw).replace(directions, b"space directions: none (0,1,0) (0,0,2)\n")
+    assert "gives no spacing" in refusal(put(tmp_path, "one.nrrd", one.replace(b"kinds: domain domain domain\n", b"")))
     lost = nrrd(raw).replace(directions, b"spacings: 1 1 2\n").replace(b"space: left-posterior-superior\n", b"")
     assert "which side is left" in refusal(put(tmp_path, "lost.nrrd", lost.replace(b"space origin: (0,0,0)\n", b"")))
     assert "lengths in m;" in refusal(put(tmp_path, "meters.nrrd", nrrd(raw, more='space units: "m" "m" "m"')))
@@ -273,6 +275,9 @@ def test_files_that_a_header_names_are_whole_and_no_pipes(tmp_path: Path, made: 
     np.testing.assert_array_equal(read_volume(naming("list", "LIST", b"".join(names))).array, HU)
     np.testing.assert_array_equal(read_volume(naming("pattern", "part%d.raw 0 4 1")).array, HU)
     assert refusal(naming("short", "LIST", b"".join(names[:4])))
+    if made is meta:
+        put(tmp_path, "whole.raw", HU.tobytes())
+        assert "lists files of 3 dimensions" in refusal(naming("whole", "LIST 3D", b"whole.raw\n"))
     os.mkfifo(tmp_path / "part9.raw")
     for path in (
         naming("one", "part9.raw"),

@@ -112,7 +112,19 @@ def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path, HU)
     path = sorted(tmp_path.iterdir())[3]
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(KitsError, match=r"cannot be read|damaged"):
+    with pytest.raises(KitsError, match="incomplete, 5192 of 8192 bytes of pixels"):
+        read_volume(tmp_path)
+
+
+def test_a_slice_with_fewer_pixels_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    """Its file is whole, and ITK would fill the slice up with 0."""
+    write_series(tmp_path, HU)
+    path = sorted(tmp_path.iterdir())[3]
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = dataset.PixelData[:-100]
+    dataset.save_as(path)
+    whole = 2 * HU[0].size
+    with pytest.raises(KitsError, match=f"{path.name}: incomplete, {whole - 100} of {whole} bytes of pixels"):
         read_volume(tmp_path)
 
 
