@@ -305,7 +305,7 @@ def test_a_users_own_logger_stands_beside_ours(kits_tree: Path, tmp_path: Path, 
     from pytorch_lightning.loggers import CSVLogger
 
     own = CSVLogger(tmp_path / "own", name=None, version="mine")
-    monkeypatch.setattr("kits.tracking.build_loggers", lambda *given: [*build_loggers(*given), own])
+    monkeypatch.setattr("kits.tracking.loggers.build_loggers", lambda *given: [*build_loggers(*given), own])
     run = train_here(tmp_path, kits_tree, *COARSE, "trainer.max_epochs=1")
     with (tmp_path / "own/mine/metrics.csv").open() as file:
         losses = [float(row[LOSS]) for row in csv.DictReader(file) if row[LOSS]]
