@@ -17,9 +17,12 @@ from kits.io.itk_names import names_for_itk
 from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import Places
 from kits.io.reason import last_line
-from kits.io.voxels import to_hu
+from kits.io.voxels import HU_RANGE, to_hu
 from kits.volume import Grid
+from kits.volume.intensity import PAD_HU
 
+# Of CT numbers in 12 bits.
+_MOST_HU = 3071
 # What a decoder needs of a header.
 _PIXELS = [
     *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -58,11 +61,11 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
     values = np.empty((len(places), rows, columns), np.int16)
     if len(np.unique(rescale, axis=0)) == 1 and _are_plain(instances):
         for instance in instances:
-            _refuse_short(instance)
+            instance.refuse_short()
         image = _read_plain(folder, [files[index] for index in order])
         for target, plane in zip(values, sitk.GetArrayViewFromImage(image), strict=True):
             target[...] = to_hu(plane, folder)
-        return values, grid
+        return without_padding(values, instances), grid
     place_of, first = np.argsort(order), 0
     for instance in instances:
         planes = _stored(instance).reshape(-1, rows, columns)
@@ -75,7 +78,14 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
                 slope, intercept = np.int64(slope), np.int64(intercept)
             values[place_of[first]] = to_hu(plane * slope + intercept, folder)
             first += 1
-    return values, grid
+    return without_padding(values, instances), grid
+
+
+def without_padding(values: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
+    """Put air where the value stands for none (PixelPaddingValue) and is above the HU of all tissue."""
+    for padding in {instance.padding for instance in instances if instance.padding > _MOST_HU}:
+        values[values == min(round(padding), HU_RANGE[1])] = PAD_HU
+    return values
 
 
 def _read_header(path: Path) -> Instance:
@@ -105,19 +115,6 @@ def _are_plain(instances: Sequence[Instance]) -> bool:
         and one.header.file_meta.get("TransferSyntaxUID") is not None
         for one in instances
     )
-
-
-def _refuse_short(instance: Instance) -> None:
-    """Raise KitsError for a file with fewer pixels than its header says: ITK fills them up with 0."""
-    import pydicom
-
-    header = instance.header
-    if header.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
-    held = len(pydicom.dcmread(instance.path, specific_tags=["PixelData"], force=True).get("PixelData") or b"")
-    expected = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
-    if held < expected:
-        raise KitsError(f"{instance.path}: incomplete, {held} of {expected} bytes of pixels; export it again")
 
 
 def _read_plain(folder: Path, files: Sequence[Path]) -> sitk.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kits.core.errors import printable
+from kits.core.errors import KitsError, printable
 from kits.io.places import Places
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"),
     *("SeriesNumber", "SeriesDescription", "AcquisitionNumber", "NumberOfFrames", _SHARED, _FRAMES),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("BitsAllocated", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
+    *(
+        "BitsAllocated",
+        "PixelPaddingValue",
+        "FrameOfReferenceUID",
+        "PixelSpacing",
+        "ImageOrientationPatient",
+        "ImagePositionPatient",
+    ),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
 ]
 # In which part of a frame's description (functional group) its attributes stand.
@@ -40,6 +48,8 @@ CT_IMAGE, *_CT_FRAMES = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.
 _DIRECTORY = "1.2.840.10008.1.3.10"
 # What anonymisers and converters write where they do not know.
 _NO_MODALITY = ("", "OT")
+# Of ImageType: the brightest or darkest along rays, and pictures of surfaces (DICOM part 3, C.8.16.1.4, and makers' own words).
+_PROJECTIONS = {"MIP", "MINIP", "MIN_IP", "MAX_IP", "VRT", "VOLUME_RENDER", "SURFACE_RENDER"}
 # Units of rescaled values that are no HU (DICOM part 3, C.11.1.1.2).
 _OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 # A preamble of 128 bytes, then this (DICOM part 10, section 7.1). Old files begin with their first element, of group 2 or 8.
@@ -56,11 +66,13 @@ class Instance:
     Attributes:
         header: what `read_instance` has read of it.
         frames: of each slice in the file where its attributes may stand, nearest first.
+        pixels_at: byte of the file where the element of its pixels begins.
     """
 
     path: Path
     header: Dataset
     frames: tuple[tuple[Dataset, ...], ...]
+    pixels_at: int
 
     def text(self, name: str) -> str:
         """Return an attribute as printable text; empty where there is none or its value is damaged."""
@@ -73,6 +85,24 @@ class Instance:
     def values(self, name: str) -> list[Any]:
         """Return an attribute of every slice; None where a slice has none."""
         return [_value(frame, name) for frame in self.frames]
+
+    def refuse_short(self) -> None:
+        """Refuse a slice with fewer pixels than its header says, which ITK fills up with 0.
+
+        Raises:
+            KitsError: it is one; of a compressed slice that is not known.
+        """
+        syntax = self.header.file_meta.TransferSyntaxUID
+        if syntax.is_encapsulated or syntax.is_deflated:
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self.pixels_at)
+            element = stream.read(8 if syntax.is_implicit_VR else 12)  # tag, type, length (DICOM part 5, section 7.1)
+            left = self.path.stat().st_size - stream.tell()
+        held = min(left, int.from_bytes(element[-4:], "little" if syntax.is_little_endian else "big"))
+        expected = int(self.header.Rows) * int(self.header.Columns) * int(self.header.BitsAllocated) // 8
+        if held < expected:
+            raise KitsError(f"{self.path}: incomplete, {held} of {expected} bytes of pixels; export it again")
 
     @property
     def is_directory(self) -> bool:
@@ -106,6 +136,17 @@ class Instance:
         pairs = zip(self.values("RescaleSlope"), self.values("RescaleIntercept"), strict=True)
         return np.array([[math.nan if value is None else float(value) for value in pair] for pair in pairs])
 
+    @property
+    def padding(self) -> float:
+        """HU that stand for no value (PixelPaddingValue); NaN where none do."""
+        stored = self.header.get("PixelPaddingValue")
+        if not isinstance(stored, int):
+            return math.nan
+        if not self.header.get("PixelRepresentation"):  # some write the value of an unsigned type as a signed one
+            stored %= 1 << int(self.header.BitsAllocated)
+        slope, intercept = self.rescale[0] if np.isfinite(self.rescale[0]).all() else (1.0, 0.0)
+        return float(stored * slope + intercept)
+
     def unfit(self) -> str | None:
         """Tell why it holds no slices in HU; None where it does.
 
@@ -121,6 +162,8 @@ class Instance:
             return f"in color ({meaning or 'no photometric interpretation'}), not HU"
         if "LOCALIZER" in self.text("ImageType"):
             return "a localizer (scout)"
+        if drawn := _PROJECTIONS.intersection(re.findall("[A-Z_]+", self.text("ImageType").upper())):
+            return f"a projection or rendering ({', '.join(sorted(drawn))}), not slices in HU"
         if self.places is None:
             one = len(self.frames) == 1
             what = "images without a position (secondary captures or screenshots)" if one else "frames without positions"
@@ -163,14 +206,17 @@ def read_instance(path: Path) -> Instance:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that break the standard and that are not used here
         # By force: files without a preamble are read from their first byte.
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+        with path.open("rb") as stream:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+            begins = stream.tell()
         count, own = int(header.get("NumberOfFrames") or 1), header.get(_FRAMES) or []
         if not own and count <= 1:
-            return Instance(path, header, ((header,),))
+            return Instance(path, header, ((header,),), begins)
         shared = tuple(header.get(_SHARED) or [])[:1]
         # With fewer descriptions than frames none has a place.
         described = len(own) == count
-        return Instance(path, header, tuple((frame, *shared, header) for frame in own) if described else ((),) * count)
+        places = tuple((frame, *shared, header) for frame in own) if described else ((),) * count
+        return Instance(path, header, places, begins)
 
 
 def _value(places: Sequence[Dataset], name: str) -> Any:

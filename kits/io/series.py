@@ -213,6 +213,8 @@ def _notes(instances: Sequence[Instance]) -> list[str]:
         notes.append(f"its DICOM class is {kind}, not CT; it is taken as CT by its modality, rescale and positions")
     if first.text("Modality") != "CT":
         notes.append(f"its modality is {first.text('Modality') or 'missing'}; it is taken as CT by its class")
+    if (frames := len({instance.text("FrameOfReferenceUID") for instance in instances})) > 1:
+        notes.append(f"its slices name {frames} frames of reference: did the patient move, or are they of several scans?")
     if any(instance.text("PhotometricInterpretation") == "MONOCHROME1" for instance in instances):
         notes.append("it is shown inverted (MONOCHROME1); its stored values are taken as they are")
     return notes

@@ -116,6 +116,43 @@ def test_a_cut_slice_is_refused(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
+@pytest.mark.parametrize("changes", [{}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}], ids=["by ITK", "by us"])
+def test_padding_above_all_tissue_is_air(tmp_path: Path, changes: dict[str, str]) -> None:
+    """Of unsigned pixels a value far out stands for none: -2000 written as 63536, which would be 32767 HU."""
+    pixels = (np.maximum(HU, -1024).astype(np.int32) + 1024).astype(np.uint16)
+    pixels[:, :5] = 63536
+    unsigned = {"PixelRepresentation": 0, "PixelPaddingValue": 63536}
+    for path, plane in zip(sorted_series(tmp_path, **unsigned, **changes), pixels, strict=True):
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = plane.tobytes()
+        dataset.save_as(path)
+    expected = np.maximum(HU, -1024)
+    expected[:, :5] = -1024
+    np.testing.assert_array_equal(read_volume(tmp_path).array, expected)
+
+
+def sorted_series(folder: Path, **changes: object) -> list[Path]:
+    """Write a series; its files, feet first."""
+    write_series(folder, HU, **changes)
+    return sorted(folder.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+
+
+@pytest.mark.parametrize("kind", ["MIP", "CT_SOM5 MIP", "VRT", "MIN_IP"])
+def test_a_projection_is_no_ct(tmp_path: Path, kind: str) -> None:
+    write_series(tmp_path, HU, ImageType=["DERIVED", "SECONDARY", kind])
+    with pytest.raises(KitsError, match=rf"a projection or rendering \({kind.split()[-1]}\), not slices in HU"):
+        read_volume(tmp_path)
+
+
+def test_slices_of_several_frames_of_reference_are_noted(tmp_path: Path) -> None:
+    for path in sorted_series(tmp_path)[:3]:
+        dataset = pydicom.dcmread(path)
+        dataset.FrameOfReferenceUID = "1.2.3"
+        dataset.save_as(path)
+    (found,), _ = find_series(tmp_path, min_slices=2)
+    assert found.notes == ("its slices name 2 frames of reference: did the patient move, or are they of several scans?",)
+
+
 def test_a_slice_with_fewer_pixels_than_its_header_says_is_refused(tmp_path: Path) -> None:
     """Its file is whole, and ITK would fill the slice up with 0."""
     write_series(tmp_path, HU)
