@@ -131,9 +131,10 @@ class ProcessLauncher(Launcher):
                 config.hydra.job.num, config.hydra.job.id = number, name_of(parameters) or str(number)
                 run_dir = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
                 hydra = config.pop("hydra")
-            check(hydra.job.config_name, resolved(config), hydra.runtime.choices)
-            find(resolved(config))
-            if not config.trainer.limit_val_batches:
+            whole = resolved(config)
+            options = check(hydra.job.config_name, whole, hydra.runtime.choices)
+            find(whole)
+            if not options.trainer.validates:
                 raise KitsError("trainer.limit_val_batches=0: trials are compared by their validation scores; leave it out")
         return Trial(number, run_dir, parameters, [one for one in overrides if one not in own], overrides), config
 

@@ -83,8 +83,9 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
 
 def without_padding(values: np.ndarray, instances: Sequence[Instance]) -> np.ndarray:
     """Put air where the value stands for none (PixelPaddingValue) and is above the HU of all tissue."""
-    for padding in {instance.padding for instance in instances if instance.padding > _MOST_HU}:
-        values[values == min(round(padding), HU_RANGE[1])] = PAD_HU
+    for padding in {instance.padding for instance in instances}:
+        if padding > _MOST_HU:
+            values[values == min(round(padding), HU_RANGE[1])] = PAD_HU
     return values
 
 

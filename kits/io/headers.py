@@ -24,14 +24,8 @@ _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"),
     *("SeriesNumber", "SeriesDescription", "AcquisitionNumber", "NumberOfFrames", _SHARED, _FRAMES),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "PixelRepresentation"),
-    *(
-        "BitsAllocated",
-        "PixelPaddingValue",
-        "FrameOfReferenceUID",
-        "PixelSpacing",
-        "ImageOrientationPatient",
-        "ImagePositionPatient",
-    ),
+    *("BitsAllocated", "PixelPaddingValue"),
+    *("FrameOfReferenceUID", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
 ]
 # In which part of a frame's description (functional group) its attributes stand.

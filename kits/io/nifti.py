@@ -44,6 +44,8 @@ _HEADER = np.dtype(
     }
 )
 _SINGLE, _PAIR = b"n+1", b"ni1"
+# Of the file with a pair's voxels, beside its .hdr.
+_VOXEL_ENDINGS = (".img", ".img.gz", ".IMG")
 # xyzt_units to mm, as ITK takes them: meters, micrometers; anything else is mm.
 _UNITS_MM = {1: 1000.0, 3: 0.001}
 # Two readings of a header may place a corner of the image this far apart, mm: numbers are float32, angles come as quaternions.
@@ -101,9 +103,9 @@ def find_voxels(path: Path, header: Header | None) -> Stored | None:
 
 def _voxels_of(header: Path) -> Path:
     stem = header.name.removesuffix(".gz")[: -len(".hdr")]
-    for name in (f"{stem}.img", f"{stem}.img.gz", f"{stem}.IMG"):
-        if (header.parent / name).is_file():
-            return header.parent / name
+    for ending in _VOXEL_ENDINGS:
+        if (header.parent / f"{stem}{ending}").is_file():
+            return header.parent / f"{stem}{ending}"
     raise KitsError(f"{header}: incomplete, no {stem}.img beside it; copy both files again")
 
 
@@ -117,6 +119,9 @@ def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
         KitsError: nothing gives the orientation, or several things do; the text says what contradicts what, and who takes which.
     """
     if header is None:
+        stem = next((path.name.removesuffix(ending) for ending in _VOXEL_ENDINGS if path.name.endswith(ending)), "")
+        if stem and path.with_name(f"{stem}.hdr").is_file():
+            raise KitsError(f"{path}: has the voxels alone, its header is {stem}.hdr; give that one")
         raise KitsError(f"{path}: is Analyze, which does not say which side is left; convert it again from the original")
     found = {name: matrix for name, matrix in _matrices(header[0]).items() if matrix is not None}
     if list(found) == ["sform"] and (header[0]["pixdim"][1:] == 1).all():

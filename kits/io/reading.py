@@ -24,8 +24,8 @@ from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, is_gzip, open_unpacked
 from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
 from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 
-# Formats by ITK's names; it reads others, some of them packed so that damage passes unseen.
-# Others (GIPL, VTK, TIFF, ...) do not say which side is left, or ITK does not read where they do.
+# Formats by ITK's names. It reads others (GIPL, VTK, TIFF), some packed so that damage passes unseen; they do not say which side
+# is left, or ITK does not read where they do.
 NIFTI, NRRD, META = FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
 # Endings that ITK knows in lower case alone, or not in a mixed one.
 _CASED = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
@@ -154,9 +154,6 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
     _refuse_unreadable(path)
     if is_dicom(path):
         raise KitsError(f"{path}: is a DICOM file, of which scans alone are read; give a .nii, .nii.gz, .nrrd or .mha file")
-    stem, dot, _ = path.name.lower().rpartition(".img")
-    if dot and (beside := next((one for one in path.parent.glob("*.hdr") if one.stem.lower() == stem), None)):
-        raise KitsError(f"{path}: has the voxels alone, its header is {beside.name}; give that one")
     # A compressed file that is called .nii, too; the other way about ITK does not mind.
     ending = next((one for one in _CASED if path.name.lower().endswith(one)), None)
     ending = ".nii.gz" if ending == ".nii" and is_gzip(path) else ending

@@ -51,7 +51,7 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
     if not made:
         raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
     given = data.rois.labels if data.rois else {}
-    known = {name.strip().casefold(): name for path in made.values() for name in _names(path)}
+    known = {name.strip().casefold(): name for path in made.values() for name in _names(path)} if given else {}
     if absent := sorted(set(given) - set(known)):
         there = ", ".join(map(repr, sorted(known.values())))
         raise KitsError(f"data.rois: no ROI or segment is called {absent[0]!r}; the names in {len(made)} cases are {there}")
@@ -68,8 +68,8 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
 def _read(scan: Scan, path: Path, given: Mapping[str, int]) -> tuple[Volume, Any, list[str]]:
     """Read a series and its labels on its grid."""
     volume = scan.read()
-    frames = _frames(scan.files[0])
-    if frames and (others := _frames(path) - frames):
+    frame = read_instance(scan.files[0]).text("FrameOfReferenceUID")
+    if frame and (others := _frames(path) - {frame}):
         raise KitsError(
             f"{path}: is of another frame of reference ({min(others)}) than its series' {scan.path}; export both again"
         )
@@ -93,7 +93,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _frames(path: Path) -> set[str]:
-    """Collect the frames of reference that a series, structure set or segmentation lies in, by UID."""
+    """Collect the frames of reference that a structure set or segmentation lies in, by UID."""
     import pydicom
 
     content = pydicom.dcmread(path, stop_before_pixels=True)

@@ -49,11 +49,12 @@ def tumor_figure(shapes: Shapes, index: int, spacing: Spacing, hu: np.ndarray | 
 def _draw_slice(axes: Axes, shapes: Shapes, index: int, spacing: Spacing, hu: np.ndarray | None) -> None:
     diameters, region = shapes.diameters[index], shapes.region
     labels = region.labels[diameters.slice]
-    rows, columns = (part.start for part in region.window[1:])
+    first, rows, columns = (part.start for part in region.window)
+    number = first + diameters.slice
     middle = diameters.ends.mean(axis=0)
     half = diameters.axial / 2 + AROUND_MM
     if hu is not None:
-        picture = hu[region.window[0].start + diameters.slice]
+        picture = hu[number]
         extent = (-0.5 - columns, picture.shape[1] - 0.5 - columns, picture.shape[0] - 0.5 - rows, -0.5 - rows)
         axes.imshow(picture, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent, aspect=spacing[1] / spacing[2])
     for mask, name in (((labels > 0), "kidney"), (region.tumors[diameters.slice] == index + 1, "tumor")):
@@ -67,10 +68,9 @@ def _draw_slice(axes: Axes, shapes: Shapes, index: int, spacing: Spacing, hu: np
     axes.set_xlim(middle[1] - half / spacing[2], middle[1] + half / spacing[2])
     axes.set_ylim(middle[0] + half / spacing[1], middle[0] - half / spacing[1])
     if shapes.outline is not None:
-        _draw_outline(axes, shapes, region.window[0].start + diameters.slice, spacing, half)
+        _draw_outline(axes, shapes, number, spacing, half)
     axes.legend(loc="lower left", facecolor=PAPER, labelcolor=INK, framealpha=0.7)
-    place = f"slice {region.window[0].start + diameters.slice} from the feet, the first is 0"
-    write(axes, 0.02, 0.97, place, color=FAINT, size=9, va="top")
+    write(axes, 0.02, 0.97, f"slice {number} from the feet, the first is 0", color=FAINT, size=9, va="top")
     _draw_sides(axes, "RLAP")
     scale_bar(axes, 2 * half)
 

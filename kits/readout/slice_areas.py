@@ -17,13 +17,12 @@ FARTHEST = 1.25
 
 
 def integrated_ml(mask: np.ndarray, spacing: Spacing) -> float:
-    """Integrate the areas of a mask's slices (z, y, x), mL.
+    """Integrate the areas of a mask (z, y, x) along the axis whose slices lie farthest apart, mL.
 
-    Of those that lie farthest apart.
-    Between the first and the last slice by Gregory's formula with second differences. Beyond them the parabola through the last
-    three areas goes on to where it is zero, at the farthest to the next slice, whose area is seen to be zero. Where it would
-    go on well beyond that the end is blunt, and half a slice is added as in a count of voxels. Exact for every ellipsoid in any
-    pose, as far as its areas are.
+    Between the first and the last slice this is Gregory's formula with second differences. Beyond them the parabola through the
+    last three areas goes on to where it is zero, at the farthest to the next slice, whose area is seen to be zero. Where it would
+    go on well beyond that the end is blunt, and half a slice is added as in a count of voxels. It is exact for every ellipsoid in
+    any pose, as far as its areas are.
     """
     axis = int(np.argmax(spacing))
     counts = np.moveaxis(mask, axis, 0).sum(axis=(1, 2)).astype(float)

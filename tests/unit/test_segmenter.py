@@ -27,31 +27,30 @@ from tests.unit.test_models import finenet
 
 CPU = torch.device("cpu")
 SPACING = (4.0, 1.5, 1.5)
-FACTS = {"in_plane_multiple": 8, "fixed_size": False, "sources": 0}
-COARSE: ExportedCoarse = parse(
+
+
+def settings_of(schema: Any, stage: str, classes: int, **groups: dict[str, Any]) -> Any:
+    """What a checkpoint of a network with so many classes says, in groups."""
+    network = {"classes": classes, "in_plane_multiple": 8, "fixed_size": False, "sources": 0}
+    return parse(schema, {"kits_format": FORMAT, "stage": stage, "trained_on": None, "network": network, **groups})
+
+
+COARSE: ExportedCoarse = settings_of(
     ExportedCoarse,
-    {
-        "kits_format": FORMAT,
-        "stage": "coarse",
-        "trained_on": None,
-        "network": {"classes": 1, **FACTS},
-        "data": {"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None, "label_name": "segmentation.nii.gz"},
-        "inference": {"window": 8, "overlap": 0.25, "threshold": 0.5},
-        "roi": {"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
-    },
+    "coarse",
+    1,
+    data={"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None, "label_name": "segmentation.nii.gz"},
+    inference={"window": 8, "overlap": 0.25, "threshold": 0.5},
+    roi={"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
 )
-FINE: ExportedFine = parse(
+FINE: ExportedFine = settings_of(
     ExportedFine,
-    {
-        "kits_format": FORMAT,
-        "stage": "fine",
-        "trained_on": None,
-        "network": {"classes": 3, **FACTS},
-        "data": {"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
-        "inference": {"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False},
-        "roi": {"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
-        "postprocess": {"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
-    },
+    "fine",
+    3,
+    data={"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
+    inference={"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False},
+    roi={"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
+    postprocess={"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
 )
 
 
