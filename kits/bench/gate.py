@@ -1,19 +1,20 @@
 """The networks that are to come with the package: painted, trained, and held against the gate.
 
 Each real scan is left out of the training of one pair in turn, and one more pair trains on all of them. The steps can run on
-two machines: `carry` and `paint` to `fine` need the scans, `gate` and `export` the scans and what `fine` left in `pairs/`.
+two machines: `carry`, `paint` and `train` need the scans, `gate` and `export` the scans and what `train` left in `pairs/`.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +37,7 @@ HU_CARRIED = (-1000, 700)
 def measure(options: ShippedBench) -> dict[str, float]:
     """Take the steps that are asked for; the figures of the gate, where it has been tried."""
     for step in options.steps:
-        if step in ("coarse", "fine"):
-            train(options, step)
-        else:
-            {"carry": carry, "paint": paint, "gate": gate, "export": export}[step](options)
+        {"carry": carry, "paint": paint, "train": train, "gate": gate, "export": export}[step](options)
     found = read_object(Path(options.output) / FIGURES, {"figures": {str: float}})
     return found["figures"] if found else {}
 
@@ -99,29 +97,27 @@ def paint(options: ShippedBench) -> None:
     )
 
 
-def train(options: ShippedBench, stage: Literal["coarse", "fine"]) -> None:
-    """Train a stage of all pairs at once, by the clock; after the fine stage write every pair's weights."""
-    output, count = Path(options.output), len(scans_of(options)) + 1
-    common = [f"experiment=shipped/{stage}", f"data.cache={output / 'cache'}", f"trainer.max_time={options.times[stage]}"]
-    running = []
-    for number in range(count):
+def train(options: ShippedBench) -> None:
+    """Train both stages of all pairs at once, each by the clock; write every pair's weights."""
+    output, pairs = Path(options.output), range(len(scans_of(options)) + 1)
+    running = {}
+    for number, stage in itertools.product(pairs, options.times):
         run = output / "pairs" / str(number) / stage
         run.mkdir(parents=True, exist_ok=True)
-        call = [*common, *shlex.split(options.training), f"fold={number}", f"run_dir={run}", "overwrite=true"]
+        given = [f"data.cache={output / 'cache'}", f"trainer.max_time={options.times[stage]}", *shlex.split(options.training)]
+        call = [f"experiment=shipped/{stage}", *given, f"fold={number}", f"run_dir={run}", "overwrite=true"]
         print(f"$ python -m kits.train {shlex.join(call)}", flush=True)
         with (run / "log.txt").open("w", encoding="utf-8") as log:
-            running.append(subprocess.Popen([sys.executable, "-m", "kits.train", *call], stdout=log, stderr=subprocess.STDOUT))
-    failed = [number for number, process in enumerate(running) if process.wait()]
+            running[run] = subprocess.Popen([sys.executable, "-m", "kits.train", *call], stdout=log, stderr=subprocess.STDOUT)
+    failed = [run / "log.txt" for run, process in running.items() if process.wait()]
     if failed:
-        said = output / "pairs" / str(failed[0]) / stage / "log.txt"
-        last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise KitsError(f"training {failed[0]} of stage {stage} failed ({''.join(last)}); {said} has the rest")
-    if stage == "fine":
-        for number in range(count):
-            pair = output / "pairs" / str(number)
-            # The last and not the best: the best would be chosen on the scan that is left out.
-            files = [f"{one}={pair / one / 'last.ckpt'}" for one in ("coarse", "fine")]
-            run_process("export", [*files, "format=bundle", f"output={pair / 'bundle'}"])
+        last = failed[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise KitsError(f"{len(failed)} trainings failed; {failed[0]} ends with: {''.join(last)}")
+    for number in pairs:
+        pair = output / "pairs" / str(number)
+        # The last and not the best: the best would be chosen on the scan that is left out.
+        files = [f"{stage}={pair / stage / 'last.ckpt'}" for stage in options.times]
+        run_process("export", [*files, "format=bundle", f"output={pair / 'bundle'}"])
 
 
 def networks_of(output: Path, number: int) -> list[str]:

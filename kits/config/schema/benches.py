@@ -50,7 +50,7 @@ class ShippedBench(Options):
 
     images: PathText
     output: OutputFolder
-    steps: list[Literal["carry", "paint", "coarse", "fine", "gate", "export"]]
+    steps: list[Literal["carry", "paint", "train", "gate", "export"]]
     workers: Count
     painting: dict[str, Text]
     every_phantom: Count
