@@ -32,7 +32,8 @@ def evaluate(options: Evaluate) -> str:
         The table that is also written to `table.txt`.
 
     Raises:
-        KitsError: no prediction of any case, a label map of the truth is damaged, or its labels do not mean what `data` says.
+        KitsError: no prediction of any case, a label map of the truth is damaged, or its labels do not mean what `data` says; or,
+            with everything written, not one prediction can be used.
     """
     data, measures, bootstrap = options.data, options.measures, options.bootstrap
     prediction, output = Path(options.prediction), Path(options.output)
@@ -53,6 +54,11 @@ def evaluate(options: Evaluate) -> str:
     write_text(output / "tumors.csv", tumors_csv(rows))
     write_json(output / "summary.json", summary)
     write_text(output / "table.txt", table)
+    if not any(row.scored for row in rows):
+        why = next(row.status for row in rows if row.case in found)
+        raise KitsError(
+            f"prediction={prediction}: none can be used ({why}); every score is 0, and {output / 'table.txt'} says why"
+        )
     return table
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,8 +83,18 @@ def test_a_whole_set_has_no_key_for_missing_cases(kits_tree: Path, predictions: 
 def test_a_damaged_prediction_scores_zero(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
     path = predictions / "case_00000.nii.gz"
     path.write_bytes(path.read_bytes()[:-40])
-    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1)
+    table = evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1)
     assert "incomplete" in table
+    assert [float(row["kidney"]) for row in rows_of(tmp_path).values()] == [0, 1]
+
+
+def test_zeros_of_no_usable_prediction_are_written_and_are_no_success(kits_tree: Path, predictions: Path, tmp_path: Path) -> None:
+    given = ["prediction=" + str(predictions), "truth=" + str(kits_tree), f"output={tmp_path}", "cases=[case_00002,case_00003]"]
+    ended = subprocess.run([sys.executable, "-m", "kits.evaluate", *given, "workers=1"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    words = r"kits\.evaluate: prediction=.*: none can be used \(refused: case_00003.nii.gz has .* every score is 0, and .*table.txt says why\n"
+    assert re.fullmatch(words, ended.stderr.splitlines(keepends=True)[-1])
+    assert "2 of 2 cases have no usable prediction" in (tmp_path / "table.txt").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["kidney"] == 0
 
 
@@ -188,7 +200,7 @@ def test_a_label_out_of_range_is_named_and_scores_zero(kits_tree: Path, predicti
     labels = np.asarray(image.dataobj).copy()
     labels[labels == 2] = 7
     nib.save(nib.Nifti1Image(labels, image.affine), predictions / "case_00000.nii.gz")
-    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:1], workers=1)
+    evaluate(predictions, kits_tree, tmp_path, cases=CASES[:2], workers=1)
     row = rows_of(tmp_path)["case_00000"]
     assert "7" in row["status"]
     assert "case_00000.nii.gz" in row["status"]
@@ -316,8 +328,8 @@ def test_a_size_is_refused_before_anything_is_decompressed(
         "kits.metrics.folder_scores.read_labels",
         lambda path, *rest, **more: read.append(path.name) or read_labels(path, *rest, **more),
     )
-    evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[2:], workers=1)
-    assert read == ["segmentation.nii.gz"] * 2
+    evaluate(predictions, kits_tree, tmp_path / "out", cases=CASES[1:], workers=1)
+    assert read == ["segmentation.nii.gz", "case_00001.nii.gz", "segmentation.nii.gz", "segmentation.nii.gz"]
 
 
 def test_truths_whose_labels_are_sides_are_refused(predictions: Path, tmp_path: Path) -> None:
@@ -331,7 +343,8 @@ def test_truths_whose_labels_are_sides_are_refused(predictions: Path, tmp_path: 
         patch.setattr("kits.metrics.folder_scores.score", None)
         with pytest.raises(KitsError, match="truth: "):
             evaluate(predictions, tmp_path / "truth", tmp_path / "out", cases=CASES[:2], workers=1)
-    one = evaluate(predictions, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1)
+    own = write_case(tmp_path / "own", "case_00000", hu, labels, (6.0, 3.0, 3.0)).parent
+    one = evaluate(own, tmp_path / "truth", tmp_path / "one", cases=CASES[:1], workers=1)
     assert "case_00000: " in one.splitlines()[-1]
     assert "are its labels the left and the right kidney" in one.splitlines()[-1]
     empty = write_case(tmp_path / "empty", "case_00000", hu, labels * 0)
