@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read_header(path: Path) -> Header | None:
     """Read a NIfTI-1 header's fields, and whether it is in the other byte order; None if it is none.
 
     Raises:
-        KitsError: it cannot be unpacked.
+        KitsError: it cannot be unpacked, or its qform or sform holds NaN or infinity.
     """
     with open_unpacked(path, GZIP if is_gzip(path) else RAW) as stream:
         header = stream.read(_HEADER_BYTES)
@@ -68,7 +69,12 @@ def read_header(path: Path) -> Header | None:
     swapped = not 1 <= fields["dims"] <= 7  # as the NIfTI library decides it
     if swapped:
         fields = np.frombuffer(header, _HEADER.newbyteorder(">"))[0]
-    return (fields, swapped) if fields["magic"] in (_SINGLE, _PAIR) else None
+    if fields["magic"] not in (_SINGLE, _PAIR):
+        return None
+    for name, matrix in _matrices(fields).items():
+        if matrix is not None and not np.isfinite(matrix).all():
+            raise KitsError(f"{path}: its {name} holds NaN or infinity; mend the header, or convert it again")
+    return fields, swapped
 
 
 def find_voxels(path: Path, header: Header | None) -> Stored | None:
@@ -87,9 +93,12 @@ def find_voxels(path: Path, header: Header | None) -> Stored | None:
         raise KitsError(f"{path}: its header {what}: programs read it shifted; convert it again from the original")
     scaled = math.isfinite(slope) and slope != 0
     inter = inter if math.isfinite(inter) else 0.0
-    if not scaled and inter:  # neither counts then (nifti1.h, nibabel); ITK adds scl_inter all the same
+    # Both count where scl_slope is not 0 (nifti1.h, nibabel). ITK adds scl_inter all the same, and leaves out the tiniest slopes.
+    if abs(slope) <= sys.float_info.epsilon if scaled else inter:
         what = f"has scl_slope {slope:g} and scl_inter {inter:g}, which programs read differently"
-        raise KitsError(f"{path}: its header {what}; mend it: scl_slope is 1 where scl_inter counts")
+        raise KitsError(
+            f"{path}: its header {what}; mend it: scl_slope is 1 where the voxels are HU or labels as they are stored"
+        )
     return Stored(
         file=file,
         dtype=np.dtype(_DTYPES[int(fields["datatype"])]),
@@ -148,6 +157,7 @@ def believed_grid(path: Path, header: Header | None, grid: Grid) -> Grid:
     return grid
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of numbers that are none
 def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
     """Return the sform and the qform, (4, 4) from voxels (i, j, k) to RAS mm; None for one not given."""
     unit = _UNITS_MM.get(int(fields["units"]) & 7, 1.0)

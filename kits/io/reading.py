@@ -161,8 +161,8 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
         kind = sitk.ImageFileReader.GetImageIOFromFileName(name)
         if kind not in FORMATS:
             raise KitsError(_explain_format(path, kind))
-        if kind in (NRRD, META):
-            text_headers.refuse_missing(path)
+        header = nifti.read_header(path) if kind == NIFTI else None
+        text = None if kind == NIFTI else text_headers.read_header(path, kind)
         reader = sitk.ImageFileReader()
         reader.SetImageIO(kind)
         reader.SetFileName(name)
@@ -176,16 +176,13 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
             what = f"{reader.GetDimension()}D with {reader.GetNumberOfComponents()} channel(s), of size {reader.GetSize()}"
             raise KitsError(f"{path}: is {what}; give one 3D image with one value per voxel")
         refuse_size(path, reader.GetSize())
-        stored = None
-        if kind == NIFTI:
-            header = nifti.read_header(path)
-            if header is not None:  # ITK takes 1 mm for a spacing that is none
-                refuse_spacing(path, header[0]["pixdim"][1:].tolist())
-            stored = nifti.find_voxels(path, header)
-        elif kind in (NRRD, META):
-            stored = text_headers.find_voxels(path, kind, _DTYPES[reader.GetPixelID()])
-        refuse_geometry(path, reader.GetSpacing(), reader.GetDirection())
-        grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+        notes = text.notes if text else ()
+        grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection(), notes)
+        if header is not None:  # ITK takes 1 mm for a spacing that is none
+            refuse_spacing(path, header[0]["pixdim"][1:].tolist())
+        dtype = _DTYPES[reader.GetPixelID()]
+        stored = text_headers.find_voxels(text, kind, dtype, grid) if text else nifti.find_voxels(path, header)
+        refuse_geometry(path, grid.spacing, grid.direction)
         if kind == NIFTI:
             grid = nifti.believed_grid(path, header, grid)
         if stored is not None:

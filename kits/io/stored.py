@@ -58,7 +58,7 @@ class Stored:
     def scaled(self) -> bool:
         """As ITK decides it."""
         epsilon = sys.float_info.epsilon
-        return abs(self.slope) > epsilon and (abs(self.slope - 1) > epsilon or abs(self.inter) > epsilon)
+        return abs(self.slope - 1) > epsilon or abs(self.inter) > epsilon
 
     def values(self, stored: np.ndarray) -> np.ndarray:
         """Return the values that stored numbers stand for, in native order, float32 of integers as in ITK."""

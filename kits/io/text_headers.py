@@ -16,6 +16,7 @@ import numpy as np
 
 from kits.core.errors import KitsError
 from kits.io.stored import BZIP2, GZIP, RAW, ZLIB, Stored, is_gzip
+from kits.volume import Grid
 
 # A header is some hundred bytes, more where it lists its files; nobody waits for the end of a line that never comes.
 _MOST_BYTES = 1 << 20
@@ -25,7 +26,19 @@ _PATTERN = re.compile(r"(.*)%(0?\d{0,2})d(\S*)\s+(\d+)\s+(\d+)(?:\s+(\d+))?(?:\s
 # What NRRD says of the directions of its space and ITK understands; any other it takes for the first.
 _SPACES = ("left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las")
 _ENCODINGS = {"raw": RAW, "gzip": GZIP, "gz": GZIP, "bzip2": BZIP2, "bz2": BZIP2}
+# Of each format where a header ends, and what a line with a field is.
+_SYNTAX = {
+    "NrrdImageIO": (re.compile(rb"\r?\n\r?\n"), re.compile(r"([^:=#]+): *(.*)")),
+    "MetaImageIO": (re.compile(rb"(?m)^\s*ElementDataFile\s*[=:].*\n?"), re.compile(r"\s*(\w+)\s*[=:]\s*(.*)")),
+}
 _MM = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
+# How many numbers a field of either format has in three dimensions.
+_SIZE, _ORIGIN = ("sizes", "dimsize"), ("space origin", "offset", "position", "origin")
+_SPACING, _MATRIX = (
+    ("spacings", "elementspacing", "elementsize"),
+    ("space directions", "transformmatrix", "rotation", "orientation"),
+)
+_COUNTS = dict.fromkeys((*_SIZE, *_ORIGIN, *_SPACING), 3) | dict.fromkeys(_MATRIX, 9)
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,15 @@ class TextHeader:
         """Return the first of these fields that there is."""
         return next((self.fields[name] for name in names if name in self.fields), None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Tell what is assumed of the geometry where the header says nothing."""
+        return () if self.get(*_ORIGIN) else ("its header gives no origin, which is taken as (0, 0, 0) mm",)
+
+    def numbers(self, *names: str) -> list[float]:
+        """Return the numbers of the first of these fields that there is, NaN where it has none."""
+        return _numbers(self.get(*names) or "")
+
     def data_file(self, name: str | None, itself: str | None) -> tuple[Path, int] | None:
         """Return the file of the voxels and where in it they begin; None for several files."""
         if name == itself or (itself and name and name.upper() == itself):
@@ -49,26 +71,43 @@ class TextHeader:
         return self.path.parent / name, 0
 
 
-def find_voxels(path: Path, kind: str, dtype: np.dtype) -> Stored | None:
-    """Find the voxels; None where ITK reads them: text, several files, parts of a file.
+def read_header(path: Path, kind: str) -> TextHeader:
+    """Read a header before ITK does, and refuse what ITK would not.
 
-    None of these is packed. To be asked after `refuse_missing`.
+    ITK waits for a pipe without end, and passes over a field with too few numbers and all behind it.
 
     Args:
         kind: as ITK calls the format.
-        dtype: of the voxels, as ITK read it.
+
+    Raises:
+        KitsError: a file of voxels is missing, it is not of three dimensions, or its numbers are none.
+    """
+    for file in _data_files(path):
+        if not file.is_file():
+            raise KitsError(f"{path}: incomplete, no {file.name} beside it; copy all files again")
+    header = _read(path, *_SYNTAX[kind])
+    if (dimensions := header.get("dimension", "ndims") or "3") != "3":
+        raise KitsError(f"{path}: is {dimensions}D, of size {header.get(*_SIZE)}; give one 3D image with one value per voxel")
+    for name in header.fields.keys() & _COUNTS.keys():
+        numbers = header.numbers(name)
+        if len(numbers) != _COUNTS[name] or not all(map(math.isfinite, numbers)):
+            what = f"a field '{name}' of '{header.fields[name][:80]}', not of {_COUNTS[name]} numbers"
+            raise KitsError(f"{path}: its header has {what}; mend the header (decimals have points)")
+    return header
+
+
+def find_voxels(header: TextHeader, kind: str, dtype: np.dtype, grid: Grid) -> Stored | None:
+    """Find the voxels; None where ITK reads them: text, several files, parts of a file.
+
+    None of these is packed.
+
+    Args:
+        dtype, grid: of the voxels, as ITK read them.
 
     Raises:
         KitsError: the header gives no spacing, or the voxels are packed in a way whose damage could not be seen.
     """
-    return _nrrd(path, dtype) if kind == "NrrdImageIO" else _meta(path, dtype)
-
-
-def refuse_missing(path: Path) -> None:
-    """Refuse a header whose named file of voxels is none: ITK would wait for a pipe without end."""
-    for file in _data_files(path):
-        if not file.is_file():
-            raise KitsError(f"{path}: incomplete, no {file.name} beside it; copy all files again")
+    return _nrrd(header, dtype) if kind == "NrrdImageIO" else _meta(header, dtype, grid)
 
 
 def _data_files(path: Path) -> list[Path]:
@@ -89,8 +128,8 @@ def _data_files(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def _nrrd(path: Path, dtype: np.dtype) -> Stored | None:
-    header = _read(path, re.compile(rb"\r?\n\r?\n"), re.compile(r"([^:=#]+): *(.*)"))
+def _nrrd(header: TextHeader, dtype: np.dtype) -> Stored | None:
+    path = header.path
     _refuse_spacing(header, header.get("spacings", "space directions"))
     if header.get("space directions") is None:
         raise KitsError(f"{path}: its header does not say which side is left (no space directions); convert it from the original")
@@ -109,17 +148,21 @@ def _nrrd(path: Path, dtype: np.dtype) -> Stored | None:
     return _stored(path, place, encoding, dtype, swapped=(header.get("endian") or "little").lower() == "big")
 
 
-def _meta(path: Path, dtype: np.dtype) -> Stored | None:
-    header = _read(path, re.compile(rb"(?m)^\s*ElementDataFile\s*[=:].*\n?"), re.compile(r"\s*(\w+)\s*[=:]\s*(.*)"))
-    _refuse_spacing(header, header.get("elementspacing", "elementsize"))
-    if header.get("transformmatrix", "rotation", "orientation") is None:
+def _meta(header: TextHeader, dtype: np.dtype, grid: Grid) -> Stored | None:
+    path = header.path
+    _refuse_spacing(header, header.get(*_SPACING))
+    if header.get(*_MATRIX) is None:
         raise KitsError(f"{path}: its header does not say which side is left (no TransformMatrix); convert it from the original")
-    origin = header.get("offset", "position", "origin") or ""
-    if not all(map(math.isfinite, _numbers(origin))):
-        raise KitsError(f"{path}: its header gives an origin of {origin} mm; mend the header")
+    given = [*header.numbers(*_SPACING), *(header.numbers(*_ORIGIN) or (0, 0, 0)), *header.numbers(*_MATRIX)]
+    taken = [*grid.spacing, *grid.origin, *np.reshape(grid.direction, (3, 3)).T.ravel()]
+    if not np.allclose(
+        given, taken, rtol=0, atol=1e-3
+    ):  # ITK knows exact names alone, and reads nothing behind a line that is none
+        what = "programs pass over a part of its header"
+        raise KitsError(f"{path}: {what}; write all its lines as Name = value, with names spelled as in ElementSpacing")
     if (unit := (header.get("distanceunits") or "?").lower()) not in ("?", *_MM):
         raise KitsError(f"{path}: its header gives lengths in {unit}; convert it to mm")
-    scale = [*_numbers(header.get("elementtointensityfunctionslope") or "1")]
+    scale = _numbers(header.get("elementtointensityfunctionslope") or "1")
     scale += _numbers(header.get("elementtointensityfunctionoffset") or "0")
     if scale != [1, 0]:
         what = f"values as stored * {' + '.join(map(str, scale))}, which most readers leave out"
@@ -132,7 +175,7 @@ def _meta(path: Path, dtype: np.dtype) -> Stored | None:
     if place is None or not _is_true(header.get("binarydata") or "true") or (header.get("headersize") or "0") != "0":
         _refuse_parts(path, packed=packed)
         held = sum(file.stat().st_size for file in _data_files(path))
-        expected = math.prod(_numbers(header.get("dimsize") or "")) * dtype.itemsize
+        expected = math.prod(header.numbers("dimsize")) * dtype.itemsize
         if place is None and held < expected:  # ITK makes up what is missing
             raise KitsError(f"{path}: incomplete, its files hold {held} of {expected:.0f} bytes; copy all files again")
         return None
@@ -162,15 +205,15 @@ def _read(path: Path, end: re.Pattern[bytes], field: re.Pattern[str]) -> TextHea
 
 
 def _refuse_spacing(header: TextHeader, given: str | None) -> None:
-    """Refuse a header without a spacing, or without that of one axis (NRRD's none): ITK would take 1 mm."""
-    if given is None or re.search("nan|none", given.lower()):
+    """Refuse a header without a spacing: ITK would take 1 mm."""
+    if given is None:
         raise KitsError(f"{header.path}: its header gives no spacing; write the true one into it, or convert the scan again")
 
 
 def _numbers(text: str) -> list[float]:
-    """Return the numbers of a field, NaN where it has none."""
+    """Return the numbers of a field, as of `7 6 5` or `(1,0,0) (0,1,0)`; NaN where there are none."""
     try:
-        return list(map(float, text.split()))
+        return list(map(float, re.sub(r"[(),]" if "(" in text else r"\s", " ", text).split()))
     except ValueError:
         return [math.nan]
 

@@ -5,7 +5,7 @@ Orientation is a permuted and flipped view of the reader's buffer, so a 278-mill
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,12 +18,17 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Grid:
-    """The geometry of an image as its file has it: SimpleITK's (x, y, z), mm, nine cosines row by row."""
+    """The geometry of an image as its file has it: SimpleITK's (x, y, z), mm, nine cosines row by row.
+
+    Attributes:
+        notes: what is assumed where the file says nothing.
+    """
 
     size: Triple
     spacing: Spacing
     origin: Spacing
     direction: tuple[float, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def _physical_to_index(self) -> Triple:

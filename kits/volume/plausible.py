@@ -74,7 +74,7 @@ def oddities(counts: np.ndarray) -> list[Oddity]:
         return [Oddity(True, what, remedy)]
 
     if low == high:
-        return error(f"every voxel is {low}", "download the file again")
+        return error(f"every voxel is {low}")
     if low >= -2 and high <= 4:
         return error(f"values only from {low} to {high}: a label map, or an image scaled to 0..1, not HU")
     air = share(counts, AIR)

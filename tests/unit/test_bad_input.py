@@ -115,7 +115,7 @@ def damage(folder: Path) -> dict[str, str]:
         "no_spacing": r"spacing of \(1.5, 1.5, 0\)",
         "mirrored": r"spacing of \(1.5, 1.5, -4\)",
         "askew": "not at right angles",
-        "lost": "not at right angles",
+        "lost": "not of 9 numbers",
         "bent": "not at right angles",
         "flat": r"spacing of \(1.5, 1.5, 0\)",
         "colors": r"3 channel\(s\)",
@@ -146,9 +146,12 @@ def test_each_wrong_scan_is_one_line_and_the_sound_one_is_segmented(checkpoints:
 
 def test_implausible_scans_are_segmented_on_demand_with_a_warning(checkpoints: list[str], tmp_path: Path) -> None:
     nifti(tmp_path / "in" / "offset.nii.gz", HU + 1024)
+    sitk.WriteImage(sitk.GetImageFromArray(HU), unplaced := tmp_path / "in" / "unplaced.mha")
+    unplaced.write_bytes(unplaced.read_bytes().replace(b"Offset = 0 0 0\n", b""))
     run(*checkpoints, f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "allow_implausible=true")
-    (warning, *_) = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["cases"]["offset"]["warnings"]
-    assert "offset of -1024 is missing" in warning
+    cases = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["cases"]
+    assert "offset of -1024 is missing" in cases["offset"]["warnings"][0]
+    assert cases["unplaced"]["warnings"][0] == "its header gives no origin, which is taken as (0, 0, 0) mm"
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def meta(data: bytes, *, packed: bool = False, kind: str = "MET_SHORT", big: boo
     return "\n".join([*lines, f"ElementType = {kind}", f"ElementDataFile = {file}", ""]).encode() + data
 
 
+ENDING = {nrrd: "nrrd", meta: "mha"}
+
+
 def put(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
     path.write_bytes(content)
@@ -227,9 +230,6 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
     raw = HU.tobytes()
     directions = b"space directions: (1,0,0) (0,1,0) (0,0,2)\n"
     assert "gives no spacing" in refusal(put(tmp_path, "none.nrrd", nrrd(raw).replace(directions, b"")))
-    assert "gives no spacing" in refusal(put(tmp_path, "nan.nrrd", nrrd(raw).replace(directions, b"spacings: nan nan nan\n")))
-    one = nrrd(raw).replace(directions, b"space directions: none (0,1,0) (0,0,2)\n")
-    assert "gives no spacing" in refusal(put(tmp_path, "one.nrrd", one.replace(b"kinds: domain domain domain\n", b"")))
     lost = nrrd(raw).replace(directions, b"spacings: 1 1 2\n").replace(b"space: left-posterior-superior\n", b"")
     assert "which side is left" in refusal(put(tmp_path, "lost.nrrd", lost.replace(b"space origin: (0,0,0)\n", b"")))
     assert "lengths in m;" in refusal(put(tmp_path, "meters.nrrd", nrrd(raw, more='space units: "m" "m" "m"')))
@@ -243,15 +243,45 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
         ("space: left-posterior-superior", "space dimension: 3", "which side is left (its space is not named)"),
         ("space: left-posterior-superior", "space: 3D-left-handed", "which side is left (its space is 3D-left-handed)"),
         ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "", "which side is left (no TransformMatrix)"),
-        ("Offset = 0 0 0", "Offset = nan 0 0", "an origin of nan 0 0 mm"),
+        ("Offset = 0 0 0", "Offset = nan 0 0", "a field 'offset' of 'nan 0 0', not of 3 numbers"),
+        ("Offset = 0 0 0", "Offset = 0 0", "'offset' of '0 0', not of 3"),  # behind it ITK reads nothing, and takes 1 mm
+        ("Offset = 0 0 0", "Offset = 0,5 0 0", "of '0,5 0 0', not of 3 numbers; mend the header (decimals have points)"),
+        ("Offset = 0 0 0", "offset = 5 6 7", "pass over a part of its header"),
+        ("ElementSpacing", "elementspacing", "pass over a part of its header"),
+        ("Offset = 0 0 0", "Offset = 0 0 0\nno field", "pass over a part of its header"),
+        ("TransformMatrix = 1 0 0", "TransformMatrix = 1,0 0 0", "'transformmatrix' of '1,0 0 0 0 1 0 0 0 1', not of 9 numbers"),
+        ("DimSize = 7 6 5", "DimSize = 7,6,5", "'dimsize' of '7,6,5', not of 3"),
+        ("space origin: (0,0,0)", "space origin: (nan,nan,nan)", "'space origin' of '(nan,nan,nan)', not of 3"),
+        ("space origin: (0,0,0)", "space origin: (0,5,0,5,0,5)", "(decimals have points)"),
+        ("space directions: (1,0,0) (0,1,0) (0,0,2)", "space directions: (0,8,0,0) (0,1,0) (0,0,2)", "not of 9 numbers"),
+        ("space directions: (1,0,0)", "space directions: none", "'space directions' of 'none (0,1,0) (0,0,2)', not of 9"),
+        ("space directions: (1,0,0) (0,1,0) (0,0,2)", "spacings: nan nan nan", "'spacings' of 'nan nan nan', not of 3"),
         ("Offset = 0 0 0", "Offset = 0 0 0\nDistanceUnits = um", "lengths in um"),
         ("Offset = 0 0 0", "Offset = 0 0 0\nElementToIntensityFunctionOffset = -1024", "stored * 1.0 + -1024.0"),
     ],
 )
 def test_what_itk_would_pass_over_is_refused(tmp_path: Path, ours: str, theirs: str, why: str) -> None:
     made = nrrd if ours.startswith("space") else meta
-    name = f"odd.{'nrrd' if made is nrrd else 'mha'}"
-    assert why in refusal(put(tmp_path, name, made(HU.tobytes()).replace(ours.encode(), theirs.encode())))
+    assert ours.encode() in made(b"")
+    assert why in refusal(put(tmp_path, f"odd.{ENDING[made]}", made(HU.tobytes()).replace(ours.encode(), theirs.encode())))
+
+
+@pytest.mark.parametrize("made", [nrrd, meta])
+def test_another_number_of_dimensions_is_named(tmp_path: Path, made: Callable[..., bytes]) -> None:
+    """One volume too: ITK tells of three dimensions where NRRD has four."""
+    four = {b"7 6 5": b"7 6 5 1", b"dimension: 3": b"dimension: 4", b"(0,0,2)": b"(0,0,2) none", b"domain domain": b"domain list"}
+    four |= {b"NDims = 3": b"NDims = 4", b"domain list domain": b"domain domain domain list"}
+    content = made(HU.tobytes())
+    for ours, theirs in four.items():
+        content = content.replace(ours, theirs)
+    assert "is 4D, of size 7 6 5 1; give one 3D image" in refusal(put(tmp_path, f"four.{ENDING[made]}", content))
+
+
+@pytest.mark.parametrize(("made", "line"), [(nrrd, b"space origin: (0,0,0)\n"), (meta, b"Offset = 0 0 0\n")])
+def test_a_missing_origin_is_noted(tmp_path: Path, made: Callable[..., bytes], line: bytes) -> None:
+    content = made(HU.tobytes())
+    assert read_geometry(put(tmp_path, f"scan.{ENDING[made]}", content)).notes == ()
+    assert "no origin" in read_geometry(put(tmp_path, f"scan.{ENDING[made]}", content.replace(line, b""))).notes[0]
 
 
 def test_the_three_spaces_that_have_a_left_side_are_read(tmp_path: Path) -> None:
@@ -344,6 +374,10 @@ def test_matrices_that_contradict_each_other_are_refused_and_which_holds_is_said
         assert "sform and qform contradict each other" in text
         assert "nibabel takes the sform" in text
     assert "contradict" in refusal(oriented(tmp_path / "steps.nii", None, RAS, pixdim=(0.8, 0.7, 5)))
+    for place in ((0, 0), (0, 3)):  # a step, and the origin
+        none = RAS.copy()
+        none[place] = np.nan
+        assert "its sform holds NaN or infinity" in refusal(oriented(tmp_path / "none.nii", None, none, pixdim=(0.8, 0.7, 3)))
     assert "which side is left (qform_code and sform_code are 0)" in refusal(oriented(tmp_path / "none.nii", None, None))
     assert "right angles" in refusal(oriented(tmp_path / "sheared.nii", None, sheared))
     nearly = RAS.copy()
