@@ -71,6 +71,8 @@ class Focal(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Logits (B, C, D, H, W) and label (B, D, H, W) -> a scalar."""
+        """Logits (B, C, D, H, W) and label (B, D, H, W) -> a scalar; C is 1 in the coarse stage, label then 0 or 1."""
+        if logits.shape[1] == 1:  # a softmax with 0 for the background is a sigmoid
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         ce = functional.cross_entropy(logits, label, reduction="none")
         return ((1 - torch.exp(-ce)) ** self.gamma * ce).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,14 +11,23 @@ from kits.config.conf_files import one_line
 from kits.config.schema.own import TARGET
 from kits.core.errors import KitsError
 
+# What the part in each group must be; callbacks, loggers and augmentation have names below theirs.
+KINDS = {
+    "loss": "torch.nn.Module",
+    "optimizer": "torch.optim.Optimizer",
+    "scheduler": "torch.optim.lr_scheduler.LRScheduler",
+    "callbacks": "pytorch_lightning.Callback",
+    "logger": "pytorch_lightning.loggers.Logger",
+    "augmentation": "monai.transforms.Transform",
+}
 
-def build(own: Mapping[str, Any], key: str, kind: type, *first: Any, **more: Any) -> Any:
+
+def build(own: Mapping[str, Any], key: str, *first: Any, **more: Any) -> Any:
     """Build a part.
 
     Args:
         own: `_target_` and arguments; parts nested in them are built too.
-        key: where it stands, for the message.
-        kind: what it must be.
+        key: where it stands, which decides what it must be.
         first, more: arguments of ours.
 
     Raises:
@@ -25,29 +35,39 @@ def build(own: Mapping[str, Any], key: str, kind: type, *first: Any, **more: Any
     """
     from hydra.utils import instantiate
 
+    find(own, key)
     # Partial: what is ours does not go through OmegaConf, which would copy parameters.
     with blame(own, key):
         part = instantiate({**own, "_partial_": True}, _convert_="all")(*first, **more)
-    if not isinstance(part, kind):
-        wanted = f"{kind.__module__}.{kind.__qualname__}"
-        raise KitsError(f"{key}.{TARGET}={own[TARGET]}: gives {type(part).__qualname__}; name what gives a {wanted}")
+    check_kind(own, key, type(part))
     return part
 
 
-def find(config: Any, key: str = "") -> None:
-    """Look for every part that a configuration names, and build none.
+def find(config: Any, key: str) -> None:
+    """Look for every part that a group names, and build none; without one nothing slow is imported.
 
     Raises:
-        KitsError: there is no such part.
+        KitsError: there is no such part, or it is a class of another kind.
     """
     if isinstance(config, Mapping) and TARGET in config:
         from hydra.utils import get_object
 
         with blame(config, key):
-            get_object(str(config[TARGET]))
+            found = get_object(str(config[TARGET]))
+        if isinstance(found, type):  # what a function gives is seen when it is called
+            check_kind(config, key, found)
     within = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
     for name, value in within:
-        find(value, f"{key}.{name}" if key else str(name))
+        find(value, f"{key}.{name}")
+
+
+def check_kind(own: Mapping[str, Any], key: str, given: type) -> None:
+    """Refuse a part of another kind than its group's; one nested in another may be anything."""
+    from hydra.utils import get_class
+
+    wanted = KINDS.get(re.sub(r"^(callbacks|logger|augmentation)\.[^.]+$", r"\1", key))
+    if wanted and not issubclass(given, get_class(wanted)):
+        raise KitsError(f"{key}.{TARGET}={own[TARGET]}: gives {given.__qualname__}; name what gives a {wanted}")
 
 
 @contextmanager

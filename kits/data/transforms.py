@@ -125,10 +125,8 @@ class OwnTransform:
     """A transform of the user's own, which like MONAI's takes volumes with a channel, (1, D, H, W)."""
 
     def __init__(self, own: dict[str, Any], key: str) -> None:
-        from monai.transforms import Transform
-
         self.own, self.key = own, key
-        self.transform = build({name: value for name, value in own.items() if name != "on"}, key, Transform)
+        self.transform = build({name: value for name, value in own.items() if name != "on"}, key)
 
     def set_random_state(self, state: np.random.RandomState) -> None:
         """Draw from this state, if it draws at all."""

@@ -27,7 +27,6 @@ from omegaconf import DictConfig, open_dict
 
 from kits.config import one_line
 from kits.config.composing import resolved
-from kits.config.own_parts import find
 from kits.config.quoting import quoted
 from kits.config.schema import check, parse
 from kits.config.schema.base import check_output
@@ -131,9 +130,7 @@ class ProcessLauncher(Launcher):
                 config.hydra.job.num, config.hydra.job.id = number, name_of(parameters) or str(number)
                 run_dir = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
                 hydra = config.pop("hydra")
-            whole = resolved(config)
-            options = check(hydra.job.config_name, whole, hydra.runtime.choices)
-            find(whole)
+            options = check(hydra.job.config_name, resolved(config), hydra.runtime.choices)
             if not options.trainer.validates:
                 raise KitsError("trainer.limit_val_batches=0: trials are compared by their validation scores; leave it out")
         return Trial(number, run_dir, parameters, [one for one in overrides if one not in own], overrides), config

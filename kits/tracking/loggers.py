@@ -48,7 +48,7 @@ def build_loggers(options: Coarse | Fine, start: Start) -> list[Logger]:
             loggers.append(RunTensorBoardLogger(start.folder, start.step))
         except ModuleNotFoundError as error:
             raise KitsError("logger=tensorboard: TensorBoard is not installed; pip install 'kits[tensorboard]'") from error
-    return [*loggers, *(build(own, f"logger.{name}", Logger) for name, own in options.logger.others().items())]
+    return [*loggers, *(build(own, f"logger.{name}") for name, own in options.logger.others().items())]
 
 
 def guarded(method: Callable[..., None]) -> Any:

@@ -87,5 +87,5 @@ def build_callbacks(options: Coarse | Fine, data: KitsDataModule, start: Start) 
         Last(start, data.data_hash, options),
         StepMonitor(),
         CaseMonitor(options.logger, data.split["validation"]),
-        *(build(own, f"callbacks.{name}", Callback) for name, own in options.callbacks.others().items()),
+        *(build(own, f"callbacks.{name}") for name, own in options.callbacks.others().items()),
     ]

@@ -137,6 +137,8 @@ LOSSES: dict[str, Callable[[Any], SegmentationLoss]] = {
 class OwnLoss(SegmentationLoss):
     """A user's own loss of logits (B, C, D, H, W) float32 and labels (B, D, H, W) int64, a scalar.
 
+    Where C is 1, as in the coarse stage, labels are 0 and 1, the foreground.
+
     Args:
         own: its `_target_`, its arguments, and `channel`: labels are (B, 1, D, H, W) then, as MONAI's losses take them.
     """
@@ -144,11 +146,12 @@ class OwnLoss(SegmentationLoss):
     def __init__(self, own: Own) -> None:
         super().__init__()
         self.own = own
-        self.loss = build({key: value for key, value in own.items() if key != "channel"}, "loss", nn.Module)
+        self.loss = build({key: value for key, value in own.items() if key != "channel"}, "loss")
 
     def parts(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Compute the loss alone."""
         with torch.autocast(logits.device.type, enabled=False):
+            label = label > 0 if logits.shape[1] == 1 else label
             label = label.unsqueeze(1) if self.own.get("channel") else label
             return {"total": self.loss(at_least_float32(logits), label.long())}
 

@@ -24,7 +24,7 @@ def build_optimizer(options: schema.Optimizer, network: nn.Module, new: Collecti
         factors = {name: rest.pop(name) for name in FACTORS}
         with blame(options, "optimizer"):
             groups = parameter_groups(network, rest["lr"], new=new, **factors)
-        return build(rest, "optimizer", optim.Optimizer, groups)
+        return build(rest, "optimizer", groups)
     factors = {name: getattr(options, name) for name in FACTORS}
     own = options.model_dump(exclude={"name", *FACTORS})
     return OPTIMIZERS[options.name](parameter_groups(network, options.lr, new=new, **factors), **own)

@@ -9,7 +9,7 @@ from functools import partial
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from kits.config.own_parts import build
 from kits.config.schema import optimizer as schema
@@ -56,7 +56,7 @@ def build_scheduler(
     """
     if isinstance(options, dict):
         own = {key: value for key, value in options.items() if key != "interval"}
-        scheduler = build(own, "scheduler", LRScheduler, optimizer)
+        scheduler = build(own, "scheduler", optimizer)
         watches = isinstance(scheduler, ReduceLROnPlateau)  # the score, which not every epoch has
         more = {"interval": "epoch", "frequency": epochs} if watches else {"interval": options["interval"]}
         return {"scheduler": scheduler, "monitor": SCORE, **more}

@@ -96,6 +96,14 @@ def test_one_channel_is_a_sigmoid_of_kidney_and_tumor_together():
     torch.testing.assert_close(bias_dice(3.0)(logits, label), oracle(logits, (label > 0).unsqueeze(1).float()))
 
 
+def test_a_loss_of_ones_own_gets_the_foreground_as_one_where_there_is_one_channel():
+    logits, label = example(1)[0], example(3)[1]
+    own = build_loss({"_target_": "monai.losses.TverskyLoss", "channel": True, "sigmoid": True, "alpha": 0.3, "beta": 0.7})
+    expected = TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7)(logits, (label > 0).unsqueeze(1).float())
+    assert label.max() == 2
+    torch.testing.assert_close(own(logits, label), expected)
+
+
 def test_foreground_is_kidney_and_tumor_as_one():
     # Kidney called tumor is no error of the foreground: TP 2, FP 1, FN 1.
     label = row([1, 2, 0, 1])

@@ -66,6 +66,30 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
             "loss._target_=kits.core.Nothing: ImportError: Error loading 'kits.core.Nothing'",
         ),
         (["stage=coarse", "seed=1,2", "+callbacks.mine._target_=no.such.Thing"], "callbacks.mine._target_=no.such.Thing: "),
+        (
+            ["stage=coarse", "seed=1,2", "loss=own", "loss._target_=torch.optim.Adam"],
+            "loss._target_=torch.optim.Adam: gives Adam; name what gives a torch.nn.Module",
+        ),
+        (
+            ["stage=coarse", "optimizer=own", "optimizer._target_=torch.optim.Adam,torch.nn.ReLU"],
+            "optimizer._target_=torch.nn.ReLU: gives ReLU; name what gives a torch.optim.Optimizer",
+        ),
+        (
+            ["stage=coarse", "seed=1,2", "scheduler=own", "scheduler._target_=torch.optim.Adam"],
+            "scheduler._target_=torch.optim.Adam: gives Adam; name what gives a torch.optim.lr_scheduler.LRScheduler",
+        ),
+        (
+            ["stage=coarse", "seed=1,2", "+callbacks.mine._target_=pytorch_lightning.loggers.CSVLogger"],
+            "callbacks.mine._target_=pytorch_lightning.loggers.CSVLogger: gives CSVLogger; name what",
+        ),
+        (
+            ["stage=coarse", "seed=1,2", "+logger.mine._target_=torch.nn.ReLU"],
+            "logger.mine._target_=torch.nn.ReLU: gives ReLU; name what gives a pytorch_lightning.loggers.Logger",
+        ),
+        (
+            ["stage=coarse", "seed=1,2", "+augmentation.mine={_target_:torch.nn.ReLU,on:hu}"],
+            "augmentation.mine._target_=torch.nn.ReLU: gives ReLU; name what gives a monai.transforms.Transform",
+        ),
         (["stage=coarse", "seed=1,2", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: trials are compared by"),
         (["stage=coarse", "loss.bias=(1"], "loss.bias=(1: cannot be read"),
         (["stage=coarse", "hydra/sweeper=tpe"], "hydra/sweeper=tpe: nothing to search"),

@@ -138,14 +138,21 @@ def test_a_loss_of_monais_takes_labels_with_a_channel(places: list[str], tmp_pat
         ),
         (
             ["loss=own", "loss._target_=their_parts.scalar"],
-            r"loss\._target_=their_parts\.scalar: gives int; name what gives a torch\.nn\.modules\.module\.Module",
+            r"loss\._target_=their_parts\.scalar: gives int; name what gives a torch\.nn\.Module",
         ),
         (
             ["loss=own", "loss._target_=torch.nn.CrossEntropyLoss"],  # which a single channel of logits is not for
             r"loss\._target_=torch\.nn\.CrossEntropyLoss: IndexError: Target 1 is out of bounds\.; mend it or its arguments",
         ),
         (["loss=own", "loss._target_=torch.nn.Flatten"], r"loss\._target_=torch\.nn\.Flatten: TypeError: .*; mend it or its .*"),
-        (["optimizer=own", "optimizer._target_=torch.nn.Flatten"], r"optimizer\._target_=torch\.nn\.Flatten: TypeError: .*"),
+        (
+            ["optimizer=own", "optimizer._target_=torch.nn.Flatten"],
+            r"optimizer\._target_=torch\.nn\.Flatten: gives Flatten; name what gives a torch\.optim\.Optimizer",
+        ),
+        (
+            ["optimizer=own", "optimizer._target_=torch.optim.AdamW", "+optimizer.momentum=0.9"],
+            r"optimizer\._target_=torch\.optim\.AdamW: TypeError: .*'momentum'; mend it or its arguments",
+        ),
         (
             ["optimizer=own", "optimizer._target_=torch.optim.Adam", "optimizer.lr=fast"],
             r"optimizer\._target_=torch\.optim\.Adam: .*",

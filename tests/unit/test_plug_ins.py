@@ -17,6 +17,7 @@ from kits.core.errors import KitsError
 from kits.models import build_network
 from kits.models.checkpoint import load_network
 from kits.train import train
+from kits.training.losses import build_loss
 from tests.conftest import prepare
 from tests.unit.test_runs import FINE, TINY
 
@@ -62,10 +63,10 @@ def test_the_example_is_installed_trains_ten_steps_and_predicts_in_another_proce
     coarse = [*TINY[:-4], *places, "model=own", "model.network=dilated", "+model.width=4", "trainer.max_epochs=2"]
     fine = [*FINE, *places, "training=parallel", "trainer.max_epochs=2", "model.operator=median", "model.widths=[4,4]"]
     fine += ["model.sources=[{backbone:two_scales,weights:null}]"]
-    fine += ["loss=own", "loss._target_=kits_plugin.Focal", "+loss.gamma=2.0"]
+    focal = ["loss=own", "loss._target_=kits_plugin.Focal", "+loss.gamma=2.0"]
     prepare(compose("train", coarse)["data"])
     for stage, own in (("coarse", coarse), ("fine", fine)):
-        train(checked("train", [*own, f"run_dir={tmp_path / stage}"]))
+        train(checked("train", [*own, *focal, f"run_dir={tmp_path / stage}"]))
         assert torch.load(tmp_path / stage / "last.ckpt", weights_only=True)["global_step"] == 10
     network, settings = load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
     assert settings.model.operator == "median"
@@ -87,6 +88,13 @@ def test_the_example_is_installed_trains_ten_steps_and_predicts_in_another_proce
         load_network(tmp_path / "coarse" / "best.ckpt", "coarse", "cpu")
     with pytest.raises(KitsError, match=r"best\.ckpt: model\.operator=median: give one of .* of an installed plug-in .*kits\.op"):
         load_network(tmp_path / "fine" / "best.ckpt", "fine", "cpu")
+
+
+def test_the_examples_loss_of_one_channel_is_that_of_a_sigmoid(site: Path) -> None:
+    focal = build_loss({"_target_": "kits_plugin.Focal", "channel": False, "gamma": 2.0})
+    logits, label = torch.randn(2, 1, 3, 4, 5), torch.randint(0, 3, (2, 3, 4, 5))
+    p = torch.where(label > 0, logits[:, 0].sigmoid(), 1 - logits[:, 0].sigmoid())  # of the true side
+    torch.testing.assert_close(focal(logits, label), (-((1 - p) ** 2) * p.log()).mean())
 
 
 def test_help_names_what_is_installed(site: Path) -> None:

@@ -61,9 +61,12 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prep
     fitting = chosen(schema, config)  # a training has two schemas, and building the other one takes time
     options = parse(fitting[0] if len(fitting) == 1 else schema, config)
     if name == "train":
+        from kits.config.own_parts import KINDS, find
         from kits.config.schema.training import check_files
 
         check_files(options, prepared=prepared)
+        for group in KINDS:
+            find(config.get(group), group)
     return options if isinstance(options, Options) else config
 
 
