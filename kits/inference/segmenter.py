@@ -146,7 +146,7 @@ class Segmenter:
         scale = oddities(counts_of(volume.array))
         if not self.options.allow_implausible and (serious := [oddity for oddity in scale if oddity.serious]):
             raise KitsError(f"{serious[0]}, or add allow_implausible=true")
-        warnings = [f"HU implausible: {oddity}" for oddity in scale]
+        warnings = [*volume.grid.notes, *(f"HU implausible: {oddity}" for oddity in scale)]
         warnings += doubts.doubt_chest(volume.array, volume.spacing)
         rois = self.find_rois(volume)
         found = time.perf_counter()

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def read_volume(path: str | Path) -> Volume:
     if not folder:
         _refuse_unreadable(path)
     if folder or is_dicom(path):
-        return read_series(path, only_series(path).files)
+        series = only_series(path)
+        volume = read_series(path, series.files)
+        return replace(volume, grid=replace(volume.grid, notes=series.notes))
     return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
 
 

@@ -46,10 +46,11 @@ class Series:
 
 @dataclass(frozen=True)
 class _Group:
-    """Files of one series, which lie in one folder or belong together."""
+    """Files of one series, of one folder or belonging together; its unfit others are counted by reason."""
 
     label: str
     instances: list[Instance]
+    unfit: Counter[str | None]
 
     @property
     def folders(self) -> list[Path]:
@@ -112,7 +113,9 @@ def find_series(path: Path, *, min_slices: int) -> tuple[list[Series], list[Skip
         good = [instance for instance in instances if not reasons[instance.path]]
         bad = [instance for instance in instances if reasons[instance.path]]
         if good:
-            fit[uid, patient, good[0].text("StudyInstanceUID")].append(_Group(label, good))
+            fit[uid, patient, good[0].text("StudyInstanceUID")].append(
+                _Group(label, good, Counter(reasons[one.path] for one in bad))
+            )
             skipped += [Skipped(one.path, f"{label}: {reasons[one.path]}, left out") for one in bad]
         else:
             why = "; ".join(dict.fromkeys(filter(None, (reasons[one.path] for one in bad))))
@@ -155,7 +158,9 @@ def _joined(parts: list[_Group]) -> list[_Group]:
         or len(set(Places.join(places).planes())) > 1
         or (overlap and all(_is_even(part.instances) for part in parts))
     )
-    return parts if own and not _is_even(_without_copies(instances)[0]) else [_Group(_label(instances), instances)]
+    if own and not _is_even(_without_copies(instances)[0]):
+        return parts
+    return [_Group(_label(instances), instances, sum((part.unfit for part in parts), Counter()))]
 
 
 def _is_even(instances: Sequence[Instance]) -> bool:
@@ -194,9 +199,8 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     files = tuple(dict.fromkeys(owners[index].path for index in places.order))
     first, folders = kept[0], sorted({file.parent for file in files})
     folder = Path(os.path.commonpath(folders))
-    notes = list(_notes(kept))
-    if odd:
-        notes.append(f"{len(odd)} of its files are of another plane or size and left out")
+    unfit = group.unfit + Counter({"of another plane or size": len(odd)})
+    notes = [*_notes(kept), *(f"{count} file(s) of it left out: {why}" for why, count in unfit.items())]
     if len(folders) > 1:
         notes.append(f"its {len(files)} files lie in {len(folders)} folders and are taken together")
     elif apart and len(group.folders) == 1:

@@ -122,7 +122,7 @@ class PredictionRun:
             raise KitsError(f"{scan.path}: {warnings[0]}, or add allow_implausible=true")
         if self.outputs.dicom_seg and not scan.files:
             warnings.append("no DICOM series, so dicom_seg=true writes nothing of it")
-        return _Read(volume, [*scan.notes, *volume.grid.notes, *warnings], time.perf_counter() - began)
+        return _Read(volume, [*scan.notes, *warnings], time.perf_counter() - began)
 
     def _segment(self, scan: Scan, read: _Read) -> _Done:
         from tqdm import tqdm

@@ -21,7 +21,7 @@ class Grid:
     """The geometry of an image as its file has it: SimpleITK's (x, y, z), mm, nine cosines row by row.
 
     Attributes:
-        notes: what is assumed where the file says nothing.
+        notes: what a reader of a result should know of how it was made of the file.
     """
 
     size: Triple

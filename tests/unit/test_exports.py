@@ -244,7 +244,8 @@ def test_odd_pictures_in_a_series_are_left_out_by_name(tmp_path: Path) -> None:
         "dose": "in color (RGB), not HU, left out",
         "scout": "of another plane or size than its other slices (a scout?), left out",
     }
-    assert series.notes == ("1 of its files are of another plane or size and left out",)
+    left_out = ("in color (RGB), not HU", "of another plane or size")
+    assert series.notes == tuple(f"1 file(s) of it left out: {why}" for why in left_out) == read_volume(tmp_path).grid.notes
     np.testing.assert_array_equal(read_series(series.folder, series.files).array, HU)
 
 

@@ -84,6 +84,20 @@ def test_a_scout_inside_a_series_is_left_out_and_two_planes_are_not_mixed(tmp_pa
     assert "mixed: images of" in reasons(tmp_path)
 
 
+def test_a_slice_of_another_modality_is_told_and_inside_the_stack_refused(tmp_path: Path) -> None:
+    last, inside = [write_series(tmp_path / name, HU) for name in ("last", "inside")]
+    for path in (last / f"axial-{19 * 7 % 97:03d}.dcm", inside / f"axial-{7 * 7:03d}.dcm"):
+        changed = pydicom.dcmread(path)
+        changed.Modality = "PT"
+        changed.save_as(path)
+    (series,), (skipped,) = find_series(last, min_slices=4)
+    assert skipped.why == "series 1 (axial, 20 file(s)): modality PT, not CT, left out"
+    assert series.notes == read_volume(last).grid.notes == ("1 file(s) of it left out: modality PT, not CT",)
+    np.testing.assert_array_equal(read_volume(last).array, HU[:-1])
+    with pytest.raises(KitsError, match=r"slices are missing, doubled or uneven \(4.00 to 8.00 mm apart\)"):
+        read_volume(inside)
+
+
 def test_two_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
     write_series(tmp_path, HU, series="arterial", number=3)
     write_series(tmp_path, HU[:12], series="venous", number=4)
