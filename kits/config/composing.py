@@ -110,11 +110,14 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     keyless = next((override for override in overrides if override.startswith("=")), None)
     if unread := getattr(error, "override", keyless):  # Hydra's OverrideParseException knows which
         return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
+    keys = [key for schema in schemas_of(name) for key in keys_of(schema, choices_in(overrides))]
+    if found := re.search(r"Could not delete from config. '([^']+)' does not exist", message):
+        what = "is null already; leave this out" if found[1] in keys else f"no such key{suggestion(found[1], keys)}"
+        return f"~{found[1]}: {what}"
     if found := re.search(r"Could not override '([^']+)'", message):
         wrong = found[1]
         if wrong in groups():  # what was given in braces is known to OmegaConf
             wrong = getattr(error.__cause__, "full_key", None) or wrong
-        keys = [key for schema in schemas_of(name) for key in keys_of(schema, choices_in(overrides))]
         above, _, leaf = wrong.rpartition(".")
         if any(is_open(schema, wrong) for schema in schemas_of(name)):
             return f"{wrong}: stands in no file of conf/; give +{wrong}=..."

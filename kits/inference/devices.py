@@ -29,6 +29,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device(gpu or "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise RuntimeError(f"torch {torch.__version__} sees {count} GPU(s), counted from 0")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -289,6 +289,13 @@ def said(
         (["stage=coarse", "loss.bias=2,3"], "loss.bias=2,3: several values where one is taken"),
         (["stage=coarse", "run_dir=${nowhere}"], "configuration: Interpolation key 'nowhere' not found"),
         (["stage=coarse", "loss.bias=0.5"], "loss.bias=0.5: give a number of at least 1"),
+        (["stage=coarse", "~fold"], "~fold: is null already; leave this out"),
+        (["stage=coarse", "~folt"], "~folt: no such key; did you mean fold?"),
+        (["stage=coarse", "data.window=3"], "data.window: no such key; did you mean data.window_hu?"),
+        (
+            ["stage=coarse", f"run_dir=a/{'ü' * 128}/b"],
+            f"run_dir=a/{'ü' * 128}/b: give a path, each name in it of at most 255 bytes",
+        ),
         (["stage=coarse", "~loss.bias"], "loss.bias: no value given; give a number of at least 1"),
         (["stage=coarse", "data.labels.kidney=3"], "data.labels.kidney: data.labels is null; give data.labels={kidney:3}"),
         (["stage=coarse", "+data.cache=x"], "+data.cache: is there already; give data.cache=... without a plus"),
@@ -385,6 +392,22 @@ def test_an_environment_file_that_is_no_text_is_one_line(
     told = said(["stage=coarse"], monkeypatch, capsys)
     assert told.startswith("kits.train: .env of the working folder: cannot be read (")
     assert told.count("\n") == 1
+
+
+def test_a_working_folder_that_is_gone_or_shadows_python_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert said(["stage=coarse"], monkeypatch, capsys) == "kits.train: the working folder is gone; go to one that exists\n"
+    for name in ("random", "tokenize"):
+        own = tmp_path / name / f"{name}.py"
+        own.parent.mkdir()
+        own.write_text("x = 1\n")
+        call = [sys.executable, "-m", "kits.train", "stage=coarse", "--cfg", "job"]
+        told = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=own.parent)
+        assert told.stderr == f"kits.train: {own}: Python takes it for its own module of that name; rename it\n"
 
 
 def test_the_example_environment_names_every_variable_that_is_read() -> None:

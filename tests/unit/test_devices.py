@@ -102,6 +102,14 @@ def test_training_and_prediction_take_the_same_gpu(monkeypatch: pytest.MonkeyPat
     assert pick_device("auto") == CPU
 
 
+def test_a_gpu_that_is_not_there_is_named_with_how_many_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        KitsError, match=r"^device=cuda:99: cannot be used here \(torch [\w.+]+ sees 2 GPU\(s\), counted from 0\); take "
+    ):
+        pick_device("cuda:99")
+
+
 def test_the_measurement_leaves_threads_and_random_numbers_alone() -> None:
     cpu_gain.cache_clear()
     threads, state = torch.get_num_threads(), torch.get_rng_state()

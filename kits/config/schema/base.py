@@ -37,13 +37,20 @@ def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
+def short_names(path: str) -> str:
+    """Refuse a path with a name that no file system takes, before hours are spent on what goes there."""
+    if any(len(os.fsencode(name)) > 255 for name in Path(path).parts):
+        raise ValueError("too long")
+    return path
+
+
 # A file or folder. On a command line its characters mean nothing to Hydra, see `kits.config.quoting`.
-A_PATH = Meaning("a path")
+A_PATH = Meaning("a path, each name in it of at most 255 bytes")
 
 # Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
-PathText = Annotated[Text, A_PATH]
+PathText = Annotated[Text, AfterValidator(short_names), A_PATH]
 # One that is written, which may be missing.
 OutputFolder = Annotated[PathText, AfterValidator(lambda value, info: check_output(info.field_name, value))]
 Whole = Annotated[int, Field(strict=True)]

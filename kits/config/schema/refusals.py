@@ -135,7 +135,7 @@ def holds(kind: Any, mark: Meaning) -> bool:
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """Suggest the key of that name elsewhere, the nearest beside it or of all, or the few there are."""
+    """Suggest the key beside or elsewhere that was meant, or the few there are, or the nearest of all."""
     if key in INSTEAD:
         return f"; give {INSTEAD[key]}"
     if key in known:
@@ -143,9 +143,9 @@ def suggestion(key: str, known: Sequence[str]) -> str:
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
     above, _, leaf = key.rpartition(".")
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == above}
-    near = [one for one in known if one.rpartition(".")[2] == leaf]
-    near += [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
-    if near:
+    close = [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
+    elsewhere = [one for one in known if one.rpartition(".")[2] == leaf]
+    if near := close + elsewhere if above else elsewhere + close:  # whoever names a group means a key of it
         return f"; did you mean {near[0]}?"
     return (
         f"; there are {', '.join(sorted(beside))}"
