@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,8 +42,21 @@ def checked(name: str, overrides: Sequence[str], *, prepared: bool = True) -> An
     return check(name, *with_choices(name, overrides), prepared=prepared)
 
 
-def with_choices(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compose, and tell by group what was chosen too."""
+def with_newer_keys(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an earlier configuration of a training today's defaults of the keys that it lacks."""
+    choices = [f"stage={earlier['stage']}", "augmentation=none"]  # whose entries are no keys of ours
+    for group in groups():
+        part = earlier.get(group)
+        choice = None if not isinstance(part, dict) else "own" if TARGET in part else part.get("name", part.get("kind"))
+        if choice in choices_of(group):
+            choices.append(f"{group}={choice}")
+    return with_choices("train", choices, earlier)[0]
+
+
+def with_choices(
+    name: str, overrides: Sequence[str], earlier: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose, under the values of an earlier configuration; tell by group what was chosen too."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -58,7 +71,9 @@ def with_choices(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], d
             choices = dict(config.hydra.runtime.choices)
             with flag_override(config, ["struct", "readonly"], False):
                 del config["hydra"]
-            return resolved(config), choices
+                merged = OmegaConf.merge(config, earlier or {})
+            assert isinstance(merged, DictConfig)
+            return resolved(merged), choices
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise KitsError(explain(error, name, overrides)) from error
 

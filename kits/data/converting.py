@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,43 +31,76 @@ def convert(data: Data, root: Path, output: Path) -> str:
         What was made and left out, and the `data.labels` to prepare it with where its ids are not those of KiTS.
 
     Raises:
-        KitsError: nothing is found (see `find_data_set`), two files of a case are not of one grid, `output` lies in `root`, or
-            it holds cases that are none of the data set's, which would be taken for such.
+        KitsError: nothing is found (see `find_data_set`), or what `write_cases` refuses: two files of a case are not of one grid.
     """
-    if output.resolve().is_relative_to(root.resolve()):
-        raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
     found = find_data_set(data, root)
     labels = label_ids(data, found)
     classes = classes_by_id(labels) if labels else None
-    make_folder(output, "output")
-    others = sorted({path.parent.name for path in output.glob(f"*/{IMAGE_NAME}")} - set(found.cases))
-    if others:
-        raise KitsError(
-            f"output={output}: holds {others[0]}, which is no case of this data set; remove it, or give another folder"
-        )
-    for case in tqdm(found.cases.values(), desc="convert", unit="case"):
-        findings, _ = check_headers(case)
-        if findings:
-            raise KitsError(f"{case.id}: {findings[0].finding}; {findings[0].remedy}, or name it in data.exclude")
-        write_case(case, output, classes)
-    lines = [f"{len(found.cases)} cases in {output}", *(f"left out: {line}" for line in summary(found.left_out))]
+
+    def write(name: str, folder: Path) -> list[str]:
+        write_case(found.cases[name], folder, classes)
+        return []
+
+    told = write_cases(data, root, output, found.cases, write, summary(found.left_out))
     if classes and any(number != label for number, label in classes.items()):
-        lines.append(f"its label ids are its own: give kits.prepare and kits.evaluate 'data.labels={text(labels)}'")
-    return "\n".join(lines)
+        told += f"\nits label ids are its own: give kits.prepare and kits.evaluate 'data.labels={text(labels)}'"
+    return told
 
 
-def write_case(case: Case, output: Path, classes: Mapping[int, int] | None) -> None:
-    """Link or write the two files of a case into a folder of its name, which appears whole."""
-    with whole_folder(output / case.id) as folder:
-        for path, name in ((case.image, IMAGE_NAME), (case.label, LABEL_NAME)):
-            if path.name.endswith(".nii.gz"):
-                link(path.resolve(), folder / name)
-            elif name == IMAGE_NAME:
-                volume = read_volume(path)
-                write_volume(folder / name, volume.array, volume.grid)
-            else:  # with its own ids, as a linked one
-                volume = read_labels(path, allowed=range(256) if classes is None else classes)
-                write_labels(folder / name, volume.array, volume.grid)
+def write_cases(
+    data: Data, root: Path, output: Path, cases: Collection[str], write: Callable[[str, Path], list[str]], left_out: list[str]
+) -> str:
+    """Write cases into folders that appear whole; one that cannot be written stops no other.
+
+    Args:
+        write: writes the files of a case into a folder, and returns what it has left out of them.
+        left_out: what is no case, for the answer.
+
+    Returns:
+        What was made and left out.
+
+    Raises:
+        KitsError: `output` lies in `root` or holds cases that are none of these, which would be taken for such; or cases could
+            not be written (the others are) and `data.skip_invalid` is false.
+    """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
+    make_folder(output, "output")
+    if others := sorted({path.parent.name for path in output.glob(f"*/{IMAGE_NAME}")} - set(cases)):
+        what = "which is no case of this data set; remove it, or give another folder"
+        raise KitsError(f"output={output}: holds {others[0]}, {what}")
+    failed = []
+    for name in tqdm(cases, desc="convert", unit="case"):
+        try:
+            with whole_folder(output / name) as folder:
+                left_out += [f"{name}: {note}" for note in write(name, folder)]
+        except KitsError as error:
+            failed.append(f"{name}: {error}")
+    told = "\n".join([f"{len(cases) - len(failed)} cases in {output}", *(f"left out: {line}" for line in [*left_out, *failed])])
+    if failed and not data.skip_invalid:
+        print(told)
+        without = "data.skip_invalid=true leaves such out"
+        raise KitsError(f"{len(failed)} of {len(cases)} cases could not be converted ({without}), the first: {failed[0]}")
+    return told
+
+
+def write_case(case: Case, folder: Path, classes: Mapping[int, int] | None) -> None:
+    """Link or write the two files of a case.
+
+    Raises:
+        KitsError: they are not of one grid, or cannot be read.
+    """
+    if findings := check_headers(case)[0]:
+        raise KitsError(f"{findings[0].finding}; {findings[0].remedy}")
+    for path, name in ((case.image, IMAGE_NAME), (case.label, LABEL_NAME)):
+        if path.name.endswith(".nii.gz"):
+            link(path.resolve(), folder / name)
+        elif name == IMAGE_NAME:
+            volume = read_volume(path)
+            write_volume(folder / name, volume.array, volume.grid)
+        else:  # with its own ids, as a linked one
+            volume = read_labels(path, allowed=range(256) if classes is None else classes)
+            write_labels(folder / name, volume.array, volume.grid)
 
 
 def link(path: Path, place: Path) -> None:

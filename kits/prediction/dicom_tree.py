@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from kits.config.schema.dataset import Data
 from kits.core.errors import KitsError
+from kits.data.converting import write_cases
 from kits.data.index import IMAGE_NAME, LABEL_NAME, check_excluded
 from kits.data.scans import Scan, find_inputs
-from kits.io import make_folder, whole_folder, write_labels, write_volume
+from kits.io import write_labels, write_volume
 from kits.io.headers import is_dicom, read_instance
-from kits.io.tree import files_below
+from kits.io.tree import files_below, summary
 from kits.prediction.rt_struct import STRUCTURE_SET, read_rt_struct
 from kits.prediction.seg_reading import LABEL_MAP, SEGMENTATION, read_dicom_seg
 from kits.volume import Volume
@@ -31,38 +31,39 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
         What was made and left out.
 
     Raises:
-        KitsError: no series has labels, one has two objects of them, none has one of the names, or an object cannot be read or
-            is of another grid or frame of reference.
+        KitsError: no series has labels, none has one of the names, or what `write_cases` refuses: a series or its object of
+            labels cannot be read, one has two of them, or they are of different grids or frames of reference.
     """
-    if output.resolve().is_relative_to(root.resolve()):
-        raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
-    scans = find_inputs(root, key="root").scans
+    inputs = find_inputs(root, key="root")
+    scans = inputs.scans
     series_of = {name: read_instance(scan.files[0]).text("SeriesInstanceUID") for name, scan in scans.items() if scan.files}
     objects: dict[str, list[Path]] = {}
     for path in files_below(root)[0]:
         if uid := _series_it_is_of(path):
             objects.setdefault(uid, []).append(path)
-    if twice := next((paths for uid, paths in objects.items() if len(paths) > 1 and uid in series_of.values()), None):
-        raise KitsError(f"{twice[0]}: {twice[1]} is of the same series; take one out")
     left_out = [f"{name}: no segmentation or structure set is of it" for name, uid in series_of.items() if uid not in objects]
     left_out += [f"{paths[0]}: its series is not there" for uid, paths in objects.items() if uid not in series_of.values()]
+    left_out += summary(item for item in inputs.skipped if not re.search(r"modality (SEG|RTSTRUCT)\b", item.why))
     check_excluded(data.exclude, series_of)
-    made = {name: objects[uid][0] for name, uid in series_of.items() if uid in objects and name not in data.exclude}
+    made = {name: objects[uid] for name, uid in series_of.items() if uid in objects and name not in data.exclude}
     if not made:
         raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
     given = data.rois.labels if data.rois else {}
-    known = {name.strip().casefold(): name for path in made.values() for name in _names(path)} if given else {}
+    known = {name.strip().casefold(): name for paths in made.values() for path in paths for name in _names(path)} if given else {}
     if absent := sorted(set(given) - set(known)):
         there = ", ".join(map(repr, sorted(known.values())))
         raise KitsError(f"data.rois: no ROI or segment is called {absent[0]!r}; the names in {len(made)} cases are {there}")
-    make_folder(output, "output")
-    for name, path in tqdm(made.items(), desc="convert", unit="case"):
+
+    def write(name: str, folder: Path) -> list[str]:
+        path, *others = made[name]
+        if others:
+            raise KitsError(f"{path}: {others[0]} is of the same series; take one out")
         volume, labels, notes = _read(scans[name], path, given)
-        left_out += [f"{name}: {note}" for note in notes]
-        with whole_folder(output / name) as folder:
-            write_volume(folder / IMAGE_NAME, volume.array, volume.grid)
-            write_labels(folder / LABEL_NAME, labels, volume.grid)
-    return "\n".join([f"{len(made)} cases in {output}", *(f"left out: {line}" for line in left_out)])
+        write_volume(folder / IMAGE_NAME, volume.array, volume.grid)
+        write_labels(folder / LABEL_NAME, labels, volume.grid)
+        return notes
+
+    return write_cases(data, root, output, made, write, left_out)
 
 
 def _read(scan: Scan, path: Path, given: Mapping[str, int]) -> tuple[Volume, Any, list[str]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kits.config import plain
+from kits.config import flat, plain
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_object
-from kits.core.sharding import check_ranks
+from kits.core.sharding import check_ranks, launched
 
 if TYPE_CHECKING:
     from kits.config.schema.training import Train
@@ -46,8 +46,9 @@ def resumed_options(arguments: list[str]) -> Train | None:
     if not any(argument.startswith("resume=") for argument in arguments):
         return None
     # Here and not above: --help needs neither of them, which take longer than all else that it does.
-    from kits.config.composing import values_of
+    from kits.config.composing import values_of, with_newer_keys
     from kits.config.schema import check, parse, schema_of
+    from kits.config.schema.base import text
 
     given = values_of("train", arguments)
     folder = given.pop("resume", None)
@@ -55,11 +56,15 @@ def resumed_options(arguments: list[str]) -> Train | None:
         raise KitsError(f"resume=: no folder given; give the run's folder, {AUTO}, or null")
     if folder in (None, AUTO):
         return None
-    before = read_config(Path(folder))
+    written = read_config(Path(folder))
     try:
+        before = with_newer_keys(written)
         began: Train = parse(schema_of("train"), before)  # it may be damaged or edited
     except KitsError as error:
         raise KitsError(f"resume={folder}: its {CONFIG} cannot be trained with ({error})") from error
+    newer = {key: value for key, value in flat(before).items() if key not in flat(written)}
+    if newer and not launched().number:
+        print(f"resume={folder}: its {CONFIG} lacks {', '.join(newer)}, and goes on with the defaults: {text(newer)}")
     config = copy.deepcopy(before)
     for key, value in given.items():
         if key not in ADJUSTABLE:

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import yaml
 
 from kits.config import flat, one_line, plain
+from kits.config.composing import with_newer_keys
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
@@ -156,6 +157,8 @@ def check_unfinished(options: Coarse | Fine, content: Mapping[str, Any]) -> None
 def check_same(config: Mapping[str, Any], trained: Mapping[str, Any], folder: Path) -> None:
     """Refuse a configuration that differs from the checkpoint's in a key that may not change."""
     ours, theirs = flat(config), flat(trained)
+    if set(ours) - set(theirs):  # keys that are newer than it
+        theirs = flat(with_newer_keys(trained))
     for key in sorted({*ours, *(key for key in theirs if key.partition(".")[0] in config)}):
         if key not in (*ADJUSTABLE, "run_dir", "resume", "overwrite") and ours.get(key) != theirs.get(key):
             was = f"the run in {folder} was trained with {one_line(theirs.get(key))}"

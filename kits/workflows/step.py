@@ -154,8 +154,8 @@ def _is_one_of(key: str, names: Sequence[str]) -> bool:
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    absent = object()
-    return [key for key in {**before, **now} if before.get(key, absent) != now.get(key, absent)]
+    # A key that is newer than the record and null asks for nothing.
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
 def _some(names: Sequence[str]) -> str:

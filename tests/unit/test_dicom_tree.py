@@ -1,5 +1,6 @@
 """CT with DICOM segmentations or structure sets becomes a KiTS tree with the labels that they describe."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,25 @@ def test_segments_too_are_what_the_configuration_says_and_a_name_that_is_nowhere
     assert not (tmp_path / "tree").exists()
     convert_dicom(dicom("data.rois={kidney:organ,tumor:[Segment_2]}"), tmp_path / "in", tmp_path / "tree")
     np.testing.assert_array_equal(read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array, labels)
+
+
+def test_a_case_that_cannot_be_converted_is_named_and_the_others_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, radius in (("a", OUTER), ("b", OUTER), ("c", INNER)):
+        write_series(tmp_path / "in" / name, kidney_pair(0)[0], series=name)
+        structure_set(tmp_path / "in" / f"{name}.dcm", uid_of(tmp_path / "in" / name), {"Kidney": circles(radius)})
+    shutil.copy(tmp_path / "in" / "b.dcm", tmp_path / "in" / "b_again.dcm")
+    (tmp_path / "in" / "notes.txt").write_text("of the reader")
+    told = r"1 of 3 cases could not be converted \(data\.skip_invalid=true leaves such out\), the first: b: .*b\.dcm: .* same s"
+    with pytest.raises(KitsError, match=told):
+        convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
+    said = capsys.readouterr().out
+    assert said.startswith(f"2 cases in {tmp_path / 'tree'}\nleft out: {tmp_path / 'in' / 'notes.txt'}: ")
+    assert f"\nleft out: b: {tmp_path / 'in' / 'b.dcm'}: " in said
+    assert convert_dicom(dicom("data.skip_invalid=true"), tmp_path / "in", tmp_path / "tree") + "\n" == said
+    assert sorted(path.name for path in (tmp_path / "tree").iterdir()) == ["a", "c"]
+    for name, radius in (("a", OUTER), ("c", INNER)):
+        labels = read_labels(tmp_path / "tree" / name / "segmentation.nii.gz", allowed=range(4)).array
+        np.testing.assert_array_equal(labels, ball(radius))
 
 
 def test_labels_of_another_frame_of_reference_are_refused(tmp_path: Path) -> None:

@@ -241,6 +241,18 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
         convert(typed(pairs, "pairs", images="*_ct.mha", label_maps="*_seg.nrrd"), pairs, tmp_path / "tree")
 
 
+def test_a_case_of_two_grids_stops_no_other(kits_tree: Path, tmp_path: Path) -> None:
+    root = nnunet_tree(kits_tree, tmp_path / "raw", {"background": 0, "kidney": 1, "tumor": 2})
+    path = root / f"labelsTr/{CASES[0]}.nii.gz"
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(image[:-1], str(path))
+    with pytest.raises(KitsError, match=f"^1 of 2 cases could not be converted .*, the first: {CASES[0]}: .*the two are not one"):
+        convert(typed(root, "nnunet"), root, tmp_path / "tree")
+    assert [path.name for path in (tmp_path / "tree").iterdir()] == [CASES[1]]
+    told = convert(typed(root, "nnunet", skip_invalid=True), root, tmp_path / "tree")
+    assert told.startswith(f"1 cases in {tmp_path / 'tree'}\nleft out: {CASES[0]}: ")
+
+
 def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:
     given = ["stage=coarse", f"data.root={tmp_path}", "data.labels={kidney:[1,2],tumor:3}"]
     training = checked("train", given, prepared=False)

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from kits.config.composing import compose
 from kits.core.errors import KitsError
@@ -414,6 +415,29 @@ def test_what_is_no_longer_the_same_run_is_refused(straight: Path, tmp_path: Pat
     (copy / "config.yaml").write_text("- a list")
     with pytest.raises(KitsError, match="not a training's"):
         resumed_options([f"resume={copy}"])
+
+
+def test_a_run_that_lacks_keys_which_are_newer_goes_on_with_their_defaults(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(straight, copy)
+    config, content = read_config(copy), read(copy / "last.ckpt")
+    for earlier in (config, content["hyper_parameters"]):
+        del earlier["data"]["rois"], earlier["optimizer"]["init_factor"], earlier["roi"]["min_voxels"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    content["kits_seal"] = seal(content)
+    torch.save(content, copy / "last.ckpt")
+    options = resumed_options([f"resume={copy}", "trainer.max_epochs=4"])
+    assert options is not None
+    assert (options.data.rois, options.optimizer.init_factor, options.roi.min_voxels) == (None, 1.0, 100)  # data.roi_rule's
+    assert capsys.readouterr().out.endswith(
+        "goes on with the defaults: {data.rois:null,optimizer.init_factor:1.0,roi.min_voxels:100}\n"
+    )
+    assert where_to_start(options, content["kits_run"]["data_hash"]).place["epoch"] == 3
+    other = options.model_copy(update={"optimizer": options.optimizer.model_copy(update={"init_factor": 0.5})})
+    with pytest.raises(KitsError, match=r"optimizer\.init_factor=0\.5: the run in .* was trained with 1\.0; set it back"):
+        where_to_start(other, content["kits_run"]["data_hash"])
 
 
 def test_a_seal_tells_of_every_part_and_not_of_the_file(straight: Path, tmp_path: Path) -> None:

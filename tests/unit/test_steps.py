@@ -125,6 +125,7 @@ def test_a_step_runs_exactly_when_its_record_no_longer_holds(
     assert said(runner, step, capsys) == "runs again, because scores/table.txt is gone"
     assert said(Runner(tmp_path / "out", overwrite=True), step, capsys) == "runs again, because of overwrite=true"
     assert said(runner, step, capsys) == "up to date"
+    assert said(runner, scoring(tmp_path, seed=0, newer=None), capsys) == "up to date"
     (tmp_path / "out" / "steps" / "evaluate.json").write_text("damaged")
     assert said(runner, step, capsys) == "runs"
 
