@@ -9,12 +9,15 @@ import os
 import re
 from collections.abc import Collection, Sequence
 
+_PLAIN = re.compile(r"(\.{0,2}/|[A-Za-z_])[\w./+@-]*", re.ASCII)
 _INTERPOLATION = re.compile(r"\$\{[^}]+\}")
 _ENTRY = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*[^,\s])\s*(?:,|$)""")
 
 
 def quoted(text: str) -> str:
-    """Put a text in Hydra's quotes, with which it stands for itself: no grammar, no interpolation."""
+    """Put a text that is no plain word in Hydra's quotes: no grammar, no interpolation."""
+    if _PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
     # OmegaConf reads what Hydra has read: a backslash takes the meaning of ${, and stands before it doubled.
     return _in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 

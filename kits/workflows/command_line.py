@@ -9,8 +9,6 @@ from typing import Any
 from kits.config.quoting import quoted
 from kits.config.schema.base import text
 
-PLAIN = re.compile(r"[A-Za-z_./][\w./+@-]*")
-
 
 def passed_on(overrides: Iterable[str], own: Collection[str]) -> list[str]:
     """Leave out the overrides of a command's own keys; the others are for its trainings."""
@@ -19,11 +17,7 @@ def passed_on(overrides: Iterable[str], own: Collection[str]) -> list[str]:
 
 def spelled(value: Any) -> str:
     """Spell a plain value as the right side of an override."""
-
-    def word(name: str) -> str:
-        return name if PLAIN.fullmatch(name) and name.lower() not in ("null", "true", "false", "nan", "inf") else quoted(name)
-
-    return text(value, word)
+    return text(value, quoted)
 
 
 def assigned(values: Mapping[str, Any]) -> list[str]:

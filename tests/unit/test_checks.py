@@ -201,7 +201,8 @@ def test_group_choices_that_do_not_go_together_are_named(cache: Path, overrides:
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair != ("model", "own")])
 def test_every_choice_of_every_group_passes(cache: Path, group: str, choice: str) -> None:
     stage = [] if group == "stage" else [f"stage={'fine' if choice == 'finenet' else 'coarse'}"]
-    more = {"folds": ["fold=0"], "own": [f"{group}._target_=some.Part"]}.get(choice, [])
+    part = {"loss": "torch.nn.ReLU", "optimizer": "torch.optim.NAdam", "scheduler": "torch.optim.lr_scheduler.StepLR"}.get(group)
+    more = {"folds": ["fold=0"], "own": [f"{group}._target_={part}"]}.get(choice, [])
     checked("train", [*stage, f"{group}={choice}", *more, f"data.cache={cache}"])
 
 

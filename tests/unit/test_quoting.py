@@ -34,6 +34,8 @@ PATHS = [
     "$HOME ${",
     " spaces around ",
     "2024",
+    ".5",
+    "../data/kits19",
     "1e5",
     "true",
     "choice(1,2)",
