@@ -17,10 +17,10 @@ _GROUPS = (("/sys/fs/cgroup", "memory.max", "anon"), ("/sys/fs/cgroup/memory", "
 
 
 def refuse_size(path: Path, size: Sequence[int]) -> None:
-    """Raise KitsError for a size (x, y, z) that no CT has: a small file may promise any."""
-    if math.prod(size) > MAX_VOXELS:
+    """Raise KitsError for a size (x, y, z) that no CT has: a small file may promise any, or none."""
+    if not 0 < math.prod(size) <= MAX_VOXELS:
         voxels = " x ".join(map(str, size))
-        raise KitsError(f"{path}: its header promises {voxels} voxels, more than a CT has; copy it again, or crop the scan")
+        raise KitsError(f"{path}: its header promises {voxels} voxels, which no CT has; copy it again, or crop the scan")
 
 
 def refuse_memory(path: Path, count: int) -> None:

@@ -92,9 +92,10 @@ def find_voxels(path: Path, header: Header | None) -> Stored | None:
         what = f"says that its voxels begin at byte {offset:g} (vox_offset), and not behind its {least} bytes"
         raise KitsError(f"{path}: its header {what}: programs read it shifted; convert it again from the original")
     scaled = math.isfinite(slope) and slope != 0
-    inter = inter if math.isfinite(inter) else 0.0
-    # Both count where scl_slope is not 0 (nifti1.h, nibabel). ITK adds scl_inter all the same, and leaves out the tiniest slopes.
-    if abs(slope) <= sys.float_info.epsilon if scaled else inter:
+    # Both count where scl_slope is not 0 (nifti1.h), and nibabel refuses an scl_inter that then is no number. ITK takes 0 for
+    # that one, adds any other even where scl_slope is 0, and leaves out the tiniest slopes.
+    known = math.isfinite(inter)
+    if (abs(slope) <= sys.float_info.epsilon or not known) if scaled else (known and inter != 0):
         what = f"has scl_slope {slope:g} and scl_inter {inter:g}, which programs read differently"
         raise KitsError(
             f"{path}: its header {what}; mend it: scl_slope is 1 where the voxels are HU or labels as they are stored"
@@ -106,7 +107,7 @@ def find_voxels(path: Path, header: Header | None) -> Stored | None:
         encoding=GZIP if is_gzip(file) else RAW,
         skip=int(offset),
         slope=slope if scaled else 1.0,
-        inter=inter,
+        inter=inter if scaled else 0.0,
     )
 
 

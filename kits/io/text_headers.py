@@ -153,8 +153,13 @@ def _meta(header: TextHeader, dtype: np.dtype, grid: Grid) -> Stored | None:
     _refuse_spacing(header, header.get(*_SPACING))
     if header.get(*_MATRIX) is None:
         raise KitsError(f"{path}: its header does not say which side is left (no TransformMatrix); convert it from the original")
-    given = [*header.numbers(*_SPACING), *(header.numbers(*_ORIGIN) or (0, 0, 0)), *header.numbers(*_MATRIX)]
-    taken = [*grid.spacing, *grid.origin, *np.reshape(grid.direction, (3, 3)).T.ravel()]
+    given = [
+        *header.numbers(*_SIZE),
+        *header.numbers(*_SPACING),
+        *(header.numbers(*_ORIGIN) or (0, 0, 0)),
+        *header.numbers(*_MATRIX),
+    ]
+    taken = [*grid.size, *grid.spacing, *grid.origin, *np.reshape(grid.direction, (3, 3)).T.ravel()]
     if not np.allclose(
         given, taken, rtol=0, atol=1e-3
     ):  # ITK knows exact names alone, and reads nothing behind a line that is none

@@ -202,12 +202,12 @@ def announced(path: Path, shape: tuple[int, int, int], voxels: int) -> Path:
 def test_what_no_ct_has_is_not_unpacked(tmp_path: Path) -> None:
     path = announced(tmp_path / "bomb.nii.gz", (512, 512, 16000), 1 << 24)
     for read in (read_volume, read_geometry, check_file, lambda path: read_labels(path, allowed=(0,))):
-        with pytest.raises(KitsError, match="promises 512 x 512 x 16000 voxels, more than a CT has"):
+        with pytest.raises(KitsError, match="promises 512 x 512 x 16000 voxels, which no CT has"):
             read(path)
     huge = nrrd(b"", "gzip").replace(b"sizes: 7 6 5", b"sizes: 4096 4096 4096")
-    assert "more than a CT has" in refusal(put(tmp_path, "huge.nrrd", huge))
+    assert "which no CT has" in refusal(put(tmp_path, "huge.nrrd", huge))
     huge = meta(b"", packed=True).replace(b"DimSize = 7 6 5", b"DimSize = 4096 4096 4096")
-    assert "more than a CT has" in refusal(put(tmp_path, "huge.mha", huge))
+    assert "which no CT has" in refusal(put(tmp_path, "huge.mha", huge))
     large = nrrd(gzip.compress(HU.tobytes()), "gzip").replace(b"sizes: 7 6 5", b"sizes: 512 512 512")
     assert "cannot hold" in refusal(put(tmp_path, "large.nrrd", large))
 
@@ -250,6 +250,8 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
         ("ElementSpacing", "elementspacing", "pass over a part of its header"),
         ("Offset = 0 0 0", "Offset = 0 0 0\nno field", "pass over a part of its header"),
         ("TransformMatrix = 1 0 0", "TransformMatrix = 1,0 0 0", "'transformmatrix' of '1,0 0 0 0 1 0 0 0 1', not of 9 numbers"),
+        ("DimSize = 7 6 5", "DimSize = 7 6 4.9", "pass over a part of its header"),
+        ("DimSize = 7 6 5", "DimSize = 0 6 5", "promises 0 x 6 x 5 voxels, which no CT has"),
         ("DimSize = 7 6 5", "DimSize = 7,6,5", "'dimsize' of '7,6,5', not of 3"),
         ("space origin: (0,0,0)", "space origin: (nan,nan,nan)", "'space origin' of '(nan,nan,nan)', not of 3"),
         ("space origin: (0,0,0)", "space origin: (0,5,0,5,0,5)", "(decimals have points)"),

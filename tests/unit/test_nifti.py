@@ -173,7 +173,7 @@ def test_what_follows_the_stream_is_damage_unless_it_is_another_stream(tmp_path:
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
 def test_a_header_that_promises_terabytes_asks_for_no_memory(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, content(numbers("i2"), dims=[32000, 32000, 32000]))
-    assert "promises 32000 x 32000 x 32000 voxels, more than a CT has" in refusal(path)
+    assert "promises 32000 x 32000 x 32000 voxels, which no CT has" in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
@@ -269,6 +269,9 @@ def test_voxels_that_no_two_programs_read_alike_are_refused(tmp_path: Path) -> N
         ours, theirs = sitk.GetArrayFromImage(sitk.ReadImage(path)), nib.load(path).get_fdata()
         assert ours.min() != theirs.min(), "ITK adds the intercept alone, nibabel neither of two or both"
         assert f"scl_slope {slope:g} and scl_inter -1024, which programs read differently" in refusal(path)
+    no_offset = save(tmp_path / "odd.nii", content(stored, slope=1, inter=np.nan))
+    assert "scl_slope 1 and scl_inter nan, which programs read differently" in refusal(no_offset)
+    assert read_volume(save(tmp_path / "odd.nii", content(stored, slope=np.nan, inter=np.nan))).array.max() == stored.max()
 
 
 @pytest.mark.parametrize("name", ["long.nii", "long.nii.gz"])
