@@ -124,7 +124,8 @@ def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     message = str(error)
     keyless = next((override for override in overrides if override.startswith("=")), None)
     if unread := getattr(error, "override", keyless):  # Hydra's OverrideParseException knows which
-        return f"{unread}: cannot be read; give key=value, and quote what is no plain word: \"key='a text'\""
+        quotes = "\"key='a text'\", 'key={a:[1,2],b:3}'"  # without them a shell takes braces apart
+        return f"{unread}: cannot be read; give key=value, and quote what is no plain word: {quotes}"
     keys = [key for schema in schemas_of(name) for key in keys_of(schema, choices_in(overrides))]
     if found := re.search(r"Could not delete from config. '([^']+)' does not exist", message):
         what = "is null already; leave this out" if found[1] in keys else f"no such key{suggestion(found[1], keys)}"

@@ -43,7 +43,9 @@ def convert(data: Data, root: Path, output: Path) -> str:
 
     told = write_cases(data, root, output, found.cases, write, summary(found.left_out))
     if classes and any(number != label for number, label in classes.items()):
-        told += f"\nits label ids are its own: give kits.prepare and kits.evaluate 'data.labels={text(labels)}'"
+        told += (
+            f"\nits label ids are its own: give kits.pipeline, or kits.prepare and kits.evaluate, 'data.labels={text(labels)}'"
+        )
     return told
 
 

@@ -198,7 +198,7 @@ def label_ids(data: Data, found: DataSet) -> dict[str, list[int]] | None:
             continue
         numbers = ids if isinstance(ids, list) else [ids]
         if name.casefold() not in NAMES or not all(isinstance(number, int) and 0 < number < 256 for number in numbers):
-            give = "say which ids are what with data.labels={kidney: [...], tumor: [...]}"
+            give = "say which ids are what, as with 'data.labels={kidney:[1,2],tumor:3}'"
             raise KitsError(f"dataset.json: its label {name}={text(ids)} is none that is known; {give}")
         labels.setdefault(NAMES[name.casefold()], []).extend(numbers)
     return labels or None

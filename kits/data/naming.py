@@ -12,7 +12,7 @@ from kits.data.index import LABEL_NAME
 
 ENDINGS = re.compile(r"(\.nii)?\.gz$|(\.seg)?\.nrrd$|\.(nii|hdr|nhdr|mha|mhd)$", re.IGNORECASE)
 # case_00061 (all sets, and nnU-Net's of them), prediction_00061 (KiTS19's leaderboard), KiTS_00061 and kits23_00061 (nnU-Net's
-# data sets), 00061; _0000 is the channel in the names of nnU-Net's images.
+# data sets), 00061; _0000 is the channel in the names of nnU-Net's images, of any case.
 NUMBERED = re.compile(r"(?:(?:case|prediction|kits(?:19|21|23)?)[_-]?(\d{1,5})|(\d{5}))(?:_0000)?", re.IGNORECASE)
 KNOWN = "case_00061.nii.gz, prediction_00061.nii.gz, KiTS_00061.nii.gz or case_00061/segmentation.nii.gz"
 
@@ -63,7 +63,9 @@ def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path
     found = {}
     for case, number in numbers.items():
         alike = number is not None and shared[number] == 1
-        paths = by_number.get(number, []) if number is not None and alike else maps.get(case, [])
+        channel = f"{case}_0000"
+        same = maps.get(case, []) + (maps.get(channel, []) if channel not in numbers else [])
+        paths = by_number.get(number, []) if number is not None and alike else same
         if len(paths) > 1:
             listed = " and ".join(repr(path.name if path.parent == paths[0].parent else str(path)) for path in paths[:2])
             raise KitsError(f"{paths[0].parent}: {listed} are both of {case}; take one out")

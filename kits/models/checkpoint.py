@@ -35,6 +35,8 @@ def open_checkpoint(path: Path, stage: str | None = None) -> dict[str, Any]:
     Raises:
         KitsError: no such file, not a checkpoint of this project, of the other stage, or of another format.
     """
+    if path.is_dir():
+        raise KitsError(f"{path}: is a folder; give a checkpoint in it, of a run {path / 'best.ckpt'}")
     if not path.is_file():
         raise KitsError(f"{path}: no such checkpoint; kits.train writes best.ckpt into its run folder")
     try:

@@ -47,7 +47,7 @@ def convert_dicom(data: Data, root: Path, output: Path) -> str:
     check_excluded(data.exclude, series_of)
     made = {name: objects[uid] for name, uid in series_of.items() if uid in objects and name not in data.exclude}
     if not made:
-        raise KitsError(f"root={root}: no series with labels; " + "; ".join(left_out[:2]))
+        raise KitsError(f"root={root}: no series with labels; {'; '.join(left_out[:2])}; give a folder that holds both")
     given = data.rois.labels if data.rois else {}
     known = {name.strip().casefold(): name for paths in made.values() for path in paths for name in _names(path)} if given else {}
     if absent := sorted(set(given) - set(known)):

@@ -227,6 +227,7 @@ def test_checkpoints_that_do_not_belong_are_one_line_and_nothing_in_them_runs(ch
     for path, words in (
         (fine, "are the two swapped"),
         (tmp_path / "absent.ckpt", "no such checkpoint"),
+        (tmp_path, r"is a folder; give a checkpoint in it, of a run .*best\.ckpt"),
         (tmp_path / "cut.ckpt", "not a checkpoint"),
         (tmp_path / "other.ckpt", "not a checkpoint of this project"),
         (tmp_path / "code.ckpt", r"opened safely \(it holds \w+\.mkdir, and only tensors and plain values are read\); give one"),

@@ -182,6 +182,7 @@ def test_the_stages_keep_the_papers_numbers() -> None:
         ("train", ["stage=coarse", "loss=none"], ["loss=none", "bias_dice"]),
         ("train", ["stage"], ["stage: cannot be read; give key=value"]),
         ("train", ["stage=coarse", "seed=my run's"], ["seed=my run's: cannot be read", "quote"]),
+        ("crossval", ["stage=coarse", "k=3"], ["k: no such key; did you mean split.k?"]),
         ("train", ["stage=coarse", "=3"], ["=3: cannot be read; give key=value"]),
         (
             "train",

@@ -59,6 +59,8 @@ def test_any_other_name_is_matched_as_it_is(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     maps = label_maps(tmp_path)
     assert match(["patient_a", "patient_c"], maps) == {"patient_a": tmp_path / "patient_a.nii.gz"}
+    (tmp_path / "patient_c_0000.nii.gz").touch()
+    assert match(["patient_c"], label_maps(tmp_path)) == {"patient_c": tmp_path / "patient_c_0000.nii.gz"}
     # Scans of one number are told apart by their whole names.
     assert len(set(match(["case_00061", "case_00061_0000"], maps).values())) == 2
     assert (case_number("patient_00061"), case_id("KiTS_00061_0000"), case_id("a")) == (None, "case_00061", "a")

@@ -141,6 +141,7 @@ def suggestion(key: str, known: Sequence[str]) -> str:
     if key in known:
         group = key.partition(".")[0]
         return f" under this choice of {group}; give {group}=... with one of {', '.join(choices_of(group))} too"
+    known = [one for one in known if not one.startswith(REPEATED)]
     above, _, leaf = key.rpartition(".")
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == above}
     close = [beside[name] for name in difflib.get_close_matches(leaf, list(beside), n=1)]
