@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from kits.config.schema.exported import ExportedFine
 from kits.config.schema.training import Fine
-from kits.core.labels import BACKGROUND, PRECEDENCE
+from kits.core.labels import BACKGROUND, PRECEDENCE, TUMOR
 from kits.inference.fallback import Fallback
 from kits.inference.members import Members, disagreement_of
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Spacing, Triple, crop
 from kits.volume.components import connected, sizes
 from kits.volume.intensity import PAD_HU
+from kits.volume.postprocess import replace_unsure
 from kits.volume.rois import Box
 
 # By label id: its place in PRECEDENCE.
@@ -110,6 +111,7 @@ class BoxReader:
         multiple: in-plane size that the networks take, and its multiples.
         fallback: what to do without memory.
         parts: into so many a pixel is split along each side before the networks see it; their maps are joined again.
+        tumor_confidence: regions of tumor of a lower mean probability become what is next most probable there.
     """
 
     members: Members
@@ -118,6 +120,7 @@ class BoxReader:
     multiple: int
     fallback: Fallback
     parts: int = 1
+    tumor_confidence: float | None = None
 
     @classmethod
     def of(
@@ -131,7 +134,8 @@ class BoxReader:
         multiple = int(np.lcm.reduce([int(one.in_plane_multiple) for one in members.networks]))  # type: ignore[attr-defined]
         limit = options.inference.pixel_mm
         parts = max(1, math.ceil(max(spacing[1:]) / limit - 1e-6)) if limit else 1
-        return cls(members, options.data.window_hu, options.inference.overlap, multiple, fallback, parts)
+        own = options.inference
+        return cls(members, options.data.window_hu, own.overlap, multiple, fallback, parts, own.tumor_confidence)
 
     def read(self, hu: np.ndarray, box: Box) -> BoxReading:
         """Read a box with its real surroundings, up to the network's next input size.
@@ -164,6 +168,9 @@ class BoxReader:
                 if target is None:
                     target = reading.maps[name] = np.empty((len(values), *box.shape), np.uint8)
                 target[:, start : start + values.shape[1]] = values.cpu().numpy()
+        if self.tumor_confidence and "next" in reading.maps:
+            tumor, beside = (reading.maps.pop(name)[0] for name in ("tumor", "next"))
+            replace_unsure(reading.labels, tumor, beside, FULL * self.tumor_confidence)
         return reading
 
     def _maps(self, volume: Tensor) -> Maps:
@@ -178,6 +185,9 @@ class BoxReader:
         """Turn finished slices into bytes."""
         classes = maps["classes"]
         finished = {"labels": most_probable(classes)[None]}
+        if self.tumor_confidence and len(classes) > TUMOR:
+            finished["tumor"] = to_bytes(classes[TUMOR])[None]
+            finished["next"] = most_probable(classes.index_fill(0, torch.tensor(TUMOR, device=classes.device), -1.0))[None]
         if "probabilities" in self.members.outputs:
             finished["probabilities"] = to_bytes(classes[1:])
         if "unsure" in maps:

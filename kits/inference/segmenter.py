@@ -91,7 +91,7 @@ class Segmenter:
         self.coarse_settings = changed(first, roi=changed(first.roi, margin_mm=own.margin_mm))
         self.fine_settings = changed(
             second,
-            inference=changed(second.inference, window=own.window, mirror=own.mirror),
+            inference=changed(second.inference, window=own.window, mirror=own.mirror, tumor_confidence=own.tumor_confidence),
             postprocess=changed(second.postprocess, min_ml=own.min_component_ml),
         )
         coarse_networks, fine_networks = [network for network, _ in coarse], [network for network, _ in fine]

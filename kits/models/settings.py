@@ -23,6 +23,11 @@ ONNX, SAFETENSORS = ".onnx", ".safetensors"
 # Where in an exported file's metadata the settings stand, as JSON, and in them the SHA-256 of all that the file says: a weight
 # with a flipped bit is a number like any other.
 METADATA, DIGEST = "kits", "sha256"
+# What a file means that was written before there was such a key.
+OLDER: dict[str, dict[str, dict[str, Any]]] = {
+    "coarse": {"roi": {"rank": "size"}},
+    "fine": {"inference": {"tumor_confidence": None}},
+}
 STAGES: dict[str, type[ExportedOptions]] = {"coarse": ExportedCoarse, "fine": ExportedFine}
 
 
@@ -58,6 +63,9 @@ def parse_settings(path: Path, config: Any) -> Exported:
         KitsError: a key lacks, is unknown, or has a value that it may not have.
     """
     try:
+        for group, keys in OLDER.get(config["stage"], {}).items() if isinstance(config, dict) else ():
+            if isinstance(config.get(group), dict):
+                config = {**config, group: {**keys, **config[group]}}
         settings: Exported = parse(Exported, config)
     except KitsError as error:
         raise edited(path, f"its configuration: {error}") from error

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Lines on the screen; report.json has them all.
 MOST_SKIPPED = 20
 # Settings on which a result depends, besides its checkpoints; where and in how large steps it is computed changes it by rounding.
-SETTINGS = ("mirror", "precision", "window", "margin_mm", "min_component_ml")
+SETTINGS = ("mirror", "precision", "window", "margin_mm", "min_component_ml", "tumor_confidence")
 
 
 def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> list[str]:

@@ -109,6 +109,20 @@ def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarr
     return result
 
 
+def replace_unsure(labels: np.ndarray, probability: np.ndarray, other: np.ndarray, least: float) -> None:
+    """Give tumor regions whose mean `probability` is below `least` the labels of `other`, in place; all (z, y, x).
+
+    A voxel alone says little, for every border is unsure: what is taken for a tumor and is none is unsure as a whole.
+    """
+    window = bounding_slices(labels == TUMOR)
+    if window is None:
+        return
+    regions = connected(labels[window] == TUMOR)
+    unsure = np.bincount(regions.ravel(), probability[window].ravel()) < least * np.bincount(regions.ravel())
+    unsure[0] = False
+    np.copyto(labels[window], other[window], where=unsure[regions])
+
+
 def fill_enclosed(labels: np.ndarray) -> np.ndarray:
     """Give background that foreground encloses on all six sides in 3D the label that borders it most."""
     window = bounding_slices(labels)

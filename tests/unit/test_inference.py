@@ -79,6 +79,30 @@ def test_boxes_are_segmented_where_they_are_and_nothing_outside() -> None:
     assert read == boxes
 
 
+def test_a_tumor_region_that_is_unsure_as_a_whole_becomes_what_is_next_most_probable_there() -> None:
+    hu = np.full((6, 20, 30), -100, np.int16)
+    hu[1:4, 3:9, 2:27] = 150
+    hu[2:3, 5:7, 3:6], hu[2:3, 5:7, 12:15], hu[2:3, 5:7, 22:25] = 290, 260, 260
+    hu[2, 6, 24] = 300
+
+    def network(x: Tensor) -> Tensor:
+        """Tumor of 0.9 above 250 HU but 0.6 of 240 to 270; there kidney is 0.3, and else 1."""
+        tumor = torch.where(x > 0.85, 0.9, torch.where(x > 0.75, 0.6, 1e-6))
+        return torch.cat([torch.where(x > 0.2, 0.05, 1.0), torch.where(x > 0.2, 0.3, 1e-6), tumor], 1).log()
+
+    members, box = Members([network]), Box((0, 0, 0), (6, 20, 30))
+    found = []
+    for confidence in (None, 0.7):
+        reader = BoxReader(members, (-100, 300), 0.25, 2, Fallback([network], "cpu", 4, "fine"), 1, confidence)
+        reading = reader.read(hu, box)
+        assert not reading.maps
+        found.append(reading.labels)
+    assert [(labels == 2).sum() for labels in found] == [18, 6]
+    assert (found[1][2, 5:7, 12:15] == 1).all()
+    assert (found[1][2, 5:7, 22:25] == 1).all(), "one sure voxel makes no tumor"
+    np.testing.assert_array_equal(found[0] > 0, found[1] > 0)
+
+
 def test_a_box_that_cuts_what_it_shows_grows_until_it_holds_it() -> None:
     hu = np.full((6, 30, 30), -100, np.int16)
     hu[1:5, 5:25, 8:12] = 150

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Options, OutputFolder, PathText, Switch, Text, check_output
+from kits.config.schema.base import Count, Index, Length, Options, OutputFolder, PathText, Share, Switch, Text, check_output
 from kits.config.schema.benches import BENCHES
 from kits.config.schema.dataset import Data, SplitOptions
 from kits.config.schema.evaluation import Bootstrap, Measures
@@ -61,6 +61,7 @@ class Predict(Options):
     slices_at_once: Count | None
     margin_mm: Length | None
     min_component_ml: Length | None
+    tumor_confidence: Share | None
     shard: Index | None
     shards: Count | None
 

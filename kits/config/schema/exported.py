@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Options, Positive, Switch, Text, Window
+from kits.config.schema.base import Count, Index, Length, Options, Positive, Share, Switch, Text, Window
 from kits.config.schema.dataset import Classes, RegionIds, check_outputs
 from kits.config.schema.model import Model
 from kits.config.schema.stage import CoarseInference, CoarseRoi, FineInference, FineRoi, Postprocess
@@ -99,6 +99,7 @@ class SegmenterOptions(Options):
         slices_at_once: slices that pass an encoder in one go; fewer need less memory, and the result is the same.
         margin_mm: around each ROI of the coarse stage.
         min_component_ml: smaller components of the result go.
+        tumor_confidence: regions of tumor of a lower mean probability become what is next most probable there.
         outputs: beside the labels; all of them inside the ROIs only.
         allow_implausible: a volume whose numbers cannot be HU is a warning and not an error.
     """
@@ -109,5 +110,6 @@ class SegmenterOptions(Options):
     slices_at_once: Count | None = None
     margin_mm: Length | None = None
     min_component_ml: Length | None = None
+    tumor_confidence: Share | None = None
     outputs: tuple[Literal["probabilities", "uncertainty", "sources"], ...] = ()
     allow_implausible: Switch = True

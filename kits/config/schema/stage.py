@@ -64,6 +64,7 @@ class FineInference(Inference):
 
     pixel_mm: Positive | None
     mirror: Switch
+    tumor_confidence: Share | None
 
 
 class CoarseInference(Inference):
