@@ -72,7 +72,7 @@ def paint(options: ShippedBench) -> None:
         drawn = output / "painted" / part
         run_process("phantom", [*shlex.split(kind), f"output={drawn}", f"images={options.images}", f"workers={options.workers}"])
         for record in json.loads((drawn / "kits.json").read_text(encoding="utf-8")):
-            case = f"case_{len(records):05d}"
+            case = f"painted_{len(records):05d}"  # an id that no data set has: those trained on are refused in predictions
             target = tree / case
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)

@@ -52,6 +52,15 @@ def test_logits_are_those_of_torch_at_any_size(files: dict[str, Path], stage: st
     assert told == settings.model_copy(update={"model": None})
 
 
+def test_files_that_are_older_than_a_key_mean_what_was_done_without_it(files: dict[str, Path], tmp_path: Path) -> None:
+    for stage, group, key, meant in (("coarse", "roi", "rank", "size"), ("fine", "inference", "tumor_confidence", None)):
+        content = torch.load(files[stage], weights_only=True)
+        del content["hyper_parameters"][group][key]
+        torch.save(content, tmp_path / "older.ckpt")
+        _, settings = load_network(tmp_path / "older.ckpt", stage, "cpu")
+        assert getattr(getattr(settings, group), key) == meant
+
+
 def test_the_command_segments_a_case_alike(files: dict[str, Path], tmp_path: Path) -> None:
     scan = write_case(tmp_path, "case_00000", *kidney_pair(0)) / "imaging.nii.gz"
     for name, ending, backend in (("torch", "", "torch"), ("onnx", ".onnx", "onnx")):

@@ -48,7 +48,7 @@ FINE: ExportedFine = settings_of(
     "fine",
     3,
     data={"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
-    inference={"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False},
+    inference={"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False, "tumor_confidence": None},
     roi={"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
     postprocess={"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
 )
