@@ -110,9 +110,10 @@ def drop_specks(labels: np.ndarray, spacing: Spacing, min_ml: float) -> np.ndarr
 
 
 def replace_unsure(labels: np.ndarray, probability: np.ndarray, other: np.ndarray, least: float) -> None:
-    """Give tumor regions whose mean `probability` is below `least` the labels of `other`, in place; all (z, y, x).
+    """Give tumor regions whose mean `probability` is below `least` the labels of `other`, in place.
 
     A voxel alone says little, for every border is unsure: what is taken for a tumor and is none is unsure as a whole.
+    All arrays are (z, y, x).
     """
     window = bounding_slices(labels == TUMOR)
     if window is None:
