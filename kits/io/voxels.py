@@ -97,7 +97,9 @@ class LabelCheck:
             known = sorted((value, label) for value, label in self.classes.items() if label < len(CLASSES))
             meant = ", ".join(f"{value} {CLASSES[label]}" for value, label in known)
             remedy = "correct the label map, or say what its ids mean with data.labels"
-            if any(value % 1 for value in self.unknown):
+            if min(self.unknown) < -100:
+                remedy = "this looks like HU of a scan; give a label map (kits.measure takes scans with coarse= and fine=)"
+            elif any(value % 1 for value in self.unknown):
                 remedy = "these are no labels but probabilities, or labels that were interpolated: give whole numbers"
             raise KitsError(f"{self.path}: label values {first} are not among {meant}; {remedy}")
 

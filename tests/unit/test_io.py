@@ -203,6 +203,11 @@ def test_other_label_values_are_refused(tmp_path: Path, dtype: type, value: floa
         read_labels(save(tmp_path / "segmentation.nii.gz", stored), allowed=(0, 1, 2))
 
 
+def test_a_scan_in_the_place_of_a_label_map_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KitsError, match=r"-1024, .* this looks like HU of a scan; give a label map"):
+        read_labels(save(tmp_path / "imaging.nii.gz", np.array([[[-1024, 0], [40, -3]]], np.int16)), allowed=(0, 1, 2))
+
+
 def test_labels_go_back_into_their_files_grid(tmp_path: Path) -> None:
     angle = np.radians(10)
     affine = np.eye(4)
