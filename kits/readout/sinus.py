@@ -53,7 +53,8 @@ def find_sinus(cubes: Cubes, side: str) -> Sinus:
     hull = hull_of(kidney)
     free = hull & (cubes.labels == 0)
     cube = (cubes.step,) * 3
-    opened = distance_to(distance_to(~free, cube) > OPENING_MM, cube) <= OPENING_MM
+    # An opening by a ball alone rounds corners off, by up to this.
+    opened = free & (distance_to(distance_to(~free, cube) > OPENING_MM, cube) <= 3**0.5 * OPENING_MM)
     columns = np.arange(hull.shape[2])
     weights = hull.sum(axis=(0, 1))
     center = (columns * weights).sum() / max(1, weights.sum())

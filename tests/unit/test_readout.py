@@ -13,9 +13,11 @@ from kits.core.errors import KitsError
 from kits.io import read_labels
 from kits.readout import read_out
 from kits.readout.cohort import finished, measure_map, write_tables
+from kits.readout.cubes import Cubes
 from kits.readout.maps import LabelMap, find_maps
 from kits.readout.nephrometry import Position, padua, renal
 from kits.readout.sheet import sheet
+from kits.readout.sinus import find_sinus
 from kits.readout.slice_areas import integrated_ml
 
 HALF = (50.0, 26.0, 28.0)  # mm (z, y, x) of the left kidney at x = +60 mm
@@ -325,3 +327,13 @@ def test_the_page_shows_where_each_number_was_taken() -> None:
     for ends, length in ((diameters.ends, diameters.axial), (diameters.short_ends, diameters.short)):
         assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(length)
     assert np.diff(diameters.ends, axis=0)[0] @ np.diff(diameters.short_ends, axis=0)[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_sinus_keeps_its_corners() -> None:
+    labels = np.zeros((60, 40, 50), np.uint8)
+    labels[5:55, 5:35, 5:45], labels[20:40, 12:28, 5:21] = 1, 0
+    nowhere = np.zeros(labels.shape)
+    sinus = find_sinus(Cubes(labels, nowhere, nowhere, [], 1.0, (0.0, 0.0, 0.0)), "left")
+    assert sinus.mask[20:40, 12:28, 5:21].all()
+    assert sinus.mask.sum() == 20 * 16 * 16
+    assert sinus.polar_lines == (20, 39)
