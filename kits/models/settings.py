@@ -56,17 +56,16 @@ def check_format(path: Path, config: Mapping[str, Any], stage: str | None) -> No
         raise KitsError(f"{path}: a checkpoint of the {config['stage']} stage, given as {stage}=; are the two swapped?")
 
 
-def parse_settings(path: Path, config: Any) -> Exported:
+def parse_settings(path: Path, config: Mapping[str, Any]) -> Exported:
     """Parse the settings that a file holds.
 
     Raises:
         KitsError: a key lacks, is unknown, or has a value that it may not have.
     """
+    meant = OLDER.get(config["stage"], {})
+    older = {group: {**keys, **config[group]} for group, keys in meant.items() if isinstance(config.get(group), dict)}
     try:
-        for group, keys in OLDER.get(config["stage"], {}).items() if isinstance(config, dict) else ():
-            if isinstance(config.get(group), dict):
-                config = {**config, group: {**keys, **config[group]}}
-        settings: Exported = parse(Exported, config)
+        settings: Exported = parse(Exported, {**config, **older})
     except KitsError as error:
         raise edited(path, f"its configuration: {error}") from error
     return settings

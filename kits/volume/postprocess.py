@@ -119,8 +119,7 @@ def replace_unsure(labels: np.ndarray, probability: np.ndarray, other: np.ndarra
     if window is None:
         return
     regions = connected(labels[window] == TUMOR)
-    unsure = np.bincount(regions.ravel(), probability[window].ravel()) < least * np.bincount(regions.ravel())
-    unsure[0] = False
+    unsure = np.bincount(regions.ravel(), probability[window].ravel()) < least * sizes(regions)  # the outside counts 0: never
     np.copyto(labels[window], other[window], where=unsure[regions])
 
 
