@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from kits.readout import CaseReading
     from kits.volume import Volume
 
+# `python -m kits.NAME` puts the working folder before Python's modules and the libraries, and a `random.py` or `yaml.py` that lies
+# there would be taken for theirs. Behind them it brings own parts all the same.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))
 __all__ = ["KitsError", "__version__", "load", "measure", "read", "save", "show"]
 # No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
 for _switch, _off in {

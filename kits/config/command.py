@@ -73,19 +73,10 @@ def mistakes_in_one_line(name: str) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        if own := shadowing():
-            print(f"kits.{name}: {own}: Python takes it for its own module of that name; rename it", file=sys.stderr)
-            raise SystemExit(1) from None
         traceback.print_exc()
         what = f"unexpected {type(error).__name__}: {printable(one_line(error))}"
         print(f"kits.{name}: {what}; please report it with the command and the lines above", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def shadowing() -> str | None:
-    """Find a file of the working folder, which `python -m` puts first, that hides a module of Python."""
-    files = (getattr(module, "__file__", None) for name, module in sys.modules.items() if name in sys.stdlib_module_names)
-    return next((file for file in files if file and os.path.dirname(file) == sys.path[0]), None)
 
 
 def load_environment() -> None:
