@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kits.readout import CaseReading
     from kits.volume import Volume
 
-# `python -m kits.NAME` puts the working folder before Python's modules and the libraries, and a `random.py` or `yaml.py` that lies
-# there would be taken for theirs. Behind them it brings own parts all the same.
+# `python -m kits.NAME` puts the working folder before all modules, and a `random.py` or `yaml.py` that lies beside data
+# would be taken for Python's or a library's. Behind them it brings own parts all the same.
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))
 __all__ = ["KitsError", "__version__", "load", "measure", "read", "save", "show"]

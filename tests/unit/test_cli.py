@@ -407,7 +407,17 @@ def test_a_working_folder_that_is_gone_is_one_line(
 def test_files_of_the_working_folder_hide_no_module_of_python_or_of_a_library(tmp_path: Path) -> None:
     for name in ("random", "tokenize", "copy", "tempfile", "numpy", "yaml", "hydra", "torch"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")
-    call = [sys.executable, "-m", "kits.phantom", "output=phantoms", "cases=2", "matrix=64", "spacing_xy=[4,4.5]", "spacing_z=[6,7]", "workers=2"]
+    call = [
+        sys.executable,
+        "-m",
+        "kits.phantom",
+        "output=phantoms",
+        "cases=2",
+        "matrix=64",
+        "spacing_xy=[4,4.5]",
+        "spacing_z=[6,7]",
+        "workers=2",
+    ]
     told = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert len(list((tmp_path / "phantoms").glob("*/imaging.nii.gz"))) == 2
