@@ -140,6 +140,11 @@ def _nrrd(header: TextHeader, dtype: np.dtype) -> Stored | None:
     if not units <= set(_MM):
         raise KitsError(f"{path}: its header gives lengths in {', '.join(sorted(units))}; convert it to mm")
     place = header.data_file(header.get("data file", "datafile"), None)
+    with path.open("rb") as stream:  # the format ends its header at the first empty line, and what follows would be voxels
+        stream.seek(header.end)
+        if line := re.match(rb"[A-Za-z][\w ]{3,}:[= ][ -~]+\r?\n", stream.read(200)):
+            told = line[0].decode().strip()
+            raise KitsError(f"{path}: an empty line stands within its header, before '{told}'; take that line out")
     encoding = _ENCODINGS.get((header.get("encoding") or "").lower())
     skips = [header.get(*names) or "0" for names in (("line skip", "lineskip"), ("byte skip", "byteskip"))]
     if place is None or encoding is None or skips != ["0", "0"]:

@@ -233,6 +233,9 @@ def test_no_spacing_and_no_orientation_are_refused(tmp_path: Path) -> None:
     lost = nrrd(raw).replace(directions, b"spacings: 1 1 2\n").replace(b"space: left-posterior-superior\n", b"")
     assert "which side is left" in refusal(put(tmp_path, "lost.nrrd", lost.replace(b"space origin: (0,0,0)\n", b"")))
     assert "lengths in m;" in refusal(put(tmp_path, "meters.nrrd", nrrd(raw, more='space units: "m" "m" "m"')))
+    for line in (b"content: a patient\n", b"CT_WindowWidth:=400\n"):  # behind an empty line these would be the first voxels
+        split = nrrd(raw + b"\0" * 99).replace(b"\n\n", b"\n\n" + line)
+        assert f"before '{line.decode().strip()}'" in refusal(put(tmp_path, "split.nrrd", split))
     assert "gives no spacing" in refusal(put(tmp_path, "none.mha", meta(raw).replace(b"ElementSpacing = 1 1 2\n", b"")))
     assert read_volume(put(tmp_path, "size.mha", meta(raw).replace(b"ElementSpacing", b"ElementSize"))).spacing == (2, 1, 1)
 
