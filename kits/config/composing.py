@@ -14,6 +14,7 @@ from omegaconf.errors import InterpolationResolutionError
 from kits.config.conf_files import choices_of, conf_dir, groups, one_line
 from kits.config.quoting import quote_paths
 from kits.config.schema import check, schemas_of
+from kits.config.schema.older import as_meant
 from kits.config.schema.own import TARGET
 from kits.config.schema.refusals import is_open, keys_of, path_keys, suggestion
 from kits.config.usage import PLUGINS
@@ -42,15 +43,19 @@ def checked(name: str, overrides: Sequence[str], *, prepared: bool = True) -> An
     return check(name, *with_choices(name, overrides), prepared=prepared)
 
 
-def with_newer_keys(earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an earlier configuration of a training today's defaults of the keys that it lacks."""
-    choices = [f"stage={earlier['stage']}", "augmentation=none"]  # whose entries are no keys of ours
+def with_newer_keys(name: str, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a command's earlier configuration means by the keys that it lacks.
+
+    That is what `OLDER` says, else today's default.
+    """
+    # The entries of an augmentation are no keys of ours.
+    choices = [f"stage={earlier['stage']}", "augmentation=none"] if name == "train" else []
     for group in groups():
         part = earlier.get(group)
         choice = None if not isinstance(part, dict) else "own" if TARGET in part else part.get("name", part.get("kind"))
         if choice in choices_of(group):
             choices.append(f"{group}={choice}")
-    return with_choices("train", choices, earlier)[0]
+    return with_choices(name, choices, as_meant(earlier))[0]
 
 
 def with_choices(

@@ -80,4 +80,8 @@ def blame(own: Mapping[str, Any], key: str) -> Iterator[None]:
         while type(cause).__module__.startswith("hydra.") and cause.__cause__ is not None:
             cause = cause.__cause__
         what = one_line(cause).partition(", set env var")[0]
-        raise KitsError(f"{key}.{TARGET}={own[TARGET]}: {type(cause).__name__}: {what}; mend it or its arguments") from error
+        given = ", ".join(name for name in own if not name.startswith("_"))
+        # A recipe may have given some to the part that was there before.
+        here = f", here {given}; ~{key}.NAME leaves one out" if given and isinstance(cause, TypeError) else ""
+        what = f"{type(cause).__name__}: {what}; mend it or its arguments{here}"
+        raise KitsError(f"{key}.{TARGET}={own[TARGET]}: {what}") from error

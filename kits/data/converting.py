@@ -14,7 +14,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import classes_by_id
 from kits.data.index import IMAGE_NAME, LABEL_NAME, Case
 from kits.data.layouts import find_data_set, label_ids
-from kits.data.validate import check_headers
+from kits.data.validate import check_files, check_headers
 from kits.io import make_folder, read_labels, read_volume, whole_folder, write_labels, write_volume
 from kits.io.tree import summary
 
@@ -92,7 +92,7 @@ def write_case(case: Case, folder: Path, classes: Mapping[int, int] | None) -> N
     Raises:
         KitsError: they are not of one grid, or cannot be read.
     """
-    if findings := check_headers(case)[0]:
+    if findings := check_files(case) or check_headers(case)[0]:
         raise KitsError(f"{findings[0].finding}; {findings[0].remedy}")
     for path, name in ((case.image, IMAGE_NAME), (case.label, LABEL_NAME)):
         if path.name.endswith(".nii.gz"):

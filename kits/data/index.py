@@ -25,6 +25,7 @@ class Case:
     image: Path
     label: Path
     patient: str | None = None  # where a data set says whose it is; one patient's cases never train and validate
+    others: tuple[Path, ...] = ()  # label maps of the same image: nobody knows which is meant, and it is named as damaged
 
 
 def odd_id(name: str) -> str | None:

@@ -6,6 +6,7 @@ the small JSON files that tell where the rest is.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kits.config.schema.base import text
 from kits.core.errors import KitsError
 from kits.core.plain_files import read_json
+from kits.data.dataset_json import channel_of_ct, ids_by_name
 from kits.data.index import IMAGE_NAME, Case, check_excluded, odd_id
 from kits.io.tree import Skipped
 
@@ -50,16 +52,17 @@ class DataSet:
 
 def nnunet(root: Path) -> DataSet:
     """Find the cases of a raw nnU-Net data set: imagesTr/ID_0000.nii.gz, labelsTr/ID.nii.gz."""
-    about = read_json(root / "dataset.json", {"labels": {str: object}}, "nnU-Net's description of a data set", "give its folder")
-    found = DataSet(named=about["labels"])
+    path = root / "dataset.json"
+    about = read_json(path, {"labels": {str: object}}, "nnU-Net's description of a data set", "give its folder")
+    found, ct = DataSet(named=ids_by_name(path, about)), channel_of_ct(path, about)
     ending = str(about.get("file_ending", ".nii.gz"))
     for image in listed(root / "imagesTr", found):
         name = image.name.removesuffix(ending)
         channel = re.search(r"_(\d{4})$", name)
         if name == image.name or channel is None:
             found.left_out.append(Skipped(image, f"no name of nnU-Net's, which end in _0000{ending}"))
-        elif channel[1] != "0000":
-            found.left_out.append(Skipped(image, "a second channel; a CT has one"))
+        elif int(channel[1]) != ct:
+            found.left_out.append(Skipped(image, f"another channel than the CT's, {ct:04d}"))
         else:
             pair(found, name[: channel.start()], image, root / "labelsTr" / f"{name[: channel.start()]}{ending}")
     return complete(found, root, root / "labelsTr")
@@ -67,13 +70,13 @@ def nnunet(root: Path) -> DataSet:
 
 def msd(root: Path) -> DataSet:
     """Find the cases of a task of the Medical Segmentation Decathlon, which dataset.json lists."""
-    form = {"labels": {str: str}, "training": [{"image": str, "label": str}]}
+    form = {"labels": {str: object}, "training": [{"image": str, "label": str}]}
     about = read_json(root / "dataset.json", form, "the Decathlon's description of a task", "give its folder")
-    found = DataSet(named={name: int(number) for number, name in about["labels"].items()})
+    found = DataSet(named=ids_by_name(root / "dataset.json", about))
     for entry in about["training"]:
         image, label = (root / entry[part] for part in ("image", "label"))
         for path in (image, label):
-            if not path.resolve().is_relative_to(root.resolve()):
+            if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):  # links of its own may lead out
                 raise KitsError(f"{root / 'dataset.json'}: names {path}, which lies outside of its folder")
         pair(found, without_ending(image), image, label)
     return complete(found, root, root / "labelsTr")
@@ -87,10 +90,7 @@ def bids(root: Path) -> DataSet:
         maps.setdefault(entities(label), []).append(label)
     for image in sorted(root.glob("sub-*/**/sub-*_ct.nii.gz")):
         name = entities(image)
-        if len(maps.get(name, ())) > 1:
-            first, second = maps[name][:2]
-            raise KitsError(f"{first}: {second} is a label map of the same scan; take one out, or use data=pairs")
-        pair(found, name, image, maps.get(name, [root / f"{name}_dseg.nii.gz"])[0], patient=name.partition("_")[0])
+        pair(found, name, image, *maps.get(name, [root / f"{name}_dseg.nii.gz"]), patient=name.partition("_")[0])
     return complete(found, root, *(path for paths in maps.values() for path in paths))
 
 
@@ -110,11 +110,14 @@ def pairs(root: Path, images: str | None, label_maps: str | None) -> DataSet:
     if stars[0] != stars[1]:
         raise KitsError(f"data.label_maps={label_maps}: has {stars[1]} * and data.images={images} has {stars[0]}; give as many")
     found = DataSet()
-    maps = {name: path for path, name in matched(root, str(label_maps))}
+    maps: dict[str, list[Path]] = {}
+    for path, name in matched(root, str(label_maps)):
+        maps.setdefault(name, []).append(path)
+    known = {path for paths in maps.values() for path in paths}
     for image, name in matched(root, str(images)):
-        if image not in maps.values():  # a wide pattern of images takes the label maps in
-            pair(found, name, image, maps.get(name, root / str(label_maps).replace("*", name, 1)))
-    return complete(found, root, *maps.values())
+        if image not in known:  # a wide pattern of images takes the label maps in
+            pair(found, name, image, *maps.get(name, [root / str(label_maps).replace("*", name, 1)]))
+    return complete(found, root, *sorted(known))
 
 
 def matched(root: Path, pattern: str) -> Iterable[tuple[Path, str]]:
@@ -126,14 +129,14 @@ def matched(root: Path, pattern: str) -> Iterable[tuple[Path, str]]:
             yield path, "_".join(fitting.groups())
 
 
-def pair(found: DataSet, name: str, image: Path, label: Path, patient: str | None = None) -> None:
-    """Add a case of two files, or name the one that lacks the other."""
+def pair(found: DataSet, name: str, image: Path, label: Path, *others: Path, patient: str | None = None) -> None:
+    """Add a case of two files, or name the one that lacks the other; `others` are label maps of it too."""
     if not image.is_file():
         found.left_out.append(Skipped(image, "the data set names it, and it is not there"))
     elif not label.is_file():
         found.left_out.append(Skipped(image, f"has no label map ({label.name})"))
     else:
-        found.add(Case(name, image, label, patient))
+        found.add(Case(name, image, label, patient, others))
 
 
 def complete(found: DataSet, root: Path, *maps: Path) -> DataSet:
@@ -142,7 +145,7 @@ def complete(found: DataSet, root: Path, *maps: Path) -> DataSet:
     Raises:
         KitsError: there is no case.
     """
-    used = {case.label for case in found.cases.values()}
+    used = {label for case in found.cases.values() for label in (case.label, *case.others)}
     for path in maps:
         for label in sorted(path.iterdir()) if path.is_dir() else [path]:
             if label.is_file() and label not in used and label.name.endswith(ENDINGS) and not label.name.startswith("."):
@@ -208,10 +211,8 @@ def find_data_set(data: Data, root: Path) -> DataSet:
     """Find the cases of the data set in `root` that the group `data` describes, by id.
 
     Raises:
-        KitsError: no such folder, no case in it, an id that is none, or one in `data.exclude` that names no case.
+        KitsError: no case in it, an id that is none, or one in `data.exclude` that names no case.
     """
-    if not root.is_dir():
-        raise KitsError(f"{root}: no such folder; point it at the data set")
     if (layout := data.layout) == "dicom":
         raise KitsError("data=dicom: is read by kits.convert alone; give the tree that it makes with data.root=TREE")
     if layout == "kits":

@@ -25,8 +25,8 @@ THUMBNAIL = 64
 
 
 def check_files(case: Case) -> list[Finding]:
-    """Check that both files are there and not empty."""
-    found = []
+    """Check that the case has one file of each kind, and none is empty."""
+    found = [Finding(case.id, ERROR, f"{case.label}: {other} is of the same scan", "take one out") for other in case.others[:1]]
     for path in (case.image, case.label):
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "missing"

@@ -29,6 +29,7 @@ def export_networks(options: Export) -> None:
         return
     if options.format == "onnx":
         require_libraries("onnx", "onnxruntime", "onnxscript")
+    networks = {stage: load_network(path, stage, "cpu") for stage, (path,) in given.items()}  # refused before minutes of tracing
     folder = Path(options.output)
     make_folder(folder, "output")
     for stage, (checkpoint,) in given.items():
@@ -37,7 +38,7 @@ def export_networks(options: Export) -> None:
             print(f"tracing {checkpoint}; a fine stage of three encoders takes minutes", flush=True)
             told = f"logits within {export_network(checkpoint, stage, path):.1g} of torch's"
         else:
-            network, settings = load_network(checkpoint, stage, "cpu")
+            network, settings = networks[stage]
             half = options.format == "safetensors"
             path = path if half else folder / weights_of(stage)
             with whole_file(path, path.suffix) as temporary:

@@ -51,6 +51,10 @@ def to_bytes_of_one(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint(values * 255).astype(np.uint8)
 
 
+# A whole number that was stored as a float, or times a slope, may be so far off; what was interpolated is farther in some voxel.
+ROUNDED = 1e-4
+
+
 class LabelCheck:
     """Values as uint8 labels, remembering those that are not allowed, so that they are named together."""
 
@@ -73,6 +77,8 @@ class LabelCheck:
         """
         if values.dtype.kind == "f":
             _refuse_non_finite(values, self.path)
+            whole = np.rint(values)
+            values = whole if np.abs(values - whole).max(initial=0) <= ROUNDED else values
         low, high = values.min(), values.max()
         if low >= 0 and high <= 255:
             labels = values.astype(np.uint8, copy=False)
@@ -93,7 +99,7 @@ class LabelCheck:
     def refuse_unknown(self) -> None:
         """Raise KitsError where a value was not allowed."""
         if self.unknown:
-            first = ", ".join(f"{value:g}" for value in sorted(self.unknown)[:5]) + (", ..." if len(self.unknown) > 5 else "")
+            first = ", ".join(f"{value:.7g}" for value in sorted(self.unknown)[:5]) + (", ..." if len(self.unknown) > 5 else "")
             known = sorted((value, label) for value, label in self.classes.items() if label < len(CLASSES))
             meant = ", ".join(f"{value} {CLASSES[label]}" for value, label in known)
             remedy = "correct the label map, or say what its ids mean with data.labels"

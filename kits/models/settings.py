@@ -15,6 +15,7 @@ from kits.config import plain
 from kits.config.schema import parse
 from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, ExportedOptions
 from kits.config.schema.model import Model
+from kits.config.schema.older import as_meant
 from kits.core.errors import KitsError
 
 # Raised when a configuration changes its meaning, so that an older file is refused and not misread.
@@ -23,11 +24,6 @@ ONNX, SAFETENSORS = ".onnx", ".safetensors"
 # Where in an exported file's metadata the settings stand, as JSON, and in them the SHA-256 of all that the file says: a weight
 # with a flipped bit is a number like any other.
 METADATA, DIGEST = "kits", "sha256"
-# What a file means that was written before there was such a key.
-OLDER: dict[str, dict[str, dict[str, Any]]] = {
-    "coarse": {"roi": {"rank": "size"}},
-    "fine": {"inference": {"tumor_confidence": None}},
-}
 STAGES: dict[str, type[ExportedOptions]] = {"coarse": ExportedCoarse, "fine": ExportedFine}
 
 
@@ -62,10 +58,8 @@ def parse_settings(path: Path, config: Mapping[str, Any]) -> Exported:
     Raises:
         KitsError: a key lacks, is unknown, or has a value that it may not have.
     """
-    meant = OLDER.get(config["stage"], {})
-    older = {group: {**keys, **config[group]} for group, keys in meant.items() if isinstance(config.get(group), dict)}
     try:
-        settings: Exported = parse(Exported, {**config, **older})
+        settings: Exported = parse(Exported, as_meant(config))
     except KitsError as error:
         raise edited(path, f"its configuration: {error}") from error
     return settings
@@ -87,9 +81,9 @@ def settings_of(path: Path, config: Mapping[str, Any], model: Model, network: nn
         "sources": len(getattr(network, "sources", ())),
         "reach": getattr(network, "reach", None),
     }
-    whole = {"trained_on": None, "parent": None, **config, "model": model, "network": facts}
-    if isinstance(whole["parent"], dict):
-        whole["parent"] = {"trained_on": whole["parent"].get("trained_on")}
+    whole = {**config, "model": model, "network": facts}
+    if isinstance(parent := whole.get("parent"), dict):
+        whole["parent"] = {"trained_on": parent.get("trained_on")}
     kept = {}
     for name, part in STAGES[config["stage"]].model_fields.items():
         keys = getattr(part.annotation, "model_fields", None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kits.config.schema.dataset import RoiNames
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, CYST, KIDNEY, TUMOR
 from kits.data.layouts import NAMES
@@ -27,11 +27,11 @@ def class_of(name: str) -> int:
     return CLASSES.index(found) if len(kind) == 1 and (found := NAMES.get(kind[0])) in CLASSES else 0
 
 
-def read_rt_struct(path: Path, grid: Grid, given: Mapping[str, int]) -> tuple[Volume, list[str]]:
+def read_rt_struct(path: Path, grid: Grid, given: RoiNames) -> tuple[Volume, list[str]]:
     """Fill the contours of a structure set on the grid of its CT, and tell what is left out.
 
     Args:
-        given: label of an ROI by its name in small letters, which goes before what the name says.
+        given: what ROIs of these names are, which goes before what the names say.
 
     A voxel is in an ROI where its centre is inside an odd number of the contours in its slice: one in another is a hole.
 
@@ -46,7 +46,8 @@ def read_rt_struct(path: Path, grid: Grid, given: Mapping[str, int]) -> tuple[Vo
         contours = {int(roi.ReferencedROINumber): roi.get("ContourSequence") or [] for roi in structures.ROIContourSequence}
     except Exception as error:  # pydicom raises whatever the damage of a file leads it to
         raise KitsError(f"{path}: cannot be read as a structure set ({type(error).__name__}); export it again") from error
-    labels_of = {number: given.get(name.strip().casefold(), class_of(name)) for number, name in names.items()}
+    said = {number: given.label_of(name) for number, name in names.items()}
+    labels_of = {number: class_of(names[number]) if label is None else label for number, label in said.items()}
     if KIDNEY not in labels_of.values():
         has = ", ".join(map(repr, names.values()))
         raise KitsError(f"{path}: no ROI is a kidney by its name ({has}); say which is with data.rois={{kidney:[NAME]}}")

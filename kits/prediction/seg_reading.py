@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kits.config.schema.dataset import RoiNames
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, CYST, KIDNEY, TUMOR
 from kits.io.headers import is_dicom, read_instance
@@ -32,13 +32,13 @@ def is_dicom_seg(path: Path) -> bool:
         return False
 
 
-def read_dicom_seg(path: Path, *, padded: bool = True, given: Mapping[str, int] | None = None) -> tuple[Volume, list[str]]:
+def read_dicom_seg(path: Path, *, padded: bool = True, given: RoiNames | None = None) -> tuple[Volume, list[str]]:
     """Read a segmentation object as a label map (z, y, x) in LPS order, with notes for a reader.
 
     It holds the slices that have labels, as a rule; where it was made of more, an empty one is put at both ends if `padded`.
 
     Args:
-        given: label of a segment by its name in small letters, which goes before what its code says.
+        given: what segments of these names are, which goes before what their codes say.
 
     Raises:
         KitsError: highdicom is not installed, the file is damaged or no volume, or no segment is a kidney or a tumor.
@@ -51,7 +51,7 @@ def read_dicom_seg(path: Path, *, padded: bool = True, given: Mapping[str, int] 
         try:
             segmentation = highdicom.seg.segread(path)
             described = {number: segmentation.get_segment_description(number) for number in segmentation.segment_numbers}
-            known = {n: (given or {}).get(one.segment_label.strip().casefold()) for n, one in described.items()}
+            known = {n: given and given.label_of(one.segment_label) for n, one in described.items()}
             labels_of = {n: _label_of(one) if known[n] is None else known[n] for n, one in described.items()}
             numbers = {label: [n for n, one in labels_of.items() if one == label] for label in (KIDNEY, CYST, TUMOR)}
             if not any(numbers.values()):

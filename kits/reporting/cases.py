@@ -87,7 +87,7 @@ def write_report(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, 
         The path of `index.html`.
 
     Raises:
-        KitsError: a case could not be read; the page of the others is written. Or the truths' labels are not what `ids` says.
+        KitsError: a case could not be read; the page, with the others, is written. Or the truths' labels are not what `ids` says.
     """
     _judge(cases, ids, workers)
     calls = [(case, dict(ids)) for case in cases]
@@ -98,7 +98,8 @@ def write_report(cases: Sequence[CaseFiles], output: Path, *, ids: Mapping[int, 
         for case, entry in zip(cases, found, strict=True)
     ]
     write_page(page, entries)
-    _raise_first(found, f"; the page of the others is {page}")
+    drawn = any(not isinstance(result, Exception) for result in found)
+    _raise_first(found, f"; {'the page of the others' if drawn else 'what is known of them'} is {page}")
     return page
 
 

@@ -58,7 +58,7 @@ def resumed_options(arguments: list[str]) -> Train | None:
         return None
     written = read_config(Path(folder))
     try:
-        before = with_newer_keys(written)
+        before = with_newer_keys("train", written)
         began: Train = parse(schema_of("train"), before)  # it may be damaged or edited
     except KitsError as error:
         raise KitsError(f"resume={folder}: its {CONFIG} cannot be trained with ({error})") from error

@@ -158,7 +158,7 @@ def check_same(config: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     """Refuse a configuration that differs from the checkpoint's in a key that may not change."""
     ours, theirs = flat(config), flat(trained)
     if set(ours) - set(theirs):  # keys that are newer than it
-        theirs = flat(with_newer_keys(trained))
+        theirs = flat(with_newer_keys("train", trained))
     for key in sorted({*ours, *(key for key in theirs if key.partition(".")[0] in config)}):
         if key not in (*ADJUSTABLE, "run_dir", "resume", "overwrite") and ours.get(key) != theirs.get(key):
             was = f"the run in {folder} was trained with {one_line(theirs.get(key))}"

@@ -152,18 +152,8 @@ class KitsDataModule(pl.LightningDataModule):
         return DataLoader(listed, batch_size=None, generator=torch.Generator())
 
     def check_batches(self) -> int:
-        """Count the batches of an epoch, which are as many in each process.
-
-        Raises:
-            KitsError: there is none for every process.
-        """
-        (_, ranks), asked, size = self._place(), self.options.sampling.patches_per_epoch, self.options.sampling.batch_size
-        if asked < ranks * size:
-            raise KitsError(
-                f"sampling.patches_per_epoch={asked}: fewer than one step takes, {ranks * size} with sampling.batch_size={size}"
-                f" of {ranks} process{'es' * (ranks > 1)}; give at least {ranks * size}"
-            )
-        return asked // ranks // size
+        """Count the batches of an epoch, see `TrainOptions.batches`."""
+        return self.options.batches(self._place()[1])
 
     def workers(self) -> int:
         """Count reading processes: a GPU's share of the cores, at most 12; beside a CPU at most one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import signal
 from collections.abc import Iterator
@@ -57,35 +56,12 @@ def announce(trainer: pl.Trainer, data: KitsDataModule, *, chosen: bool) -> None
     print(f"{data.workers()} loader workers on {device}")
 
 
-def check_scored(trainer: pl.Trainer, batches: int, cases: int) -> None:
-    """Refuse a training that would end before anything is validated, and so without a checkpoint.
-
-    Args:
-        batches: of an epoch, before `trainer.limit_train_batches`.
-        cases: of the validation, of all processes together.
-
-    Raises:
-        KitsError: it would, or Lightning would refuse its intervals once it has begun.
-    """
-    limit, every, between = trainer.limit_train_batches, trainer.check_val_every_n_epoch or 1, trainer.val_check_interval
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if not batches:
-        raise KitsError(f"trainer.limit_train_batches={limit}: leaves no batch of an epoch to learn from; give more")
-    if not trainer.limit_val_batches:
-        return
-    least = max(1, cases // trainer.world_size)  # of a process
-    if isinstance(trainer.limit_val_batches, float) and int(least * trainer.limit_val_batches) < 1:
-        share = f"trainer.limit_val_batches={trainer.limit_val_batches:g}"
-        raise KitsError(f"{share}: leaves none of a process's {least} validation cases; give a larger share, or their number")
-    if isinstance(between, int) and between > batches and trainer.check_val_every_n_epoch is not None:
-        raise KitsError(f"trainer.val_check_interval={between}: an epoch has {batches} batches; give at most that")
-    within = between if isinstance(between, int) else max(1, int(batches * between))  # of the first epoch that is validated
-    steps = sum(math.ceil(one / trainer.accumulate_grad_batches) for one in [batches] * (every - 1) + [within])
-    if 0 <= trainer.max_steps < steps:
-        raise KitsError(
-            f"trainer.max_steps={trainer.max_steps}: ends before step {steps}, the first that is followed by a validation and so"
-            f" by a checkpoint; give at least {steps}, or a smaller sampling.patches_per_epoch"
-        )
+def check_scored(trainer: pl.Trainer, cases: int) -> None:
+    """Refuse a share of the validation cases, all processes' together, that is none."""
+    least, share = max(1, cases // trainer.world_size), trainer.limit_val_batches
+    if isinstance(share, float) and share and int(least * share) < 1:
+        what = f"leaves none of a process's {least} validation cases; give a larger share, or their number"
+        raise KitsError(f"trainer.limit_val_batches={share:g}: {what}")
 
 
 def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
@@ -146,7 +122,8 @@ def guarded(
         batches_done(start.place, trainer.world_size, module.options)
     try_own_parts(module)
     data.trainer = trainer  # as `fit` does, too late to count the batches of each process
-    check_scored(trainer, data.check_batches(), len(data.split["validation"]))
+    data.check_batches()
+    check_scored(trainer, len(data.split["validation"]))
     if trainer.is_global_zero:
         announce(trainer, data, chosen=asked.trainer.precision == AUTO)
         print(*told_of(module, data), sep="\n", end="\n" if "parent" in module.hparams else "")

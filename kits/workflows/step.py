@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from kits.config import flat
+from kits.config.composing import with_newer_keys
 from kits.config.schema.workflow import Workflow
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
@@ -83,7 +84,8 @@ class Runner:
             "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()},
         }
         now["inputs"] |= {name: str(self.record(name).get("digest")) for name in step.after}
-        changed = [name for part in ("settings", "inputs") for name in _differing(before.get(part, {}), now[part])]
+        changed = _differing(_settings_of(before, step, now["settings"]), now["settings"])
+        changed += _differing(before.get("inputs", {}), now["inputs"])
         lost = next((name for name in before.get("outputs", ()) if not (self.output / name).exists()), None)
         again = False
         if self.overwrite:
@@ -153,8 +155,26 @@ def _is_one_of(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
+def _settings_of(record: Mapping[str, Any], step: Step, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a step's record, with what it means by keys that are newer than it."""
+    settings: dict[str, Any] = record.get("settings", {})
+    newer = set(now) - set(settings) if record else set()
+    if not newer:
+        return settings
+    meant = flat(with_newer_keys(step.command, _without(step.config, newer)))
+    return {**settings, **{key: meant.get(key) for key in newer}}
+
+
+def _without(config: Mapping[str, Any], keys: Collection[str], above: str = "") -> dict[str, Any]:
+    """Take dotted keys out of a nested configuration."""
+    return {
+        key: _without(value, keys, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{above}{key}" not in keys
+    }
+
+
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    # A key that is newer than the record and null asks for nothing.
     return [key for key in {**before, **now} if before.get(key) != now.get(key)]
 
 

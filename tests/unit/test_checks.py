@@ -92,7 +92,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"data.workers": 0}, ["data.workers=0: give a whole number of 1 or more"]),
     ("coarse", {"data.coarse_z_mm": 0}, ["data.coarse_z_mm=0: give a number above 0, or null"]),
     ("coarse", {"sampling.patch": [32, 128, 128]}, ["give sampling.patch=[32,256,256]"]),
-    ("coarse", {"sampling.patches_per_epoch": 1}, ["at least sampling.batch_size=2"]),
+    ("coarse", {"sampling.patches_per_epoch": 1}, ["fewer than one step takes, 2 with sampling.batch_size=2 of 1 process"]),
     ("coarse", {"model.classes": 3}, ["model.classes=3", "give 1"]),
     ("coarse", {"model.norm": "batch"}, ["model.norm=batch: give one of none, group"]),
     ("coarse", {"model.depth": 4, "model.strides": [[1, 2, 2]] * 3}, ["model.strides: 3 entries for 4 levels (model.depth)"]),
@@ -138,6 +138,11 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("coarse", {"trainer.profiler": "fast"}, ["trainer.profiler=fast: give one of simple, advanced, pytorch, or null"]),
     ("coarse", {"trainer.max_time": 3}, ["trainer.max_time=3: give a text DD:HH:MM:SS in quotes"]),
     ("coarse", {"trainer.accumulate_grad_batches": 0}, ["trainer.accumulate_grad_batches=0: give a whole number of 1 or more"]),
+    (
+        "coarse",
+        {"trainer.max_steps": 49, "trainer.devices": [0, 1], "trainer.strategy": "ddp", "trainer.num_nodes": 2},
+        ["trainer.max_steps=49: ends before step 50"],
+    ),
     ("coarse", {"trainer.max_steps": 0}, ["trainer.max_steps=0: give a whole number of 1 or more, or -1"]),
     ("fine", {"model.checkpointing": True, "model.freeze_statistics": False}, ["model.freeze_statistics=true"]),
     ("fine", {"model.freeze_stages": 5}, ["model.freeze_stages=5: give 0 to 4, or all"]),
@@ -165,7 +170,10 @@ def test_what_cannot_work_is_named(composed: dict, stage: str, changes: dict[str
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("coarse", {"trainer.limit_val_batches": 3, "trainer.devices": "auto", "trainer.max_steps": 7}),
+        (
+            "coarse",
+            {"trainer.limit_val_batches": 3, "trainer.devices": "auto", "trainer.strategy": "ddp", "trainer.max_steps": 7},
+        ),
         ("coarse", {"trainer.devices": 4, "trainer.strategy": "ddp", "trainer.sync_batchnorm": True}),
         ("coarse", {"data.coarse_size": 128, "sampling.patch": [8, 128, 128]}),
         ("fine", {"model.sources": [{**SOURCE, "out_indices": [0, 1, 2, 4]}], "sampling.patch": [8, 96, 64]}),

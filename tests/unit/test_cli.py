@@ -213,7 +213,7 @@ def test_a_fault_inside_a_command_is_one_line_and_exit_code_one(
         raise KitsError("data.root: broken; mend it")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=x"])
+    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=."])
     with pytest.raises(SystemExit) as caught:
         task()
     assert caught.value.code == 1
@@ -228,7 +228,7 @@ def test_a_bug_shows_its_traceback_once_and_says_what_to_do(
     def task(options: Any) -> None:
         raise ZeroDivisionError("by\nnothing")
 
-    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=x"])
+    monkeypatch.setattr(sys, "argv", ["prepare", "data.root=."])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # Hydra's own word for none
     with pytest.raises(SystemExit) as caught:
         task()

@@ -64,7 +64,7 @@ def structure_set(path: Path, series: str, rois: dict[str, list[Dataset]]) -> No
 
 def dicom(*overrides: str) -> Data:
     """The group data of kits.convert."""
-    return checked("convert", ["data=dicom", "root=in", "output=out", *overrides]).data
+    return checked("convert", ["data=dicom", "root=.", "output=out", *overrides]).data
 
 
 def uid_of(folder: Path) -> str:
@@ -156,7 +156,7 @@ def test_segments_too_are_what_the_configuration_says_and_a_name_that_is_nowhere
         segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = name, "85756007"  # tissue: Slicer's own
     pydicom.dcmwrite(tmp_path / "in" / "seg.dcm", segmentation)
     with pytest.raises(
-        KitsError, match=r"^data\.rois: no ROI or segment is called 'orgn'; the names in 1 cases are 'Organ', 'Seg"
+        KitsError, match=r"^data\.rois: no ROI or segment is called 'Orgn'; the names in 1 cases are 'Organ', 'Seg"
     ):
         convert_dicom(dicom("data.rois={kidney:Orgn}"), tmp_path / "in", tmp_path / "tree")
     with pytest.raises(KitsError, match=r"^data\.exclude: cp is no case of this data set; give ids"):

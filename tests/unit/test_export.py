@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import kits
+from kits.config.composing import checked
 from kits.core.errors import KitsError
+from kits.inference.exporting import export_networks
 from kits.inference.onnx_export import TOLERANCE
 from kits.inference.onnx_network import load_exported, load_member
 from kits.models.checkpoint import load_network
@@ -53,12 +55,26 @@ def test_logits_are_those_of_torch_at_any_size(files: dict[str, Path], stage: st
 
 
 def test_files_that_are_older_than_a_key_mean_what_was_done_without_it(files: dict[str, Path], tmp_path: Path) -> None:
-    for stage, group, key, meant in (("coarse", "roi", "rank", "size"), ("fine", "inference", "tumor_confidence", None)):
+    for stage, group, key, meant in (
+        ("coarse", "roi", "rank", "size"),
+        ("coarse", "data", "labels", None),
+        ("fine", "inference", "tumor_confidence", None),
+    ):
         content = torch.load(files[stage], weights_only=True)
         del content["hyper_parameters"][group][key]
         torch.save(content, tmp_path / "older.ckpt")
         _, settings = load_network(tmp_path / "older.ckpt", stage, "cpu")
         assert getattr(getattr(settings, group), key) == meant
+
+
+def test_a_wrong_network_is_refused_before_the_other_is_traced(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = checked("export", [f"coarse={files['coarse']}", f"fine={files['coarse']}", f"output={tmp_path / 'out'}"])
+    with pytest.raises(KitsError, match=r"coarse\.ckpt: a checkpoint of the coarse stage, given as fine=; are the two swapped\?"):
+        export_networks(options)
+    assert not capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_segments_a_case_alike(files: dict[str, Path], tmp_path: Path) -> None:

@@ -195,7 +195,16 @@ def test_labels_are_uint8_whatever_is_stored(tmp_path: Path, dtype: type) -> Non
     np.testing.assert_array_equal(labels.array, stored[::-1])
 
 
-@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, 3), (np.uint16, 258), (np.int16, -1), (np.float32, 0.5)])
+def test_labels_that_were_rounded_when_they_were_stored_are_whole(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 3, (6, 7, 8)) * 1.00000005
+    assert not np.array_equal(stored, np.rint(stored))
+    exact = read_labels(save(tmp_path / "exact.nii.gz", np.rint(stored)), allowed=(0, 1, 2)).array
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "x.nii.gz", stored), allowed=(0, 1, 2)).array, exact)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.uint8, 3), (np.uint16, 258), (np.int16, -1), (np.float32, 0.5), (np.float64, 2.0002)]
+)
 def test_other_label_values_are_refused(tmp_path: Path, dtype: type, value: float) -> None:
     stored = np.zeros((6, 7, 8), dtype)
     stored[3, 3, 3] = value

@@ -64,8 +64,35 @@ def test_nnunets_cases_are_found_and_the_rest_is_named(kits_tree: Path, tmp_path
     assert found.cases["patient_017"].label == root / "labelsTr/patient_017.nii.gz"
     left_out = {item.path.name: item.why for item in found.left_out}
     assert set(left_out) == {"alone_0000.nii.gz", "patient_017_0001.nii.gz", "odd.nii.gz", "nobody.nii.gz", "imagesTs"}
-    assert "second channel" in left_out["patient_017_0001.nii.gz"]
+    assert left_out["patient_017_0001.nii.gz"] == "another channel than the CT's, 0000"
     assert left_out["nobody.nii.gz"] == "a label map without an image"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"labels": {"kidney": "1"}}, r"its label 'kidney' is '1'; give a whole number"),
+        ({"labels": {"one": "kidney"}}, r"its label 'one' is 'kidney'; give a whole number"),
+        ({"channel_names": {"0": "T1", "1": "PET"}}, r"which of its channels \(T1, PET\) is the CT\? Call one of them CT"),
+    ],
+)
+def test_a_dataset_json_that_does_not_say_it_is_one_line(kits_tree: Path, tmp_path: Path, changes: dict, told: str) -> None:
+    root = nnunet_tree(kits_tree, tmp_path / "raw", {"background": 0, "kidney": 1})
+    about = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(json.dumps(about | changes))
+    with pytest.raises(KitsError, match=rf"^{root}/dataset\.json: {told}"):
+        find_data_set(typed(root, "nnunet"), root)
+
+
+def test_the_ct_is_the_channel_that_is_called_so_and_names_by_id_are_read_too(kits_tree: Path, tmp_path: Path) -> None:
+    root = nnunet_tree(kits_tree, tmp_path / "raw", {"0": "background", "1": "kidney", "2": "tumor"})
+    about = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(json.dumps(about | {"channel_names": {"0": "T2", "1": "CT"}}))
+    for number, case in enumerate(CASES):
+        copied(kits_tree, number, root / f"imagesTr/{case}_0001.nii.gz", None)
+    found = find_data_set(typed(root, "nnunet"), root)
+    assert {case.image.name for case in found.cases.values()} == {f"{case}_0001.nii.gz" for case in CASES}
+    assert found.named == {"background": 0, "kidney": 1, "tumor": 2}
 
 
 def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path: Path) -> None:
@@ -77,6 +104,9 @@ def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path:
     found = find_data_set(typed(tmp_path, "msd"), tmp_path)
     assert list(found.cases) == ["kidney_0"]
     assert [item.path.name for item in found.left_out] == ["kidney_1.nii.gz"]  # a label map that is not listed
+    (tmp_path / "imagesTr/kidney_0.nii.gz").unlink()
+    (tmp_path / "imagesTr/kidney_0.nii.gz").symlink_to(kits_tree / "case_00000/imaging.nii.gz")  # as git-annex lays its files
+    assert list(find_data_set(typed(tmp_path, "msd"), tmp_path).cases) == ["kidney_0"]
     about["training"] = [{"image": "../x.nii.gz", "label": "./labelsTr/kidney_0.nii.gz"}]
     (tmp_path / "dataset.json").write_text(json.dumps(about))
     with pytest.raises(KitsError, match="outside of its folder"):
@@ -94,6 +124,31 @@ def test_scans_and_label_maps_of_bids_meet_by_their_entities(kits_tree: Path, tm
     found = find_data_set(typed(tmp_path, "bids"), tmp_path)
     assert list(found.cases) == ["sub-01_ses-a"]
     assert [item.path.name for item in found.left_out] == ["sub-01_ses-b_ct.nii.gz"]
+
+
+@pytest.mark.parametrize("layout", ["bids", "pairs"])
+def test_a_scan_with_two_label_maps_is_named_and_the_others_are_converted(kits_tree: Path, tmp_path: Path, layout: str) -> None:
+    root, changes = tmp_path / "raw", {}
+    if layout == "bids":
+        for number, ways in enumerate((("a",), ("a", "b"))):
+            for way in ways:
+                one = f"sub-{number}/sub-{number}"
+                copied(kits_tree, number, root / f"{one}_ct.nii.gz", root / f"derivatives/{way}/{one}_desc-{way}_dseg.nii.gz")
+    else:  # a/b_c and a_b/c are one id
+        changes = {"images": "ct/*_*.nii.gz", "label_maps": "*/seg_*.nii.gz"}
+        copied(kits_tree, 0, root / "ct/sub_0.nii.gz", root / "sub/seg_0.nii.gz")
+        copied(kits_tree, 1, root / "ct/a_b_c.nii.gz", root / "a/seg_b_c.nii.gz")
+        copied(kits_tree, 1, root / "ct/a_b_c.nii.gz", root / "a_b/seg_c.nii.gz")
+    told = (
+        rf"^1 of 2 cases could not be converted \(data\.skip_invalid=true .*, the first: (sub-1|a_b_c): {root}/.* same scan; take"
+    )
+    with pytest.raises(KitsError, match=told):
+        convert(typed(root, layout, **changes), root, tmp_path / "tree")
+    assert [path.name for path in (tmp_path / "tree").iterdir()] == [{"bids": "sub-0", "pairs": "sub_0"}[layout]]
+    said = convert(typed(root, layout, **changes, skip_invalid=True), root, tmp_path / "tree")
+    assert said.count("left out:") == 1
+    with pytest.raises(KitsError, match=r"^1 of 2 cases are damaged, the first: .* is of the same scan"):
+        prepare(group(root, layout, **changes))
 
 
 def test_pairs_meet_by_what_the_star_stands_for(kits_tree: Path, tmp_path: Path) -> None:
@@ -262,6 +317,6 @@ def test_steps_are_told_what_label_ids_mean(tmp_path: Path) -> None:
     ):
         step = configured(command, command, (*places, *assigned(data_of(training, keys))))
         assert step.data.labels.ids == {"kidney": [1, 2], "tumor": [3]}
-    steps = StepBuilder(checked("pipeline", ["study=paper", f"output={tmp_path}", "data.root=tree"]), [])
+    steps = StepBuilder(checked("pipeline", ["study=paper", f"output={tmp_path}", f"data.root={tmp_path}"]), [])
     with pytest.raises(KitsError, match=r"data\.layout=bids: .*kits\.convert data=bids root="):
         steps.preparing(checked("train", ["stage=coarse", "data=bids", f"data.root={tmp_path}"], prepared=False))

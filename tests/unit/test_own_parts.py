@@ -151,7 +151,8 @@ def test_a_loss_of_monais_takes_labels_with_a_channel(places: list[str], tmp_pat
         ),
         (
             ["optimizer=own", "optimizer._target_=torch.optim.AdamW", "+optimizer.momentum=0.9"],
-            r"optimizer\._target_=torch\.optim\.AdamW: TypeError: .*'momentum'; mend it or its arguments",
+            r"optimizer\._target_=torch\.optim\.AdamW: TypeError: .*'momentum'; mend it or its arguments, here .*\bmomentum\b.*;"
+            r" ~optimizer\.NAME leaves one out",
         ),
         (
             ["optimizer=own", "optimizer._target_=torch.optim.Adam", "optimizer.lr=fast"],

@@ -194,8 +194,10 @@ def test_a_prediction_of_another_size_is_refused(kits_tree: Path, tmp_path: Path
     write_labels(tmp_path / "half.nii.gz", half, replace(labels.grid, size=(20, 32, 64)))
     image, label = (kits_tree / "case_00000" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
     jobs = [CaseFiles(Scan("odd", image), tmp_path / "half.nii.gz", None), CaseFiles(Scan("good", image), label, None)]
-    with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case"):
+    with pytest.raises(KitsError, match=r"1 of 2 cases could not be drawn.*not one case; the page of the others is"):
         write_report(jobs, tmp_path / "out", ids={0: 0, 1: 1, 2: 2}, workers=1)
+    with pytest.raises(KitsError, match=r"^1 of 1 cases could not be drawn.*; what is known of them is .*index\.html$"):
+        write_report(jobs[:1], tmp_path / "alone", ids={0: 0, 1: 1, 2: 2}, workers=1)
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")  # the other case goes on
     assert "not one case" in page
     assert 'id="view-1"' in page

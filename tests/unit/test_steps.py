@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from kits.workflows.two_stages import TwoStages
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans name their folders from the working one."""
+    (tmp_path / "tree").mkdir()
     monkeypatch.chdir(tmp_path)
 
 
@@ -96,7 +98,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 def scoring(folder: Path, **config: Any) -> Step:
     inputs, outputs = {"truth": folder / "truth"}, [folder / "out" / "scores" / "*.txt"]
-    return Step("evaluate", "evaluate", ["x=1"], {"overwrite": False, **config}, inputs, ["predict"], outputs)
+    places = {"prediction": "x", "truth": "x", "output": "x"}
+    return Step("evaluate", "evaluate", ["x=1"], {"overwrite": False, **places, **config}, inputs, ["predict"], outputs)
 
 
 def said(runner: Runner, step: Step, capsys: pytest.CaptureFixture[str]) -> str:
@@ -125,7 +128,10 @@ def test_a_step_runs_exactly_when_its_record_no_longer_holds(
     assert said(runner, step, capsys) == "runs again, because scores/table.txt is gone"
     assert said(Runner(tmp_path / "out", overwrite=True), step, capsys) == "runs again, because of overwrite=true"
     assert said(runner, step, capsys) == "up to date"
-    assert said(runner, scoring(tmp_path, seed=0, newer=None), capsys) == "up to date"
+    assert said(runner, scoring(tmp_path, seed=0, newer=None, bootstrap={"resamples": 2000}), capsys) == "up to date"
+    again = "runs again, because bootstrap.resamples changed"
+    assert said(runner, scoring(tmp_path, seed=0, bootstrap={"resamples": 2001}), capsys) == again
+    assert said(runner, scoring(tmp_path, seed=0), capsys) == again
     (tmp_path / "out" / "steps" / "evaluate.json").write_text("damaged")
     assert said(runner, step, capsys) == "runs"
 
@@ -262,6 +268,7 @@ def plan_of(*arguments: str, study: str = "paper") -> TwoStages:
         (["+fine.data.coarse_size=64"], r"data\.coarse_size: the coarse stage asks for 256, the fine stage for 64"),
         (["experiment=paper/coarse"], "experiment=paper/coarse: the study has both stages; leave it out"),
         (["+fine.data.roi=oof"], "need folds; add split=folds fold=0"),
+        (["trainer.max_steps=9"], r"^coarse: trainer\.max_steps=9: ends before step \d+, the first that is followed by a valid"),
         (["data=nnunet"], "data.layout=nnunet: .* in a KiTS tree; .* kits.convert data=nnunet root=tree"),
     ],
 )
@@ -270,6 +277,25 @@ def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arg
         plan_of(*arguments)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["pipeline", "crossval", "prepare", "train", "evaluate", "report", "convert"])
+def test_a_data_set_that_is_not_there_is_told_with_the_configuration_of_every_command(command: str) -> None:
+    more = {"crossval": ["stage=coarse"], "train": ["stage=coarse"], "convert": ["data=nnunet", "root=tree"]}
+    key = "root" if command == "convert" else "data.root"
+    needed = {"pipeline": ["study=fast"], "evaluate": ["prediction=x", "truth=x"], "report": ["image=x", "prediction=x"]}
+    output = [] if command in ("prepare", "train") else ["output=out"]
+    given = [*needed.get(command, []), *more.get(command, []), *output, f"{key}=nowhere"]
+    plan: Any = {"pipeline": TwoStages, "crossval": AllFolds}.get(command, lambda options, _: options)
+    told = rf"^(prepare: |coarse: |train: )?{re.escape(key)}=nowhere: no such folder; give the data"
+    with pytest.raises(KitsError, match=told):
+        plan(checked(command, given), given)
+
+
+@pytest.mark.parametrize("key", ["input", "truth"])
+def test_scans_that_are_not_there_are_told_before_both_networks_are_trained(key: str) -> None:
+    with pytest.raises(KitsError, match=f"^{key}=nowhere: no such file or folder; check the path"):
+        plan_of(f"{key}=nowhere")
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
@@ -296,7 +322,7 @@ def test_what_a_data_sets_ids_mean_is_said_to_every_step_that_reads_its_label_ma
 @pytest.mark.parametrize("name", ["case_00007", "patient_017"])
 def test_boxes_are_sought_of_the_prepared_cases_alone_whatever_others_are_called(tmp_path: Path, name: str) -> None:
     write_split(tmp_path / "out" / "cache")
-    (tmp_path / "tree" / name).mkdir(parents=True)
+    (tmp_path / "tree" / name).mkdir()
     (tmp_path / "tree" / name / "imaging.nii.gz").touch()
     boxes = {step.name: step for step in folds_of("stage=coarse", "split.k=2").steps()}["boxes"]
     assert boxes.config["cases"] == ["case_00000", "case_00001"]

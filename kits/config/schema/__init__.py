@@ -6,13 +6,14 @@ A composed configuration is held against it before anything slow is imported.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
-from kits.config.conf_files import choices_of, conf_dir
-from kits.config.schema.base import Number, Options, Switch, Text, text
+from kits.config.conf_files import choices_of, conf_dir, flat
+from kits.config.schema.base import Number, Options, Switch, Text, refuse, text
 from kits.config.schema.own import TARGET
 from kits.config.schema.refusals import chosen, refusal
 from kits.core.errors import KitsError
@@ -60,6 +61,10 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prep
     schema = schema_of(name)
     fitting = chosen(schema, config)  # a training has two schemas, and building the other one takes time
     options = parse(fitting[0] if len(fitting) == 1 else schema, config)
+    for key, root in (("root", config.get("root")), ("data.root", flat(config).get("data.root"))):
+        # A run that goes on reads its cache, wherever both have been carried.
+        if root is not None and not Path(root).is_dir() and not config.get("resume"):
+            raise refuse(key, root, "no such folder; give the data set's")
     if name == "train":
         from kits.config.own_parts import KINDS, find
         from kits.config.schema.training import check_files

@@ -53,6 +53,8 @@ Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
 PathText = Annotated[Text, AfterValidator(short_names), A_PATH]
 # One that is written, which may be missing.
 OutputFolder = Annotated[PathText, AfterValidator(lambda value, info: check_output(info.field_name, value))]
+# One that is read, and that nothing makes before.
+InputPath = Annotated[PathText, AfterValidator(lambda value, info: check_input(info.field_name, value))]
 Whole = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -99,6 +101,13 @@ def text(value: Any, word: Callable[[str], str] = str) -> str:
 def refuse(key: str, value: Any, what: str) -> KitsError:
     """Make the refusal of a value, for a schema to raise that finds values that do not go together."""
     return KitsError(f"{key}={text(value)}: {what}")
+
+
+def check_input(key: str, path: str) -> str:
+    """Refuse a file or folder that is not there, before hours are spent on what comes before it is read."""
+    if not Path(path).exists():
+        raise refuse(key, path, "no such file or folder; check the path")
+    return path
 
 
 def check_output(key: str, folder: str) -> str:

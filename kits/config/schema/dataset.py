@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -94,7 +95,7 @@ Names = Annotated[list[Text], BeforeValidator(listed), Field(min_length=1), Mean
 
 
 class RoiNames(Options):
-    """Names of the ROIs of structure sets by class, for those that do not say it."""
+    """Names of ROIs and segments by class; capitals and blanks at the ends mean nothing."""
 
     kidney: Names | None = None
     tumor: Names | None = None
@@ -103,16 +104,25 @@ class RoiNames(Options):
     @model_validator(mode="after")
     def _one_meaning_each(self) -> RoiNames:
         """Refuse a name of two classes."""
-        names = [name.casefold() for given in self.model_dump(exclude_none=True).values() for name in given]
+        names = [self._key(name) for given in self.model_dump(exclude_none=True).values() for name in given]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise KitsError(f"data.rois: {twice!r} stands there twice; give each name one meaning")
         return self
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """Label by name, in small letters."""
+    def label_of(self, name: str) -> int | None:
+        """Return the label of an ROI or segment of this name; None where nothing is said of it."""
         given = self.model_dump(exclude_none=True).items()
-        return {name.casefold(): CLASSES.index(kind) for kind, names in given for name in names}
+        return next((CLASSES.index(kind) for kind, names in given if self._key(name) in map(self._key, names)), None)
+
+    def absent(self, names: Iterable[str]) -> list[str]:
+        """List those of these names that none of `names` is."""
+        known = {self._key(name) for name in names}
+        given = (name for names in self.model_dump(exclude_none=True).values() for name in names)
+        return [name for name in given if self._key(name) not in known]
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name.strip().casefold()
 
 
 class Data(Options):

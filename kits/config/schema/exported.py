@@ -19,7 +19,7 @@ class Graph(Options):
     in_plane_multiple: Annotated[Count, Field(le=1024)]
     fixed_size: Switch
     sources: Index
-    reach: Index | None = None
+    reach: Index | None
 
 
 class CoarseData(Options):
@@ -29,7 +29,7 @@ class CoarseData(Options):
     coarse_size: Count
     coarse_z_mm: Positive | None
     label_name: Text
-    labels: RegionIds | None = None
+    labels: RegionIds | None
 
 
 class FineData(Options):
@@ -37,7 +37,7 @@ class FineData(Options):
 
     window_hu: Window
     classes: Classes
-    labels: RegionIds | None = None
+    labels: RegionIds | None
 
 
 class ParentCases(Options):
@@ -50,12 +50,12 @@ class ExportedOptions(Options):
     """Options of both stages.
 
     Attributes:
-        trained_on: None where the checkpoint does not say.
+        trained_on, parent: None where the file does not say.
         model: what builds the network; None in an ONNX file, which is one.
     """
 
     kits_format: Count
-    trained_on: list[Text] | None
+    trained_on: list[Text] | None = None
     parent: ParentCases | None = None
     model: Model | None = None
     network: Graph

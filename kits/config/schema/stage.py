@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Positive, Share, Switch, Triple, refuse
+from kits.config.schema.base import Count, Fraction, Index, Inside, Length, Options, Positive, Share, Switch, Triple
 from kits.core.errors import KitsError
 
 
@@ -16,14 +16,6 @@ class SamplingOptions(Options):
     patch: Triple
     batch_size: Count
     patches_per_epoch: Count
-
-    @model_validator(mode="after")
-    def _an_epoch_has_a_batch(self) -> SamplingOptions:
-        """Refuse an epoch without a step."""
-        if self.patches_per_epoch < self.batch_size:
-            least = f"is no whole batch; give at least sampling.batch_size={self.batch_size}"
-            raise refuse("sampling.patches_per_epoch", self.patches_per_epoch, least)
-        return self
 
 
 class CoarseSampling(SamplingOptions):

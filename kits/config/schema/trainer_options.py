@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -52,6 +53,32 @@ class Trainer(Options):
     def validates(self) -> bool:
         """True where validation scores choose best.ckpt; trainer.limit_val_batches=0 keeps the last weights."""
         return self.limit_val_batches > 0
+
+    @property
+    def ranks(self) -> int | None:
+        """The processes that train together; None where that depends on the machine."""
+        if self.strategy == "auto":
+            return 1
+        count = len(self.devices) if isinstance(self.devices, list) else self.devices
+        return None if count == "auto" else count * self.num_nodes
+
+    def check_epoch(self, batches: int) -> None:
+        """Refuse intervals that do not fit the batches of an epoch, and an end before the first checkpoint."""
+        limit, between = self.limit_train_batches, self.val_check_interval
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if not batches:
+            raise refuse("trainer.limit_train_batches", limit, "leaves no batch of an epoch to learn from; give more")
+        if not self.validates:
+            return
+        if isinstance(between, int) and between > batches:
+            raise refuse("trainer.val_check_interval", between, f"an epoch has {batches} batches; give at most that")
+        within = between if isinstance(between, int) else max(1, int(batches * between))  # of the first epoch that is validated
+        epochs = [batches] * (self.check_val_every_n_epoch - 1) + [within]
+        steps = sum(math.ceil(one / self.accumulate_grad_batches) for one in epochs)
+        if 0 <= self.max_steps < steps:
+            what = f"ends before step {steps}, the first that is followed by a validation and so by a checkpoint"
+            more = f"give at least {steps}, or a smaller sampling.patches_per_epoch"
+            raise refuse("trainer.max_steps", self.max_steps, f"{what}; {more}")
 
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:

@@ -36,6 +36,7 @@ class TrainOptions(Options):
 
     data: Data
     model: Any
+    sampling: Any
     split: SplitOptions | None = None
     augmentation: Augmentation
     loss: Loss
@@ -57,6 +58,8 @@ class TrainOptions(Options):
     def _groups_go_together(self) -> TrainOptions:
         """Refuse a fold without folds, boxes that nothing reads, and a plateau that is never waited for."""
         self._check_fold()
+        if self.trainer.ranks is not None:
+            self.batches(self.trainer.ranks)
         if self.data.roi != "oof" and self.data.boxes is not None:
             raise refuse("data.boxes", self.data.boxes, "is read with data.roi=oof only; add that, or leave it out")
         if self.freeze_epochs >= self.trainer.max_epochs:
@@ -82,6 +85,20 @@ class TrainOptions(Options):
         if isinstance(self.scheduler, Plateau | dict):  # the user's own has its lengths in its arguments
             return False
         return not isinstance(self.scheduler, Constant) or self.scheduler.warmup > 0
+
+    def batches(self, ranks: int) -> int:
+        """Count the batches of an epoch, which are as many in each process.
+
+        Raises:
+            KitsError: there is none for every process, or the trainer's lengths do not fit them.
+        """
+        asked, size = self.sampling.patches_per_epoch, self.sampling.batch_size
+        if asked < ranks * size:
+            of = f"sampling.batch_size={size} of {ranks} process{'es' * (ranks > 1)}"
+            what = f"fewer than one step takes, {ranks * size} with {of}; give at least {ranks * size}"
+            raise refuse("sampling.patches_per_epoch", asked, what)
+        self.trainer.check_epoch(asked // ranks // size)
+        return int(asked // ranks // size)
 
     def _check_fold(self) -> None:
         """Refuse a fold where the split has none, and folds without one; without `split` the cache decides."""

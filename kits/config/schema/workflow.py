@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from kits.config.schema.base import Options, OutputFolder, PathText, Switch, Text
+from kits.config.schema.base import InputPath, Options, OutputFolder, Switch, Text
 from kits.config.schema.evaluation import Bootstrap
 
 # More for one step of several: what could be typed behind its command.
@@ -30,8 +30,8 @@ class Pipeline(Workflow):
     """conf/pipeline.yaml."""
 
     study: Text
-    input: PathText | None
-    truth: PathText | None
+    input: InputPath | None
+    truth: InputPath | None
     coarse: StepOverrides
     fine: StepOverrides
     report: StepOverrides
@@ -40,5 +40,5 @@ class Pipeline(Workflow):
 class Crossval(Workflow):
     """conf/crossval.yaml."""
 
-    coarse: PathText | None
+    coarse: InputPath | None
     bootstrap: Bootstrap
