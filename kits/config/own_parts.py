@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from kits.config.conf_files import one_line
+from kits.config.conf_files import flat, one_line
 from kits.config.schema.own import TARGET
 from kits.core.errors import KitsError
 
@@ -68,6 +70,20 @@ def check_kind(own: Mapping[str, Any], key: str, given: type) -> None:
     wanted = KINDS.get(re.sub(r"^(callbacks|logger|augmentation)\.[^.]+$", r"\1", key))
     if wanted and not issubclass(given, get_class(wanted)):
         raise KitsError(f"{key}.{TARGET}={own[TARGET]}: gives {given.__qualname__}; name what gives a {wanted}")
+
+
+def blamed(error: BaseException, config: Mapping[str, Any]) -> KitsError | None:
+    """Blame the part of a user's own that an error came out of while it was at work; None where none was."""
+    from hydra.utils import get_object
+
+    parts = {key: get_object(str(name)) for key, name in flat(config).items() if key.endswith(f".{TARGET}")}
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        owner = frame.f_locals.get("self")
+        for key, part in parts.items():
+            if isinstance(part, type) and isinstance(owner, part):
+                place = f"{Path(frame.f_code.co_filename).name}, line {line}"
+                return KitsError(f"{key}: {type(error).__name__} in {place}: {one_line(error)}; mend it")
+    return None
 
 
 @contextmanager

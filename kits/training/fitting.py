@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from kits.config import one_line
+from kits.config import one_line, plain
+from kits.config.own_parts import blamed
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.data.transforms import OwnTransform
@@ -137,6 +138,8 @@ def guarded(
             # They would wait for this one for minutes; one that waits in a collective does not hear SIGTERM.
             launcher.kill(signal.SIGKILL)
         if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
+            if not isinstance(error, KitsError) and (own := blamed(error, plain(options))):
+                raise own from error
             if start.content is None or isinstance(error, KitsError) or trainer.train_dataloader is not None:
                 raise
             what = f"{LAST} does not fit the parts of this run ({type(error).__name__}: {one_line(error)[:160]})"

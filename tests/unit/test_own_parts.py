@@ -70,6 +70,11 @@ class Erase(RandomizableTransform):
         volume[:, start : start + self.depth] = -1000.0
         return volume
 
+class Full(pl.Callback):
+    def on_train_batch_end(self, trainer, *of_batch):
+        if trainer.global_step == 3:
+            raise OSError("the disk\\nis full")
+
 def scalar(**given):
     return 3
 """
@@ -188,3 +193,15 @@ def test_a_part_that_cannot_be_is_one_line_before_anything_is_written(
     with pytest.raises(KitsError, match=f"^{told}$"):
         train(checked("train", [*places, *given, f"run_dir={tmp_path / 'run'}"]))
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_a_part_that_fails_in_the_middle_of_a_training_is_blamed_with_its_line(places: list[str], tmp_path: Path) -> None:
+    line = next(number for number, text in enumerate(MODULE.splitlines(), start=1) if "OSError" in text)
+    told = rf"^callbacks\.full\._target_: OSError in their_parts\.py, line {line}: the disk is full; mend it$"
+    with pytest.raises(KitsError, match=told):
+        train(checked("train", [*places, "+callbacks.full._target_=their_parts.Full", f"run_dir={tmp_path / 'run'}"]))
+    told = r"^optimizer\._target_: RuntimeError in lbfgs\.py, line \d+: view size is not compatible .*; mend it$"
+    with pytest.raises(KitsError, match=told):
+        train(
+            checked("train", [*places, "optimizer=own", "optimizer._target_=torch.optim.LBFGS", f"run_dir={tmp_path / 'other'}"])
+        )
