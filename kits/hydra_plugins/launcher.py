@@ -103,9 +103,9 @@ class ProcessLauncher(Launcher):
             what = "is the folder of several trials; give each value once, and leave hydra.sweep.subdir out"
             raise KitsError(f"{twice[0]}: {what}")
         for trial, other in product(trials, read_trials(self.folder)):
-            same = other["parameters"] == trial.parameters or other["run_dir"] != str(trial.run_dir)
-            if not same or sorted(other["fixed"]) != sorted(trial.fixed):
-                difference = " ".join(sorted({*other["overrides"]} ^ {*trial.overrides}))
+            same = other.parameters == trial.parameters or other.run_dir != trial.run_dir
+            if not same or sorted(other.fixed) != sorted(trial.fixed):
+                difference = " ".join(sorted({*other.overrides} ^ {*trial.overrides}))
                 raise KitsError(
                     f"hydra.sweep.dir={self.folder}: holds another sweep's trials ({difference}); give another folder"
                 )
@@ -118,8 +118,8 @@ class ProcessLauncher(Launcher):
 
     def compose(self, number: int, overrides: list[str]) -> tuple[Trial, DictConfig]:
         """Compose a trial's configuration and hold it against the schema."""
-        own = {override for override in overrides if override.partition("=")[0] in self.swept}
-        parameters = {key: value for key, _, value in (one.lstrip("+").partition("=") for one in overrides if one in own)}
+        own = [override for override in overrides if override.partition("=")[0] in self.swept]
+        parameters = dict(override.lstrip("+").split("=", 1) for override in own)
         for override in overrides:
             if override.startswith(("run_dir=", "resume=", "overwrite=")):
                 what = "each trial has its own folder and goes on by itself; give hydra.sweep.dir=DIR instead"
@@ -133,7 +133,8 @@ class ProcessLauncher(Launcher):
             options = check(hydra.job.config_name, resolved(config), hydra.runtime.choices)
             if not options.trainer.validates:
                 raise KitsError("trainer.limit_val_batches=0: trials are compared by their validation scores; leave it out")
-        return Trial(number, run_dir, parameters, [one for one in overrides if one not in own], overrides), config
+        fixed = [override for override in overrides if override not in own]
+        return Trial(number=number, run_dir=run_dir, parameters=parameters, fixed=fixed, overrides=overrides), config
 
     def run(self, trial: Trial, config: DictConfig) -> JobReturn:
         """Train in a process, unless an earlier start has come to the end, and record how it ended."""

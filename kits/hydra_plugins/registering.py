@@ -11,6 +11,7 @@ class RegisterPlugins(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Enter them under the names that conf/hydra/ gives them."""
+        # Here, when Hydra has loaded its own plugins: it does so anew, and the base of ours would be another class.
         from kits.hydra_plugins.grid import GridSweeper
         from kits.hydra_plugins.launcher import ProcessLauncher
         from kits.hydra_plugins.sweeper import TPESweeper

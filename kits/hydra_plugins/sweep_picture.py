@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from kits.hydra_plugins.trial_records import PRUNED, Trial
 from kits.io import whole_file
 
 if TYPE_CHECKING:
@@ -15,26 +16,26 @@ WIDTH, HEIGHT, COLUMNS = 4.2, 3.4, 4  # inches of a panel, panels side by side
 LOG_FROM = 30.0  # positive values that span this factor are drawn on a logarithmic axis
 
 
-def draw_sweep(path: Path, records: list[dict[str, Any]], score: str) -> None:
+def draw_sweep(path: Path, trials: list[Trial], score: str) -> None:
     """Draw a panel a parameter, with a point a trial and each value's mean, once there is a score."""
     from matplotlib.figure import Figure
 
-    records = [record for record in records if record["score"] is not None]
-    parameters = list(dict.fromkeys(key for record in records for key in record["parameters"]))
+    trials = [trial for trial in trials if trial.score is not None]
+    parameters = list(dict.fromkeys(key for trial in trials for key in trial.parameters))
     if not parameters:
         return
     columns, rows = min(COLUMNS, len(parameters)), -(-len(parameters) // COLUMNS)
     figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
-    figure.suptitle(f"{score} of {len(records)} trials; open: pruned, orange: mean of a value", fontsize="small")
+    figure.suptitle(f"{score} of {len(trials)} trials; open: pruned, orange: mean of a value", fontsize="small")
     for number, key in enumerate(parameters, start=1):
-        draw_panel(figure.add_subplot(rows, columns, number), key, [one for one in records if key in one["parameters"]])
+        draw_panel(figure.add_subplot(rows, columns, number), key, [one for one in trials if key in one.parameters])
     with whole_file(path, ".png") as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def draw_panel(panel: Axes, key: str, records: list[dict[str, Any]]) -> None:
+def draw_panel(panel: Axes, key: str, trials: list[Trial]) -> None:
     """Draw one parameter: at its value where all are numbers, else by name."""
-    values: list[Any] = [record["parameters"][key] for record in records]
+    values: list[Any] = [trial.parameters[key] for trial in trials]
     try:
         values = [float(value) for value in values]
         if min(values) > 0 and max(values) >= LOG_FROM * min(values):
@@ -42,12 +43,13 @@ def draw_panel(panel: Axes, key: str, records: list[dict[str, Any]]) -> None:
     except ValueError:
         panel.tick_params("x", rotation=30)
     scores: dict[Any, list[float]] = {}
-    for value, record in zip(values, records, strict=True):
-        scores.setdefault(value, []).append(record["score"])
-        face = "none" if record["status"] == "pruned" else "tab:blue"
-        panel.plot(value, record["score"], "o", color="tab:blue", markerfacecolor=face, alpha=0.7)
-    for value, several in scores.items():
-        if len(scores) < len(records):
+    for value, trial in zip(values, trials, strict=True):
+        assert trial.score is not None  # others have been left out
+        scores.setdefault(value, []).append(trial.score)
+        face = "none" if trial.status == PRUNED else "tab:blue"
+        panel.plot(value, trial.score, "o", color="tab:blue", markerfacecolor=face, alpha=0.7)
+    if len(scores) < len(trials):
+        for value, several in scores.items():
             panel.plot(value, fmean(several), color="tab:orange", marker="_", markersize=20)
     panel.set_xlabel(key)
     panel.grid(alpha=0.3)

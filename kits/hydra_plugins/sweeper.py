@@ -24,9 +24,8 @@ from kits.config import one_line
 from kits.config.schema import parse
 from kits.config.schema.multirun import TPE
 from kits.core.errors import KitsError
-from kits.hydra_plugins.grid import no_trace_of_a_refusal
 from kits.hydra_plugins.launcher import ProcessLauncher, sigterm_as_interrupt
-from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, JOURNAL, PRUNED, scored_epochs
+from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, JOURNAL, PRUNED, no_trace_of_a_refusal, scored_epochs
 
 if TYPE_CHECKING:
     import optuna

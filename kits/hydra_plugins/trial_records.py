@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from kits.core.plain_files import csv_text, read_object
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kits.core.plain_files import csv_text
 from kits.runs.folder import METRICS, read_manifest
 
+MULTIRUN = "multirun.yaml"  # which Hydra writes before it composes a trial
 RECORD, TABLE, PICTURE, JOURNAL = "trial.json", "sweep.csv", "sweep.png", "optuna.journal"
-FORM = {"number": int, "status": str, "parameters": {str: str}, "fixed": [str], "overrides": [str], "scores": {str: float}}
 # What a trial can have come to.
 DONE, FAILED, INTERRUPTED, RUNNING, PRUNED = "done", "failed", "interrupted", "running", "pruned"
 
 
-class Trial(NamedTuple):
-    """A trial of a sweep.
+class Trial(BaseModel):
+    """A trial of a sweep, as its record holds it; the record names its own folder.
 
     Attributes:
         parameters: its own overrides by key.
@@ -25,11 +29,21 @@ class Trial(NamedTuple):
         overrides: both.
     """
 
+    model_config = ConfigDict(frozen=True, strict=True)
+
     number: int
     run_dir: Path
     parameters: dict[str, str]
     fixed: list[str]
     overrides: list[str]
+    status: str = RUNNING
+    error: str = ""
+    score: float | None = None
+    epoch: int | None = None
+    scores: dict[str, float] = {}
+    steps: int | None = None
+    seconds: float | None = None
+    peak_memory_gib: float | None = None
 
 
 def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
@@ -58,12 +72,13 @@ def results(run_dir: Path, score: str) -> dict[str, Any]:
     }
 
 
-def read_trials(folder: Path) -> list[dict[str, Any]]:
-    """Read the records of all trials in a sweep's folder, each with its run folder, by number."""
-    found = [
-        {**record, "run_dir": str(path.parent)} for path in folder.glob(f"**/{RECORD}") if (record := read_object(path, FORM))
-    ]
-    return sorted(found, key=lambda record: (record["number"], record["run_dir"]))
+def read_trials(folder: Path) -> list[Trial]:
+    """Read the records of all trials in a sweep's folder that can be read, by number."""
+    found = []
+    for path in folder.glob(f"**/{RECORD}"):
+        with suppress(OSError, ValidationError):
+            found.append(Trial.model_validate_json(path.read_bytes()).model_copy(update={"run_dir": path.parent}))
+    return sorted(found, key=lambda one: (one.number, one.run_dir))
 
 
 def update(folder: Path, trial: Trial, status: str, error: str, score: str) -> str:
@@ -72,20 +87,36 @@ def update(folder: Path, trial: Trial, status: str, error: str, score: str) -> s
     from kits.hydra_plugins.sweep_picture import draw_sweep
     from kits.io import write_json, write_text
 
-    own = trial._asdict() | {"run_dir": trial.run_dir.name, "status": status, "error": error}
-    record = own | results(trial.run_dir, score)
-    changed = read_object(trial.run_dir / RECORD) != record
-    if changed:
-        write_json(trial.run_dir / RECORD, record)
-    records = read_trials(folder)
-    if changed:
-        parameters, scores = (dict.fromkeys(key for each in records for key in each[part]) for part in ("parameters", "scores"))
+    now = trial.model_copy(update={"status": status, "error": error, **results(trial.run_dir, score)})
+    trials = read_trials(folder)
+    if now not in trials:
+        write_json(now.run_dir / RECORD, now.model_copy(update={"run_dir": now.run_dir.name}).model_dump())
+        trials = read_trials(folder)
+        rows = [one.model_dump() | one.parameters | one.scores for one in trials]
+        parameters, scores = [key for one in trials for key in one.parameters], [key for one in trials for key in one.scores]
         effort = ("steps", "seconds", "peak_memory_gib", "error", "run_dir")
-        columns = [*parameters, "status", "score", "epoch", *scores, *effort]
-        rows = [each | each["parameters"] | each["scores"] for each in records]
+        columns = list(dict.fromkeys([*parameters, "status", "score", "epoch", *scores, *effort]))
         write_text(folder / TABLE, csv_text(columns, [[row.get(column) for column in columns] for row in rows]))
-        draw_sweep(folder / PICTURE, records, score)
-    scored = [each for each in records if each["score"] is not None]
-    best = max(scored, key=lambda each: each["score"], default=None)
-    reached = "" if record["score"] is None else f", {score} {record['score']:.4f} in epoch {record['epoch']}"
-    return f"{trial.run_dir.name}: {error or status}{reached}" + (f"; best of {len(scored)}: {best['run_dir']}" if best else "")
+        draw_sweep(folder / PICTURE, trials, score)
+    scored = [one for one in trials if one.score is not None]
+    best = max(scored, key=lambda one: one.score or 0, default=None)
+    reached = "" if now.score is None else f", {score} {now.score:.4f} in epoch {now.epoch}"
+    return f"{now.run_dir.name}: {error or status}{reached}" + (f"; best of {len(scored)}: {best.run_dir}" if best else "")
+
+
+@contextmanager
+def no_trace_of_a_refusal(folder: Path) -> Iterator[None]:
+    """Leave the folder of a sweep that is refused before any trial has begun as it was."""
+    there = {*folder.iterdir()} if folder.is_dir() else set()
+    multirun = (folder / MULTIRUN).read_bytes() if folder / MULTIRUN in there else None
+    made = [path for path in (folder / MULTIRUN, folder / JOURNAL, folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if folder.is_dir() and {*folder.iterdir()} <= {*there, *made}:
+            if multirun is not None:
+                (folder / MULTIRUN).write_bytes(multirun)
+            with suppress(OSError):  # something else lies in a folder above
+                for path in made:
+                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+        raise

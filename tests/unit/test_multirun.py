@@ -237,7 +237,8 @@ def test_an_error_is_the_commands_own_line_else_the_last_one(tmp_path: Path) -> 
 
 def test_the_table_has_a_row_a_trial_and_the_picture_a_panel_a_parameter(tmp_path: Path) -> None:
     for number, (loss, score) in enumerate((("dice", 0.25), ("tversky", None), ("dice", 0.75))):
-        trial = Trial(number, tmp_path / f"seed-{10 - number}", {"loss": loss, "seed": str(10 - number)}, ["a=b"], ["a=b"])
+        folder, parameters = tmp_path / f"seed-{10 - number}", {"loss": loss, "seed": str(10 - number)}
+        trial = Trial(number=number, run_dir=folder, parameters=parameters, fixed=["a=b"], overrides=["a=b"])
         trial.run_dir.mkdir()
         if score:
             (trial.run_dir / "metrics.csv").write_text(f"epoch,val/score\n0,{score}\n")
@@ -248,7 +249,7 @@ def test_the_table_has_a_row_a_trial_and_the_picture_a_panel_a_parameter(tmp_pat
     assert (rows[1]["error"], rows[0]["run_dir"]) == ("no, not", str(tmp_path / "seed-10"))
     assert json.loads((tmp_path / "seed-9" / "trial.json").read_text(encoding="utf-8"))["status"] == "failed"
     picture = (tmp_path / "sweep.png").read_bytes()
-    draw_sweep(tmp_path / "sweep.png", [record for record in read_trials(tmp_path) if record["score"] is None], "val/score")
+    draw_sweep(tmp_path / "sweep.png", [trial for trial in read_trials(tmp_path) if trial.score is None], "val/score")
     assert (tmp_path / "sweep.png").read_bytes() == picture, "without a score nothing is drawn"
 
 
