@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import signal
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
@@ -21,15 +23,14 @@ from kits.io import whole_file
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import ended_by
 from kits.runs.folder import LAST
-from kits.runs.last_checkpoint import BATCHES, PLACE, SEAL, STATE, seal
 from kits.runs.metrics_file import MetricsFile
-from kits.runs.random_state import random_state, set_random_state
-from kits.runs.resuming import Start, batches_done
+from kits.runs.resuming import PLACE, SEAL, STATE, Start, batches_done, seal
 
 # A cluster's notice that time is up, a terminal's Ctrl-C, and the signal that `sbatch --signal=USR1@120` sends ahead of the end.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Processes that train together ask one another whether to save or stop after so many steps or seconds, whichever is sooner.
 ASK_STEPS, ASK_SECONDS = 10, 5.0
+BATCHES = "epoch_loop.batch_progress"
 
 
 class Stopped(SystemExit):
@@ -215,16 +216,36 @@ def set_back(fit: dict[str, Any], place: str) -> None:
     An epoch that ends with all its counters equal is followed by the next, and a step likewise. A validation must look begun and
     not finished, or Lightning would take it for done.
     """
-    for part in ("total", "current"):
-        if place == "epoch":
-            fit["epoch_progress"][part]["ready"] -= 1
-        elif place == "batch":
-            fit["epoch_loop.batch_progress"][part]["ready"] -= 1
+    if begun := {"epoch": "epoch_progress", "batch": BATCHES}.get(place):
+        for part in ("total", "current"):
+            fit[begun][part]["ready"] -= 1
     if place == "batch":
-        fit["epoch_loop.batch_progress"]["is_last_batch"] = False
+        fit[BATCHES]["is_last_batch"] = False
     if place == "validation":
         progress = fit["epoch_loop.val_loop.batch_progress"]
         progress["current"] = dict.fromkeys(progress["current"], 0)
         done = progress["total"]["completed"]
         progress["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
         progress["is_last_batch"] = False
+
+
+def random_state() -> dict[str, Any]:
+    """Collect the states of Python, numpy, torch and every GPU, as plain containers and tensors."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on with the random numbers of `random_state`; those of GPUs only where there are as many."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

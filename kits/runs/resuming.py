@@ -7,11 +7,14 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
+from torch import Tensor
 
 from kits.config import flat, one_line, plain
 from kits.config.composing import with_newer_keys
@@ -24,8 +27,11 @@ from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import EPOCHS
 from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints
-from kits.runs.last_checkpoint import PLACE, STATE, check_saved
 from kits.runs.parent import Parent, read_parent
+
+# Where a checkpoint holds the state that Lightning does not know of, that of the data module (the place within an epoch), and the
+# digest of all it holds.
+STATE, PLACE, SEAL = "kits_run", "KitsDataModule", "kits_seal"
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Start:
     manifest: dict[str, Any] | None = None
     # `wandb agent` has named the run that it starts.
     wandb_id: str = field(default_factory=lambda: os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
-    found: tuple[tuple[int, int, int] | None, ...] = (None, None)
+    found: dict[str, int] = field(default_factory=dict)
     parent: Parent | None = None
 
     @property
@@ -206,14 +212,38 @@ def begin(start: Start, options: Coarse | Fine) -> Iterator[None]:
         yield
 
 
-def state_of(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:
+def state_of(folder: Path) -> dict[str, int]:
     """Note what tells that the checkpoints of a folder have been written, or have gone, in the meantime."""
-    found: list[tuple[int, int, int] | None] = []
-    for name in (BEST, LAST):
-        try:
-            status = (folder / name).stat()
-        except OSError:
-            found.append(None)
+    return {path.name: path.stat().st_mtime_ns for path in (folder / BEST, folder / LAST) if path.exists()}
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """Digest everything that a checkpoint holds but the digest itself."""
+    total = blake2b(digest_size=16)
+
+    def add(node: Any) -> None:
+        if isinstance(node, Tensor):
+            total.update(f"{node.dtype}{tuple(node.shape)}".encode())
+            total.update(node.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(node, Mapping | list | tuple):
+            total.update(f"({len(node)}".encode())
+            for part in node.items() if isinstance(node, Mapping) else node:
+                add(part)
         else:
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+            total.update(f"{node!r};".encode())
+
+    add({key: value for key, value in content.items() if key != SEAL})
+    return total.hexdigest()
+
+
+def check_saved(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that does not hold all that its run goes on with, or not as it was written.
+
+    Lightning goes on with whatever it finds: without the state of its loops it would begin the training again, without that of a
+    callback it would forget the best score. Bytes that a disk has lost are found by the file's checksums, see
+    `kits.models.checkpoint`.
+    """
+    if STATE not in content:
+        raise KitsError(f"{path}: holds no state to go on from; give resume= a folder whose {path.name} kits.train wrote")
+    if content.get(SEAL) != seal(content):
+        raise KitsError(f"{path}: damaged or edited; begin again with overwrite=true, or in another run_dir=DIR")

@@ -31,12 +31,11 @@ from kits.config.composing import compose
 from kits.core.errors import KitsError
 from kits.data.datasets import Patches
 from kits.models.checkpoint import load_network
+from kits.runs.checkpointing import random_state, set_random_state
 from kits.runs.folder import check_unused, read_config, read_manifest, resumed_options, settle
-from kits.runs.last_checkpoint import seal
 from kits.runs.manifest import command_line, config_hash
 from kits.runs.metrics_file import MetricsFile
-from kits.runs.random_state import random_state, set_random_state
-from kits.runs.resuming import Start, batches_done, where_to_start
+from kits.runs.resuming import Start, batches_done, seal, where_to_start
 from kits.runs.resuming import begin as begin_folder
 from kits.tracking.names import DATA_WAIT, SAMPLE_RATE
 from kits.train import main, train
