@@ -10,8 +10,8 @@ from kits.config.schema.training import Coarse, Fine
 from kits.config.schema.workflow import Crossval
 from kits.core.errors import KitsError
 from kits.metrics.coverage import write_coverage
-from kits.workflows.command_line import assigned, later_wins, spelled
-from kits.workflows.plan import StepBuilder, best_of, configured, data_asked, kept_split, splits_of
+from kits.runs.folder import BEST
+from kits.workflows.plan import StepBuilder, assigned, configured, data_asked, kept_split, later_wins, spelled, splits_of
 from kits.workflows.step import Step, run_steps
 
 
@@ -75,7 +75,7 @@ class AllFolds(StepBuilder):
         folds = range(len(split.parts))
         coarse = [self.coarse / f"coarse{fold}" for fold in folds]
         if self.stage == "fine":
-            needed = [*map(best_of, coarse), *([self.coarse_boxes] if self.first.data.boxes else [])]
+            needed = [*(run / BEST for run in coarse), *([self.coarse_boxes] if self.first.data.boxes else [])]
             if missing := [path for path in needed if not path.is_file()]:
                 raise KitsError(
                     f"{missing[0]}: missing; the fine stage needs the coarse folds: run kits.crossval stage=coarse"
@@ -92,7 +92,7 @@ class AllFolds(StepBuilder):
 
     def _predict(self, fold: int, cases: Sequence[str]) -> Step:
         """Run both stages over the cases of a fold, with networks that were not trained on them."""
-        networks = {"coarse": best_of(self.coarse / f"coarse{fold}"), "fine": best_of(self.output / f"fine{fold}")}
+        networks = {"coarse": self.coarse / f"coarse{fold}" / BEST, "fine": self.output / f"fine{fold}" / BEST}
         split = splits_of(self.first)
         subset = {"split_file": split, "subset": "validation", "fold": fold}
         arguments = {**networks, "input": self.first.data.root, "output": self.predictions, **subset}
@@ -108,7 +108,7 @@ class AllFolds(StepBuilder):
         if self.stage == "coarse":
             return f"ROIs of every case, for data.roi=oof data.boxes={self.boxes}"
         folds = range(len(kept_split(self.first).parts))
-        coarse = spelled([best_of(self.coarse / f"coarse{fold}") for fold in folds])
-        fine = spelled([best_of(self.output / f"fine{fold}") for fold in folds])
+        coarse = spelled([self.coarse / f"coarse{fold}" / BEST for fold in folds])
+        fine = spelled([self.output / f"fine{fold}" / BEST for fold in folds])
         command = shlex.join(["python", "-m", "kits.predict", f"coarse={coarse}", f"fine={fine}"])
         return f"scores: {self.evaluation}\nall folds together on other scans: {command} input=... output=..."

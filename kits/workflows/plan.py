@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kits.config import flat, plain, require
 from kits.config.composing import checked, compose
+from kits.config.quoting import quoted
+from kits.config.schema.base import text
 from kits.config.schema.training import Coarse, Fine
 from kits.config.schema.workflow import Workflow
 from kits.core.errors import KitsError
 from kits.data.index import IMAGE_NAME
 from kits.data.splits import Split, read_split
 from kits.runs.folder import BEST
-from kits.workflows.command_line import assigned, later_wins, passed_on
 from kits.workflows.step import Step
 
 # Of the group `data` what the commands before and after a training must say as the training does.
@@ -61,28 +63,16 @@ class StepBuilder:
 
     Attributes:
         output: that folder.
+        boxes: the file of out-of-fold ROIs in it.
+        predictions, evaluation: the folders of label maps, one a case, and of scores.
         overrides: by step what is given for it beside what is made here; `train` is for all trainings.
     """
 
     def __init__(self, options: Workflow, overrides: Sequence[str]) -> None:
-        self.output = Path(options.output)
+        self.output = output = Path(options.output)
+        self.boxes, self.predictions, self.evaluation = output / "boxes/boxes.json", output / "predictions", output / "evaluation"
         given = {step: assigned(flat(value)) for step, value in options if value is None or isinstance(value, dict)}
         self.overrides = given | {"train": passed_on(overrides, type(options).model_fields)}
-
-    @property
-    def boxes(self) -> Path:
-        """The file of out-of-fold ROIs."""
-        return self.output / "boxes" / "boxes.json"
-
-    @property
-    def predictions(self) -> Path:
-        """The folder of label maps, one a case."""
-        return self.output / "predictions"
-
-    @property
-    def evaluation(self) -> Path:
-        """The folder of scores."""
-        return self.output / "evaluation"
 
     def preparing(self, training: Coarse | Fine) -> Step:
         """Make the cache and the split that a training asks for."""
@@ -107,7 +97,7 @@ class StepBuilder:
         inputs = {"the prepared data": Path(options.data.cache) / "index.json", "the split": splits_of(options)}
         if options.data.boxes is not None:
             inputs["boxes.json"] = Path(options.data.boxes)
-        return Step(name, "train", given, plain(options), inputs, [], [best_of(self.output / name)])
+        return Step(name, "train", given, plain(options), inputs, [], [self.output / name / BEST])
 
     def predicting(self, name: str, arguments: Mapping[str, Any], outputs: Sequence[Path], split: Path | None = None) -> Step:
         """Predict; the checkpoints, the scans and the split that names them are its inputs."""
@@ -126,17 +116,16 @@ class StepBuilder:
         """
         root, cases = Path(training.data.root or ""), kept_split(training).cases
         others = {path.parent.name for path in root.glob(f"*/{IMAGE_NAME}")} - set(cases)
-        arguments = {"coarse": [best_of(run) for run in runs], "input": root, "output": self.boxes.parent}
+        arguments = {"coarse": [run / BEST for run in runs], "input": root, "output": self.boxes.parent}
         arguments |= {"cases": cases} if others else {}
-        inputs = {"input": root, "the split": splits_of(training)} | {f"{run.name}/{BEST}": best_of(run) for run in runs}
+        inputs = {"input": root, "the split": splits_of(training)} | {f"{run.name}/{BEST}": run / BEST for run in runs}
         return self._step("boxes", "boxes", assigned(arguments), inputs, [], [self.boxes])
 
     def evaluating(self, training: Coarse | Fine, arguments: Mapping[str, Any], after: Sequence[str]) -> Step:
         """Score `predictions`."""
         given = {"prediction": self.predictions, "output": self.evaluation, **arguments, **data_of(training, TRUTH)}
-        inputs = {"truth": Path(arguments["truth"])} | (
-            {"the split": arguments["split_file"]} if "split_file" in arguments else {}
-        )
+        names = {"truth": "truth", "split_file": "the split"}
+        inputs = {name: Path(arguments[key]) for key, name in names.items() if key in arguments}
         outputs = [self.evaluation / name for name in ("cases.csv", "summary.json", "table.txt")]
         return self._step("evaluate", "evaluate", assigned(given), inputs, after, outputs)
 
@@ -175,6 +164,21 @@ def kept_split(training: Coarse | Fine) -> Split:
     return read_split(splits_of(training))
 
 
-def best_of(run: Path) -> Path:
-    """Name the checkpoint of a run that is used."""
-    return run / BEST
+def passed_on(overrides: Iterable[str], own: Collection[str]) -> list[str]:
+    """Leave out the overrides of a command's own keys; the others are for its trainings."""
+    return [override for override in overrides if re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0] not in own]
+
+
+def spelled(value: Any) -> str:
+    """Spell a plain value as the right side of an override."""
+    return text(value, quoted)
+
+
+def assigned(values: Mapping[str, Any]) -> list[str]:
+    """Make the overrides that give these keys these values."""
+    return [f"{key}={spelled(value)}" for key, value in values.items()]
+
+
+def later_wins(overrides: Iterable[str]) -> list[str]:
+    """Leave out overrides whose key a later one gives again."""
+    return list({override.partition("=")[0]: override for override in overrides}.values())

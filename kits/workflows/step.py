@@ -35,6 +35,7 @@ PLACES += ["split_file", "data.split.renew", "split.renew"]
 # Keys that say how fast, on what device, and what is logged; the result is the same.
 MEANS = ["workers", "data.workers", "data.loader_workers", "device", "trainer.accelerator", "shard", "shards", "logger"]
 MEANS += ["overwrite", "resume", "callbacks.checkpoint"]
+NO_SETTINGS = tuple(f"{key}." for key in [*PLACES, *MEANS])
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,13 @@ class Runner:
         """
         before = self.record(step.name)
         now: dict[str, Any] = {
-            "settings": {key: value for key, value in flat(step.config).items() if not _is_one_of(key, [*PLACES, *MEANS])},
-            "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()},
+            # With a dot behind it a key begins with each of the nodes that it is or lies below.
+            "settings": {key: value for key, value in flat(step.config).items() if not f"{key}.".startswith(NO_SETTINGS)},
+            "inputs": {name: _digest_of(path, self.output) for name, path in step.inputs.items()}
+            | {name: str(self.record(name).get("digest")) for name in step.after},
         }
-        now["inputs"] |= {name: str(self.record(name).get("digest")) for name in step.after}
-        changed = _differing(_settings_of(before, step, now["settings"]), now["settings"])
-        changed += _differing(before.get("inputs", {}), now["inputs"])
+        told = [(_settings_of(before, step, now["settings"]), now["settings"]), (before.get("inputs", {}), now["inputs"])]
+        changed = [key for then, new in told for key in {**then, **new} if then.get(key) != new.get(key)]
         lost = next((name for name in before.get("outputs", ()) if not (self.output / name).exists()), None)
         again = False
         if self.overwrite:
@@ -93,7 +95,8 @@ class Runner:
         elif not before:
             why = "runs"
         elif changed:
-            again, why = True, f"runs again, because {_some(changed)} changed"
+            some = ", ".join(changed[:3]) + f" and {len(changed) - 3} more" if len(changed) > 3 else " and ".join(changed)
+            again, why = True, f"runs again, because {some} changed"
         elif before["digest"] is None:
             why = "goes on, because it was interrupted"
         elif lost:
@@ -150,11 +153,6 @@ def run_steps(steps: Iterable[Step], options: Workflow, work: str) -> list[str]:
         return [step.name for step in steps if runner.run(step)]
 
 
-def _is_one_of(key: str, names: Sequence[str]) -> bool:
-    """Tell whether a dotted key, or a node above it, is among the names."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
 def _settings_of(record: Mapping[str, Any], step: Step, now: Mapping[str, Any]) -> dict[str, Any]:
     """Read the settings of a step's record, with what it means by keys that are newer than it."""
     settings: dict[str, Any] = record.get("settings", {})
@@ -172,14 +170,6 @@ def _without(config: Mapping[str, Any], keys: Collection[str], above: str = "") 
         for key, value in config.items()
         if f"{above}{key}" not in keys
     }
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 3 else " and ".join(names)
 
 
 def _digest_of(path: Path, output: Path) -> str:

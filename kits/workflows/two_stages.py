@@ -12,8 +12,18 @@ from kits.config.schema.dataset import Folds
 from kits.config.schema.training import Coarse, Fine
 from kits.config.schema.workflow import Pipeline
 from kits.core.errors import KitsError
-from kits.workflows.command_line import assigned, later_wins, spelled
-from kits.workflows.plan import PREPARED, StepBuilder, best_of, configured, data_asked, kept_split, splits_of
+from kits.runs.folder import BEST
+from kits.workflows.plan import (
+    PREPARED,
+    StepBuilder,
+    assigned,
+    configured,
+    data_asked,
+    kept_split,
+    later_wins,
+    spelled,
+    splits_of,
+)
 from kits.workflows.step import Step, run_steps
 
 # What holds for both stages, because they read one cache.
@@ -97,8 +107,8 @@ class TwoStages(StepBuilder):
             subset = {"split_file": splits_of(self.coarse), "subset": "validation"}
             subset |= {} if self.fold is None else {"fold": self.fold}
         source = self.input or self.truth
-        coarse = best_of(self.output / (f"coarse{self.fold}" if self.from_boxes else "coarse"))
-        arguments = {"coarse": coarse, "fine": best_of(self.output / "fine"), "input": source, "output": self.predictions}
+        coarse = self.output / (f"coarse{self.fold}" if self.from_boxes else "coarse") / BEST
+        arguments = {"coarse": coarse, "fine": self.output / "fine" / BEST, "input": source, "output": self.predictions}
         steps = [self.predicting("predict", arguments | subset, [self.predictions / "*.nii.gz"], subset.get("split"))]
         truth = {} if self.truth is None else {"truth": self.truth}
         if truth:

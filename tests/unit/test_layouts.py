@@ -18,8 +18,7 @@ from kits.data.converting import convert
 from kits.data.layouts import find_data_set
 from kits.io import read_labels
 from kits.metrics.folder_scores import evaluate
-from kits.workflows.command_line import assigned
-from kits.workflows.plan import PREPARED, TRUTH, StepBuilder, configured, data_of
+from kits.workflows.plan import PREPARED, TRUTH, StepBuilder, assigned, configured, data_of
 from tests.conftest import prepare
 
 CASES = ("patient_017", "TCGA-B0-4700")
