@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
-
-from pydantic import AfterValidator
 
 from kits.config.conf_files import one_line
 from kits.config.schema.base import Meaning, Text
@@ -67,19 +65,11 @@ def plug_in(group: str, name: str) -> Iterator[Any]:
         raise KitsError(f"{KEYS[group]}={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
 
 
-def known(group: str, name: str) -> str:
-    """Refuse a name that no plug-in of a group has."""
-    if name not in plug_ins(group):
-        raise ValueError("no plug-in")
-    return name
+def installed(group: str) -> Meaning:
+    """Say that a text is the name of a plug-in."""
+    return Meaning(f"the name of an installed plug-in (entry point {group})", lambda name: name in plug_ins(group))
 
 
-PlugInOperator = Annotated[
-    Text, AfterValidator(partial(known, OPERATORS)), Meaning("the name of an installed plug-in (entry point kits.operators)")
-]
-PlugInFusion = Annotated[
-    Text, AfterValidator(partial(known, FUSIONS)), Meaning("the name of an installed plug-in (entry point kits.fusions)")
-]
-PlugInNetwork = Annotated[
-    Text, AfterValidator(partial(known, MODELS)), Meaning("the name of an installed plug-in (entry point kits.models)")
-]
+PlugInOperator = Annotated[Text, installed(OPERATORS)]
+PlugInFusion = Annotated[Text, installed(FUSIONS)]
+PlugInNetwork = Annotated[Text, installed(MODELS)]

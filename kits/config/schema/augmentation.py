@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, Tag
 
 from kits.config.schema.base import Index, Meaning, Number, Options, Positive, Share, Switch, Window, not_descending, refuse
-from kits.config.schema.own import NAMED, OWN, OWN_OR_NAMED, names_a_part
+from kits.config.schema.own import NAMED, OWN, OWN_OR_NAMED, is_target
 
-Pair = Annotated[tuple[Number, Number], AfterValidator(not_descending), Meaning("[low, high]")]
+Pair = Annotated[tuple[Number, Number], Meaning("[low, high]", not_descending)]
 Range = Annotated[Number | Pair, Meaning("a number or [low, high]")]
 RangePerAxis = Annotated[tuple[Range, Range, Range], Meaning("[z, y, x], a number or [low, high] each")]
 Points = Annotated[int, Field(strict=True, gt=1)]
@@ -115,15 +115,9 @@ class RandAdjustContrast(StepOptions):
     retain_stats: Switch = False
 
 
-def acts_on_the_image(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a transform of the user's own that does not say whether it takes HU or [-1, 1]."""
-    if value.get("on") not in ("hu", "window"):
-        raise ValueError("no place")
-    return names_a_part(value)
-
-
-OwnStep = Annotated[dict[str, Any], AfterValidator(acts_on_the_image)]
-A_TRANSFORM = Meaning("keys with values, of one of your own _target_: MODULE.NAME and on: hu or window")
+# One of the user's own says whether it takes HU or [-1, 1].
+A_TRANSFORM = "keys with values, of one of your own _target_: MODULE.NAME and on: hu or window"
+OwnStep = Annotated[dict[str, Any], Meaning(A_TRANSFORM, lambda step: step.get("on") in ("hu", "window") and is_target(step))]
 NamedStep = Annotated[
     RandFlip
     | RandAffine
@@ -136,7 +130,7 @@ NamedStep = Annotated[
     | RandAdjustContrast,
     Field(discriminator="transform"),
 ]
-AnyStep = Annotated[Annotated[OwnStep, Tag(OWN)] | Annotated[NamedStep, Tag(NAMED)], OWN_OR_NAMED, A_TRANSFORM]
+AnyStep = Annotated[Annotated[OwnStep, Tag(OWN)] | Annotated[NamedStep, Tag(NAMED)], OWN_OR_NAMED, Meaning(A_TRANSFORM)]
 
 
 def one_of_each_warp(steps: dict[str, StepOptions | dict[str, Any]]) -> dict[str, StepOptions | dict[str, Any]]:

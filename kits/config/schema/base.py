@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from kits.core.errors import KitsError
 
@@ -21,9 +30,19 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Meaning:
-    """In an annotation: what it accepts, in words, where its type does not say so."""
+    """In an annotation: what it accepts, in words and by a test, where its type does not say so."""
 
     words: str
+    test: Callable[[Any], bool] | None = None
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic test what fits the type."""
+        return no_info_after_validator_function(self._judge, handler(kind)) if self.test else handler(kind)
+
+    def _judge(self, value: Any) -> Any:
+        if self.test and not self.test(value):
+            raise ValueError(self.words)
+        return value
 
 
 def any_text(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
@@ -37,20 +56,16 @@ def as_given(value: Any, judge: ValidatorFunctionWrapHandler) -> Any:
     return value
 
 
-def short_names(path: str) -> str:
-    """Refuse a path with a name that no file system takes, before hours are spent on what goes there."""
-    if any(len(os.fsencode(name)) > 255 for name in Path(path).parts):
-        raise ValueError("too long")
-    return path
-
-
-# A file or folder. On a command line its characters mean nothing to Hydra, see `kits.config.quoting`.
-A_PATH = Meaning("a path, each name in it of at most 255 bytes")
+# A file or folder. On a command line its characters mean nothing to Hydra, see `kits.config.quoting`. A name that no file system
+# takes is refused before hours are spent on what goes there.
+A_PATH = Meaning(
+    "a path, each name in it of at most 255 bytes", lambda path: all(len(os.fsencode(name)) <= 255 for name in Path(path).parts)
+)
 
 # Strict: YAML's `true` is no 1, and "3" no number. A whole number is a number.
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), WrapValidator(any_text)]
-PathText = Annotated[Text, AfterValidator(short_names), A_PATH]
+PathText = Annotated[Text, A_PATH]
 # One that is written, which may be missing.
 OutputFolder = Annotated[PathText, AfterValidator(lambda value, info: check_output(info.field_name, value))]
 # One that is read, and that nothing makes before.
@@ -68,23 +83,14 @@ Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Inside = Annotated[Number, Field(gt=0, lt=1)]
 
 
-def ascending(value: tuple[float, float]) -> tuple[float, float]:
-    """Refuse [high, low] and [same, same]."""
-    if value[0] >= value[1]:
-        raise ValueError("not ascending")
-    return value
-
-
-def not_descending(value: tuple[float, float]) -> tuple[float, float]:
-    """Refuse [high, low]."""
-    if value[0] > value[1]:
-        raise ValueError("descending")
-    return value
-
-
-Window = Annotated[tuple[Number, Number], AfterValidator(ascending), Meaning("two ascending numbers [low, high]")]
+Window = Annotated[tuple[Number, Number], Meaning("two ascending numbers [low, high]", lambda pair: pair[0] < pair[1])]
 Triple = tuple[Count, Count, Count]
 PerLevel = Annotated[list[Triple], Field(min_length=1)]
+
+
+def not_descending(pair: Sequence[float]) -> bool:
+    """Tell whether a pair is [low, high] or [same, same]."""
+    return pair[0] <= pair[1]
 
 
 def text(value: Any, word: Callable[[str], str] = str) -> str:

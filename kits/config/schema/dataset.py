@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from kits.config.schema.augmentation import Augmentation
 from kits.config.schema.base import Count, Index, Inside, Meaning, Options, PathText, Positive, Switch, Text, Window, refuse, text
@@ -45,15 +45,12 @@ class RoiRule(Options):
 Id = Annotated[int, Field(strict=True, ge=1, le=255)]
 
 
-def known_classes(value: list[str]) -> list[str]:
-    """Refuse classes that are neither KiTS19's nor all of KiTS21 and KiTS23."""
-    if tuple(value) not in (KITS19_CLASSES, CLASSES):
-        raise ValueError("other classes")
-    return value
-
-
-A_DATA_SET = Meaning(f"{text(KITS19_CLASSES)} or {text(CLASSES)}: label ids have a fixed meaning")
-Classes = Annotated[list[Text], AfterValidator(known_classes), A_DATA_SET]
+# KiTS19's, or all of KiTS21 and KiTS23.
+A_DATA_SET = Meaning(
+    f"{text(KITS19_CLASSES)} or {text(CLASSES)}: label ids have a fixed meaning",
+    lambda classes: tuple(classes) in (KITS19_CLASSES, CLASSES),
+)
+Classes = Annotated[list[Text], A_DATA_SET]
 
 
 def check_outputs(outputs: int, classes: list[str]) -> None:

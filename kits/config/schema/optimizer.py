@@ -27,15 +27,9 @@ class OptimizerOptions(Options):
 
 
 class Adam(OptimizerOptions):
-    """Adam."""
+    """Adam, or AdamW with decoupled weight decay."""
 
-    name: Literal["adam"]
-
-
-class AdamW(OptimizerOptions):
-    """Adam with decoupled weight decay."""
-
-    name: Literal["adamw"]
+    name: Literal["adam", "adamw"]
 
 
 class Sgd(OptimizerOptions):
@@ -46,7 +40,7 @@ class Sgd(OptimizerOptions):
     nesterov: Switch
 
 
-NamedOptimizer = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+NamedOptimizer = Annotated[Adam | Sgd, Field(discriminator="name")]
 Optimizer = OwnOr[NamedOptimizer]
 
 

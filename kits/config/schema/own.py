@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Tag
+from pydantic import Discriminator, Tag
 
 from kits.config.schema.base import Meaning
 
@@ -19,24 +19,14 @@ def is_target(value: dict[str, Any]) -> bool:
     return bool(re.fullmatch(r"\w+(\.\w+)+", str(value.get(TARGET))))
 
 
-def names_a_part(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a `_target_` that is no MODULE.NAME."""
-    if not is_target(value):
-        raise ValueError("no target")
-    return value
-
-
 def branch(value: Any) -> str:
     """Tell the branch of a union that a value is for."""
     return OWN if isinstance(value, dict) and TARGET in value else NAMED
 
 
-Own = Annotated[dict[str, Any], AfterValidator(names_a_part)]
+A_PART = "_target_: MODULE.NAME, and its arguments beside it"
+Own = Annotated[dict[str, Any], Meaning(A_PART, is_target)]
 OWN_OR_NAMED = Discriminator(branch)
 Named = TypeVar("Named")
 # OwnOr[Named]: a part of the user's own, or one of ours.
-OwnOr = Annotated[
-    Annotated[Own, Tag(OWN)] | Annotated[Named, Tag(NAMED)],
-    OWN_OR_NAMED,
-    Meaning("_target_: MODULE.NAME, and its arguments beside it"),
-]
+OwnOr = Annotated[Annotated[Own, Tag(OWN)] | Annotated[Named, Tag(NAMED)], OWN_OR_NAMED, Meaning(A_PART)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from kits.config.schema.base import (
     Count,
@@ -18,6 +18,7 @@ from kits.config.schema.base import (
     PathText,
     Share,
     Text,
+    Whole,
     not_descending,
     refuse,
 )
@@ -28,13 +29,7 @@ AtMost20 = Annotated[Number, Field(ge=0.1, le=20)]
 NARROWEST_MM = 250  # of 60 drawn bodies none has kidneys beyond it; of 230 mm two have, of 200 mm fourteen
 
 
-Margins = Annotated[tuple[Length, Length], AfterValidator(not_descending), Meaning("[low, high], 0 <= low <= high mm")]
-
-
-def _kidney_or_cyst(label: int) -> int:
-    if label not in (KIDNEY, CYST):
-        raise ValueError("no label of cysts")
-    return label
+Margins = Annotated[tuple[Length, Length], Meaning("[low, high], 0 <= low <= high mm", not_descending)]
 
 
 class Variety(Options):
@@ -61,11 +56,9 @@ class Phases(Options):
         return self
 
 
-Spacings = Annotated[
-    tuple[AtMost20, AtMost20], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 20 mm")
-]
+Spacings = Annotated[tuple[AtMost20, AtMost20], Meaning("[low, high], 0.1 <= low <= high <= 20 mm", not_descending)]
 Radius = Annotated[Number, Field(ge=0.1, le=100)]
-Radii = Annotated[tuple[Radius, Radius], AfterValidator(not_descending), Meaning("[low, high], 0.1 <= low <= high <= 100 mm")]
+Radii = Annotated[tuple[Radius, Radius], Meaning("[low, high], 0.1 <= low <= high <= 100 mm", not_descending)]
 Thin = Annotated[Number, Field(gt=0, le=50)]
 
 
@@ -74,7 +67,7 @@ class Real(Options):
 
     tumors: Length
     cysts: Length
-    cyst_label: Annotated[int, Field(strict=True), AfterValidator(_kidney_or_cyst), Meaning("1 or 3")]
+    cyst_label: Annotated[Whole, Meaning("1 or 3", lambda label: label in (KIDNEY, CYST))]
     rephased: Share
     regridded: Share
     size: Annotated[Number, Field(ge=0, le=0.3)]

@@ -164,16 +164,10 @@ class LoggerOptions(WithOthers):
     artifacts: Switch
 
 
-class Csv(LoggerOptions):
-    """metrics.csv alone."""
+class LocalLogger(LoggerOptions):
+    """metrics.csv alone, or TensorBoard's event files too."""
 
-    name: Literal["csv"]
-
-
-class TensorBoard(LoggerOptions):
-    """And TensorBoard's event files."""
-
-    name: Literal["tensorboard"]
+    name: Literal["csv", "tensorboard"]
 
 
 class WandB(LoggerOptions):
@@ -186,4 +180,4 @@ class WandB(LoggerOptions):
     timeout_s: Positive
 
 
-Logger = Annotated[Csv | TensorBoard | WandB, Field(discriminator="name")]
+Logger = Annotated[LocalLogger | WandB, Field(discriminator="name")]
