@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,31 +64,32 @@ class FineNet(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """Compute the fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
-        if self.fusion.takes_logits:
-            return self.all_logits(volume)[0]
-        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
-        return self.fusion(volume, [cast(SubNetwork, source).features_of(volume) for source in self.sources], [])
+        features, pyramids = self.read(volume, heads=int(self.fusion.takes_logits))
+        return self.fusion(volume, features, [logits for pyramid in pyramids for logits in pyramid])
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute the fused logits and each source's own, all (B, classes, D, H, W)."""
-        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
-        features, pyramids = zip(*(source(volume) for source in self.sources), strict=True)
+        features, pyramids = self.read(volume, heads=1)
         logits = [pyramid[0] for pyramid in pyramids]
         return self.fusion(volume, features, logits), logits
+
+    def read(self, volume: Tensor, heads: int | None) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Compute each source's features, and the logits of so many of its heads."""
+        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
+        features, pyramids = zip(*(source(volume, heads) for source in self.sources), strict=True)
+        return list(features), list(pyramids)
 
     def training_logits(self, volume: Tensor) -> tuple[Tensor | None, list[list[Tensor]]]:
         """Compute what the loss of the present phase takes: fused logits, and each source's pyramid.
 
         The phase `sources` has no fused logits, and the phase `fusion` none of the sources, which then get no gradient.
         """
-        check_in_plane(volume, self.in_plane_multiple, self.fixed_size)
-        learn = torch.is_grad_enabled() and self.phase != "fusion"
-        with torch.set_grad_enabled(learn):
-            features, pyramids = zip(*(source(volume, coarser=True) for source in self.sources), strict=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.phase != "fusion"):
+            features, pyramids = self.read(volume, heads=None)
         if self.phase == "sources":
-            return None, list(pyramids)
+            return None, pyramids
         fused = self.fusion(volume, features, [pyramid[0] for pyramid in pyramids])
-        return fused, [] if self.phase == "fusion" else list(pyramids)
+        return fused, [] if self.phase == "fusion" else pyramids
 
     def set_phase(self, phase: str) -> None:
         """Choose which parts learn, one of PHASES."""

@@ -70,39 +70,26 @@ class SubNetwork(nn.Module):
             nn.Conv2d(width, options.classes, 1) for width in widths[1 : options.deep_supervision + 1]
         )
 
-    def forward(self, volume: Tensor, *, coarser: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Compute features (B D, widths[0], h, w) and a pyramid of logits, finest first.
+    def forward(self, volume: Tensor, heads: int | None = 1) -> tuple[Tensor, list[Tensor]]:
+        """Compute features (B D, widths[0], h, w) and a pyramid of logits of so many heads, finest first.
 
-        The first logits are (B, classes, D, H, W). With `coarser` those of the deep supervision follow, at the in-plane
-        resolution of their scales.
+        The first logits are (B, classes, D, H, W). Those of the deep supervision follow, at the in-plane resolution of their
+        scales; None is all.
         """
-        decoded = self.decoded(volume)
+        turned = volume
+        if self.axis != 2:
+            # Its slices run along the third axis then, and D is a side of images, which have the encoder's multiples as sides.
+            lacking = -volume.shape[2] % self.encoder.multiple
+            turned = functional.pad(volume, (0, 0, 0, 0, 0, lacking), mode="replicate").transpose(2, self.axis)
+        scales, depth = self.encoder(self.mapping(turned)), turned.shape[2]
+        # The decoder's features in this source's plane, (N, widths[k], h, w), finest first.
+        decoded = self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
         reductions = self.encoder.reductions
-        pyramid = [self.turn_back(self.head(decoded[0]), volume, 1)]
-        if coarser:
-            for k, head in enumerate(self.coarser_heads, start=1):
-                pyramid.append(self.turn_back(head(decoded[k]), volume, reductions[k]))
+        pyramid = [
+            self.turn_back(head(decoded[k]), volume, reductions[k] if k else 1)
+            for k, head in enumerate([self.head, *self.coarser_heads][:heads])
+        ]
         return fold(self.turn_back(decoded[0], volume, reductions[0])), pyramid
-
-    def features_of(self, volume: Tensor) -> Tensor:
-        """Compute the features of `forward` alone."""
-        return fold(self.turn_back(self.decoded(volume)[0], volume, self.encoder.reductions[0]))
-
-    def decoded(self, volume: Tensor) -> list[Tensor]:
-        """Compute the decoder's features in this source's plane, (N, widths[k], h, w), finest first."""
-        turned = self.turn(volume)
-        scales = self.encoder(self.mapping(turned))
-        depth = turned.shape[2]
-        return self.decoder([adapt(scale, depth) for adapt, scale in zip(self.adaptations, scales, strict=True)])
-
-    def turn(self, volume: Tensor) -> Tensor:
-        """Turn the volume so that this source's slices run along its third axis, filled up to its size."""
-        if self.axis == 2:
-            return volume
-        # D becomes a side of the images here, and these have the encoder's multiples as sides.
-        lacking = -volume.shape[2] % self.encoder.multiple
-        filled = functional.pad(volume, (0, 0, 0, 0, 0, lacking), mode="replicate")
-        return filled.transpose(2, self.axis)
 
     def turn_back(self, slices: Tensor, volume: Tensor, reduction: int) -> Tensor:
         """Bring maps of the turned slices, (N, C, h, w), back to the volume's axes."""

@@ -75,7 +75,10 @@ def resumed_options(arguments: list[str]) -> Train | None:
             node = node.setdefault(parent, {})
         node[leaf] = value
     options: Train = check("train", {**config, "run_dir": folder, "resume": folder}, {})
-    check_length(began, options)
+    epochs, now = began.trainer.max_epochs, options.trainer.max_epochs
+    # Then what was done so far depended on how many there are.
+    if epochs != now and (options.scheduled or (options.stage == "fine" and options.training == "staged")):
+        raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
     return options
 
 
@@ -91,13 +94,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if wrong := misfit(config, {"stage": str, "trainer": {str: Any}}):
         raise KitsError(f"resume={folder}: its {CONFIG} is not a training's ({wrong}); give a folder of kits.train")
     return config
-
-
-def check_length(began: Train, options: Train) -> None:
-    """Refuse another number of epochs where what was done so far depended on it."""
-    epochs, now = began.trainer.max_epochs, options.trainer.max_epochs
-    if epochs != now and (options.scheduled or (options.stage == "fine" and options.training == "staged")):
-        raise KitsError(f"trainer.max_epochs={now}: this run's schedule is laid out over {epochs} epochs; leave the key out")
 
 
 def settle(options: Train) -> Train:
@@ -124,23 +120,18 @@ def settle(options: Train) -> Train:
 
 def check_unused(folder: Path) -> None:
     """Refuse to begin in a folder that holds a run."""
-    if not holds_run(folder):
+    if not checkpoints(folder):
         return
     manifest = read_manifest(folder) or {}
-    on = "" if manifest.get("finished") or not (folder / CONFIG).exists() else f"resume={folder} to go on with it, "
-    what = "holds a run already" if not on else "holds a run already, which is not finished"
-    raise KitsError(f"run_dir={folder}: {what}; give {on}another run_dir=DIR, or overwrite=true")
+    unfinished = not manifest.get("finished") and (folder / CONFIG).exists()
+    what = f", which is not finished; give resume={folder} to go on with it," if unfinished else "; give"
+    raise KitsError(f"run_dir={folder}: holds a run already{what} another run_dir=DIR, or overwrite=true")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Read the manifest of a run folder; None where there is none to read."""
     content = read_object(folder / MANIFEST)
     return content if content and not misfit(content, {key: form for key, form in MADE.items() if key in content}) else None
-
-
-def holds_run(folder: Path) -> bool:
-    """Tell whether a training has left checkpoints in a folder."""
-    return bool(checkpoints(folder))
 
 
 def checkpoints(folder: Path) -> list[Path]:

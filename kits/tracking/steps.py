@@ -27,13 +27,11 @@ class StepMonitor(Callback):
     def _restart(self, waited: float) -> None:
         self.began, self.waited, self.samples = time.perf_counter(), waited, 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note whether the run goes on within an epoch, which it does not begin again."""
-        self._restart(loader_wait(trainer))
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what lies between two epochs: it belongs to no step."""
         self._restart(loader_wait(trainer))
+
+    on_train_start = on_train_epoch_start  # a run may go on within an epoch, which it does not begin again
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Measure the norm of all gradients, which Lightning clips after this."""

@@ -23,19 +23,14 @@ def inherit(module: StageModule[Any], start: Start) -> None:
     Raises:
         KitsError: weights do not fit though the classes are the same, or are no numbers.
     """
-    if start.content is not None:
-        noted = start.content["hyper_parameters"].get("parent")
-        if noted is not None:
-            module.hparams["parent"] = noted
-        return
-    parent = start.parent
-    if parent is None:
+    if start.content is not None and (noted := start.content["hyper_parameters"].get("parent")):
+        module.hparams["parent"] = noted
+    if (parent := start.parent) is None:  # as where a run goes on
         return
     own, model = module.network.state_dict(), plain(module.options.model)
     fitting = {name: value for name, value in parent.weights.items() if name in own and value.shape == own[name].shape}
     new = [name for name in own if name not in fitting]
-    heads = ("classes", "deep_supervision")
-    same = all(model.get(key) == parent.model.get(key) for key in heads)
+    same = all(model.get(key) == parent.model.get(key) for key in ("classes", "deep_supervision"))
     if (new and same) or not all(torch.isfinite(value).all() for value in fitting.values()):
         what = f"its weights do not fit, such as {new[0]}" if new and same else "its weights are no numbers"
         raise KitsError(f"init={parent.path}: {what}; give a checkpoint of kits.train")
@@ -44,17 +39,13 @@ def inherit(module: StageModule[Any], start: Start) -> None:
     module.hparams["parent"] = {**provenance, "new": new}
 
 
-def told_of(module: StageModule[Any], data: KitsDataModule) -> list[str]:
-    """Tell what is new beside a parent's weights, and which validation cases it has learned from."""
-    parent = module.hparams.get("parent")
-    if parent is None:
-        return []
-    count, new = len(module.network.state_dict()), parent["new"]
-    lines = [f"init={parent['path']}: {count - len(new)} of {count} tensors; new: {', '.join(new) or 'none'}"]
-    seen = sorted({*data.split["validation"]} & {*parent["trained_on"]})
-    if seen:
-        lines.append(f"{len(seen)} validation cases were learned from there, and score too well: {', '.join(seen)}")
-    return lines
+def print_parent(module: StageModule[Any], data: KitsDataModule) -> None:
+    """Print what is new beside a parent's weights, and which validation cases it has learned from."""
+    if parent := module.hparams.get("parent"):
+        count, new = len(module.network.state_dict()), parent["new"]
+        print(f"init={parent['path']}: {count - len(new)} of {count} tensors; new: {', '.join(new) or 'none'}")
+        if seen := sorted({*data.split["validation"]} & {*parent["trained_on"]}):
+            print(f"{len(seen)} validation cases were learned from there, and score too well: {', '.join(seen)}")
 
 
 class StillEncoders(Callback):
@@ -63,10 +54,6 @@ class StillEncoders(Callback):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self.parameters: list[nn.Parameter] | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin, or go on within an epoch."""
-        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose by the epoch; the optimizer passes over parameters without gradient."""
@@ -78,3 +65,5 @@ class StillEncoders(Callback):
         for parameter in self.parameters:
             parameter.requires_grad_(trainer.current_epoch >= self.epochs)
         network.train()  # what does not learn is in evaluation mode
+
+    on_train_start = on_train_epoch_start  # a run may go on within an epoch

@@ -25,7 +25,7 @@ from kits.models.encoder2d import with_synchronized_statistics
 from kits.runs.folder import LAST
 from kits.runs.resuming import Start, batches_done, run_folder
 from kits.training.datamodule import KitsDataModule
-from kits.training.fine_tuning import told_of
+from kits.training.fine_tuning import print_parent
 from kits.training.losses import OwnLoss
 from kits.training.modules import StageModule
 from kits.training.schedules import build_scheduler
@@ -77,13 +77,10 @@ def adapt_network(module: StageModule[Any], trainer: pl.Trainer) -> None:
             raise KitsError("trainer.sync_batchnorm=true: torch synchronizes statistics on GPUs only; set it to false on a CPU")
         module.network = network = with_synchronized_statistics(network)
     if options.compile:
-        lacking = "triton" if trainer.strategy.root_device.type != "cpu" and find_spec("triton") is None else None
-        if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-            lacking = "a C++ compiler"
-        if lacking:
-            raise KitsError(
-                f"trainer.compile=true: torch.compile needs {lacking}, which is not here; install it, or leave the key out"
-            )
+        compiler = any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+        if not compiler or (trainer.strategy.root_device.type != "cpu" and find_spec("triton") is None):
+            needed = f"torch.compile needs {'triton' if compiler else 'a C++ compiler'}"
+            raise KitsError(f"trainer.compile=true: {needed}, which is not here; install it, or leave the key out")
         network.training_logits = torch.compile(network.training_logits)
 
 
@@ -127,7 +124,7 @@ def guarded(
     check_scored(trainer, len(data.split["validation"]))
     if trainer.is_global_zero:
         announce(trainer, data, chosen=asked.trainer.precision == AUTO)
-        print(*told_of(module, data), sep="\n", end="\n" if "parent" in module.hparams else "")
+        print_parent(module, data)
     options = module.options
     try:
         with run_folder(start, options, trainer):

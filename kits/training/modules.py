@@ -213,20 +213,15 @@ class CoarseModule(StageModule[Coarse]):
 class FineModule(StageModule[Fine]):
     """Stage two: every class of the data set inside the ROIs, all sources trained in one pass."""
 
-    def on_train_start(self) -> None:
-        """Choose what learns in an epoch that a resumed run does not begin again."""
-        self._choose_phase()
-
     def on_train_epoch_start(self) -> None:
         """Choose what learns in a staged training; early stopping counts in the last phase only."""
-        self._choose_phase()
-
-    def _choose_phase(self) -> None:
         if self.options.training == "staged":
             phase = phase_at(self.current_epoch, int(self.trainer.max_epochs or 0), self.options.staged_shares)
             self.network.set_phase(phase)  # type: ignore[operator]
             for stopping in self.trainer.early_stopping_callbacks if phase != "all" else ():
                 stopping.wait_count = -1  # 0 after this epoch, however it is scored
+
+    on_train_start = on_train_epoch_start  # an epoch that a resumed run does not begin again
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Compute the fused loss plus the sources' weighted losses, or those of the staged phase."""

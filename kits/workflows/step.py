@@ -26,7 +26,7 @@ from kits.core.locking import sole_user
 from kits.core.plain_files import read_object
 from kits.data.cache import digest, file_digest
 from kits.io import write_json
-from kits.runs.folder import CONFIG, MANIFEST, holds_run, read_manifest
+from kits.runs.folder import CONFIG, MANIFEST, checkpoints, read_manifest
 
 RECORD = {"settings": {str: Any}, "inputs": {str: str}, "digest": str | None, "outputs": [str]}
 # Keys that name a place, which the digests of the inputs stand for.
@@ -115,7 +115,7 @@ class Runner:
                     (run / name).unlink(missing_ok=True)
             elif begun:
                 arguments = self.resume_overrides(run, step)
-            begun = begun or again or not holds_run(run)
+            begun = begun or again or not checkpoints(run)
         else:
             begun = True
         if begun:  # a run that someone trained by hand leaves no record, so that kits.train refuses to overwrite it
