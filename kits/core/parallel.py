@@ -86,7 +86,12 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
     """Yield each call's position and its finished future, as they finish."""
     if workers <= 1 or len(calls) <= 1:
         for position, call in enumerate(calls):
-            yield position, run_here(work, call)
+            here: Future[T] = Future()
+            try:
+                here.set_result(work(*call))
+            except Exception as error:
+                here.set_exception(error)
+            yield position, here
         return
     if getattr(current_process(), "_inheriting", False):  # this is a worker, still importing the script that has started it
         raise SystemExit(f"{sys.modules['__mp_main__'].__file__} {GUARD}")
@@ -103,14 +108,8 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
 
 def end_with_parent() -> None:
     """End this worker as soon as its parent is gone; a pool's workers would wait for it for ever."""
-    parent = parent_process()
-    if parent is not None:
-
-        def wait() -> None:
-            parent.join()
-            os._exit(1)
-
-        Thread(target=wait, daemon=True).start()
+    if (parent := parent_process()) is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def allow_long_folder() -> None:
@@ -134,13 +133,3 @@ def allow_long_folder() -> None:
                 tempfile.tempdir = wanted
             return
     raise KitsError(f"TMPDIR={wanted}: too long for the sockets of several processes; set a shorter one, or workers to 0")
-
-
-def run_here(work: Callable[..., T], call: tuple[Any, ...]) -> Future[T]:
-    """Return a future that is finished already, from this process."""
-    job: Future[T] = Future()
-    try:
-        job.set_result(work(*call))
-    except Exception as error:
-        job.set_exception(error)
-    return job

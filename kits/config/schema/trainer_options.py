@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from kits.config.schema.base import Count, Index, Length, Meaning, Options, Positive, Share, Switch, Text, Whole, refuse, text
+from kits.config.schema.base import Count, Index, Length, Meaning, Options, Positive, Share, Switch, Text, Whole, refuse
 from kits.config.schema.own import OWN, branch, is_target
 from kits.core.errors import KitsError
 
@@ -15,6 +15,11 @@ from kits.core.errors import KitsError
 Batches = Index | Share
 # Lightning knows more; networks, losses and windows here compute in float32 or in autocast.
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+MaxTime = Annotated[
+    Text,
+    Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$"),
+    Meaning("a text DD:HH:MM:SS in quotes, above 0", lambda time: int(time.replace(":", "")) > 0),
+]
 OnceOrMore = Annotated[int, Field(strict=True, ge=-1)]
 
 
@@ -22,8 +27,8 @@ class Trainer(Options):
     """Options of `pytorch_lightning.Trainer` under its names, `launcher` and `compile`."""
 
     max_epochs: Count
-    max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1")]
-    max_time: Annotated[str, Field(strict=True, pattern=r"^\d\d:\d\d:\d\d:\d\d$"), Meaning("a text DD:HH:MM:SS in quotes")] | None
+    max_steps: Annotated[OnceOrMore, Meaning("a whole number of 1 or more, or -1: trainer.max_epochs decides", bool)]
+    max_time: MaxTime | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
     num_nodes: Count
@@ -36,10 +41,10 @@ class Trainer(Options):
     gradient_clip_algorithm: Literal["norm", "value"]
     log_every_n_steps: Count
     num_sanity_val_steps: OnceOrMore
-    limit_train_batches: Batches
+    limit_train_batches: Annotated[Batches, Meaning("a share above 0 up to 1.0, or a whole number of batches of 1 or more", bool)]
     limit_val_batches: Batches
     val_check_interval: Annotated[
-        Count | Share, Meaning("a whole number of batches of 1 or more, or a share of an epoch up to 1.0")
+        Batches, Meaning("a whole number of batches of 1 or more, or a share of an epoch above 0 up to 1.0", bool)
     ]
     check_val_every_n_epoch: Count
     deterministic: Switch | Literal["warn"]
@@ -82,29 +87,15 @@ class Trainer(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:
-        """Refuse a length that is none, several devices in one process, and what a device cannot do."""
-        if self.max_steps == 0:
-            raise refuse("trainer.max_steps", 0, "give a whole number of 1 or more, or -1: trainer.max_epochs decides")
-        if self.limit_train_batches == 0:
-            what = "there would be nothing to learn from; give a share up to 1.0, or a whole number of batches"
-            raise refuse("trainer.limit_train_batches", 0, what)
-        if self.max_time is not None and not int(self.max_time.replace(":", "")):
-            raise refuse("trainer.max_time", self.max_time, "is over at once; give more, or null")
-        if self.val_check_interval == 0:
-            raise refuse("trainer.val_check_interval", 0, "give a share of an epoch up to 1.0, or a whole number of batches")
+        """Refuse a training without a validation, several devices in one process, and what a device cannot do."""
         if self.validates and self.check_val_every_n_epoch > self.max_epochs:
-            raise refuse(
-                "trainer.check_val_every_n_epoch",
-                self.check_val_every_n_epoch,
-                f"no epoch would be validated, trainer.max_epochs={self.max_epochs}; give a smaller one",
-            )
+            what = f"no epoch would be validated, trainer.max_epochs={self.max_epochs}; give a smaller one"
+            raise refuse("trainer.check_val_every_n_epoch", self.check_val_every_n_epoch, what)
         count = len(self.devices) if isinstance(self.devices, list) else self.devices
         if self.strategy == "auto" and (self.num_nodes > 1 or count not in (1, "auto")):
-            nodes, devices = f"trainer.num_nodes={self.num_nodes}", f"trainer.devices={text(self.devices)}"
-            where = nodes if self.num_nodes > 1 else devices
-            raise KitsError(
-                f"{where}: several devices need a process each; add trainer=ddp (one machine) or trainer=slurm (several)"
-            )
+            key = "num_nodes" if self.num_nodes > 1 else "devices"
+            what = "several devices need a process each; add trainer=ddp (one machine) or trainer=slurm (several)"
+            raise refuse(f"trainer.{key}", getattr(self, key), what)
         if self.compile and self.accelerator == "mps":
             raise KitsError("trainer.compile=true: torch.compile is not tried on Apple's GPUs; leave it out")
         if self.sync_batchnorm and self.accelerator == "cpu":
