@@ -41,16 +41,6 @@ def check_names(group: str, ours: Collection[str]) -> None:
         raise KitsError(f"{group}: a plug-in is named {taken[0]}, as one of ours; uninstall it, or give it another name")
 
 
-def load(group: str, name: str) -> Any:
-    """Import a plug-in."""
-    point = plug_ins(group)[name]
-    try:
-        return point.load()
-    except Exception as error:  # its code may raise anything
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise KitsError(f"{group}: {name} ({point.value}) cannot be imported ({what}); mend or uninstall it") from error
-
-
 @contextmanager
 def plug_in(group: str, name: str) -> Iterator[Any]:
     """Import a plug-in to build and try it on; whatever its code raises is told in one line.
@@ -58,11 +48,15 @@ def plug_in(group: str, name: str) -> Iterator[Any]:
     Raises:
         KitsError: it cannot be imported, or the body raises anything.
     """
-    part = load(group, name)
+    point, part = plug_ins(group)[name], None
     try:
+        part = point.load()
         yield part
     except Exception as error:  # its code may raise anything
-        raise KitsError(f"{KEYS[group]}={name}: {type(error).__name__}: {one_line(error)}; mend the plug-in") from error
+        what = f"{type(error).__name__}: {one_line(error)}"
+        if part is None:
+            raise KitsError(f"{group}: {name} ({point.value}) cannot be imported ({what}); mend or uninstall it") from error
+        raise KitsError(f"{KEYS[group]}={name}: {what}; mend the plug-in") from error
 
 
 def installed(group: str) -> Meaning:

@@ -35,15 +35,10 @@ def quote_paths(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
         if not equals or key.lstrip("+") not in keys:
             result.append(override)
         elif value[:1] + value[-1:] == "[]" and not whole:
-            result.append(f"{key}=[{_paths(value[1:-1])}]")
+            result.append(f"{key}=[{','.join(map(_path, _ENTRY.findall(value[1:-1])))}]")
         else:
             result.append(f"{key}={_path(value)}")
     return result
-
-
-def _paths(text: str) -> str:
-    """Quote each of the entries that commas separate."""
-    return ",".join(map(_path, _ENTRY.findall(text)))
 
 
 def _path(text: str) -> str:

@@ -108,12 +108,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def read_numbers(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV table of numbers, as they are written, without their empty cells.
 
+    A last line without its end is still being written, and left out.
+
     Raises:
         OSError: it cannot be opened.
         ValueError: it is damaged.
     """
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), strict=True))
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), strict=True))
     except csv.Error as error:
         raise ValueError(str(error)) from error
     for number, row in enumerate(rows, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kits.core.plain_files import csv_text
+from kits.core.plain_files import csv_text, read_numbers
 from kits.runs.folder import METRICS, read_manifest
 
 MULTIRUN = "multirun.yaml"  # which Hydra writes before it composes a trial
@@ -49,10 +48,7 @@ class Trial(BaseModel):
 def scored_epochs(run_dir: Path, score: str) -> list[dict[str, float]]:
     """Read the rows of metrics.csv that hold a score, as far as they are written."""
     try:
-        text = (run_dir / METRICS).read_text(encoding="utf-8")
-        # A last line without its end is still being written.
-        table = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in table]
+        rows = [{name: float(cell) for name, cell in row.items()} for row in read_numbers(run_dir / METRICS)]
     except (OSError, ValueError):
         return []
     return [row for row in rows if math.isfinite(row.get(score, math.nan))]

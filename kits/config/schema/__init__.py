@@ -56,8 +56,11 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prep
             if isinstance(part, dict) and TARGET not in part and choice in choices_of(group) and part.get(key, choice) != choice:
                 names = ", ".join(choices_of(group))
                 raise KitsError(f"{group}.{key}={text(part[key])}: is chosen as a whole; give {group}=... with one of {names}")
-    if name == "train":
-        check_network(config)
+    if name == "train" and isinstance(model := config.get("model"), dict):
+        stage, networks = config.get("stage"), {"coarse": "unet3d", "fine": "finenet"}
+        # The keys of the other stage's network would all be told as wrong.
+        if stage in networks and model.get("name") in networks.values() and model["name"] != networks[stage]:
+            raise KitsError(f"model={model['name']}: stage={stage} trains {networks[stage]}; leave model out")
     schema = schema_of(name)
     fitting = chosen(schema, config)  # a training has two schemas, and building the other one takes time
     options = parse(fitting[0] if len(fitting) == 1 else schema, config)
@@ -93,15 +96,6 @@ def schema_of(name: str) -> Any:
 def schemas_of(name: str) -> list[Any]:
     """List the schemas whose keys a command takes: kits.pipeline and kits.crossval take kits.train's too."""
     return [schema_of(name), *([schema_of("train")] if name in ("pipeline", "crossval") else [])]
-
-
-def check_network(config: Mapping[str, Any]) -> None:
-    """Refuse the other stage's network, whose keys would all be told as wrong."""
-    stage, model = config.get("stage"), config.get("model")
-    network = {"coarse": "unet3d", "fine": "finenet"}.get(str(stage))
-    name = model.get("name") if isinstance(model, dict) else None
-    if network and name in ("unet3d", "finenet") and name != network:
-        raise KitsError(f"model={name}: stage={stage} trains {network}; leave model out")
 
 
 def like(default: Any) -> Any:
