@@ -78,25 +78,18 @@ def started_by_srun() -> bool:
     return "SLURM_STEP_NUM_TASKS" in os.environ
 
 
-def check_ranks() -> None:
-    """Refuse ranks that are no numbers, whoever has set them."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        try:
-            int(os.environ.get(name, "0"))
-        except ValueError as error:
-            raise KitsError(f"{name}={os.environ[name]}: the environment holds no whole number there; unset it") from error
+def read_rank(name: str) -> int:
+    """Read a number that a launcher has set in the environment, 0 where there is none, and refuse anything else."""
+    try:
+        return int(os.environ.get(name, "0"))
+    except ValueError as error:
+        raise KitsError(f"{name}={os.environ[name]}: the environment holds no whole number there; unset it") from error
 
 
 def launched() -> Place:
     """Find where torchrun or srun has put this process."""
     for launcher, names in LAUNCHERS.items():
         if all(name in os.environ for name in names):
-            try:
-                number, count, local = (int(os.environ[name]) for name in names)
-            except ValueError as error:
-                raise KitsError(
-                    f"{', '.join(names)}: the environment holds no whole number for each; start the command by torchrun or srun,"
-                    " or take them out of the environment"
-                ) from error
+            number, count, local = map(read_rank, names)
             return Place(number, count, local, launcher)
     return Place()

@@ -11,7 +11,7 @@ import yaml
 from kits.config import flat, plain
 from kits.core.errors import KitsError
 from kits.core.plain_files import misfit, read_object
-from kits.core.sharding import check_ranks, launched
+from kits.core.sharding import launched, read_rank
 
 if TYPE_CHECKING:
     from kits.config.schema.training import Train
@@ -102,7 +102,8 @@ def settle(options: Train) -> Train:
     Raises:
         KitsError: a run is to begin in a folder that holds one, or the environment has ranks that are no numbers.
     """
-    check_ranks()  # of which Lightning reads some when it is imported
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # Lightning reads some when it is imported
+        read_rank(name)
     from kits.config.schema import parse
     from kits.config.schema.training import Train
 

@@ -64,7 +64,7 @@ def test_what_another_program_left_in_the_environment_is_no_launcher(left: dict[
 
 
 def test_a_broken_environment_is_named() -> None:
-    with pytest.raises(KitsError, match="RANK, WORLD_SIZE, LOCAL_RANK: the environment holds no whole number"):
+    with pytest.raises(KitsError, match="RANK=zero: the environment holds no whole number"):
         started({"RANK": "zero", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})
 
 
