@@ -15,9 +15,6 @@ from kits.models.fusion import build_fusion
 from kits.models.layers import channels_last, check_in_plane
 from kits.models.subnetwork import SubNetwork
 
-# The parts that learn: each source alone, then the fusion with the sources as they are, or everything.
-PHASES = ("sources", "fusion", "all")
-
 
 class FineNet(nn.Module):
     """(B, 1, D, H, W) in [-1, 1] -> logits (B, classes, D, H, W).
@@ -92,7 +89,7 @@ class FineNet(nn.Module):
         return fused, [] if self.phase == "fusion" else pyramids
 
     def set_phase(self, phase: str) -> None:
-        """Choose which parts learn, one of PHASES."""
+        """Choose which parts learn, one of `kits.config.schema.training.PHASES`."""
         self.phase = phase
         self.train(self.training)
 
@@ -116,9 +113,3 @@ def common_size(encoders: Sequence[Encoder2d]) -> tuple[int, bool]:
         takes = [f"{size} x {size} only" for size in fixed] + [f"multiples of {size}" for size in others]
         raise KitsError(f"model.sources: no image size suits all backbones ({', '.join(takes)}); take others together")
     return multiple, bool(fixed)
-
-
-def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
-    """Return the phase in `epoch` (from 0) of `epochs`, two `shares` of which are for the first phases."""
-    ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
-    return PHASES[sum(epoch >= end for end in ends)]

@@ -1,7 +1,7 @@
 """The coarse network: a light 3D U-Net (Cicek et al., arXiv 1606.06650) that finds the kidneys."""
 
 from collections.abc import Sequence
-from math import lcm, prod
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,7 @@ class UNet3d(nn.Module):
             assert options.spacing is not None  # the schema's rule
             chosen = anisotropic_levels(options.spacing, len(widths), options.in_plane)
             strides, kernels = strides or chosen[0], kernels or chosen[1]
-        self.depth_multiple, *in_plane = (prod(stride[axis] for stride in strides) for axis in range(3))
-        self.in_plane_multiple = lcm(*in_plane)
+        self.depth_multiple, self.in_plane_multiple = prod(stride[0] for stride in strides), options.in_plane_multiple
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]
         self.down = nn.ModuleList(

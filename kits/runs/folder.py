@@ -22,6 +22,8 @@ MADE = {"finished": bool, "seconds": float, "steps": int, "epochs": int, "split"
 PATIENCE = "callbacks.early_stopping.patience"
 # resume=auto: go on with the run in run_dir where there is one, else begin it.
 AUTO = "auto"
+# Of the configuration what tells of the run's folder and of its begin, and not of the training.
+PLACING = ("run_dir", "overwrite", "resume")
 # What may be given beside resume=: how long to go on, where the same data is, what it runs on, how often it is saved.
 ADJUSTABLE = (
     "trainer.max_epochs",

@@ -22,13 +22,11 @@ from kits.core.peak_memory import peak_bytes
 from kits.data.cache import digest
 from kits.io import write_json
 from kits.runs.ending import broken_by, end_of
-from kits.runs.folder import MANIFEST
+from kits.runs.folder import MANIFEST, PLACING
 from kits.runs.resuming import Start
 
 PACKAGES = ("kits", "torch", "timm", "pytorch-lightning", "monai", "numpy", "SimpleITK", "hydra-core", "wandb")
 GIB = 2**30
-# Of the configuration what tells of the run's folder and of its begin, and not of the training.
-NOT_HASHED = ("run_dir", "overwrite", "resume")
 
 
 class Manifest(Callback):
@@ -91,7 +89,7 @@ def command_line() -> str:
 
 def config_hash(config: Mapping[str, object]) -> str:
     """Digest what was asked of a training, whatever its folders."""
-    return digest({key: value for key, value in config.items() if key not in NOT_HASHED})
+    return digest({key: value for key, value in config.items() if key not in PLACING})
 
 
 def versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ from kits.core.sharding import launched
 from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import EPOCHS
-from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, check_unused, checkpoints
+from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, PLACING, check_unused, checkpoints
 from kits.runs.parent import Parent, read_parent
 
 # Where a checkpoint holds the state that Lightning does not know of, that of the data module (the place within an epoch), and the
@@ -166,7 +166,7 @@ def check_same(config: Mapping[str, Any], trained: Mapping[str, Any], folder: Pa
     if set(ours) - set(theirs):  # keys that are newer than it
         theirs = flat(with_newer_keys("train", trained))
     for key in sorted({*ours, *(key for key in theirs if key.partition(".")[0] in config)}):
-        if key not in (*ADJUSTABLE, "run_dir", "resume", "overwrite") and ours.get(key) != theirs.get(key):
+        if key not in (*ADJUSTABLE, *PLACING) and ours.get(key) != theirs.get(key):
             was = f"the run in {folder} was trained with {one_line(theirs.get(key))}"
             raise KitsError(f"{one_line(key)}={one_line(ours.get(key))}: {was}; set it back, or begin a new run")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kits.config import plain
-from kits.config.schema.training import Coarse, Fine
+from kits.config.schema.training import Coarse, Fine, phase_at
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
@@ -24,7 +24,6 @@ from kits.inference.fine import BoxReader, paste_labels, read_boxes
 from kits.inference.members import Members
 from kits.metrics import case_confusion, dice, scores_from_confusion
 from kits.models import build_network
-from kits.models.finenet import phase_at
 from kits.models.memory import keep_freed_memory
 from kits.models.settings import FORMAT
 from kits.reporting.scene import Scene

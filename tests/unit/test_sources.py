@@ -8,9 +8,10 @@ from torch import nn
 
 from kits.config.schema import parse
 from kits.config.schema.loss import Loss
+from kits.config.schema.training import phase_at
 from kits.core.errors import KitsError
 from kits.models.adaptation import OPERATORS
-from kits.models.finenet import common_size, phase_at
+from kits.models.finenet import common_size
 from kits.training.losses import build_loss, deep_supervision, parallel_loss
 from kits.training.optimizers import parameter_groups
 from tests.unit.test_models import LOSS, TINY, finenet, unet, volume

@@ -27,6 +27,8 @@ from kits.config.schema.stage import (
 from kits.config.schema.trainer_options import Callbacks, Logger, Trainer
 from kits.core.errors import KitsError
 
+# What learns in a staged training: each source alone, then the fusion with the sources as they are, then everything.
+PHASES = ("sources", "fusion", "all")
 # Where a source's weights come from but files.
 WEIGHTS = (None, "imagenet", "hub")
 
@@ -227,8 +229,13 @@ def nearest_multiples(size: int, multiple: int) -> list[int]:
     return sorted({max(multiple, size // multiple * multiple), math.ceil(size / multiple) * multiple})
 
 
+def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
+    """Return the phase in `epoch` (from 0) of `epochs`, two `shares` of which are for the first phases."""
+    ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
+    return PHASES[sum(epoch >= end for end in ends)]
+
+
 def every_phase(epochs: int, shares: Sequence[float]) -> bool:
-    """Tell whether each phase with a share has an epoch, as `kits.models.finenet.phase_at` rounds them."""
-    ends = [0, round(epochs * shares[0]), round(epochs * sum(shares)), epochs]
-    wanted = [shares[0] > 0, shares[1] > 0, True]
-    return all(later > earlier or not want for earlier, later, want in zip(ends, ends[1:], wanted, strict=False))
+    """Tell whether each phase with a share has an epoch."""
+    wanted = {phase for phase, share in zip(PHASES, (*shares, 1), strict=True) if share}
+    return wanted <= {phase_at(epoch, epochs, shares) for epoch in range(epochs)}
