@@ -109,7 +109,12 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
 def end_with_parent() -> None:
     """End this worker as soon as its parent is gone; a pool's workers would wait for it for ever."""
     if (parent := parent_process()) is not None:
-        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        Thread(target=wait, daemon=True).start()
 
 
 def allow_long_folder() -> None:

@@ -30,7 +30,7 @@ from kits.config.composing import resolved
 from kits.config.quoting import quoted
 from kits.config.schema import check, parse
 from kits.config.schema.base import check_output
-from kits.config.schema.multirun import Processes
+from kits.config.schema.workflow import Processes
 from kits.core.errors import KitsError
 from kits.core.locking import sole_user
 from kits.core.sharding import launched

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from kits.config import one_line
 from kits.config.schema import parse
-from kits.config.schema.multirun import TPE
+from kits.config.schema.workflow import TPE
 from kits.core.errors import KitsError
 from kits.hydra_plugins.launcher import ProcessLauncher, sigterm_as_interrupt
 from kits.hydra_plugins.trial_records import FAILED, INTERRUPTED, JOURNAL, PRUNED, no_trace_of_a_refusal, scored_epochs

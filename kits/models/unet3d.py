@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kits.config.schema.model import Unet3dOptions
-from kits.core.pooling import anisotropic_levels
 from kits.models.layers import LEAK, channels_last, check_in_plane, conv_block3d
 
 
@@ -18,7 +17,7 @@ class UNet3d(nn.Module):
     Level k has `widths[k]` channels, convolutions of size `kernels[k]` (z, y, x), and its first one strides by `strides[k]`. The
     first level strides too: nothing runs at full resolution but the head, a transposed convolution that predicts each voxel of
     a stride cell by itself. Where `widths` is None there are `depth` levels of `width`, twice that, up to `widest` times it.
-    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) in mm and `in_plane`, see `anisotropic_levels`.
+    Where `strides` or `kernels` is None they are chosen from `spacing` (z, y, x) and `in_plane`, see `Unet3dOptions.pooling`.
     `deep_supervision` gives so many of the coarser levels a head too, for the loss.
 
     Any D works: the last slice is repeated up to the next multiple of the strides in z, and the repeats' logits dropped.
@@ -29,13 +28,7 @@ class UNet3d(nn.Module):
         super().__init__()
         # A light network stays light when it grows deeper.
         widths = options.widths or [(options.width or 0) * min(2**k, options.widest) for k in range(options.levels)]
-        norm = options.norm
-        strides: Sequence[Sequence[int]] | None = options.strides
-        kernels: Sequence[Sequence[int]] | None = options.kernels
-        if strides is None or kernels is None:
-            assert options.spacing is not None  # the schema's rule
-            chosen = anisotropic_levels(options.spacing, len(widths), options.in_plane)
-            strides, kernels = strides or chosen[0], kernels or chosen[1]
+        norm, (strides, kernels) = options.norm, options.pooling
         self.depth_multiple, self.in_plane_multiple = prod(stride[0] for stride in strides), options.in_plane_multiple
         levels = range(len(widths))
         inputs = [1, *widths[:-1]]

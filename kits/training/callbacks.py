@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from kits.config.own_parts import build
 from kits.config.schema.training import Coarse, Fine
 from kits.core.parallel import REDRAW_SECONDS, ticking
-from kits.runs.best_checkpoint import Best
 from kits.runs.checkpointing import Last
+from kits.runs.ending import Best
 from kits.runs.manifest import Manifest
 from kits.runs.resuming import Start
 from kits.tracking.names import SCORE

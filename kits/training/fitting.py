@@ -28,7 +28,7 @@ from kits.training.datamodule import KitsDataModule
 from kits.training.fine_tuning import print_parent
 from kits.training.losses import OwnLoss
 from kits.training.modules import StageModule
-from kits.training.schedules import build_scheduler
+from kits.training.optimizers import build_scheduler
 
 
 def choose_precision(options: Coarse | Fine) -> Coarse | Fine:

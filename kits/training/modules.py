@@ -30,8 +30,7 @@ from kits.reporting.scene import Scene
 from kits.tracking.names import LOSS, loss_name, score_name
 from kits.training.datamodule import KitsDataModule
 from kits.training.losses import build_loss, deep_supervision, parallel_loss
-from kits.training.optimizers import build_optimizer
-from kits.training.schedules import build_scheduler, clock_of
+from kits.training.optimizers import build_optimizer, build_scheduler, clock_of
 from kits.volume import plane_grid
 from kits.volume.rois import coverage
 

@@ -263,7 +263,7 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
 
     from kits.models import NETWORKS, adaptation, channels, subnetwork
     from kits.training import losses, optimizers
-    from kits.training.schedules import DECAYS
+    from kits.training.optimizers import DECAYS
 
     for allowed, registry in (
         (names(Model), NETWORKS),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from kits.config.composing import compose
+from kits.config.schema.model import anisotropic_levels
 from kits.core.errors import KitsError
-from kits.core.pooling import anisotropic_levels
 from kits.models import build_network
 from tests.unit.test_models import unet
 

@@ -15,7 +15,7 @@ from kits.config.schema import parse
 from kits.config.schema.optimizer import Scheduler
 from kits.core.errors import KitsError
 from kits.training import schedules
-from kits.training.schedules import DECAYS
+from kits.training.optimizers import DECAYS
 
 
 def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:

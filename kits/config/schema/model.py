@@ -6,7 +6,8 @@ The name of a network selects its schema, and only these names can be built.
 from __future__ import annotations
 
 import math
-from math import prod
+from collections.abc import Sequence
+from math import prod, sqrt
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
@@ -24,7 +25,6 @@ from kits.config.plug_ins import (
 )
 from kits.config.schema.base import Count, Index, Meaning, Options, PerLevel, Positive, Switch, Text, Window, refuse, text
 from kits.core.errors import KitsError
-from kits.core.pooling import anisotropic_levels
 
 # timm's families of five scales, of which scale k has 1 / 2 ** (k + 1) of the image's pixels along a side. Of others only the
 # network itself knows; it says so when it is built.
@@ -40,6 +40,13 @@ Operator = Literal["p3d", "conv3d", "zconv", "tsm", "acs", "none"]
 Fusion = Literal["concat", "gate", "mean"]
 Plane = Literal["axial", "coronal", "sagittal"]
 Scales = Annotated[list[Index], Field(min_length=1)]
+Levels = Sequence[Sequence[int]]
+
+# An axis is pooled where its spacing is within this of the finest axis: beyond it, pooling the others alone brings the spacings
+# closer together.
+POOLED = sqrt(2)
+# An axis is mixed (kernel 3) where its spacing is within this of the finest axis (nnU-Net's rule, arXiv 1904.08128).
+MIXED = 2.0
 
 
 def halves(backbone: str) -> bool:
@@ -89,10 +96,32 @@ class Unet3dOptions(Options):
         return int(self.depth or 0) if self.widths is None else len(self.widths)
 
     @property
+    def pooling(self) -> tuple[Levels, Levels]:
+        """Strides and kernels (z, y, x) of each level; those that are not given are chosen from the spacing."""
+        strides, kernels = anisotropic_levels(self.spacing, self.levels, self.in_plane) if self.spacing else ([], [])
+        return self.strides or strides, self.kernels or kernels
+
+    @property
     def in_plane_multiple(self) -> int:
         """Divisor of the in-plane sizes that the network takes: its strides' product along each side."""
-        strides = self.strides or anisotropic_levels(self.spacing or (), self.levels)[0]
+        strides, _ = self.pooling
         return math.lcm(*(prod(stride[axis] for stride in strides) for axis in (1, 2)))
+
+
+def anisotropic_levels(spacing: Sequence[float], depth: int, in_plane: int | None = None) -> tuple[Levels, Levels]:
+    """Choose strides and kernels (z, y, x) of `depth` levels for voxels of `spacing` (z, y, x) mm.
+
+    The first `in_plane` levels mix no slices, whatever the spacing: where planes are large that costs most.
+    """
+    current = list(spacing)
+    strides, kernels = [], []
+    for _ in range(depth):
+        finest = min(current)
+        kernels.append([3 if step <= MIXED * finest else 1 for step in current])
+        strides.append([2 if step <= POOLED * finest else 1 for step in current])
+        current = [step * stride for step, stride in zip(current, strides[-1], strict=True)]
+    flat = [[1, y, x] for _, y, x in kernels[: in_plane or 0]]
+    return strides, [*flat, *kernels[len(flat) :]]
 
 
 class SourceOptions(Options):

@@ -1,4 +1,4 @@
-"""Schemas of the commands that run others: conf/pipeline.yaml, conf/crossval.yaml."""
+"""Schemas of what runs commands: conf/pipeline.yaml, conf/crossval.yaml, and our plugins for Hydra's multirun, conf/hydra/."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from kits.config.schema.base import InputPath, Options, OutputFolder, Switch, Text
+from kits.config.schema.base import (
+    Count,
+    Index,
+    InputPath,
+    Length,
+    Options,
+    OutputFolder,
+    Positive,
+    Switch,
+    Text,
+    Whole,
+)
 from kits.config.schema.evaluation import Bootstrap
 
 # More for one step of several: what could be typed behind its command.
@@ -42,3 +53,31 @@ class Crossval(Workflow):
 
     coarse: InputPath | None
     bootstrap: Bootstrap
+
+
+class Processes(Options):
+    """conf/hydra/launcher/processes.yaml: a process for each trial."""
+
+    n_jobs: Count | None
+    gpus: list[Index | Text] | None
+    score: Text
+    poll_seconds: Positive
+    grace_seconds: Length
+
+
+class Pruning(Options):
+    """The rule for stopping a trial that falls behind, of Optuna's MedianPruner with epochs for steps."""
+
+    n_startup_trials: Index
+    n_warmup_steps: Index
+
+
+class TPE(Options):
+    """conf/hydra/sweeper/tpe.yaml: a search."""
+
+    n_trials: Count
+    n_jobs: Count | None
+    seed: Whole
+    n_startup_trials: Count
+    pruning: Pruning | None
+    params: dict[str, Any] | None
