@@ -34,7 +34,7 @@ def train(options: "Train") -> float:
     data = KitsDataModule(options)
     data.setup()
     start = where_to_start(options, data.data_hash)
-    module = MODULES[options.stage](options, pretrained=start.checkpoint is None and start.parent is None)
+    module = MODULES[options.stage](options, pretrained=start.content is None and options.init is None)
     inherit(module, start)
     trainer = build_trainer(options, start, callbacks=build_callbacks(options, data, start), logger=build_loggers(options, start))
     with guarded(trainer, module, data, start, asked):

@@ -27,7 +27,6 @@ from kits.io import write_text
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.ending import EPOCHS
 from kits.runs.folder import ADJUSTABLE, BEST, CONFIG, LAST, LOCK, MADE, MANIFEST, PATIENCE, PLACING, check_unused, checkpoints
-from kits.runs.parent import Parent, read_parent
 
 # Where a checkpoint holds the state that Lightning does not know of, that of the data module (the place within an epoch), and the
 # digest of all it holds.
@@ -46,7 +45,6 @@ class Start:
         seconds: how long it took so far.
         manifest: that of the interrupted run.
         wandb_id: the run's name at Weights & Biases, the same before and after.
-        parent: the run whose weights it begins with; None too where it goes on.
         found: the state of the folder's checkpoints on which all this stands, see `state_of`.
     """
 
@@ -59,7 +57,6 @@ class Start:
     # `wandb agent` has named the run that it starts.
     wandb_id: str = field(default_factory=lambda: os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     found: dict[str, int] = field(default_factory=dict)
-    parent: Parent | None = None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -83,7 +80,7 @@ def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
     folder = Path(options.run_dir)
     found = state_of(folder)
     if not options.resume:
-        return Start(folder, found=found, parent=read_parent(options))
+        return Start(folder, found=found)
     manifest = read_json(folder / MANIFEST, MADE, "a run's manifest", "move it away") if (folder / MANIFEST).exists() else None
     start = Start(folder, manifest=manifest, found=found)
     if manifest and "wandb_id" in manifest:
@@ -95,7 +92,7 @@ def where_to_start(options: Coarse | Fine, data_hash: str) -> Start:
                 f"resume={folder}: has {BEST} and no {LAST}, so nothing to go on from; begin again with overwrite=true, or in"
                 " another run_dir=DIR"
             )
-        return replace(start, parent=read_parent(options))
+        return start
     content = open_checkpoint(path, options.stage)
     check_saved(path, content)
     state = content[STATE]

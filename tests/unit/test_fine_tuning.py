@@ -13,8 +13,8 @@ from kits.data.cache import file_digest
 from kits.data.roi_boxes import with_boxes, write_boxes
 from kits.models.checkpoint import open_checkpoint
 from kits.runs.folder import resumed_options
-from kits.runs.parent import read_parent
 from kits.train import train
+from kits.training.fine_tuning import read_parent
 from tests.conftest import prepare
 from tests.unit.test_runs import FINE, TINY
 
