@@ -39,7 +39,7 @@ class TPESweeper(Sweeper):
 
     def __init__(self, **options: Any) -> None:
         self.options: TPE = parse(TPE, options, "hydra.sweeper")
-        self.lock, self.stopping = threading.Lock(), False
+        self.lock, self.stopping = threading.Lock(), threading.Event()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Let Hydra make the launcher that the configuration names.
@@ -80,16 +80,14 @@ class TPESweeper(Sweeper):
         self.left = self.study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,))
         jobs: Any = self.options.n_jobs or getattr(self.launcher, "n_jobs", 1)
         if isinstance(self.launcher, ProcessLauncher):
-            self.launcher.prune = self.prune
+            self.launcher.prune, self.launcher.stopping = self.prune, self.stopping
         # A thread for each trial at once: where one is pruned the next begins, and nobody waits for the slowest.
         with sigterm_as_interrupt(), ThreadPoolExecutor(jobs) as pool:
             try:
                 for thread in [pool.submit(self.work) for _ in range(jobs)]:
                     thread.result()
             except BaseException:
-                self.stopping = True
-                if isinstance(self.launcher, ProcessLauncher):
-                    self.launcher.stopping.set()
+                self.stopping.set()
                 raise
 
     def open_study(self) -> optuna.Study:
@@ -138,9 +136,9 @@ class TPESweeper(Sweeper):
         """Return the next trial to run, with `number` and `params`; None after as many as asked for."""
         with self.lock:
             number = len(self.study.get_trials(deepcopy=False))
-            if self.left and not self.stopping:
+            if self.left and not self.stopping.is_set():
                 return self.left.pop(0)
-            if self.stopping or number >= self.options.n_trials:
+            if self.stopping.is_set() or number >= self.options.n_trials:
                 return None
             # Seeded anew for every trial, so that a search that is interrupted draws what it would have drawn without.
             seed = Random(f"{self.options.seed} {number}").getrandbits(32)
