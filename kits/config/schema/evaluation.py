@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from kits.config.schema.base import Count, Index, Inside, Length, Options, Positive, Share, refuse
+from kits.config.schema.base import Count, Index, Inside, Length, Meaning, Options, Positive, Share
 from kits.core.errors import KitsError
 from kits.core.labels import CYST_REGION, HIERARCHICAL_REGIONS
 
@@ -26,17 +26,15 @@ class Measures(Options):
     hd95: Literal["surfels", "voxels"]
     overlap: Share
     least_mm: Length
-    sizes_mm: list[Positive]
+    sizes_mm: Annotated[list[Positive], Meaning("ascending sizes, each once", lambda sizes: sizes == sorted(set(sizes)))]
 
     @model_validator(mode="after")
-    def _regions_and_sizes(self) -> Measures:
-        """Refuse regions that there are not, and sizes that do not rise."""
+    def _regions_are_known(self) -> Measures:
+        """Refuse regions that there are not."""
         known = {**HIERARCHICAL_REGIONS, **CYST_REGION}
         for region in self.tolerances_mm:
             if region not in known:
                 raise KitsError(f"measures.tolerances_mm.{region}: no such region; take some of {', '.join(known)}")
-        if self.sizes_mm != sorted(set(self.sizes_mm)):
-            raise refuse("measures.sizes_mm", self.sizes_mm, "give ascending sizes, each once")
         return self
 
 
