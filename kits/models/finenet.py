@@ -61,7 +61,7 @@ class FineNet(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """Compute the fused logits of every voxel of `volume`, (B, 1, D, H, W)."""
-        features, pyramids = self.read(volume, heads=int(self.fusion.takes_logits))
+        features, pyramids = self.read(volume, heads=1 if self.fusion.takes_logits else 0)
         return self.fusion(volume, features, [logits for pyramid in pyramids for logits in pyramid])
 
     def all_logits(self, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
