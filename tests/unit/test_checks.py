@@ -16,7 +16,7 @@ from kits.config.schema import check, parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.dataset import SplitOptions
 from kits.config.schema.loss import Loss
-from kits.config.schema.model import HALVING, HALVING_SCALES, Input, Model, Operator, Plane, halves
+from kits.config.schema.model import HALVING, HALVING_SCALES, Model, Operator, Plane, halves
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.refusals import models_in, tags_of
 from kits.config.schema.trainer_options import Logger, Trainer
@@ -261,14 +261,13 @@ def test_the_allowed_names_are_those_of_the_code_and_of_conf() -> None:
     import monai.transforms
     from pytorch_lightning import Trainer as LightningTrainer
 
-    from kits.models import NETWORKS, adaptation, channels, subnetwork
+    from kits.models import NETWORKS, adaptation, subnetwork
     from kits.training import losses, optimizers
     from kits.training.optimizers import DECAYS
 
     for allowed, registry in (
         (names(Model), NETWORKS),
         (get_args(Operator), adaptation.OPERATORS),
-        (get_args(Input), channels.MAPPINGS),
         (get_args(Plane), subnetwork.PLANES),
         (names(Loss), losses.LOSSES),
         (names(Optimizer), optimizers.OPTIMIZERS),
