@@ -113,8 +113,10 @@ class Runner:
             if again:  # if the new run is killed early, it must not go on with the old one
                 for name in (CONFIG, MANIFEST):
                     (run / name).unlink(missing_ok=True)
-            elif begun:
-                arguments = self.resume_overrides(run, step)
+            elif begun and (read_manifest(run) or {}).get("finished"):
+                arguments = None  # only its record lacks
+            elif begun:  # without its configuration it was killed before it had written that
+                arguments = [f"resume={run}"] if (run / CONFIG).is_file() else [*step.arguments, "overwrite=true"]
             begun = begun or again or not checkpoints(run)
         else:
             begun = True
@@ -130,15 +132,6 @@ class Runner:
         # With the time: what ran again may have made something else of the same inputs.
         write_json(path, {**now, "digest": digest([now, time.time_ns()]), "outputs": made})
         return True
-
-    @staticmethod
-    def resume_overrides(run: Path, step: Step) -> list[str] | None:
-        """Find the overrides with which an interrupted training goes on; None where only its record lacks."""
-        if (read_manifest(run) or {}).get("finished"):
-            return None
-        if (run / CONFIG).is_file():
-            return [f"resume={run}"]
-        return [*step.arguments, "overwrite=true"]  # killed before it had written its configuration
 
     def record(self, name: str) -> dict[str, Any]:
         """Read the record of a step; empty where there is none that can be read."""
