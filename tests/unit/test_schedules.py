@@ -14,7 +14,7 @@ from kits.config.composing import compose
 from kits.config.schema import parse
 from kits.config.schema.optimizer import Scheduler
 from kits.core.errors import KitsError
-from kits.training import schedules
+from kits.training import optimizers
 from kits.training.optimizers import DECAYS
 
 
@@ -23,7 +23,7 @@ def optimizer(lr: float = 0.1) -> torch.optim.Optimizer:
 
 
 def build_scheduler(options: dict, own: torch.optim.Optimizer, steps: float) -> dict:
-    return schedules.build_scheduler(parse(Scheduler, options, "scheduler"), own, steps, epochs=1)
+    return optimizers.build_scheduler(parse(Scheduler, options, "scheduler"), own, steps, epochs=1)
 
 
 def rates(options: dict, steps: int, lr: float = 0.1) -> list[float]:
@@ -108,10 +108,10 @@ def test_what_cannot_be_is_named(options: dict, steps: float, words: str) -> Non
 
 def test_a_time_limit_that_is_ahead_of_the_steps_counts() -> None:
     over = 0.0
-    rate = schedules.rate_by_step(lambda progress: schedules.cosine(progress, final=0.0), 0.0, 100, lambda: over)
+    rate = optimizers.rate_by_step(lambda progress: optimizers.cosine(progress, final=0.0), 0.0, 100, lambda: over)
     assert rate(50) == pytest.approx(0.5)
     over = 0.75
-    assert rate(50) == pytest.approx(schedules.cosine(0.75, final=0.0))
+    assert rate(50) == pytest.approx(optimizers.cosine(0.75, final=0.0))
     over = 1.0
     assert rate(50) == pytest.approx(0.0)
 
@@ -120,7 +120,7 @@ def test_the_clock_is_that_of_max_time() -> None:
     trainer = pl.Trainer(accelerator="cpu", max_time="00:00:00:40", logger=False, enable_progress_bar=False)
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
     timer.load_state_dict({"time_elapsed": {"train": 10.0}})  # as a resumed run has it
-    elapsed = schedules.clock_of(trainer)
+    elapsed = optimizers.clock_of(trainer)
     assert elapsed is not None
     assert elapsed() == pytest.approx(0.25)
-    assert schedules.clock_of(pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)) is None
+    assert optimizers.clock_of(pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)) is None
