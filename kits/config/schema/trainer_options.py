@@ -87,7 +87,7 @@ class Trainer(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Trainer:
-        """Refuse a training without a validation, several devices in one process, and what a device cannot do."""
+        """Refuse a training that is never validated, devices in one process, and what a device cannot do."""
         if self.validates and self.check_val_every_n_epoch > self.max_epochs:
             what = f"no epoch would be validated, trainer.max_epochs={self.max_epochs}; give a smaller one"
             raise refuse("trainer.check_val_every_n_epoch", self.check_val_every_n_epoch, what)
