@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from kits.config.own_parts import blame, build
 from kits.config.schema import optimizer as schema
-from kits.core.errors import KitsError
 from kits.models.encoder2d import Encoder2d
 from kits.tracking.names import SCORE
 
@@ -105,7 +104,7 @@ def build_scheduler(
         elapsed: share of the time limit that is over, where there is one: the rate then falls with whichever ends first.
 
     Raises:
-        KitsError: a training without an end under a schedule that needs one, or one of the user's own cannot be built.
+        KitsError: one of the user's own cannot be built.
     """
     if isinstance(options, dict):
         own = {key: value for key, value in options.items() if key != "interval"}
@@ -117,12 +116,8 @@ def build_scheduler(
         factor, patience, min_lr = options.factor, options.patience, options.min_lr
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)
         return {"scheduler": plateau, "interval": "epoch", "frequency": epochs, "monitor": SCORE}
-    if not isinstance(options, schema.Constant) and not math.isfinite(steps):
-        raise KitsError(
-            f"scheduler.name={options.name}: needs a training with an end; give trainer.max_epochs=N, or scheduler=constant"
-        )
     own = options.model_dump(exclude={"name", "warmup"})
-    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps if options.warmup else 0.0, steps, elapsed)
+    rate = rate_by_step(partial(DECAYS[options.name], **own), options.warmup * steps, steps, elapsed)
     return {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}
 
 
