@@ -149,8 +149,8 @@ def launch(name: str, task: Task, arguments: list[str], *, several: bool) -> Non
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from kits.config.composing import explain, resolved, with_paths
-    from kits.config.schema import check
+    from kits.config.composing import explain, with_paths
+    from kits.config.schema import check, resolved
 
     asked, begun = os.environ.get(FULL_ERROR), False
 

@@ -9,11 +9,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
 
 from kits.config.conf_files import choices_of, conf_dir, groups, one_line
 from kits.config.quoting import quote_paths
-from kits.config.schema import check, schemas_of
+from kits.config.schema import check, resolved, schemas_of
 from kits.config.schema.older import as_meant
 from kits.config.schema.own import TARGET
 from kits.config.schema.refusals import is_open, keys_of, path_keys, suggestion
@@ -105,23 +104,6 @@ def typed_overrides() -> list[str]:
 def with_paths(name: str, overrides: Sequence[str]) -> list[str]:
     """Quote the paths among a command's overrides for Hydra; see `quote_paths`."""
     return quote_paths(overrides, {key for schema in schemas_of(name) for key in path_keys(schema)})
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """Resolve every interpolation, and give dicts, lists and scalars.
-
-    Raises:
-        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
-    """
-    try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        container = None if missing else OmegaConf.to_container(config, resolve=True)
-    except InterpolationResolutionError as error:
-        raise KitsError(f"configuration: {one_line(error)}") from error
-    if missing:
-        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def explain(error: Exception, name: str, overrides: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def started_by_srun() -> bool:
 
 
 def read_rank(name: str) -> int:
-    """Read a number that a launcher has set in the environment, 0 where there is none, and refuse anything else."""
+    """Read a number that a launcher has set, 0 where there is none, and refuse anything else."""
     try:
         return int(os.environ.get(name, "0"))
     except ValueError as error:

@@ -26,9 +26,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from kits.config import one_line
-from kits.config.composing import resolved
 from kits.config.quoting import quoted
-from kits.config.schema import check, parse
+from kits.config.schema import check, parse, resolved
 from kits.config.schema.base import check_output
 from kits.config.schema.workflow import Processes
 from kits.core.errors import KitsError

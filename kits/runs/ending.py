@@ -1,4 +1,4 @@
-"""The end of a training: why, for its manifest and whoever would go on with it, and with what weights."""
+"""The end of a training: why, for its manifest and whoever would go on, and with what weights."""
 
 from __future__ import annotations
 

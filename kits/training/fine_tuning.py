@@ -29,7 +29,7 @@ FREE = ("classes", "deep_supervision", "freeze_statistics", "freeze_stages", "sl
 
 
 def inherit(module: StageModule[Any], start: Start) -> None:
-    """Give a network the weights that fit of the run that `init` names, unless it goes on, and note whence.
+    """Give a network what fits of the weights that `init` names, unless it goes on, and note whence.
 
     Raises:
         KitsError: `read_parent` refuses it, weights do not fit though the classes are the same, or are no numbers.

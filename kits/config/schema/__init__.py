@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
-from kits.config.conf_files import choices_of, conf_dir, flat
+from kits.config.conf_files import choices_of, conf_dir, flat, one_line
 from kits.config.schema.base import Number, Options, Switch, Text, refuse, text
 from kits.config.schema.own import TARGET
 from kits.config.schema.refusals import chosen, refusal
@@ -34,6 +35,23 @@ def parse(schema: Any, config: Any, group: str = "") -> Any:
         return TypeAdapter(schema).validate_python(config)
     except ValidationError as error:
         raise refusal(error, schema, config, group) from None
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Resolve every interpolation, and give dicts, lists and scalars.
+
+    Raises:
+        KitsError: a mandatory value (`???`) is missing, or an interpolation names nothing.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        container = None if missing else OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        raise KitsError(f"configuration: {one_line(error)}") from error
+    if missing:
+        raise KitsError(f"{', '.join(missing)}: no value given; add {' '.join(f'{key}=...' for key in missing)}")
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prepared: bool = True) -> Any:

@@ -1,4 +1,7 @@
-"""Schemas of what runs commands: conf/pipeline.yaml, conf/crossval.yaml, and our plugins for Hydra's multirun, conf/hydra/."""
+"""Schemas of what runs commands: the workflows, and our plugins for Hydra's multirun.
+
+conf/pipeline.yaml, conf/crossval.yaml, conf/hydra/launcher/processes.yaml, conf/hydra/sweeper/tpe.yaml.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class Crossval(Workflow):
 
 
 class Processes(Options):
-    """conf/hydra/launcher/processes.yaml: a process for each trial."""
+    """The launcher that starts a process for each trial."""
 
     n_jobs: Count | None
     gpus: list[Index | Text] | None
@@ -73,7 +76,7 @@ class Pruning(Options):
 
 
 class TPE(Options):
-    """conf/hydra/sweeper/tpe.yaml: a search."""
+    """The sweeper that searches."""
 
     n_trials: Count
     n_jobs: Count | None
