@@ -11,7 +11,9 @@ from kits.core.errors import KitsError
 def ids_by_name(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Read the ids of each label; the Decathlon and nnU-Net's first version give names by id."""
     labels: dict[str, Any] = about["labels"]
-    if all(name.isdecimal() and isinstance(one, str) for name, one in labels.items()):
+    if any(map(str.isdecimal, labels)):
+        if wrong := next((number for number, name in labels.items() if not (number.isdecimal() and isinstance(name, str))), None):
+            raise KitsError(f"{path}: its label {wrong!r} is {labels[wrong]!r}; give a number and its name, as for the others")
         return {name: int(number) for number, name in labels.items()}
     for name, ids in labels.items():
         if not all(type(one) is int for one in (ids if isinstance(ids, list) else [ids])):

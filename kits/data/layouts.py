@@ -88,6 +88,7 @@ def bids(root: Path) -> DataSet:
     maps: dict[str, list[Path]] = {}
     for label in sorted(root.glob("derivatives/**/sub-*_dseg.nii.gz")):
         maps.setdefault(entities(label), []).append(label)
+    found.left_out += [Skipped(one, "a mask, no _dseg") for one in sorted(root.glob("derivatives/**/sub-*_mask.nii.gz"))]
     for image in sorted(root.glob("sub-*/**/sub-*_ct.nii.gz")):
         name = entities(image)
         pair(found, name, image, *maps.get(name, [root / f"{name}_dseg.nii.gz"]), patient=name.partition("_")[0])

@@ -71,7 +71,7 @@ def test_nnunets_cases_are_found_and_the_rest_is_named(kits_tree: Path, tmp_path
     ("changes", "told"),
     [
         ({"labels": {"kidney": "1"}}, r"its label 'kidney' is '1'; give a whole number"),
-        ({"labels": {"one": "kidney"}}, r"its label 'one' is 'kidney'; give a whole number"),
+        ({"labels": {"0": "background", "one": "kidney"}}, r"its label 'one' is 'kidney'; give a number and its name"),
         ({"channel_names": {"0": "T1", "1": "PET"}}, r"which of its channels \(T1, PET\) is the CT\? Call one of them CT"),
     ],
 )
@@ -120,9 +120,10 @@ def test_scans_and_label_maps_of_bids_meet_by_their_entities(kits_tree: Path, tm
         tmp_path / "derivatives/us/sub-01/ses-a/sub-01_ses-a_desc-x_dseg.nii.gz",
     )
     copied(kits_tree, 1, tmp_path / "sub-01/ses-b/ct/sub-01_ses-b_ct.nii.gz", None)
+    copied(kits_tree, 1, tmp_path / "derivatives/us/sub-01/sub-01_ses-b_label-kidney_mask.nii.gz", None)
     found = find_data_set(typed(tmp_path, "bids"), tmp_path)
     assert list(found.cases) == ["sub-01_ses-a"]
-    assert [item.path.name for item in found.left_out] == ["sub-01_ses-b_ct.nii.gz"]
+    assert [item.path.name for item in found.left_out] == ["sub-01_ses-b_label-kidney_mask.nii.gz", "sub-01_ses-b_ct.nii.gz"]
 
 
 @pytest.mark.parametrize("layout", ["bids", "pairs"])
