@@ -83,9 +83,15 @@ def axis_orders(options: ReadoutBench) -> float:
 
 
 def large_case(shape: Triple) -> dict[str, float]:
-    """Measure seconds from a file to its numbers, and GB above the libraries, for a case of this size."""
+    """Measure seconds from a file to its numbers, and GB above the libraries, for a case of this size.
+
+    Raises:
+        KitsError: the case is smaller than the body in it.
+    """
     spacing = (0.5, 0.8, 0.8)
     small = placed(True, (10.0, -18.0, 12.0), 20.0, spacing, 10.0)
+    if any(n < m for n, m in zip(shape, small.shape, strict=True)):
+        raise KitsError(f"large={list(shape)}: smaller than the body in it; give {list(small.shape)} voxels (z, y, x) or more")
     labels = np.zeros(shape, np.uint8)
     start = [(n - m) // 2 for n, m in zip(shape, small.shape, strict=True)]
     labels[tuple(slice(s, s + m) for s, m in zip(start, small.shape, strict=True))] = small
