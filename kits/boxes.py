@@ -1,7 +1,5 @@
 """`python -m kits.boxes coarse=[CKPT,...] input=DIR output=DIR`: boxes.json for the fine stage."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("boxes")
-def main(options: Boxes) -> None:
+def main(options: "Boxes") -> None:
     """Find the ROIs of each case by the first coarse checkpoint not trained on it, as boxes.json."""
     from kits.prediction.out_of_fold import predict_out_of_fold
 

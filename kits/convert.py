@@ -1,7 +1,5 @@
 """`python -m kits.convert data=nnunet|msd|bids|pairs|dicom root=DIR output=DIR`: a tree of links."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @command("convert")
-def main(options: Convert) -> None:
+def main(options: "Convert") -> None:
     """Link the cases of a data set into a KiTS tree, and name what is left out."""
     if options.data.layout == "dicom":
         from kits.prediction.dicom_tree import convert_dicom

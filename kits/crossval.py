@@ -1,7 +1,5 @@
 """`python -m kits.crossval stage=coarse|fine data.root=DIR output=DIR`: all folds of a stage."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("crossval")
-def main(options: Crossval) -> None:
+def main(options: "Crossval") -> None:
     """Prepare folds, train a stage on each, predict every case out of fold; one table with intervals."""
     from kits.config.composing import typed_overrides
     from kits.workflows.folds import run_folds

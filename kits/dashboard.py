@@ -1,7 +1,5 @@
 """`python -m kits.dashboard [project=...] [entity=...]`: the W&B workspace of the trainings."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("dashboard")
-def main(options: Dashboard) -> None:
+def main(options: "Dashboard") -> None:
     """Save the workspace, or write its specification where no server can be reached."""
     from kits.tracking.workspace import update_dashboard
 

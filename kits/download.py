@@ -1,7 +1,5 @@
 """`python -m kits.download output=DIR cases=...`: KiTS19 from its two public servers."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @command("download")
-def main(options: Download) -> None:
+def main(options: "Download") -> None:
     """Fetch what `conf/download.yaml` and the command line ask for and is not there yet."""
     require(options.cases, "cases", "add cases=train (0-209), cases=all (0-299), a range such as cases=0-41, or cases=[3,160]")
     from kits.data.downloading import download

@@ -5,8 +5,6 @@ as kidney, in the truth and in the prediction; where the data set has cysts the 
 scored beside KiTS19's. The expected cases decide, not the files found: a case without a usable prediction scores 0.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @command("evaluate")
-def main(options: Evaluate) -> None:
+def main(options: "Evaluate") -> None:
     """Score, write `cases.csv`, `tumors.csv`, `summary.json` and `table.txt`, and print the table."""
     from kits.metrics.folder_scores import evaluate
 

@@ -1,7 +1,5 @@
 """`python -m kits.export coarse=CKPT fine=CKPT output=DIR`: networks as files, or a MONAI Bundle."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("export")
-def main(options: Export) -> None:
+def main(options: "Export") -> None:
     """Write networks as ONNX, safetensors or a MONAI Bundle, and compare them with the checkpoints."""
     from kits.inference.exporting import export_networks
 

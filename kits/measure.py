@@ -3,8 +3,6 @@
 With `coarse=CKPT fine=CKPT` the input is CT, as kits.predict takes it: label maps are predicted first, into `predictions/`.
 """
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @command("measure")
-def main(options: Measure) -> None:
+def main(options: "Measure") -> None:
     """Write measurements.csv (by tumor), kidneys.csv (by side), and measurements.json with definitions."""
     from kits.readout.measuring import measure_maps
 

@@ -1,7 +1,5 @@
 """`python -m kits.phantom output=DIR cases=N seed=S [labels=DIR]`: painted CT like KiTS19's."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("phantom")
-def main(options: Phantom) -> None:
+def main(options: "Phantom") -> None:
     """Write the phantom data set that `conf/phantom.yaml` and the command line describe."""
     from kits.painter.trees import write_dataset
 

@@ -1,7 +1,5 @@
 """`python -m kits.pipeline study=STUDY data.root=DIR output=DIR`: from the data to the report."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("pipeline")
-def main(options: Pipeline) -> None:
+def main(options: "Pipeline") -> None:
     """Prepare, train both stages, predict, evaluate and report, each where it is not up to date."""
     from kits.config.composing import typed_overrides
     from kits.workflows.two_stages import run_two_stages

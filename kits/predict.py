@@ -1,7 +1,5 @@
 """`python -m kits.predict [coarse=CKPT fine=CKPT] input=... output=...`: segment scans."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("predict")
-def main(options: Predict) -> None:
+def main(options: "Predict") -> None:
     """Write what `save` names of each input, in its own grid, and `report.json` beside it."""
     from kits.prediction.segmenting import predict_labels
     from kits.readout.cohort import READOUT, readout_of

@@ -1,7 +1,5 @@
 """`python -m kits.prepare data.root=DIR [data.cache=DIR]`: validate and cache every case."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config import require
@@ -12,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @command("prepare")
-def main(options: Prepare) -> None:
+def main(options: "Prepare") -> None:
     """Validate, split and cache a KiTS tree."""
     require(options.data.root, "data.root", "add data.root=DIR or set KITS_DATA (see .env.example)")
     from kits.data.preparation import prepare

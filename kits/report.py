@@ -4,8 +4,6 @@ The images are found as kits.predict finds its input, so what was segmented can 
 `data=kits21` or `data=kits23` where the truth is a tree of that set.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @command("report")
-def main(options: Report) -> None:
+def main(options: "Report") -> None:
     """Write index.html, which shows every case and needs nothing else, or with format=png pictures."""
     from kits.data.index import case_ids
     from kits.reporting.cases import find_files, write_pictures, write_report

@@ -1,7 +1,5 @@
 """`python -m kits.show_model [folder=DIR]`: the networks that come with kits, and what they are."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from kits.config.command import command
@@ -11,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @command("show_model")
-def main(options: ShowModel) -> None:
+def main(options: "ShowModel") -> None:
     """Print the model card, files with size and SHA-256, and what the networks were made of."""
     from kits.io.shipped import describe
 

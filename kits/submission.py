@@ -1,7 +1,5 @@
 """`python -m kits.submission predictions=DIR [images=DIR]`: the zip for KiTS19's leaderboard."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @command("submission")
-def main(options: Submission) -> None:
+def main(options: "Submission") -> None:
     """Write `predictions.zip` into the folder of predictions, or check a zip that is there already."""
     from kits.prediction.leaderboard import TEST_CASES, check_submission, write_submission
 

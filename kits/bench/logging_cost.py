@@ -22,9 +22,8 @@ from kits.config.schema.training import Fine
 from kits.data.datasets import PatchLoader
 from kits.reporting.scene import Scene
 from kits.runs.resuming import Start
-from kits.tracking.cloud import surface_cloud
 from kits.tracking.loggers import build_loggers
-from kits.tracking.validation_cases import overlay
+from kits.tracking.validation_cases import overlay, surface_cloud
 from kits.training.callbacks import build_callbacks
 from kits.training.datamodule import KitsDataModule
 from kits.training.modules import FineModule

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from timm.layers import Format, convert_sync_batchnorm
+from timm.layers import Conv2dSame, Format, convert_sync_batchnorm
 from timm.models import FeatureInfo
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from kits.core.errors import KitsError
-from kits.models.padding import with_even_padding
 from kits.models.weights import create_features
 
 # Pixels of the image that tells which parameters a scale depends on; the least that every flexible backbone takes.
@@ -139,3 +139,31 @@ def with_synchronized_statistics(network: nn.Module) -> nn.Module:
     """Replace BatchNorm by SyncBatchNorm; weights and statistics keep their tensors and names."""
     # torch's own would put a bare SyncBatchNorm for timm's BatchNormAct2d and so drop its activation.
     return convert_sync_batchnorm(network)
+
+
+class EvenPadding(nn.Conv2d):
+    """A timm convolution with TensorFlow's padding, for sizes that its stride divides.
+
+    For these the padding does not depend on the size. It often wants one row and one column more after the image than before it,
+    which torch can only give by copying the image. A kernel with a row and a column of zeros before it says the same with even
+    padding.
+    """
+
+    def forward(self, slices: Tensor) -> Tensor:
+        rows, columns = (
+            max(0, kernel - stride) for kernel, stride in zip(self.kernel_size, self.stride, strict=True)
+        )  # padding in all
+        kernel = functional.pad(self.weight, (columns % 2, 0, rows % 2, 0))
+        padding = (-(-rows // 2), -(-columns // 2))
+        return functional.conv2d(slices, kernel, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+def with_even_padding(network: nn.Module) -> nn.Module:
+    """Pad a network's convolutions without a formula of the image's size, which would slow a tracer.
+
+    Returns the network itself.
+    """
+    for module in network.modules():
+        if isinstance(module, Conv2dSame) and module.dilation == (1, 1):
+            module.__class__ = EvenPadding  # type: ignore[assignment]
+    return network

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from kits.models.encoder2d import PROBE, Encoder2d
-from kits.models.padding import EvenPadding
+from kits.models.encoder2d import PROBE, Encoder2d, EvenPadding
 
 # Largest difference of a feature map to its spread, by float32's rounding alone.
 TOLERANCE = 1e-3

@@ -26,7 +26,7 @@ from kits.core.errors import KitsError
 from kits.runs.folder import BEST, MANIFEST
 from kits.runs.metrics_file import MetricsFile
 from kits.runs.resuming import Start
-from kits.tracking.cloud import Cloud
+from kits.tracking.validation_cases import Cloud
 
 Rows = Sequence[Sequence[Any]]
 

@@ -11,8 +11,7 @@ from torch import nn
 
 from kits.core.errors import KitsError
 from kits.models import weights
-from kits.models.encoder2d import Encoder2d
-from kits.models.padding import EvenPadding, with_even_padding
+from kits.models.encoder2d import Encoder2d, EvenPadding, with_even_padding
 
 LITE = "tf_efficientnet_lite0"
 installed = pytest.mark.skipif(

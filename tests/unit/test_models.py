@@ -15,9 +15,9 @@ from kits.config.schema import parse
 from kits.config.schema.loss import Loss
 from kits.core.errors import KitsError
 from kits.models import NETWORKS, build_network, weights
+from kits.models.encoder2d import with_even_padding
 from kits.models.folding import fold_backbone, fold_norms
 from kits.models.layers import LEAK, PaddedConv3d, channels_last
-from kits.models.padding import with_even_padding
 from kits.models.unet3d import UNet3d
 from kits.training.losses import build_loss, parallel_loss
 
