@@ -12,8 +12,8 @@ from kits.metrics.overlap import (
     score_case,
     score_names,
     scores_from_confusion,
+    volumes_ml,
 )
-from kits.metrics.volumes import volumes_ml
 
 __all__ = [
     "case_confusion",

@@ -10,9 +10,8 @@ import numpy as np
 from kits.config.schema.evaluation import Measures
 from kits.core.labels import HIERARCHICAL_REGIONS, Regions
 from kits.metrics.detection import Component, components
-from kits.metrics.overlap import score_case, score_names
+from kits.metrics.overlap import difference_percent, score_case, score_names, volumes_ml
 from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
-from kits.metrics.volumes import difference_percent, volumes_ml
 from kits.volume import Spacing
 from kits.volume.windows import common_window
 

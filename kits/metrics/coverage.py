@@ -11,8 +11,7 @@ from kits.config.schema.evaluation import Bootstrap
 from kits.core.plain_files import csv_text
 from kits.data.roi_boxes import read_boxes
 from kits.io import write_json, write_text
-from kits.metrics.bootstrap import Draws
-from kits.metrics.summary import describe
+from kits.metrics.summary import Draws, describe
 
 
 def write_coverage(boxes: Path, bootstrap: Bootstrap) -> str:

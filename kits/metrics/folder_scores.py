@@ -17,10 +17,9 @@ from kits.data.index import case_ids
 from kits.data.naming import KNOWN, case_id, case_number, find_predictions, label_maps, match
 from kits.data.splits import read_split, refuse_lone_fold
 from kits.io import read_geometry, read_labels, write_json, write_text
-from kits.metrics.bootstrap import Draws
 from kits.metrics.case import columns, measure_case
 from kits.metrics.mistaken import explain_misfit
-from kits.metrics.summary import Row, summary_of
+from kits.metrics.summary import Draws, Row, summary_of
 from kits.metrics.tables import cases_csv, readable, tumors_csv
 from kits.volume import bring_to, compare
 

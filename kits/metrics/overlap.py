@@ -1,4 +1,4 @@
-"""KiTS19's scores: Dice of kidney (label > 0) and tumor (label 2), and their mean, `composite`.
+"""KiTS19's scores (Dice of kidney, label > 0, and tumor, label 2; their mean `composite`), and volumes.
 
 Cysts are scored beside these as a region of their own; KiTS19's rule counts them as kidney.
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, REGIONS, Regions
+from kits.volume import Spacing, bounding_slices
 from kits.volume.windows import common_window
 
 
@@ -75,3 +76,26 @@ def case_confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def score_case(prediction: np.ndarray, truth: np.ndarray, regions: Regions = REGIONS) -> dict[str, float]:
     """Score one case, Dice of every region and `composite`, as `case_confusion` counts it."""
     return scores_from_confusion(case_confusion(prediction, truth), regions)
+
+
+def volumes_ml(labels: np.ndarray, spacing: Spacing, regions: Regions) -> dict[str, float]:
+    """Measure the volume of every region in mL, as scores take it: the kidney with tumors and cysts.
+
+    Args:
+        labels: uint8 (z, y, x).
+        spacing: (z, y, x) mm.
+    """
+    window = bounding_slices(labels)
+    counts = [0] * len(CLASSES)
+    if window is not None:
+        for label in range(1, len(CLASSES)):
+            counts[label] = int(np.count_nonzero(labels[window] == label))
+    voxel_ml = float(np.prod(spacing)) / 1000
+    return {region: sum(counts[label] for label in inside) * voxel_ml for region, inside in regions.items()}
+
+
+def difference_percent(predicted_ml: float, true_ml: float) -> float:
+    """Compute predicted less true volume in percent of the true; 0 if both are 0, NaN if only that is."""
+    if not true_ml:
+        return float("nan") if predicted_ml else 0.0
+    return 100 * (predicted_ml - true_ml) / true_ml

@@ -8,9 +8,9 @@ import numpy as np
 
 from kits.core.labels import TUMOR
 from kits.readout.readings import Shapes
-from kits.reporting.rendering import render, surface_field
 from kits.reporting.scene import COLORS, FAINT, INK, PAPER, scale_bar, write
 from kits.reporting.slices import WINDOW_HU
+from kits.reporting.surfaces import render, surface_field
 from kits.volume import Spacing
 
 if TYPE_CHECKING:

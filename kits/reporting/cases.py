@@ -18,10 +18,10 @@ from kits.io import read_geometry, read_labels
 from kits.metrics import score_case
 from kits.metrics.mistaken import explain_misfit
 from kits.reporting.page import Entry, entry_of, missing_entry, write_page
-from kits.reporting.rendering import surface_figure
 from kits.reporting.run_notes import RunNotes, read_notes
 from kits.reporting.scene import Scene, save
 from kits.reporting.slices import slices_figure
+from kits.reporting.surfaces import surface_figure
 from kits.volume import bring_to, compare
 
 

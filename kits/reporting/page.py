@@ -22,11 +22,11 @@ import numpy as np
 from kits.core.labels import regions_of
 from kits.io import whole_file
 from kits.metrics import volumes_ml
-from kits.reporting.mesh import STEP_MM, mesh_of
 from kits.reporting.run_notes import TUMOR, RunNotes, doubts_of
 from kits.reporting.scene import COLORS, TRUTH_COLORS, Scene
 from kits.reporting.slices import WINDOW_HU, focus_point
 from kits.reporting.stack import overview, stack_of
+from kits.reporting.surfaces import STEP_MM, mesh_of
 
 MAPS = ("prediction", "truth")
 
@@ -87,7 +87,8 @@ def missing_entry(name: str, run: RunNotes, error: str | None = None) -> Entry:
 
 def write_page(path: Path, entries: Sequence[Entry]) -> None:
     """Write the page: complete under its name, or not there at all."""
-    script, plotly = _asset("page.js"), _plotly()
+    script = _asset("page.js")
+    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_digest(script)} {_digest(plotly)}; style-src 'unsafe-inline'; img-src data: blob:;"
         " base-uri 'none'; form-action 'none'"
@@ -139,10 +140,6 @@ def _meshes(scene: Scene) -> tuple[list[dict[str, Any]], list[bytes]]:
 
 def _asset(name: str) -> str:
     return files("kits.reporting").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 
 def _digest(script: str) -> str:

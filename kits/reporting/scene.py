@@ -13,13 +13,12 @@ import numpy as np
 from kits.core.labels import CYST, KIDNEY, TUMOR, Regions, regions_of
 from kits.io import whole_file
 from kits.metrics import volumes_ml
-from kits.volume import Spacing, bounding_slices
+from kits.volume import Spacing
+from kits.volume.windows import Window, common_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Window = tuple[slice, slice, slice]
 
 NAMES = {KIDNEY: "kidney", TUMOR: "tumor", CYST: "cyst"}
 COLORS = {"kidney": "#36b4ff", "tumor": "#ff4f42", "cyst": "#b58cff"}
@@ -76,11 +75,7 @@ class Scene:
     @cached_property
     def marked(self) -> Window | None:
         """The window that holds all that the prediction and the truth mark; None where that is nothing."""
-        windows = [window for window in map(bounding_slices, self.maps) if window is not None]
-        if not windows:
-            return None
-        z, y, x = (slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in zip(*windows, strict=True))
-        return z, y, x
+        return common_window(*self.maps)
 
     def clip(self, limits: Iterable[tuple[int, int]]) -> Window:
         """Return limits (low, high) along z, y and x as a window of the volume."""

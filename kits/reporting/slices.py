@@ -13,13 +13,13 @@ from kits.reporting.scene import (
     INK,
     TRUTH_COLORS,
     Scene,
-    Window,
     length,
     scale_bar,
     write,
 )
 from kits.volume import bounding_slices
 from kits.volume.rois import body_box
+from kits.volume.windows import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,11 @@ def slices_figure(scene: Scene) -> Figure:
     for axis in range(3):
         axes = figure.add_subplot(upper[0, axis])
         draw_plane(axes, scene, axis, focus[axis], body)
-        _mark_cuts(axes, scene, axis, focus, body)
+        # Ticks at the edges where the other two planes cut this one.
+        vertical, horizontal = ((focus[other] + 0.5) * scene.spacing[other] for other in range(3) if other != axis)
+        for first, last in ((0.0, 0.025), (0.975, 1.0)):
+            axes.axhline(vertical, first, last, color="white", linewidth=1.0)
+            axes.axvline(horizontal, first, last, color="white", linewidth=1.0)
     lower = figure.add_gridspec(1, ROW_SLICES, top=(foot + low) / height, bottom=foot / height, **edges)
     for place, index in enumerate(detail_slices(scene)):
         draw_plane(figure.add_subplot(lower[0, place]), scene, 0, index, close)
@@ -145,14 +149,6 @@ def draw_plane(axes: Axes, scene: Scene, axis: int, index: int, window: Window) 
     for letter, (a, b, ha, va) in zip(letters, (*places, (0.5, 0.02, "center", "bottom")), strict=True):
         write(axes, a, b, letter, color=FAINT, ha=ha, va=va)
     scale_bar(axes, right - left)
-
-
-def _mark_cuts(axes: Axes, scene: Scene, axis: int, focus: tuple[int, int, int], window: Window) -> None:
-    """Draw ticks at the edges where the other two planes cut this one."""
-    vertical, horizontal = ((focus[other] + 0.5) * scene.spacing[other] for other in range(3) if other != axis)
-    for low, high in ((0.0, 0.025), (0.975, 1.0)):
-        axes.axhline(vertical, low, high, color="white", linewidth=1.0)
-        axes.axvline(horizontal, low, high, color="white", linewidth=1.0)
 
 
 def _legend(figure: Figure, scene: Scene) -> None:

@@ -8,9 +8,10 @@ from math import ceil, sqrt
 
 import numpy as np
 
-from kits.reporting.scene import Scene, Window, length
+from kits.reporting.scene import Scene, length
 from kits.reporting.slices import WINDOW_HU, body_window
 from kits.volume import Spacing, Triple, slabs
+from kits.volume.windows import Window
 
 PIXEL_MM = 0.8  # in the plane; KiTS19 has 0.44 to 1.04
 SLICE_MM = 2.5

@@ -41,9 +41,9 @@ def bounding_slices(mask: np.ndarray, within: Window | None = None) -> Window | 
     return window[0], window[1], window[2]
 
 
-def common_window(prediction: np.ndarray, truth: np.ndarray) -> Window | None:
-    """Find the smallest window (z, y, x) that holds every non-zero voxel of both; None without any."""
-    windows = [window for window in (bounding_slices(prediction), bounding_slices(truth)) if window is not None]
+def common_window(*masks: np.ndarray) -> Window | None:
+    """Find the smallest window (z, y, x) that holds every non-zero voxel of all; None without any."""
+    windows = [window for window in map(bounding_slices, masks) if window is not None]
     if not windows:
         return None
     z, y, x = (slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*windows, strict=True))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kits.metrics.bootstrap import Draws
 from kits.metrics.detection import Component, components, count_matched, diameter_of, size_classes
+from kits.metrics.summary import Draws
 
 SPACING = (2.0, 1.0, 0.5)
 

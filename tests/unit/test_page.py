@@ -17,11 +17,11 @@ from PIL import Image
 
 from kits.metrics import score_case
 from kits.readout.cohort import readout_of
-from kits.reporting.mesh import MOST_TRIANGLES, STEP_MM, mesh_of
 from kits.reporting.page import entry_of, missing_entry, write_page
 from kits.reporting.run_notes import RunNotes, doubts_of, read_notes
 from kits.reporting.scene import Scene
 from kits.reporting.stack import MOST_VOXELS, factors_of, stack_of
+from kits.reporting.surfaces import MOST_TRIANGLES, STEP_MM, mesh_of
 from kits.volume import Grid, Volume
 from kits.volume.rois import Box
 from tests.conftest import ellipsoid

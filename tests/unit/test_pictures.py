@@ -17,9 +17,9 @@ from kits.data.index import LABEL_NAME
 from kits.data.scans import Scan, find_inputs
 from kits.io import read_labels, read_volume, write_labels, write_volume
 from kits.reporting.cases import CaseFiles, find_files, write_pictures, write_report
-from kits.reporting.rendering import EDGE_MM, GRID_MM, render, surface_field, surface_figure
 from kits.reporting.scene import COLORS, Scene, save
 from kits.reporting.slices import body_window, detail_slices, draw_plane, focus_point, slices_figure
+from kits.reporting.surfaces import EDGE_MM, GRID_MM, render, surface_field, surface_figure
 from tests.conftest import kidney_pair
 from tests.dicoms import write_series
 

@@ -19,8 +19,7 @@ from kits.config.schema.evaluation import Measures
 from kits.core.labels import CLASSES, HIERARCHICAL_REGIONS, evaluated_regions
 from kits.io import read_labels
 from kits.metrics.case import measure_case
-from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels
-from kits.metrics.surfels import neighbor_codes, surfel_areas
+from kits.metrics.surface import compare_surfaces, hausdorff_of_voxels, neighbor_codes, surfel_areas
 from tests.conftest import ellipsoid
 
 SPACINGS = [(1.0, 1.0, 1.0), (5.0, 0.7, 0.9), (0.5, 0.8, 0.8)]
