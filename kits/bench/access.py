@@ -16,7 +16,7 @@ from kits.data import arrays
 from kits.data.cached_case import CaseRecord
 from kits.data.datasets import CachedCase
 from kits.volume import Volume, crop
-from kits.volume.intensity import PAD_HU
+from kits.volume.hu import PAD_HU
 
 SHAPE, PATCH, SPACING = (600, 512, 512), (96, 160, 160), (0.5, 0.8, 0.8)
 DRAWS = 60

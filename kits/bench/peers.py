@@ -28,7 +28,7 @@ from kits.io import read_volume, write_json, write_labels
 from kits.models.memory import keep_freed_memory
 from kits.training.losses import build_loss, deep_supervision
 from kits.volume import crop
-from kits.volume.intensity import PAD_HU, normalise
+from kits.volume.hu import PAD_HU, normalise
 from kits.workflows.step import run_process
 
 

@@ -28,8 +28,7 @@ from kits.volume import (
     to_coarse,
 )
 from kits.volume.components import connected
-from kits.volume.intensity import PAD_HU
-from kits.volume.plausible import AIR, BINS, FAT, SOFT, ZERO, histogram, peak, percentile
+from kits.volume.hu import AIR, BINS, FAT, PAD_HU, SOFT, ZERO, histogram, peak, percentile
 from kits.volume.rois import Box, coverage, find_rois
 
 POINTS = 2000

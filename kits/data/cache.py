@@ -32,9 +32,19 @@ from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.data import arrays
 from kits.data.cached_case import CaseRecord, read_record
 from kits.data.classes import measure_classes
-from kits.data.findings import ERROR, WARNING, Finding, errors
 from kits.data.index import Case
-from kits.data.validate import check_files, check_headers, check_hu, check_kidney_hu, check_listed, check_order
+from kits.data.validate import (
+    ERROR,
+    WARNING,
+    Finding,
+    check_files,
+    check_headers,
+    check_hu,
+    check_kidney_hu,
+    check_listed,
+    check_order,
+    errors,
+)
 from kits.io import read_labels, read_volume
 from kits.volume import plane_grid
 from kits.volume.rois import Box

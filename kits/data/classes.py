@@ -17,7 +17,7 @@ import numpy as np
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, CLASSES, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
-from kits.data.findings import ERROR, WARNING, Finding, errors
+from kits.data.validate import ERROR, WARNING, Finding, errors
 from kits.io import read_labels
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected

@@ -1,9 +1,10 @@
-"""The index of cases, and where their files lie."""
+"""Cases: their ids and files, and whose a label map is by the names of KiTS19, KiTS21, KiTS23 and nnU-Net."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from kits.core.errors import KitsError
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
 RECORDS_NAME = "kits.json"
 ID, LONGEST_ID = re.compile(r"[^\W_][\w.+-]*"), 100
+ENDINGS = re.compile(r"(\.nii)?\.gz$|(\.seg)?\.nrrd$|\.(nii|hdr|nhdr|mha|mhd)$", re.IGNORECASE)
+# case_00061 (all sets, and nnU-Net's of them), prediction_00061 (KiTS19's leaderboard), KiTS_00061 and kits23_00061 (nnU-Net's
+# data sets), 00061; _0000 is the channel in the names of nnU-Net's images, of any case.
+NUMBERED = re.compile(r"(?:(?:case|prediction|kits(?:19|21|23)?)[_-]?(\d{1,5})|(\d{5}))(?:_0000)?", re.IGNORECASE)
+KNOWN = "case_00061.nii.gz, prediction_00061.nii.gz, KiTS_00061.nii.gz or case_00061/segmentation.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,80 @@ def case_ids(cases: Any) -> list[str] | None:
         return None
     listed = cases if isinstance(cases, list) else [cases]
     return [f"case_{int(case):05d}" if str(case).isdecimal() else str(case) for case in listed]
+
+
+def case_number(name: str) -> int | None:
+    """Return the number of a KiTS case by the name of a file or folder; None for any other name."""
+    found = NUMBERED.fullmatch(name)
+    return int(found[1] or found[2]) if found else None
+
+
+def case_id(name: str) -> str:
+    """Return a KiTS case as `case_00061`, whoever named it; any other name as it is."""
+    number = case_number(name)
+    return name if number is None else f"case_{number:05d}"
+
+
+def label_maps(folder: Path, label_name: str = LABEL_NAME) -> dict[str, list[Path]]:
+    """Map the name of each case to its label map in a folder.
+
+    Args:
+        label_name: what the data set calls it; KiTS19's name is known beside it.
+    """
+    found: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            inside = [entry / name for name in (label_name, LABEL_NAME) if (entry / name).is_file()]
+            if inside:
+                found.setdefault(entry.name, []).append(inside[0])
+        elif ENDINGS.search(entry.name) and entry.is_file():
+            found.setdefault(ENDINGS.sub("", entry.name), []).append(entry)
+    return found
+
+
+def match(cases: Collection[str], maps: dict[str, list[Path]]) -> dict[str, Path]:
+    """Find each case's label map, of the very name or of its number under another known name.
+
+    Raises:
+        KitsError: a case has two.
+    """
+    by_number: dict[int, list[Path]] = {}
+    for name, paths in maps.items():
+        if (number := case_number(name)) is not None:
+            by_number.setdefault(number, []).extend(paths)
+    numbers = {case: case_number(case) for case in cases}
+    shared = Counter(number for number in numbers.values() if number is not None)
+    found = {}
+    for case, number in numbers.items():
+        alike = number is not None and shared[number] == 1
+        channel = f"{case}_0000"
+        same = maps.get(case, []) + (maps.get(channel, []) if channel not in numbers else [])
+        paths = by_number.get(number, []) if number is not None and alike else same
+        if len(paths) > 1:
+            listed = " and ".join(repr(path.name if path.parent == paths[0].parent else str(path)) for path in paths[:2])
+            raise KitsError(f"{paths[0].parent}: {listed} are both of {case}; take one out")
+        if paths:
+            found[case] = paths[0]
+    return found
+
+
+def find_predictions(
+    folder: Path, cases: Collection[str], label_name: str = LABEL_NAME, key: str = "prediction"
+) -> dict[str, Path]:
+    """Find the predictions in a folder by case.
+
+    Raises:
+        KitsError: no such folder, a case has two, or not one of the files is of any of these cases.
+    """
+    if not folder.is_dir():
+        raise KitsError(f"{key}={folder}: no such folder; give the output of kits.predict")
+    maps = label_maps(folder, label_name)
+    found = match(cases, maps)
+    if not found:
+        some = ", ".join(repr(name) for name in list(maps)[:3])
+        held = f"holds {len(maps)} label map(s) ({some}{', ...' if len(maps) > 3 else ''})" if maps else "holds no label map"
+        asked = ", ".join(list(cases)[:3]) + (", ..." if len(cases) > 3 else "")
+        raise KitsError(f"{key}={folder}: {held}, none of {asked}; known names are {KNOWN}")
+    return found

@@ -25,12 +25,11 @@ from kits.data.arrays import POINTS
 from kits.data.cache import FORMAT, cache_settings, digest, prepare_case
 from kits.data.cached_case import CaseRecord, read_record
 from kits.data.classes import judge_classes
-from kits.data.findings import COLUMNS, ERROR, Finding, errors, table
 from kits.data.index import Case
 from kits.data.layouts import find_data_set, label_ids
 from kits.data.prepared import Index
 from kits.data.splits import check_kept, settle_split
-from kits.data.validate import listed_spacing
+from kits.data.validate import COLUMNS, ERROR, Finding, errors, listed_spacing, table
 from kits.io import read_geometry, write_json, write_text
 from kits.io.tree import summary
 

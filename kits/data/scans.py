@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kits.core.errors import KitsError
-from kits.data.index import IMAGE_NAME, RECORDS_NAME
-from kits.data.naming import ENDINGS
+from kits.data.index import ENDINGS, IMAGE_NAME, RECORDS_NAME
 from kits.data.validate import MIN_SLICES
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
 from kits.data.warp import Warp
 from kits.volume import Spacing, Triple, crop
-from kits.volume.intensity import PAD_HU, normalise
+from kits.volume.hu import PAD_HU, normalise
 
 
 class State(np.random.RandomState):

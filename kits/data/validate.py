@@ -1,20 +1,24 @@
-"""Validation of an image and its label map: headers and records, HU, likeness of slices."""
+"""Validation of an image and its label map, headers, HU and likeness of slices, as rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kits.core.errors import KitsError
+from kits.config import one_line
+from kits.core.errors import KitsError, printable
 from kits.core.plain_files import read_json
-from kits.data.findings import ERROR, WARNING, Finding
 from kits.data.index import RECORDS_NAME, Case
 from kits.io import read_geometry
 from kits.volume import Grid, Spacing, compare
-from kits.volume.plausible import oddities
+from kits.volume.hu import oddities
 
+ERROR, WARNING = "error", "warning"
+COLUMNS = ("case", "severity", "finding", "what to do")
+SHOWN = 30
 ABSURD_SPACING_MM = (0.1, 20.0)
 MIN_SLICES = 4
 # Records of spacing are rounded to the micrometer at worst; beyond this share volumes in mL are visibly wrong.
@@ -22,6 +26,44 @@ LISTED_TOLERANCE, LISTED_ERROR = 0.01, 0.1
 # Kidneys are 0 to 40 HU without contrast and up to 250 with; below this the median lies in fat or air.
 KIDNEY_HU = (-30, 500)
 THUMBNAIL = 64
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong (error: the case cannot train) or odd (warning) with a case."""
+
+    case: str
+    severity: str
+    finding: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.case}: {self.finding}; {self.remedy}")
+
+    @classmethod
+    def from_error(cls, case: str, error: Exception) -> Finding:
+        """Turn a reader's message, `what is wrong; what to do`, into a finding."""
+        what, _, remedy = one_line(error).rpartition("; ")
+        return cls(case, ERROR, what or remedy, remedy if what else "mend the file or leave the case out with data.exclude")
+
+    @classmethod
+    def unexpected(cls, case: str, doing: str, error: Exception) -> Finding:
+        """Turn an exception that nobody foresaw into a finding: the others go on."""
+        what = f"{doing} failed ({type(error).__name__}: {one_line(error)})"
+        return cls(case, ERROR, what, "download the case again; if that does not help, report this as a bug")
+
+
+def errors(findings: Sequence[Finding]) -> list[Finding]:
+    """List the findings that keep a case out."""
+    return [finding for finding in findings if finding.severity == ERROR]
+
+
+def table(findings: Sequence[Finding], path: Path) -> str:
+    """Return the table for the eye, errors first, at most SHOWN rows."""
+    rows = sorted(findings, key=lambda row: (row.severity != ERROR, row.case))
+    lines = [printable(f"{row.case:<12} {row.severity:<8} {row.finding}; {row.remedy}") for row in rows[:SHOWN]]
+    more = f"{len(rows) - SHOWN} more in " if len(rows) > SHOWN else "also in "
+    return "\n".join([*lines, f"({more}{path})"])
 
 
 def check_files(case: Case) -> list[Finding]:
@@ -52,7 +94,10 @@ def check_headers(case: Case) -> tuple[list[Finding], set[Path]]:
         grids[path] = grid
         found += [Finding(case.id, ERROR, f"{path}: {what}", remedy) for what, remedy in odd_geometry(grid)]
     if len(grids) == 2:
-        found += check_same_grid(case, grids[case.image], grids[case.label])
+        remedy = f"the two are not one case: find the label map of {case.image}, or mend the header that is wrong"
+        # Whatever order of axes each file has.
+        differences = compare(grids[case.label], grids[case.image]).differences
+        found += [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in differences]
     return found, {case.image, case.label} - set(grids)
 
 
@@ -65,12 +110,6 @@ def odd_geometry(grid: Grid) -> list[tuple[str, str]]:
     if grid.shape_zyx[0] < MIN_SLICES:
         found.append((f"only {grid.shape_zyx[0]} slices", "a single picture or a scout view? Give the whole scan"))
     return found
-
-
-def check_same_grid(case: Case, image: Grid, label: Grid) -> list[Finding]:
-    """Check that both grids agree within a tolerance, whatever order of axes each file has."""
-    remedy = f"the two are not one case: find the label map of {case.image}, or mend the header that is wrong"
-    return [Finding(case.id, ERROR, f"{case.label}: {what}", remedy) for what in compare(label, image).differences]
 
 
 def listed_spacing(root: Path) -> dict[str, dict[str, object]]:
@@ -107,7 +146,7 @@ def check_listed(case: str, spacing: Spacing, record: Mapping[str, object] | Non
 
 
 def check_hu(case: str, name: str, counts: np.ndarray) -> list[Finding]:
-    """Find what is wrong with the HU scale of an image by its `kits.volume.plausible.histogram`."""
+    """Find what is wrong with the HU scale of an image by its `kits.volume.hu.histogram`."""
     return [Finding(case, ERROR if odd.serious else WARNING, f"{name}: {odd.what}", odd.remedy) for odd in oddities(counts)]
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from kits.core.labels import BACKGROUND
 from kits.volume import Spacing, Triple, crop
-from kits.volume.intensity import PAD_HU
+from kits.volume.hu import PAD_HU
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kits.inference.fallback import Fallback
 from kits.inference.members import Members
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import CoarseGrid, Spacing, Volume, coarse_planes, doubts, plane_grid, to_coarse
-from kits.volume.intensity import BODY_HU, PAD_HU
+from kits.volume.hu import BODY_HU, PAD_HU
 from kits.volume.rois import Box, body_box, find_rois
 
 

@@ -20,7 +20,7 @@ from kits.inference.members import Members, disagreement_of
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Spacing, Triple, crop
 from kits.volume.components import connected, sizes
-from kits.volume.intensity import PAD_HU
+from kits.volume.hu import PAD_HU
 from kits.volume.postprocess import replace_unsure
 from kits.volume.rois import Box
 

@@ -1,4 +1,4 @@
-"""Several networks, their mirror images and sources as one: mean probability and disagreement."""
+"""Several networks of a stage, their mirror images and sources as one, and what they must have in common."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kits.config.schema.base import text
+from kits.config.schema.exported import Exported
+from kits.core.errors import KitsError
 from kits.inference.devices import TYPES
 from kits.inference.sliding import Maps
 
@@ -16,6 +19,9 @@ Network = Callable[[Tensor], Tensor]
 # Axes of (B, C, D, H, W) that are turned over: left and right, as augmentation does. No network has seen a patient front to back:
 # averaged over such too, a scan's kidney Dice fell from 0.95 to 0.31.
 MIRRORED = ((), (4,))
+# What the checkpoints of one stage must have in common to be averaged, but for names and ids of label maps.
+SHARED = ("data", "inference", "roi", "postprocess")
+OWN = ("label_name", "labels")
 
 
 @dataclass(frozen=True)
@@ -117,3 +123,34 @@ def disagreement_of(maps: Maps) -> Tensor:
     # What rounding leaves below zero is none.
     mutual = (total - maps["unsure"][0]).clamp_min(0)
     return torch.stack([total, mutual]) / math.log(len(maps["members"]))
+
+
+def agreed(settings: Sequence[Exported], stage: str) -> Exported:
+    """Return the first of several checkpoints' settings, all of which agree in what `SHARED` names.
+
+    Raises:
+        KitsError: there is none, or two differ.
+    """
+    if not settings:
+        raise KitsError(f"{stage}: no checkpoint given; name at least one")
+    first = shared(settings[0])
+    for number, other in enumerate(settings[1:], start=2):
+        for key, value in shared(other).items():
+            if value != first[key]:
+                was = f"was trained with {key}={text(value)}, the first with {text(first[key])}"
+                raise KitsError(f"{stage}: checkpoint {number} {was}; average only those that agree")
+    return settings[0]
+
+
+def shared(settings: Exported) -> dict[str, object]:
+    """Return what networks must share to be averaged, by dotted key."""
+    groups = [(group, part) for group, part in settings if group in SHARED]
+    return {f"{group}.{key}": value for group, part in groups for key, value in part if key not in OWN}
+
+
+def limit_slices(networks: Sequence[nn.Module], count: int | None) -> None:
+    """Let so many slices pass the encoders in one go, or all; results stay the same."""
+    for network in networks:
+        for module in network.modules():
+            if hasattr(module, "slices_at_once"):
+                module.slices_at_once = count  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kits import __version__
 from kits.config import one_line
 from kits.core.errors import KitsError
-from kits.inference.ensembles import limit_slices
+from kits.inference.members import limit_slices
 from kits.inference.onnx_network import load_exported
 from kits.io import whole_file
 from kits.models.checkpoint import load_network

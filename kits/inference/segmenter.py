@@ -18,17 +18,16 @@ from kits.core.errors import KitsError
 from kits.core.labels import regions_of
 from kits.inference.coarse import Rois, find_rois_in
 from kits.inference.devices import pick_device, pick_precision
-from kits.inference.ensembles import agreed, limit_slices
 from kits.inference.fallback import Fallback
 from kits.inference.fine import FULL, BoxMap, BoxReader, BoxReading, paste_labels, read_boxes
-from kits.inference.members import Members
+from kits.inference.members import Members, agreed, limit_slices
 from kits.inference.onnx_network import device_for, load_member, refuse_options
 from kits.metrics import volumes_ml
 from kits.models.folding import fold_norms
 from kits.models.memory import keep_freed_memory
 from kits.volume import Triple, Volume, bounding_slices, doubts
+from kits.volume.hu import counts_of, oddities
 from kits.volume.parts import Part, middle_of, parts_of
-from kits.volume.plausible import counts_of, oddities
 from kits.volume.postprocess import clean
 from kits.volume.rois import Box
 

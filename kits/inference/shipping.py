@@ -15,7 +15,7 @@ from kits.config.schema.commands import Export
 from kits.config.schema.exported import Exported, SegmenterOptions
 from kits.core.errors import KitsError
 from kits.core.labels import TUMOR
-from kits.inference.ensembles import agreed
+from kits.inference.members import agreed
 from kits.inference.segmenter import Segmenter
 from kits.io import make_folder, read_volume, whole_file, write_json
 from kits.io.shipped import CARD, TEXT

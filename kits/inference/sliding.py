@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kits.volume.intensity import normalise
+from kits.volume.hu import normalise
 
 # By name, (C, D, H, W) of a window or of a few slices; C may be any number.
 Maps = dict[str, Tensor]

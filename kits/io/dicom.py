@@ -19,7 +19,7 @@ from kits.io.places import Places
 from kits.io.reason import last_line
 from kits.io.voxels import HU_RANGE, to_hu
 from kits.volume import Grid
-from kits.volume.intensity import PAD_HU
+from kits.volume.hu import PAD_HU
 
 # Of CT numbers in 12 bits.
 _MOST_HU = 3071

@@ -13,8 +13,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, evaluated_regions
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_truths
-from kits.data.index import case_ids
-from kits.data.naming import KNOWN, case_id, case_number, find_predictions, label_maps, match
+from kits.data.index import KNOWN, case_id, case_ids, case_number, find_predictions, label_maps, match
 from kits.data.splits import read_split, refuse_lone_fold
 from kits.io import read_geometry, read_labels, write_json, write_text
 from kits.metrics.case import columns, measure_case

@@ -20,8 +20,8 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_classes, measure_classes
-from kits.data.findings import errors
 from kits.data.index import LABEL_NAME, RECORDS_NAME
+from kits.data.validate import errors
 from kits.io import make_folder, read_labels, write_json
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint

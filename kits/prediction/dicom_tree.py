@@ -15,8 +15,7 @@ from kits.data.scans import Scan, find_inputs
 from kits.io import write_labels, write_volume
 from kits.io.headers import is_dicom, read_instance
 from kits.io.tree import files_below, summary
-from kits.prediction.rt_struct import STRUCTURE_SET, read_rt_struct
-from kits.prediction.seg_reading import LABEL_MAP, SEGMENTATION, read_dicom_seg
+from kits.prediction.dicom_labels import LABEL_MAP, SEGMENTATION, STRUCTURE_SET, read_dicom_seg, read_rt_struct
 from kits.volume import Volume
 from kits.volume.agreement import lay_into
 

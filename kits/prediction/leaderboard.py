@@ -12,8 +12,7 @@ from pathlib import Path
 
 from kits.core.errors import KitsError
 from kits.core.labels import KITS19_CLASSES
-from kits.data.index import IMAGE_NAME
-from kits.data.naming import find_predictions
+from kits.data.index import IMAGE_NAME, find_predictions
 from kits.io import read_geometry, read_labels, whole_file
 from kits.volume import compare
 

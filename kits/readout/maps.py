@@ -76,7 +76,7 @@ class LabelMap:
 def _labels_at(path: Path, ids: Mapping[str, Sequence[int]]) -> tuple[Volume, list[str]]:
     """Read a label map of any kind; see `LabelMap.read`."""
     from kits.io import read_labels
-    from kits.prediction.seg_reading import is_dicom_seg, read_dicom_seg
+    from kits.prediction.dicom_labels import is_dicom_seg, read_dicom_seg
 
     if is_dicom_seg(path):
         return read_dicom_seg(path)
@@ -134,7 +134,7 @@ def find_maps(
     Raises:
         KitsError: nothing there, no label map in it, or a map without one of `members` or, where `image` is given, a CT.
     """
-    from kits.data.naming import KNOWN, match
+    from kits.data.index import KNOWN, match
 
     named = _named(path, label_name)
     if not named:
@@ -164,7 +164,7 @@ def find_maps(
 
 def _with_scans(maps: Sequence[LabelMap], image: Path) -> list[LabelMap]:
     """Give each label map its CT."""
-    from kits.data.naming import match
+    from kits.data.index import match
     from kits.data.scans import find_inputs
 
     scans = find_inputs(image, key="image").scans
@@ -193,10 +193,10 @@ def _probabilities(path: Path) -> Path | None:
 
 def _named(path: Path, label_name: str, key: str = "input") -> dict[str, Path]:
     """Find the label maps at a path, by the names of their cases."""
-    from kits.data.naming import label_maps
+    from kits.data.index import label_maps
     from kits.data.scans import Scan, stem, unique
     from kits.io.tree import files_below
-    from kits.prediction.seg_reading import is_dicom_seg
+    from kits.prediction.dicom_labels import is_dicom_seg
 
     if not path.exists():
         raise KitsError(f"{key}={path}: no such file or folder; give a label map, a folder of them or a KiTS tree")

@@ -12,7 +12,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import CLASSES, CYST, KITS19_CLASSES, regions_of
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_truths
-from kits.data.naming import ENDINGS, find_predictions, label_maps, match
+from kits.data.index import ENDINGS, find_predictions, label_maps, match
 from kits.data.scans import Scan, find_inputs
 from kits.io import read_geometry, read_labels
 from kits.metrics import score_case

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from kits.reporting.scene import COLORS, FAINT, INK, PAPER, Scene, length, scale_bar, write
 from kits.volume import Spacing
+from kits.volume.windows import Window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

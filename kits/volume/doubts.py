@@ -8,7 +8,7 @@ import numpy as np
 
 from kits.core.labels import KIDNEY
 from kits.volume import Spacing
-from kits.volume.intensity import BODY_HU
+from kits.volume.hu import BODY_HU
 from kits.volume.parts import CHILD_KIDNEY_ML, Part
 from kits.volume.rois import Box, body_box
 

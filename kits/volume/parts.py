@@ -12,7 +12,7 @@ from scipy import ndimage
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.volume import Spacing, bounding_slices
 from kits.volume.components import connected
-from kits.volume.intensity import BODY_HU
+from kits.volume.hu import BODY_HU
 from kits.volume.rois import Box
 from kits.volume.windows import Window
 

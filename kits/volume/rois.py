@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from kits.volume import Spacing, Triple, bounding_slices
 from kits.volume.components import connected, sizes
-from kits.volume.intensity import BODY_HU
+from kits.volume.hu import BODY_HU
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kits.models import build_network
 from kits.painter.trees import write_dataset
 from kits.training.losses import build_loss, parallel_loss
 from kits.volume import crop
-from kits.volume.intensity import PAD_HU, normalise
+from kits.volume.hu import PAD_HU, normalise
 from kits.volume.rois import find_rois
 
 CASE = "case_00110"

@@ -8,7 +8,7 @@ import pytest
 
 from kits.core.errors import KitsError
 from kits.data.classes import Labelled, judge_classes, measure_classes
-from kits.data.findings import ERROR, WARNING, Finding, errors
+from kits.data.validate import ERROR, WARNING, Finding, errors
 from kits.io import read_labels
 from tests.conftest import ellipsoid, kidney_pair, prepare, write_case
 from tests.unit.test_preparation import data_config

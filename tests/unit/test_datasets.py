@@ -16,7 +16,7 @@ from kits.config.schema.stage import CoarseSampling, FineSampling
 from kits.core.errors import KitsError
 from kits.data.datasets import CoarseWindows, RoiPatches, allow_open_maps, foreground_voxel
 from kits.training.datamodule import EpochSampler
-from kits.volume.intensity import normalise
+from kits.volume.hu import normalise
 from kits.volume.rois import Box
 from tests.conftest import data_of, prepare, training_options
 

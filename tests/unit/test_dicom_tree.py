@@ -15,9 +15,9 @@ from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.io import read_labels, read_volume
 from kits.io.series import find_series
+from kits.prediction.dicom_labels import STRUCTURE_SET, class_of
 from kits.prediction.dicom_seg import write_dicom_seg
 from kits.prediction.dicom_tree import convert_dicom
-from kits.prediction.rt_struct import STRUCTURE_SET, class_of
 from tests.conftest import kidney_pair
 from tests.dicoms import slice_of, write_series
 

@@ -6,7 +6,7 @@ import torch
 
 from kits.models.channels import InputMapping, narrow, relative_window
 from kits.models.layers import fold, unfold
-from kits.volume.intensity import normalise
+from kits.volume.hu import normalise
 
 DATA = [-100, 300]
 THREE = [[-100, 300], [-50, 150], [50, 250]]

@@ -17,8 +17,8 @@ import pytest
 import SimpleITK as sitk
 
 from kits.core.errors import KitsError, printable
-from kits.data.findings import ERROR, Finding, table
 from kits.data.scans import find_inputs
+from kits.data.validate import ERROR, Finding, table
 from kits.io import read_volume, whole_file, whole_folder, write_json, write_text, writing
 from kits.io.tree import Skipped, summary
 from kits.prediction.ledger import RunReport

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kits.core.errors import KitsError
-from kits.data.naming import case_id, case_number, find_predictions, label_maps, match
+from kits.data.index import case_id, case_number, find_predictions, label_maps, match
 
 CASES = ["case_00061", "case_00170"]
 

@@ -15,8 +15,8 @@ from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.io import read_labels, read_series, write_labels
 from kits.io.series import find_series
+from kits.prediction.dicom_labels import read_dicom_seg
 from kits.prediction.dicom_seg import write_dicom_seg
-from kits.prediction.seg_reading import read_dicom_seg
 from kits.readout.cohort import measure, measure_map, rounded
 from kits.readout.maps import LabelMap, find_maps
 from kits.readout.measuring import prediction

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from kits.core.labels import CLASSES
-from kits.data.naming import label_maps
+from kits.data.index import label_maps
 from kits.io import read_labels, read_volume
 from kits.prediction.slicer import write_color_table, write_seg_nrrd
 from kits.volume import Grid, stored_order

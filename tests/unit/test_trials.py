@@ -9,7 +9,7 @@ from kits.core.errors import KitsError
 from kits.data.scans import find_inputs
 from kits.io import read_labels, read_volume
 from kits.volume import doubts
-from kits.volume.plausible import counts_of, oddities
+from kits.volume.hu import counts_of, oddities
 from tests.conftest import SHARED, kidney_pair
 from tests.dicoms import write_series
 from tests.predicting import command

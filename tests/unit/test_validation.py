@@ -16,7 +16,7 @@ from kits.core.errors import KitsError
 from kits.data.validate import check_hu, check_listed, check_order, misplaced_share
 from kits.io import read_volume
 from kits.volume import plane_grid, to_coarse
-from kits.volume.plausible import histogram
+from kits.volume.hu import histogram
 from tests.conftest import ellipsoid, kidney_pair, prepare, write_case
 from tests.unit.test_preparation import data_config
 

@@ -1,13 +1,18 @@
-"""Plausibility of HU, in training and prediction: could a CT scanner have made this histogram?"""
+"""HU: what the networks see of it, and whether a CT scanner could have made a histogram of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kits.volume import slabs
 
+# What lies beyond a volume: air. Never 0 HU, which is water.
+PAD_HU = -1024
+# The body is what is brighter: fat has -100 HU, air and a foam pad less.
+BODY_HU = -300
 # Every int16 value has its bin.
 BINS, ZERO = 1 << 16, 1 << 15
 # HU of what every abdominal CT shows (air around the patient, fat, soft tissue with and without contrast).
@@ -17,6 +22,17 @@ OFFSET = 1024
 CONVERT = "convert it again from DICOM, in HU"
 # Slices that `counts_of` looks at.
 LOOKED_AT = 64
+
+
+def normalise(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
+    """Clip HU to the window and scale it linearly to [-1, 1], float32 (paper, section 3)."""
+    low, high = window
+    # The paper's window is [-100, 300], from fat to cortex with contrast; what lies beyond (lung and gas, bone and excreted
+    # contrast) need not be told apart.
+    scaled = np.clip(hu, low, high).astype(np.float32)
+    scaled -= (low + high) / 2
+    scaled /= (high - low) / 2
+    return scaled
 
 
 @dataclass(frozen=True)
