@@ -14,7 +14,6 @@ import numpy as np
 
 from kits.core.labels import BACKGROUND, TUMOR
 from kits.volume import (
-    CoarseGrid,
     Spacing,
     Triple,
     Volume,
@@ -129,8 +128,9 @@ def count_labels(slab: np.ndarray, z: int, labels: Labels, of_label: list[np.nda
         of_label[value] += np.bincount(hu[part == value].astype(np.int32) + ZERO, minlength=BINS)
 
 
-def find_boxes(labels: Labels, grid: CoarseGrid, min_voxels: int) -> list[Box]:
+def find_boxes(labels: Labels, min_voxels: int) -> list[Box]:
     """Find native boxes of kidney regions of more than `min_voxels` on the coarse grid, largest first."""
+    grid = plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse))
     found = find_rois(labels.coarse > BACKGROUND, count=MANY, min_voxels=min_voxels)
     return [Box(*grid.to_native(box.start, box.stop)) for box in found]
 

@@ -46,7 +46,6 @@ from kits.data.validate import (
     errors,
 )
 from kits.io import read_labels, read_volume
-from kits.volume import plane_grid
 from kits.volume.rois import Box
 
 T = TypeVar("T")
@@ -167,8 +166,14 @@ def write_case(case: Case, data: Data, folder: Path) -> tuple[CaseRecord | None,
         findings += check_order(case.id, str(case.image), scan.coarse)
     boxes: list[Box] = []
     if labels is not None:
-        boxes, found = check_regions(case, labels, data.roi_rule.min_voxels)
-        findings += found
+        least = data.roi_rule.min_voxels
+        boxes = arrays.find_boxes(labels, least)
+        if not (labels.crop > BACKGROUND).any():
+            what = f"{case.label}: no kidney in it (label {KIDNEY})"
+            findings.append(Finding(case.id, ERROR, what, "leave the case out with data.exclude"))
+        elif not boxes:
+            what = f"{case.label}: no kidney region of more than {least} voxels on the {labels.coarse.shape[1]} grid"
+            findings.append(Finding(case.id, ERROR, what, "lower data.roi_rule.min_voxels or name the case in data.exclude"))
     if scan is not None and scan.of_label[KIDNEY].any():
         findings += check_kidney_hu(case.id, str(case.label), arrays.percentile(scan.of_label[KIDNEY], 50))
     if labels is None or scan is None or errors(findings):
@@ -202,15 +207,3 @@ def attempt(read: Callable[[], T], case: str, path: Path, unreadable: set[Path],
     except Exception as error:
         findings.append(Finding.unexpected(case, f"{path}: reading it", error))
     return None
-
-
-def check_regions(case: Case, labels: arrays.Labels, min_voxels: int) -> tuple[list[Box], list[Finding]]:
-    """Find the boxes of all kidney regions, and report an error where there is none."""
-    boxes = arrays.find_boxes(labels, plane_grid(labels.shape, labels.coarse.shape[1], len(labels.coarse)), min_voxels)
-    if not (labels.crop > BACKGROUND).any():
-        what = f"{case.label}: no kidney in it (label {KIDNEY})"
-        return [], [Finding(case.id, ERROR, what, "leave the case out with data.exclude")]
-    if not boxes:
-        what = f"{case.label}: no kidney region of more than {min_voxels} voxels on the {labels.coarse.shape[1]} grid"
-        return [], [Finding(case.id, ERROR, what, "lower data.roi_rule.min_voxels or name the case in data.exclude")]
-    return boxes, []

@@ -1,4 +1,4 @@
-"""Cases: their ids and files, and whose a label map is by the names of KiTS19, KiTS21, KiTS23 and nnU-Net."""
+"""Cases: their ids and files, and the owners of label maps by the names that data sets give them."""
 
 from __future__ import annotations
 

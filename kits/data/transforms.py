@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,10 @@ class Augmentation:
         if not self.options:
             labels = torch.from_numpy(self._cut(label, start, BACKGROUND))
             return self._windowed(torch.from_numpy(self._cut(image, start, PAD_HU))), labels
-        steps = self._seeded(seed)
+        self._steps = steps = self._steps or self._build()
+        state = State(seed)  # all draw from the one
+        for step in chain.from_iterable(steps.values()):
+            step.set_random_state(state=state)
         window = self._warp.draw(spacing) if self._warp else None
         if window:
             hu, labels = window.read(image, label, start)
@@ -87,15 +91,6 @@ class Augmentation:
 
     def _windowed(self, hu: Tensor) -> Tensor:
         return torch.from_numpy(normalise(hu.numpy(), self.window))
-
-    def _seeded(self, seed: Sequence[int]) -> dict[str, list[Any]]:
-        """Return the steps, all drawing from one state that starts at the seed."""
-        self._steps = self._steps or self._build()
-        state = State(seed)
-        for steps in self._steps.values():
-            for step in steps:
-                step.set_random_state(state=state)
-        return self._steps
 
     def _build(self) -> dict[str, list[Any]]:
         """Build MONAI's transforms, by what they act on."""

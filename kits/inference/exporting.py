@@ -71,18 +71,13 @@ def export_networks(options: Export) -> None:
         else:
             network, settings = networks[stage]
             half = options.format == "safetensors"
-            path = path if half else folder / weights_of(stage)
+            path = path if half else folder / "models" / f"{stage}.safetensors"
             with whole_file(path, path.suffix) as temporary:
                 temporary.write_bytes(to_bytes(network, settings, half=half))
             told = "weights in half precision" if half else "weights as they were trained"
             if isinstance(settings, ExportedFine) and not half:
                 write_configs(folder, settings.data.classes)
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, {told}", flush=True)
-
-
-def weights_of(stage: str) -> str:
-    """Name the weights of a stage within a bundle."""
-    return f"models/{stage}.safetensors"
 
 
 def write_configs(folder: Path, classes: Sequence[str]) -> None:

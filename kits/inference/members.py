@@ -1,4 +1,4 @@
-"""Several networks of a stage, their mirror images and sources as one, and what they must have in common."""
+"""Several networks, their mirror images and sources as one, and what networks must share for it."""
 
 from __future__ import annotations
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from kits.core.errors import KitsError
-from kits.io.headers import CT_IMAGE, Instance, read_instance
+from kits.core.errors import KitsError, last_line
+from kits.io.headers import CT_IMAGE, Instance, places_of, read_instance
 from kits.io.itk_names import names_for_itk
 from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import Places
-from kits.io.reason import last_line
 from kits.io.voxels import HU_RANGE, to_hu
 from kits.volume import Grid
 from kits.volume.hu import PAD_HU
@@ -40,7 +39,7 @@ def read_slices(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, Grid]:
         KitsError: a file cannot be read or holds no slices of CT, or the slices are uneven, shifted or more than fits the memory.
     """
     instances = [_read_header(file) for file in files]
-    places = Places.join([instance.places for instance in instances if instance.places is not None])
+    places = places_of(instances)
     if len(places) < 2:
         raise KitsError(f"{files[0]}: is one slice of a DICOM series; give the folder of the series")
     if len(set(places.planes())) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -211,6 +211,11 @@ def read_instance(path: Path) -> Instance:
         described = len(own) == count
         places = tuple((frame, *shared, header) for frame in own) if described else ((),) * count
         return Instance(path, header, places, begins)
+
+
+def places_of(instances: Iterable[Instance]) -> Places:
+    """Return where the slices of these files lie, one file after the other."""
+    return Places.join([instance.places for instance in instances if instance.places is not None])
 
 
 def _value(places: Sequence[Dataset], name: str) -> Any:

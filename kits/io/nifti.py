@@ -175,12 +175,3 @@ def _matrices(fields: np.void) -> dict[str, np.ndarray | None]:
     steps = fields["pixdim"][1:].astype(float) * (1, 1, -1 if fields["pixdim"][0] < 0 else 1)
     qform = unit * np.column_stack([turn * steps, fields["qoffset"].astype(float)])
     return {"sform": sform if fields["sform_code"] > 0 else None, "qform": qform if fields["qform_code"] > 0 else None}
-
-
-def is_nifti_2(path: Path) -> bool:
-    """Tell whether a file that ITK cannot read begins as NIfTI-2 does: with the size of its header."""
-    try:
-        with open_unpacked(path, GZIP if is_gzip(path) else RAW) as stream:
-            return stream.read(4) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-    except KitsError:
-        return False

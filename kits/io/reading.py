@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, last_line
 from kits.io import dicom, nifti, text_headers
 from kits.io.headers import is_dicom
 from kits.io.itk_names import names_for_itk
 from kits.io.limits import refuse_memory, refuse_size
 from kits.io.places import ORTHONORMAL
-from kits.io.reason import last_line
 from kits.io.series import only_series
 from kits.io.stored import GZIP, GZIP_MAGIC, RAW, Stored, is_gzip, open_unpacked
 from kits.io.voxels import Convert, LabelCheck, to_bytes_of_one, to_hu
@@ -135,13 +134,8 @@ def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
             image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
             raise KitsError(f"{path}: damaged or incomplete ({last_line(error)}); copy it again") from error
-    return _converted(image, dtype, convert)
-
-
-def _converted(image: sitk.Image, dtype: np.dtype, convert: Convert) -> Volume:
-    """Return what ITK has read as a Volume of `dtype`, in the image's own memory where that has the type."""
     values = sitk.GetArrayViewFromImage(image)
-    if values.dtype == dtype:
+    if values.dtype == dtype:  # they stay in the image's own memory
         for part in values:
             convert(part)
         return from_image(image)
@@ -229,11 +223,11 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 def _explain_format(path: Path, kind: str) -> str:
-    if nifti.is_nifti_2(path):
-        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
     packed = is_gzip(path)
     with open_unpacked(path, GZIP if packed else RAW) as stream:
         begins = stream.read(512)
+    if begins[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big")):  # the size of its header
+        return f"{path}: is NIfTI-2, which ITK does not read; save it as NIfTI-1, .nrrd or .mha"
     if packed and begins.startswith(GZIP_MAGIC):
         return f"{path}: is packed twice, gzip in gzip; unpack it once (mv FILE FILE.gz, gunzip FILE.gz)"
     if begins.lstrip().lower().startswith((b"<!doctype html", b"<html")):

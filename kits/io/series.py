@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kits.core.errors import KitsError
-from kits.io.headers import Instance, is_dicom, read_instance
+from kits.io.headers import Instance, is_dicom, places_of, read_instance
 from kits.io.places import Places
 from kits.io.tree import Skipped, files_below, summary
 
@@ -149,7 +149,7 @@ def _joined(parts: list[_Group]) -> list[_Group]:
     instances = [instance for part in parts for instance in part.instances]
     if len(parts) == 1:
         return parts
-    places = [_places(part.instances) for part in parts]
+    places = [places_of(part.instances) for part in parts]
     ranges = [(part.along.min(), part.along.max()) for part in places]
     overlap = any(a[0] <= b[1] and b[0] <= a[1] for a, b in combinations(ranges, 2))
     held = Counter(place for part in places for place in set(map(tuple, np.round(part.positions, 2))))
@@ -164,12 +164,8 @@ def _joined(parts: list[_Group]) -> list[_Group]:
 
 
 def _is_even(instances: Sequence[Instance]) -> bool:
-    places = _places(instances)
+    places = places_of(instances)
     return len(places) > 1 and len(set(places.planes())) == 1 and places[places.order].uneven() is None
-
-
-def _places(instances: Sequence[Instance]) -> Places:
-    return Places.join([instance.places for instance in instances if instance.places is not None])
 
 
 def _owners(instances: Sequence[Instance]) -> list[Instance]:
@@ -181,17 +177,17 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     """Make a series of a group of files, or None; and what is left out: copies and the odd picture."""
     instances, copies = _without_copies(group.instances)
     left_out = [Skipped(copy.path, f"{group.label}: a copy of another file of it, left out") for copy in copies]
-    planes = _places(instances).planes()
+    planes = places_of(instances).planes()
     kinds = Counter(planes.tolist()).most_common()
     odd = {id(owner) for owner, plane in zip(_owners(instances), planes, strict=True) if plane != kinds[0][0]}
     kept = [instance for instance in instances if id(instance) not in odd]
     if odd and (not kept or not kinds[0][1] >= min_slices > kinds[1][1]):
-        sizes = ", ".join("{} of {} x {}".format(count, *_places(instances).sizes[plane]) for plane, count in kinds)
+        sizes = ", ".join("{} of {} x {}".format(count, *places_of(instances).sizes[plane]) for plane, count in kinds)
         why = f"mixed: images of {len(kinds)} planes or sizes ({sizes}); export each as its own series"
         return None, [Skipped(group.folders[0], f"{group.label}: {why}"), *left_out]
     why = f"{group.label}: of another plane or size than its other slices (a scout?), left out"
     left_out += [Skipped(instance.path, why) for instance in instances if id(instance) in odd]
-    places = _places(kept)
+    places = places_of(kept)
     if len(places) < min_slices:
         why = "only one slice" if len(places) == 1 else f"only {len(places)} slices"
         return None, [Skipped(group.folders[0], f"{group.label}: {why}"), *left_out]

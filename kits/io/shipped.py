@@ -34,15 +34,13 @@ def network_files(given: Mapping[str, str | Sequence[str] | None]) -> dict[str, 
         raise KitsError(
             f"{lacking[0]}: no checkpoint given; add {lacking[0]}=CKPT, or leave all out for those that come with kits"
         )
-    listed = {stage: [paths or WORD] if isinstance(paths, str | None) else paths for stage, paths in given.items()}
-    return {stage: [shipped_file(stage) if one == WORD else Path(one) for one in paths] for stage, paths in listed.items()}
-
-
-def shipped_file(stage: str) -> Path:
-    """Return the file of a stage's network, after a look at its SHA-256."""
-    path = FOLDER / f"{stage}.safetensors"
-    check_files(FOLDER, read_card(FOLDER), [path.name])
-    return path
+    found: dict[str, list[Path]] = {}
+    for stage, paths in given.items():
+        listed, own = [paths or WORD] if isinstance(paths, str | None) else paths, FOLDER / f"{stage}.safetensors"
+        if WORD in listed:
+            check_files(FOLDER, read_card(FOLDER), [own.name])
+        found[stage] = [own if one == WORD else Path(one) for one in listed]
+    return found
 
 
 def read_card(folder: Path) -> Card:

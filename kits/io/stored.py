@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from isal import igzip, igzip_lib
 
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, last_line
 from kits.io.limits import refuse_memory
-from kits.io.reason import last_line
 from kits.io.voxels import Convert
 
 RAW, GZIP, ZLIB, BZIP2 = "raw", "gzip", "zlib", "bzip2"

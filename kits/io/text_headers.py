@@ -85,7 +85,13 @@ def read_header(path: Path, kind: str) -> TextHeader:
     for file in _data_files(path):
         if not file.is_file():
             raise KitsError(f"{path}: incomplete, no {file.name} beside it; copy all files again")
-    header = _read(path, *_SYNTAX[kind])
+    end, field = _SYNTAX[kind]
+    with path.open("rb") as stream:
+        begin = stream.read(_MOST_BYTES)
+    found = end.search(begin)
+    place = found.end() if found else len(begin)
+    matches = (field.fullmatch(line.strip()) for line in begin[:place].decode("utf-8", "surrogateescape").splitlines())
+    header = TextHeader(path, {match[1].strip().lower(): match[2].strip() for match in matches if match}, place)
     if (dimensions := header.get("dimension", "ndims") or "3") != "3":
         raise KitsError(f"{path}: is {dimensions}D, of size {header.get(*_SIZE)}; give one 3D image with one value per voxel")
     for name in header.fields.keys() & _COUNTS.keys():
@@ -203,15 +209,6 @@ def _stored(path: Path, place: tuple[Path, int], encoding: str, dtype: np.dtype,
 def _refuse_parts(path: Path, *, packed: bool) -> None:
     if packed:
         raise KitsError(f"{path}: compressed in parts, whose damage could not be seen; save it as one .nrrd, .mha or .nii.gz")
-
-
-def _read(path: Path, end: re.Pattern[bytes], field: re.Pattern[str]) -> TextHeader:
-    with path.open("rb") as stream:
-        begin = stream.read(_MOST_BYTES)
-    found = end.search(begin)
-    place = found.end() if found else len(begin)
-    matches = (field.fullmatch(line.strip()) for line in begin[:place].decode("utf-8", "surrogateescape").splitlines())
-    return TextHeader(path, {match[1].strip().lower(): match[2].strip() for match in matches if match}, place)
 
 
 def _refuse_spacing(header: TextHeader, given: str | None) -> None:

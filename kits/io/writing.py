@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, last_line
 from kits.io.encoding import write_nifti
-from kits.io.reason import last_line
 from kits.volume import Grid
 
 # What this machine is writing, by its name: a dot, the name of what it becomes, the machine, a random number, the ending.
@@ -138,20 +137,16 @@ def _locked(path: Path, suffix: str, *, folder: bool) -> tuple[Path, int]:
         # Before it is locked another process may take it for a leftover and remove it: then the next name is drawn.
         with suppress(FileNotFoundError):
             lock = os.open(temporary, os.O_RDONLY if folder else os.O_WRONLY)
-            if _lock(lock) and temporary.exists() and os.path.samestat(os.fstat(lock), temporary.stat()):
+            free = True
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            except OSError:  # some network file systems have no locks
+                pass
+            if free and temporary.exists() and os.path.samestat(os.fstat(lock), temporary.stat()):
                 return temporary, lock
             os.close(lock)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file or folder; whether no other process holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have no locks
-        pass
-    return True
 
 
 @cache

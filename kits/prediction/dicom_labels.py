@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from kits.config.schema.dataset import RoiNames
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, last_line
 from kits.core.labels import CLASSES, CYST, KIDNEY, TUMOR
 from kits.data.layouts import NAMES
 from kits.io.headers import is_dicom, read_instance
-from kits.io.reason import last_line
 from kits.prediction.dicom_seg import CODES, require_highdicom
 from kits.volume import Grid, Volume, from_stored
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kits import __version__
-from kits.core.errors import KitsError
+from kits.core.errors import KitsError, last_line
 from kits.io import whole_file
-from kits.io.headers import read_instance
-from kits.io.places import Places
-from kits.io.reason import last_line
+from kits.io.headers import places_of, read_instance
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -81,7 +79,7 @@ def segmentation_of(headers: list[Dataset], files: Sequence[Path], stored: np.nd
     """Make a segmentation object whose segments are the numbers of `stored`, from 1."""
     import highdicom
 
-    order = Places.join([places for file in files if (places := read_instance(file).places)]).order
+    order = places_of(map(read_instance, files)).order
     return highdicom.seg.Segmentation(
         source_images=headers,
         pixel_array=np.ascontiguousarray(stored[np.argsort(order)]),

@@ -44,26 +44,23 @@ def stream(
                         error = failure
                 del source
                 if written is not None:
-                    yield _outcome(*written)
+                    yield written[0], _as_exception(written[1].exception())
                     written = None
-                if done is None:
+                if error is not None:
                     yield item, _as_exception(error)
+                elif done is None:
+                    raise RuntimeError("work must return something")
                 else:
                     written = item, writing.submit(write, item, done)
                 del done
             if written is not None:
-                yield _outcome(*written)
+                yield written[0], _as_exception(written[1].exception())
         finally:
             reading.shutdown(cancel_futures=True)
 
 
-def _outcome(item: Item, written: Future[None]) -> tuple[Item, Exception | None]:
-    error = written.exception()
-    return item, None if error is None else _as_exception(error)
-
-
-def _as_exception(error: BaseException | None) -> Exception:
+def _as_exception(error: BaseException | None) -> Exception | None:
     """Return the error as one that a case may have; raise any other (a thread's own exit)."""
-    if isinstance(error, Exception):
+    if error is None or isinstance(error, Exception):
         return error
-    raise error or RuntimeError("work must return something")
+    raise error
