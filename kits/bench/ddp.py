@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 import warnings
 from multiprocessing.queues import SimpleQueue
 from statistics import median
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from pytorch_lightning.profilers import SimpleProfiler
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, get_context, spawn
 from torch.utils.data import DataLoader
 
@@ -68,11 +67,15 @@ def train_on_core(rank: int, config: dict[str, Any], cores: list[int], port: int
     pl.seed_everything(config["seed"], verbose=False)
     options = training_options({**config, "trainer": {**config["trainer"], "devices": ranks, "strategy": strategy}})
     module = MODULES[options.stage](options, pretrained=False)
-    clock = Clock()
-    trainer = build_trainer(options, callbacks=[clock], logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    batches = [random_batch(config, rank)] * (config["warm_up"] + config["steps"])
+    trainer = build_trainer(options, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.profiler = clock = SimpleProfiler()  # its steps include the exchange of gradients
+    generator = torch.Generator().manual_seed(rank)  # each process has another batch
+    shape = [config["sampling"]["batch_size"], *config["sampling"]["patch"]]
+    image = torch.rand(shape, generator=generator).unsqueeze(1) * 2 - 1
+    label = torch.randint(0, len(config["data"]["classes"]), shape, generator=generator)
+    batches = [{"image": image, "label": label}] * (config["warm_up"] + config["steps"])
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
-    results.put(clock.seconds[config["warm_up"] :])
+    results.put(clock.recorded_durations["run_training_batch"][config["warm_up"] :])
 
 
 def training_options(config: dict[str, Any]) -> Train:
@@ -81,29 +84,3 @@ def training_options(config: dict[str, Any]) -> Train:
         Train, {key: value for key, value in config.items() if key in {*Coarse.model_fields, *Fine.model_fields}}
     )
     return options
-
-
-class Clock(pl.Callback):
-    """Seconds from the begin of each step to its end, its share of the gradients' exchange included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.began = 0.0
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
-        self.began = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop it."""
-        self.seconds.append(time.perf_counter() - self.began)
-
-
-def random_batch(config: dict[str, Any], rank: int) -> dict[str, Tensor]:
-    """Return a batch of the stage's size, another for each process."""
-    generator = torch.Generator().manual_seed(rank)
-    shape = [config["sampling"]["batch_size"], *config["sampling"]["patch"]]
-    image = torch.rand(shape, generator=generator).unsqueeze(1) * 2 - 1
-    return {"image": image, "label": torch.randint(0, len(config["data"]["classes"]), shape, generator=generator)}

@@ -93,12 +93,9 @@ def paste(target: np.ndarray, found: np.ndarray) -> None:
 
 def fit_to_multiple(box: Box, multiple: int) -> Box:
     """Widen the box in-plane to a size that the network takes; it may leave the volume."""
-    start, stop = list(box.start), list(box.stop)
-    for axis in (1, 2):
-        lacking = -(stop[axis] - start[axis]) % multiple
-        start[axis] -= lacking // 2
-        stop[axis] += lacking - lacking // 2
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    lacking = -np.array(box.shape) % (1, multiple, multiple)
+    start = box.start - lacking // 2
+    return Box.of(start, start + box.shape + lacking)
 
 
 @dataclass(frozen=True)
@@ -219,14 +216,6 @@ def faces(values: np.ndarray, value: int = True) -> np.ndarray:
     return np.array([[(values.take(layer, axis) == value).any() for axis in range(3)] for layer in (0, -1)])
 
 
-def grow_touched(box: Box, touched: np.ndarray, grow_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:
-    """Move the touched faces of the box outwards by `grow_mm`, cut at the volume's `bounds`."""
-    grown = box.grow_mm(grow_mm, spacing, bounds)
-    start = [g if t else s for s, g, t in zip(box.start, grown.start, touched[0], strict=True)]
-    stop = [g if t else s for s, g, t in zip(box.stop, grown.stop, touched[1], strict=True)]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-
-
 def read_boxes(
     reader: BoxReader, hu: np.ndarray, boxes: Sequence[Box], spacing: Spacing, *, grow_mm: float, grow_rounds: int
 ) -> list[BoxReading]:
@@ -241,7 +230,9 @@ def read_boxes(
     for box in boxes:
         reading = reader.read(hu, box)
         for _ in range(grow_rounds):
-            grown = grow_touched(reading.box, reading.touched, grow_mm, spacing, hu.shape)
+            old, (low, high) = reading.box, reading.touched
+            wide = old.grow_mm(grow_mm, spacing, hu.shape)
+            grown = Box.of(np.where(low, wide.start, old.start), np.where(high, wide.stop, old.stop))
             if grown == reading.box:
                 break
             reading = reader.read(hu, grown)

@@ -22,7 +22,7 @@ def write_coverage(boxes: Path, bootstrap: Bootstrap) -> str:
     """
     cases = {case: figures_of(found) for case, found in sorted(read_boxes(boxes)["cases"].items())}
     columns = list(next(iter(cases.values())))
-    draws = Draws(len(cases), bootstrap.resamples, bootstrap.level, bootstrap.seed)
+    draws = Draws(len(cases), **dict(bootstrap))
     summary = {name: describe([figures[name] for figures in cases.values()], draws) for name in columns}
     table = readable(cases, summary, draws.level)
     rows = [[case, *("" if value != value else value for value in figures.values())] for case, figures in cases.items()]

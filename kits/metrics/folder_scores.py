@@ -45,7 +45,7 @@ def evaluate(options: Evaluate) -> str:
     calls = [(found.get(case), path, case, data.classes, data.ids, measures) for case, path in truths.items()]
     rows: list[Any] = map_cases(score, calls, workers=options.workers, desc="evaluate")
     documented = columns(evaluated_regions(data.classes), measures)
-    draws = Draws(len(truths), bootstrap.resamples, bootstrap.level, bootstrap.seed)
+    draws = Draws(len(truths), **dict(bootstrap))
     summary = summary_of(rows, documented, measures, draws)
     table = readable(rows, documented, summary) + "".join(f"{doubt}\n" for doubt in doubts)
     write_text(output / "cases.csv", cases_csv(rows, documented))

@@ -70,7 +70,7 @@ def write_dicom_sr(folder: Path, files: Sequence[Path], stored: np.ndarray, find
         segments = [Segment(finding.name, finding.kind, uid) for finding, uid in zip(findings, uids, strict=True)]
         segmentation = segmentation_of(headers, files, stored, segments)
         groups = [_group(number, one, uids[number - 1], segmentation) for number, one in enumerate(findings, start=1)]
-        report = _report(headers, segmentation, groups)
+        report = _report([*headers, segmentation], groups)
     save(folder / SEG_NAME, segmentation)
     save(folder / SR_NAME, report)
 
@@ -100,7 +100,7 @@ def _group(number: int, finding: ReportedRegion, uid: str, segmentation: Dataset
     )
 
 
-def _report(headers: Sequence[Dataset], segmentation: Dataset, groups: Sequence[Any]) -> Any:
+def _report(evidence: Sequence[Dataset], groups: Sequence[Any]) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -116,7 +116,7 @@ def _report(headers: Sequence[Dataset], segmentation: Dataset, groups: Sequence[
         title=codes.DCM.ImagingMeasurementReport,
     )
     return highdicom.sr.Comprehensive3DSR(
-        evidence=[*headers, segmentation],
+        evidence=evidence,
         content=content,
         series_instance_uid=highdicom.UID(),
         series_number=SERIES_NUMBER + 1,

@@ -57,7 +57,10 @@ class Stack:
 
 def stack_of(scene: Scene) -> Stack:
     """Stack what is marked with a margin around it, or the body where nothing is."""
-    window = shown_window(scene)
+    window = body_window(scene)
+    if scene.marked is not None:
+        edges = [round(margin / step) for margin, step in zip(MARGIN_MM, scene.spacing, strict=True)]
+        window = scene.clip((part.start - edge, part.stop + edge) for part, edge in zip(scene.marked, edges, strict=True))
     factors = factors_of(window, scene.spacing)
     whole = tuple(
         slice(part.start, part.start + length(part) // factor * factor) for part, factor in zip(window, factors, strict=True)
@@ -82,14 +85,6 @@ def gray_of(hu: np.ndarray) -> np.ndarray:
     """Turn HU within `WINDOW_HU` into uint8."""
     low, high = WINDOW_HU
     return ((hu - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
-
-
-def shown_window(scene: Scene) -> Window:
-    """Find the window of what prediction and truth mark, with a margin; the body where that is nothing."""
-    if scene.marked is None:
-        return body_window(scene)
-    edges = [round(margin / step) for margin, step in zip(MARGIN_MM, scene.spacing, strict=True)]
-    return scene.clip((part.start - edge, part.stop + edge) for part, edge in zip(scene.marked, edges, strict=True))
 
 
 def factors_of(window: Window, spacing: Spacing) -> Triple:

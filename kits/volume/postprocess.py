@@ -140,19 +140,13 @@ def fill_enclosed(labels: np.ndarray) -> np.ndarray:
             continue
         around = tuple(slice(p.start - 1, p.stop + 1) for p in part)  # the padding keeps this inside
         hole = regions[around] == number
-        shell = inside[around][ndimage.binary_dilation(hole) & ~hole]
-        inside[around][hole] = _most_common(shell)
+        count = np.bincount(inside[around][ndimage.binary_dilation(hole) & ~hole], minlength=len(CLASSES))  # of its shell
+        common = CYST if count[CYST] > count[KIDNEY] else KIDNEY
+        # A tumor must outnumber kidney and cyst together.
+        inside[around][hole] = TUMOR if count[TUMOR] > count[KIDNEY] + count[CYST] else common
     result = labels.copy(order="K")
     result[window] = inside[1:-1, 1:-1, 1:-1]
     return result
-
-
-def _most_common(shell: np.ndarray) -> int:
-    """Find the label that most of these voxels have; a tumor must outnumber kidney and cyst together."""
-    count = np.bincount(shell, minlength=len(CLASSES))
-    if count[TUMOR] > count[KIDNEY] + count[CYST]:
-        return TUMOR
-    return CYST if count[CYST] > count[KIDNEY] else KIDNEY
 
 
 def _replace_small(labels: np.ndarray, mask: np.ndarray, least: float, label: int) -> np.ndarray:
