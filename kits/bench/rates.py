@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -22,19 +23,12 @@ def measure_rates(segmenter: Segmenter, volume: Volume, repeats: int) -> dict[st
 
     A multiplication and an addition are two FLOP. Slices that windows repeat count as often as they are computed.
     """
-    networks = {"coarse": segmenter.coarse.networks, "fine": segmenter.fine.networks}
-    counted = {stage: Passes(FlopCounterMode(display=False)) for stage in networks}
-    passes(segmenter, volume, networks, counted)
-    seconds: dict[str, list[float]] = {stage: [] for stage in networks}
-    for _ in range(repeats):
-        timed = {stage: Passes(None) for stage in networks}
-        passes(segmenter, volume, networks, timed)
-        for stage, one in timed.items():
-            seconds[stage].append(one.seconds)
+    counted = passes(segmenter, volume, count=True)
+    timed = [passes(segmenter, volume, count=False) for _ in range(repeats)]
     peak = convolution_peak()
     shares = {}
     for stage, one in counted.items():
-        gflop, least = one.gflop, min(seconds[stage])
+        gflop, least = one.gflop, min(run[stage].seconds for run in timed)
         shares[f"{stage}_of_peak"] = gflop / least / peak
         print(
             f"{stage} networks: {gflop:.1f} GFLOP a scan in {least:.2f} s, {gflop / least:.0f} GFLOP/s,"
@@ -64,17 +58,17 @@ class Passes:
             self.gflop += self.counter.get_total_flops() / 1e9
 
 
-def passes(segmenter: Segmenter, volume: Volume, networks: dict[str, Any], hooks: dict[str, Passes]) -> None:
-    """Segment the volume once with these hooks on the networks."""
-    handles = []
-    for stage, hook in hooks.items():
-        for network in networks[stage]:
-            handles += [network.register_forward_pre_hook(hook.before), network.register_forward_hook(hook.after)]
-    try:
+def passes(segmenter: Segmenter, volume: Volume, *, count: bool) -> dict[str, Passes]:
+    """Segment the volume once with hooks on both stages' networks, which count FLOP or take the time."""
+    networks: dict[str, Any] = {"coarse": segmenter.coarse.networks, "fine": segmenter.fine.networks}
+    hooks = {stage: Passes(FlopCounterMode(display=False) if count else None) for stage in networks}
+    with ExitStack() as handles:
+        for stage, hook in hooks.items():
+            for network in networks[stage]:
+                handles.enter_context(network.register_forward_pre_hook(hook.before))
+                handles.enter_context(network.register_forward_hook(hook.after))
         segmenter.segment(volume)
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooks
 
 
 @torch.inference_mode()

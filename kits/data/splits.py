@@ -112,10 +112,15 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def refuse_lone_fold(split: str | None, fold: int | None) -> None:
-    """Raise KitsError where a command line names a fold and no split to find it in."""
+def wanted_cases(cases: list[str] | None, split: str | None, subset: str, fold: int | None) -> list[str] | None:
+    """Return the cases that are named, else those of a split's subset; None where neither is given.
+
+    Raises:
+        KitsError: a fold is named without a split to find it in, or the split cannot be read or has no such subset.
+    """
     if split is None and fold is not None:
         raise KitsError(f"fold={fold}: means nothing without a split; add split_file=CACHE/splits.json")
+    return read_split(Path(split)).subset(subset, fold) if cases is None and split is not None else cases
 
 
 def check_kept(path: Path, options: SplitOptions | None) -> SplitOptions:

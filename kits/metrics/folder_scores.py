@@ -14,7 +14,7 @@ from kits.core.labels import CLASSES, evaluated_regions
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_truths
 from kits.data.index import KNOWN, case_id, case_ids, case_number, find_predictions, label_maps, match
-from kits.data.splits import read_split, refuse_lone_fold
+from kits.data.splits import wanted_cases
 from kits.io import read_geometry, read_labels, write_json, write_text
 from kits.metrics.case import columns, measure_case
 from kits.metrics.mistaken import explain_misfit
@@ -35,8 +35,8 @@ def evaluate(options: Evaluate) -> str:
     """
     data, measures, bootstrap = options.data, options.measures, options.bootstrap
     prediction, output = Path(options.prediction), Path(options.output)
-    cases = case_ids(options.cases)
-    truths = expected_truths(Path(options.truth), cases, options.split_file, options.subset, options.fold, data.label_name)
+    cases = wanted_cases(case_ids(options.cases), options.split_file, options.subset, options.fold)
+    truths = find_truths(Path(options.truth), cases, data.label_name)
     found = find_predictions(prediction, truths, data.label_name)
     for case, path in found.items():
         if path.samefile(truths[case]):
@@ -60,28 +60,14 @@ def evaluate(options: Evaluate) -> str:
     return table
 
 
-def expected_truths(
-    truth: Path, cases: Sequence[str] | None, split: str | None, subset: str, fold: int | None, label_name: str
-) -> dict[str, Path]:
-    """Find label maps of the cases that must have a prediction: those named, a split's subset, or all.
-
-    Raises:
-        KitsError: the tree does not exist or has no label map of an expected case, or the list is empty.
-    """
-    refuse_lone_fold(split, fold)
-    if cases is None and split is not None:
-        cases = read_split(Path(split)).subset(subset, fold)
-    if cases is not None and not cases:
-        raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
-    return find_truths(truth, cases, label_name)
-
-
 def find_truths(truth: Path, cases: Sequence[str] | None, label_name: str) -> dict[str, Path]:
     """Find the label maps of these cases, or of all, in a KiTS tree or in a folder of files.
 
     Raises:
-        KitsError: there is no such folder, no label map in it, or none of one of the cases.
+        KitsError: the list is empty, there is no such folder, no label map in it, or none of one of the cases.
     """
+    if cases is not None and not cases:
+        raise KitsError("cases: the list is empty; name at least one case, or leave it out for all")
     if not truth.is_dir():
         raise KitsError(f"truth={truth}: no such folder; give the tree that holds case_00000/{label_name}, ...")
     tree = {path.parent.name: [path] for path in sorted(truth.glob(f"*/{label_name}"))}

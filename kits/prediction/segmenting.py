@@ -14,7 +14,7 @@ from kits.core.errors import KitsError
 from kits.core.sharding import choose_shard, launched, share
 from kits.data.index import case_ids
 from kits.data.scans import find_inputs
-from kits.data.splits import read_split, refuse_lone_fold
+from kits.data.splits import wanted_cases
 from kits.io import make_folder
 from kits.io.shipped import FOLDER, NOTICE, network_files
 from kits.io.tree import summary
@@ -50,15 +50,9 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
     if options.dicom_seg:
         require_highdicom("dicom_seg=true:")
     outputs = Outputs.of(Path(options.output), options.save, options.dicom_seg)
-    cases: Sequence[str] | None = case_ids(options.cases)
-    split = options.split_file
-    refuse_lone_fold(split, options.fold)
-    if cases is None and split is not None:
-        cases = read_split(Path(split)).subset(options.subset, options.fold)
-    if cases is None and options.submission:
-        cases = TEST_CASES
+    cases = wanted_cases(case_ids(options.cases), options.split_file, options.subset, options.fold)
     source = Path(options.input)
-    inputs = find_inputs(source, cases)
+    inputs = find_inputs(source, TEST_CASES if cases is None and options.submission else cases)
     outputs.refuse_collisions(source, inputs.scans)
     shard, shards = choose_shard(options.shard, options.shards)
     own = {name: inputs.scans[name] for name in share(list(inputs.scans), shard, shards)}
@@ -86,7 +80,7 @@ def predict_labels(options: Predict, parts: Mapping[str, Any] | None = None) -> 
         outputs = replace(outputs, own_ids=own_ids_of(segmenter.fine_settings.data.labels))
     if options.submission:
         refuse_other_classes(segmenter.classes)
-    if split is not None and options.cases is None and options.subset == "validation":
+    if options.split_file is not None and options.cases is None and options.subset == "validation":
         for stage, checkpoints in segmenter.trained.items():
             for one in checkpoints:
                 refuse_leaks(inputs.scans, stage, one.trained_on or ())

@@ -13,7 +13,7 @@ from kits.core.errors import KitsError
 from kits.core.labels import CLASSES
 from kits.inference.segmenter import Segmenter
 from kits.io import read_labels, write_labels
-from kits.metrics.folder_scores import evaluate, expected_truths
+from kits.metrics.folder_scores import evaluate, find_truths
 from kits.training.modules import CoarseModule, FineModule
 from tests.conftest import data_of, ellipsoid, kidney_pair, prepare, training_options, write_case
 from tests.predicting import run as predict
@@ -226,5 +226,5 @@ def test_a_cyst_counts_as_kidney_whichever_side_knows_it(tmp_path: Path, knows: 
 def test_evaluation_names_the_data_set_that_a_truth_needs(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", LABEL_NAMES["kits21"])
     with pytest.raises(KitsError, match="data=kits21"):
-        expected_truths(tree, None, None, "validation", None, "segmentation.nii.gz")
-    assert len(expected_truths(tree, None, None, "validation", None, LABEL_NAMES["kits21"])) == 3
+        find_truths(tree, None, "segmentation.nii.gz")
+    assert len(find_truths(tree, None, LABEL_NAMES["kits21"])) == 3

@@ -22,9 +22,10 @@ from kits.config.schema.commands import Evaluate
 from kits.config.schema.evaluation import Measures
 from kits.core.errors import KitsError
 from kits.data.index import LABEL_NAME
+from kits.data.splits import wanted_cases
 from kits.io import read_labels, write_labels
 from kits.metrics import folder_scores
-from kits.metrics.folder_scores import expected_truths
+from kits.metrics.folder_scores import find_truths
 from tests.conftest import kidney_pair, write_case
 
 
@@ -120,20 +121,22 @@ def test_a_damaged_truth_stops_the_evaluation(kits_tree: Path, predictions: Path
 def test_the_expected_cases_are_the_named_ones_or_the_splits_or_all(kits_tree: Path, tmp_path: Path) -> None:
     split = tmp_path / "splits.json"
     split.write_text(json.dumps({"train": CASES[:3], "validation": CASES[3:]}))
-    assert list(expected_truths(kits_tree, None, None, "validation", None, LABEL_NAME)) == CASES
-    assert list(expected_truths(kits_tree, None, str(split), "validation", None, LABEL_NAME)) == CASES[3:]
-    assert list(expected_truths(kits_tree, ["case_00002"], str(split), "validation", None, LABEL_NAME)) == ["case_00002"]
+    assert list(find_truths(kits_tree, None, LABEL_NAME)) == CASES
+    assert list(find_truths(kits_tree, wanted_cases(None, str(split), "validation", None), LABEL_NAME)) == CASES[3:]
+    assert list(find_truths(kits_tree, wanted_cases(["case_00002"], str(split), "validation", None), LABEL_NAME)) == [
+        "case_00002"
+    ]
 
 
 def test_wrong_folders_and_cases_are_named(kits_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KitsError, match="no such folder"):
-        expected_truths(tmp_path / "absent", None, None, "validation", None, LABEL_NAME)
+        find_truths(tmp_path / "absent", None, LABEL_NAME)
     with pytest.raises(KitsError, match="no CASE"):
-        expected_truths(tmp_path, None, None, "validation", None, LABEL_NAME)
+        find_truths(tmp_path, None, LABEL_NAME)
     with pytest.raises(KitsError, match="no label map of case_99999"):
-        expected_truths(kits_tree, ["case_99999"], None, "validation", None, LABEL_NAME)
+        find_truths(kits_tree, ["case_99999"], LABEL_NAME)
     with pytest.raises(KitsError, match="list is empty"):
-        expected_truths(kits_tree, [], None, "validation", None, LABEL_NAME)
+        find_truths(kits_tree, [], LABEL_NAME)
     with pytest.raises(KitsError, match="no such folder"):
         evaluate(tmp_path / "absent", kits_tree, tmp_path, cases=CASES, workers=1)
 
@@ -260,7 +263,7 @@ def test_truths_named_as_nnunet_names_them_are_found(kits_tree: Path, prediction
         path = tmp_path / "labelsTr" / f"KiTS_{number:05d}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((kits_tree / f"case_{number:05d}" / "segmentation.nii.gz").read_bytes())
-    cases = list(expected_truths(tmp_path / "labelsTr", None, None, "validation", None, LABEL_NAME))
+    cases = list(find_truths(tmp_path / "labelsTr", None, LABEL_NAME))
     assert cases == CASES
     tables = [
         evaluate(predictions, truth, tmp_path / "out", cases=cases, workers=1) for truth in (kits_tree, tmp_path / "labelsTr")
