@@ -25,14 +25,14 @@ BENCHES = {
     "shipped": "gate",  # the networks that come with the package: built, and held against their gate
     "ddp": "ddp",  # two processes that train together against one alone
 }
-# What `parts` of a configuration names, and its module.
+# What `parts` of a configuration names, and the function of which module measures it.
 PARTS = {
-    "reading": "scan_reading",
-    "preparing": "preparing",
-    "access": "access",
-    "loading": "loading",
-    "speed": "speed",
-    "footprint": "footprint",
+    "reading": "data_parts.measure_reading",
+    "preparing": "data_parts.measure_preparing",
+    "access": "data_parts.measure_access",
+    "loading": "loading.measure",
+    "speed": "speed.measure",
+    "footprint": "footprint.measure",
 }
 
 
@@ -55,12 +55,15 @@ def main() -> None:
         from kits.config.schema.benches import Bar
 
         measured: dict[str, float] = {}
-        modules = {name: BENCHES[name]} if BENCHES[name] else {part: PARTS.get(part) for part in options["parts"]}
-        for part, module in modules.items():
-            if module is None:
+        parts = (
+            {part: PARTS.get(part) for part in options["parts"]} if BENCHES[name] is None else {name: f"{BENCHES[name]}.measure"}
+        )
+        for part, place in parts.items():
+            if place is None:
                 raise KitsError(f"parts={part}: no such part; take some of {', '.join(PARTS)}")
             print(f"\n{part}", flush=True)
-            measured |= import_module(f"kits.bench.{module}").measure(options)
+            module, function = place.split(".")
+            measured |= getattr(import_module(f"kits.bench.{module}"), function)(options)
         judge(measured, parse(dict[str, Bar], plain(options).get("bars", {}), "bars"))
 
     run()

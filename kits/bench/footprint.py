@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kits.bench.scan_reading import scan
+from kits.bench.data_parts import scan
 from kits.bench.timing import in_fresh_process, peak_gb, scratch_folder, seconds, upright
 from kits.io import write_volume
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "inference/members.py": {"mirror"},  # likewise
     "tracking/names.py": {"score"},  # what is logged has its names there; conf/ says which of them a sweep goes by
     "core/labels.py": {"classes"},  # what the label ids mean; conf/ says which of them a data set has
-    "bench/preparing.py": {"workers"},  # its bar is for two processes
+    "bench/data_parts.py": {"workers"},  # its bar is for two processes
 }
 LOOK_UPS = ("get", "pop", "setdefault")
 

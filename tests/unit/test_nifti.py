@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from omegaconf import OmegaConf
 
-from kits.bench import scan_reading
+from kits.bench import data_parts
 from kits.core.errors import KitsError
 from kits.io import check_file, nifti, read_geometry, read_labels, read_volume
 from kits.volume import from_image, grid_of
@@ -227,13 +227,13 @@ def test_other_formats_come_through_itk(tmp_path: Path, dtype: str) -> None:
 
 def test_the_bench_measures_every_reading_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars = OmegaConf.load(Path(__file__).parents[2] / "conf" / "bench_data.yaml").bars
-    small = {name: replace(grid, size=tuple(n // 8 for n in grid.size)) for name, grid in scan_reading.SCANS.items()}
-    monkeypatch.setattr(scan_reading, "SCANS", small)
-    ratios = scan_reading.measure({"scratch": str(tmp_path)})
+    small = {name: replace(grid, size=tuple(n // 8 for n in grid.size)) for name, grid in data_parts.SCANS.items()}
+    monkeypatch.setattr(data_parts, "SCANS", small)
+    ratios = data_parts.measure_reading({"scratch": str(tmp_path)})
     assert set(ratios) == {name for name in bars if name.startswith("read_")}
     assert all(ratio > 0 for ratio in ratios.values())
     assert not list(tmp_path.iterdir())
-    hu = scan_reading.scan((8, 256, 256))
+    hu = data_parts.scan((8, 256, 256))
     assert 1.7 < hu.nbytes / len(gzip.compress(hu.tobytes())) < 2.5  # as CT compresses
 
 
