@@ -31,8 +31,8 @@ PARTS = {
     "preparing": "data_parts.measure_preparing",
     "access": "data_parts.measure_access",
     "loading": "loading.measure",
-    "speed": "speed.measure",
-    "footprint": "footprint.measure",
+    "speed": "predict_parts.measure_speed",
+    "footprint": "predict_parts.measure_footprint",
 }
 
 

@@ -47,7 +47,7 @@ def measure_reading(config: dict[str, Any]) -> dict[str, float]:
     for name, grid in SCANS.items():
         with scratch_folder(config) as scratch:
             path = scratch / f"{name}.nii.gz"
-            write_volume(path, scan(grid.shape_zyx), grid)
+            write_volume(path, draw_scan(grid.shape_zyx), grid)
             path.read_bytes()  # neither reader waits for the disk
             readers = {"kits": lambda path=path: read_volume(path), "itk": lambda path=path: sitk.ReadImage(str(path))}
             taken = {reader: min(times) for reader, times in in_turn(readers, REPEATS).items()}
@@ -59,7 +59,7 @@ def measure_reading(config: dict[str, Any]) -> dict[str, float]:
     return ratios
 
 
-def scan(shape: tuple[int, int, int]) -> np.ndarray:
+def draw_scan(shape: tuple[int, int, int]) -> np.ndarray:
     """Draw a body with a spine in air and noise, int16 HU (z, y, x), which compresses about 2:1."""
     rng = np.random.default_rng(0)
     y, x = np.ogrid[-1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]

@@ -233,7 +233,7 @@ def test_the_bench_measures_every_reading_bar(tmp_path: Path, monkeypatch: pytes
     assert set(ratios) == {name for name in bars if name.startswith("read_")}
     assert all(ratio > 0 for ratio in ratios.values())
     assert not list(tmp_path.iterdir())
-    hu = data_parts.scan((8, 256, 256))
+    hu = data_parts.draw_scan((8, 256, 256))
     assert 1.7 < hu.nbytes / len(gzip.compress(hu.tobytes())) < 2.5  # as CT compresses
 
 
