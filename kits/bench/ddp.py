@@ -68,7 +68,7 @@ def train_on_core(rank: int, config: dict[str, Any], cores: list[int], port: int
     options = training_options({**config, "trainer": {**config["trainer"], "devices": ranks, "strategy": strategy}})
     module = MODULES[options.stage](options, pretrained=False)
     trainer = build_trainer(options, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.profiler = clock = SimpleProfiler()  # its steps include the exchange of gradients
+    clock = trainer.profiler = SimpleProfiler()  # type: ignore[attr-defined]  # its steps include the exchange of gradients
     generator = torch.Generator().manual_seed(rank)  # each process has another batch
     shape = [config["sampling"]["batch_size"], *config["sampling"]["patch"]]
     image = torch.rand(shape, generator=generator).unsqueeze(1) * 2 - 1

@@ -139,10 +139,10 @@ def _read_file(path: Path, dtype: np.dtype, convert: Convert) -> Volume:
         for part in values:
             convert(part)
         return from_image(image)
-    stored = np.empty(values.shape, dtype)
-    for target, part in zip(stored, values, strict=True):
+    converted = np.empty(values.shape, dtype)
+    for target, part in zip(converted, values, strict=True):
         target[...] = convert(part)
-    return from_stored(stored, grid_of(image))
+    return from_stored(converted, grid_of(image))
 
 
 @contextmanager
