@@ -1,4 +1,4 @@
-"""KiTS19's scores (Dice of kidney, label > 0, and tumor, label 2; their mean `composite`), and volumes.
+"""KiTS19's scores: Dice of kidney (label > 0) and tumor (label 2), their mean `composite`; volumes.
 
 Cysts are scored beside these as a region of their own; KiTS19's rule counts them as kidney.
 
