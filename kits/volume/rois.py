@@ -5,6 +5,7 @@ Boxes may overlap and are not merged (the paper gives each region its own ROI); 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,34 +96,64 @@ def find_rois(
         if spacing is None:
             raise ValueError("likeness needs the spacing of the mask")
         ml = voxels[ordered] * float(np.prod(spacing)) / 1000
-        scores = np.array([likeness(box, size, hu, spacing) for box, size in zip(boxes, ml, strict=True)])
-        boxes = [boxes[index] for index in sorted(np.argsort(-scores, kind="stable")[:count])]
+        judged = [likeness(box, size, hu, spacing) for box, size in zip(boxes, ml, strict=True)]
+        boxes = [boxes[index] for index in likeliest(judged, count)]
     return boxes
 
 
-def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> float:
-    """Score from 0 to 1 how like a kidney a region is, by volume, place in the body and extent.
+def likeliest(regions: Sequence[tuple[float, tuple[float, float]]], count: int) -> tuple[int, ...]:
+    """Choose `count` regions that are like kidneys and lie beside each other as kidneys do; their places in the list.
+
+    The upper ends of both kidneys differ by 40 mm at most in 38 of 39 of KiTS19's label maps, and by 104 in one. A psoas or a
+    hip that the coarse mask takes for a kidney may have all its figures, but ends far below the other one.
+
+    Args:
+        regions: of each what `likeness` gives.
+    """
+    scores, places = zip(*regions, strict=True) if regions else ((), ())
+
+    def together(chosen: tuple[int, ...]) -> float:
+        score = float(np.prod([scores[index] for index in chosen]))
+        for one, other in itertools.combinations(chosen, 2):
+            (low, left), (high, right) = places[one], places[other]
+            score *= max(0.05, np.interp(abs(high - low), (60, 200), (1, 0)))
+            score *= 0.3 if left * right > 0 else 1  # two on one side of the body
+        return score
+
+    most = sorted(range(len(scores)), key=lambda index: -scores[index])[: count + 6]  # or many specks are very many pairs
+    return max(itertools.combinations(sorted(most), min(count, len(most))), key=together)
+
+
+def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> tuple[float, tuple[float, float]]:
+    """Score from 0 to 1 how like a kidney a region is, by volume, place in the body and extent; measure its place, mm.
 
     The kidneys of five drawn CTs, whole and cut, have 108 to 187 mL, are 50 to 92 mm wide, lie 58 to 78 mm beside the body's
-    middle and 0.53 to 0.72 of its depth from the front. The ranges leave room for tumors and for other bodies, and beyond them
-    the score falls slowly: a kidney full of tumor is still likelier than liver and spleen.
+    middle and 0.53 to 0.72 of its depth from the front; those of KiTS19's label maps are 183 mm high at most. The ranges leave
+    room for tumors and for other bodies, and beyond them the score falls slowly: a kidney full of tumor is still likelier than
+    liver and spleen.
 
     Args:
         box: of the region, on the grid of `hu` (z, y, x), which is in LPS order; ml: its volume.
+
+    Returns:
+        The score, and where the region lies: height of its upper end in the scan, and its middle to the left of the body's.
     """
     slices = hu[box.start[0] : box.stop[0]]
     body = body_box(slices, BODY_HU)
     middle = np.array([*body.start, *body.stop]).reshape(2, 3).mean(axis=0)
     _, y, x = np.array([*box.start, *box.stop]).reshape(2, 3).mean(axis=0)
+    beside = float(x - middle[2]) * spacing[2]
     cut = box.start[0] == 0 or box.stop[0] == len(hu)  # by the field of view, so that the rest of it may be small
     judged = (
         (max(ml, 40.0) if cut else ml, (5, 40, 500, 1500)),
+        (box.shape[0] * spacing[0], (-1, 0, 190, 600)),
         (max(box.shape[1] * spacing[1], box.shape[2] * spacing[2]), (10, 30, 130, 260)),
-        (abs(x - middle[2]) * spacing[2], (10, 40, 95, 130)),
+        (abs(beside), (10, 40, 95, 130)),
         ((y - body.start[1]) / body.shape[1], (0.3, 0.5, 0.8, 0.95)),
     )
     # No single figure rules a region out.
-    return float(np.prod([max(0.05, np.interp(value, corners, (0, 1, 1, 0))) for value, corners in judged]))
+    score = float(np.prod([max(0.05, np.interp(value, corners, (0, 1, 1, 0))) for value, corners in judged]))
+    return score, (box.stop[0] * spacing[0], beside)
 
 
 def jitter(box: Box, rng: np.random.Generator, max_mm: float, spacing: Spacing, bounds: tuple[int, ...]) -> Box:

@@ -275,6 +275,15 @@ def test_a_kidney_full_of_tumor_is_likelier_than_liver_and_spleen() -> None:
     assert chosen(KIDNEYS["right"] | tumor | LIVER | SPLEEN & ~tumor, KIDNEYS["right"], tumor)
 
 
+def test_of_two_regions_on_a_side_the_one_beside_the_other_kidney_is_taken() -> None:
+    """A psoas and the head of a thigh bone are as large as a kidney and as far from the middle."""
+    right, left = ellipsoid((215, 180, 132), (50, 32, 30)), ellipsoid((235, 180, 268), (55, 30, 28))
+    psoas, hip = ellipsoid((50, 170, 262), (48, 40, 38)), ellipsoid((40, 180, 125), (38, 38, 38))  # larger than the kidneys
+    for others in (psoas, hip):
+        assert chosen(right | left | others, right, left)
+    assert chosen(right | psoas, right, psoas)  # where there is nothing else it is looked at
+
+
 def test_the_rule_of_a_configuration_ranks_as_it_says() -> None:
     grid = plane_grid(SCAN, 200)
     mask = np.zeros(grid.shape, bool)
