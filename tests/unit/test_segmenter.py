@@ -31,7 +31,7 @@ SPACING = (4.0, 1.5, 1.5)
 
 def settings_of(schema: Any, stage: str, classes: int, **groups: dict[str, Any]) -> Any:
     """What a checkpoint of a network with so many classes says, in groups."""
-    network = {"classes": classes, "in_plane_multiple": 8, "fixed_size": False, "sources": 0}
+    network = {"classes": classes, "in_plane_multiple": 8, "fixed_size": False, "sources": 0, "reach": None}
     return parse(schema, {"kits_format": FORMAT, "stage": stage, "trained_on": None, "network": network, **groups})
 
 
@@ -39,7 +39,7 @@ COARSE: ExportedCoarse = settings_of(
     ExportedCoarse,
     "coarse",
     1,
-    data={"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None, "label_name": "segmentation.nii.gz"},
+    data={"window_hu": [-100, 300], "coarse_size": 32, "coarse_z_mm": None, "label_name": "segmentation.nii.gz", "labels": None},
     inference={"window": 8, "overlap": 0.25, "threshold": 0.5},
     roi={"count": 2, "min_voxels": 20, "min_ml": None, "margin_mm": 6, "rank": "size"},
 )
@@ -47,7 +47,7 @@ FINE: ExportedFine = settings_of(
     ExportedFine,
     "fine",
     3,
-    data={"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"]},
+    data={"window_hu": [-100, 300], "classes": ["background", "kidney", "tumor"], "labels": None},
     inference={"window": 8, "overlap": 0.25, "pixel_mm": None, "mirror": False, "tumor_confidence": None},
     roi={"margin_mm": 6, "grow_mm": 6, "grow_rounds": 1},
     postprocess={"components": 2, "tumor_distance_mm": 5, "min_ml": 0.1, "fill_holes": False},
