@@ -125,7 +125,7 @@ def likeliest(regions: Sequence[tuple[float, tuple[float, float]]], count: int) 
 
 
 def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> tuple[float, tuple[float, float]]:
-    """Score from 0 to 1 how like a kidney a region is, by volume, place in the body and extent; measure its place, mm.
+    """Score how like a kidney a region is, by volume, place and extent, and say where it lies.
 
     The kidneys of five drawn CTs, whole and cut, have 108 to 187 mL, are 50 to 92 mm wide, lie 58 to 78 mm beside the body's
     middle and 0.53 to 0.72 of its depth from the front; those of KiTS19's label maps are 183 mm high at most. The ranges leave
@@ -136,7 +136,7 @@ def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> tuple[flo
         box: of the region, on the grid of `hu` (z, y, x), which is in LPS order; ml: its volume.
 
     Returns:
-        The score, and where the region lies: height of its upper end in the scan, and its middle to the left of the body's.
+        The score, 0 to 1, and where the region lies in mm: height of its upper end in the scan, and its middle to the left of the body's.
     """
     slices = hu[box.start[0] : box.stop[0]]
     body = body_box(slices, BODY_HU)
