@@ -136,7 +136,7 @@ def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> tuple[flo
         box: of the region, on the grid of `hu` (z, y, x), which is in LPS order; ml: its volume.
 
     Returns:
-        The score, 0 to 1, and where the region lies in mm: height of its upper end in the scan, and its middle to the left of the body's.
+        The score, 0 to 1, and where it lies in mm: its upper end in the scan, and its middle to the left of the body's.
     """
     slices = hu[box.start[0] : box.stop[0]]
     body = body_box(slices, BODY_HU)
