@@ -112,6 +112,7 @@ def quieten() -> None:
         "You're resuming from a checkpoint that ended before the epoch ended",  # our sampler begins where it ended
         "It is recommended to use `self.log.'val/",  # scores are gathered from all processes before they are logged
         "Found .* in eval mode at the start of training",  # frozen statistics are, on purpose
+        "The number of training batches .* is smaller than the logging interval",  # an epoch's means are logged all the same
         "Grad strides do not match bucket view strides",  # gradients of 1 x 1 kernels have two equivalent layouts
     ):
         warnings.filterwarnings("ignore", message)
