@@ -9,7 +9,7 @@ from pathlib import Path
 from kits.config.schema.training import Coarse, Fine
 from kits.config.schema.workflow import Crossval
 from kits.core.errors import KitsError
-from kits.metrics.coverage import write_coverage
+from kits.metrics.tables import write_coverage
 from kits.runs.folder import BEST
 from kits.workflows.plan import StepBuilder, assigned, configured, data_asked, kept_split, later_wins, spelled, splits_of
 from kits.workflows.step import Step, run_steps

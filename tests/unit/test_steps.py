@@ -21,7 +21,7 @@ from kits.config.schema.workflow import Pipeline
 from kits.core.errors import KitsError
 from kits.data.cache import cache_settings
 from kits.data.splits import read_split
-from kits.metrics.coverage import write_coverage
+from kits.metrics.tables import write_coverage
 from kits.workflows.folds import AllFolds
 from kits.workflows.plan import later_wins, passed_on, quoted, spelled
 from kits.workflows.step import Runner, Step, run_process
