@@ -14,8 +14,7 @@ from kits.config.schema import parse
 from kits.config.schema.augmentation import AnyStep
 from kits.config.schema.augmentation import Augmentation as Schema
 from kits.core.errors import KitsError
-from kits.data.transforms import Augmentation, State
-from kits.data.warp import Warp
+from kits.data.transforms import Augmentation, State, Warp
 from tests.conftest import data_of, prepare
 
 PATCH = (8, 24, 20)
