@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +16,7 @@ from kits.bench.timing import in_fresh_process, in_turn, peak_gb, scratch_folder
 from kits.config.schema import parse
 from kits.config.schema.dataset import Data
 from kits.core.labels import BACKGROUND
+from kits.core.parallel import map_cases
 from kits.data import arrays
 from kits.data.cached_case import CaseRecord
 from kits.data.datasets import CachedCase
@@ -96,12 +95,7 @@ def measure_preparing(config: dict[str, Any]) -> dict[str, float]:
 
 def read_all(files: list[Path]) -> float:
     """Time, in seconds, to decompress every file in two processes, the largest first."""
-
-    def work() -> None:
-        with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-            list(pool.map(read_to_end, files))
-
-    return seconds(work)
+    return seconds(lambda: map_cases(read_to_end, [(file,) for file in files], workers=WORKERS, desc="read"))
 
 
 def read_to_end(path: Path) -> None:

@@ -30,12 +30,6 @@ def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_c
     return clock() - began
 
 
-def fastest(call: Callable[[], object], repeats: int) -> float:
-    """Time the fastest of some calls after one to warm up, in seconds: other work only ever adds."""
-    call()
-    return min(seconds(call) for _ in range(repeats))
-
-
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Time every call in every round, in seconds: a busy moment of the machine meets all of them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
