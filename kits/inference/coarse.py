@@ -10,7 +10,7 @@ import torch
 
 from kits.config.schema.exported import ExportedCoarse
 from kits.config.schema.stage import CoarseInference, CoarseRoi
-from kits.inference.fallback import Fallback
+from kits.inference.devices import Fallback
 from kits.inference.members import Members
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import CoarseGrid, Spacing, Volume, coarse_planes, doubts, plane_grid, to_coarse

@@ -15,7 +15,7 @@ from torch.nn import functional
 from kits.config.schema.exported import ExportedFine
 from kits.config.schema.training import Fine
 from kits.core.labels import BACKGROUND, PRECEDENCE, TUMOR
-from kits.inference.fallback import Fallback
+from kits.inference.devices import Fallback
 from kits.inference.members import Members, disagreement_of
 from kits.inference.sliding import Maps, sliding, to_input
 from kits.volume import Spacing, Triple, crop

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from kits.config import one_line
 from kits.config.schema.exported import Exported, Graph, SegmenterOptions
 from kits.core.errors import KitsError
-from kits.inference.devices import AUTO
-from kits.inference.fallback import is_out_of_memory
+from kits.inference.devices import AUTO, is_out_of_memory
 from kits.models.checkpoint import load_network
 from kits.models.layers import check_in_plane
 from kits.models.onnx_files import LOGITS, SOURCES, VOLUME, read_file, require_libraries

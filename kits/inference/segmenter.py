@@ -17,8 +17,7 @@ from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine, 
 from kits.core.errors import KitsError
 from kits.core.labels import regions_of
 from kits.inference.coarse import Rois, find_rois_in
-from kits.inference.devices import pick_device, pick_precision
-from kits.inference.fallback import Fallback
+from kits.inference.devices import Fallback, pick_device, pick_precision
 from kits.inference.fine import FULL, BoxMap, BoxReader, BoxReading, paste_labels, read_boxes
 from kits.inference.members import Members, agreed, limit_slices
 from kits.inference.onnx_network import device_for, load_member, refuse_options

@@ -19,8 +19,7 @@ from kits.config.own_parts import blamed
 from kits.config.schema.training import Coarse, Fine
 from kits.core.errors import KitsError
 from kits.data.transforms import OwnTransform
-from kits.inference.devices import AUTO, TRAINED, described, pick_device, pick_precision
-from kits.inference.fallback import is_out_of_memory
+from kits.inference.devices import AUTO, TRAINED, described, is_out_of_memory, pick_device, pick_precision
 from kits.models.encoder2d import with_synchronized_statistics
 from kits.runs.folder import LAST
 from kits.runs.resuming import Start, batches_done, run_folder

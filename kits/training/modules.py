@@ -18,8 +18,7 @@ from kits.core.labels import BACKGROUND, KIDNEY, REGIONS, regions_of
 from kits.core.ranks import gather
 from kits.data.datasets import CachedCase
 from kits.inference.coarse import coarse_mask, rois_of
-from kits.inference.devices import TRAINED
-from kits.inference.fallback import Fallback
+from kits.inference.devices import TRAINED, Fallback
 from kits.inference.fine import BoxReader, paste_labels, read_boxes
 from kits.inference.members import Members
 from kits.metrics import case_confusion, dice, scores_from_confusion

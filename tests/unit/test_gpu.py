@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kits.bench.training_step import training_flops
 from kits.config.composing import compose
 from kits.core.errors import KitsError
-from kits.inference.fallback import LEAST_WINDOW, Fallback, is_out_of_memory
+from kits.inference.devices import LEAST_WINDOW, Fallback, is_out_of_memory
 from kits.models import build_network
 from kits.runs import checkpointing
 from kits.runs.checkpointing import Last, Stopped

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kits.config.schema.stage import CoarseInference
 from kits.inference.coarse import coarse_mask
-from kits.inference.fallback import Fallback
+from kits.inference.devices import Fallback
 from kits.inference.fine import BoxReader, BoxReading, fit_to_multiple, most_probable, paste_labels, read_boxes
 from kits.inference.members import Members
 from kits.inference.sliding import inner_parts, sliding, to_input, window_starts

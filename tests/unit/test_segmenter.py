@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kits.config.schema import parse
 from kits.config.schema.exported import Exported, ExportedCoarse, ExportedFine
 from kits.core.errors import KitsError
-from kits.inference.fallback import LEAST_WINDOW, Fallback, is_out_of_memory
+from kits.inference.devices import LEAST_WINDOW, Fallback, is_out_of_memory
 from kits.inference.segmenter import Segmenter, SegmenterOptions, changed
 from kits.io import read_labels, read_volume, write_labels
 from kits.models.settings import FORMAT
