@@ -1,4 +1,4 @@
-"""Where networks compute: device and precision, and what gives way when memory runs out."""
+"""Device and precision of networks, and what gives way when memory runs out."""
 
 from __future__ import annotations
 
