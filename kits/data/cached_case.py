@@ -18,6 +18,7 @@ from kits.volume.rois import Box
 if TYPE_CHECKING:
     from kits.data.classes import Labelled
 
+ARRAYS = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
 VOXEL = (int, int, int)
 # Of a case's record what training reads, in index.json too.
 RECORD = {
@@ -67,8 +68,7 @@ def read_record(folder: Path) -> CaseRecord | None:
 
 def is_whole(record: CaseRecord, folder: Path) -> bool:
     """Tell whether a record is possible, and the arrays have the kinds and sizes that follow from it."""
-    names = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-    image, label, coarse_image, coarse_label, points = (read_npy_header(folder / f"{name}.npy") for name in names)
+    image, label, coarse_image, coarse_label, points = (read_npy_header(folder / f"{name}.npy") for name in ARRAYS)
     if coarse_image is None or points is None:
         return False
     whole, planes, (_, (count, *_), by_column) = tuple(record["shape"]), coarse_image[1], points
@@ -154,5 +154,4 @@ class CachedCase:
 
     def __getstate__(self) -> dict[str, object]:
         # A memory map that travels to a worker would travel as its whole content.
-        arrays = ("image", "label", "coarse_image", "coarse_label", "tumor_points")
-        return {name: value for name, value in self.__dict__.items() if name not in arrays}
+        return {name: value for name, value in self.__dict__.items() if name not in ARRAYS}

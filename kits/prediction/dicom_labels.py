@@ -90,15 +90,9 @@ def read_dicom_seg(path: Path, *, padded: bool = True, given: RoiNames | None = 
         affine = affine @ np.array([[1, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
         notes.append("cut or not at the first and last slice: the segmentation holds slices with labels alone; give its CT")
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    spacing, cosines = steps[::-1], (affine[:3, :3] / steps)[:, ::-1]  # SimpleITK's order: column, row, slice
-    place = tuple(float(value) for value in affine[:3, 3])
-    grid = Grid(
-        (stored.shape[2], stored.shape[1], stored.shape[0]),
-        (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        (place[0], place[1], place[2]),
-        tuple(float(value) for value in cosines.ravel()),
-    )
-    return from_stored(stored, grid), notes
+    cosines = (affine[:3, :3] / steps)[:, ::-1]  # SimpleITK's order: column, row, slice
+    (slices, rows, columns), (dk, dj, di), (x, y, z) = stored.shape, steps.tolist(), affine[:3, 3].tolist()
+    return from_stored(stored, Grid((columns, rows, slices), (di, dj, dk), (x, y, z), tuple(cosines.ravel().tolist()))), notes
 
 
 def _label_of(segment: Any) -> int:
