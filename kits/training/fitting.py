@@ -134,12 +134,16 @@ def guarded(
             # They would wait for this one for minutes; one that waits in a collective does not hear SIGTERM.
             launcher.kill(signal.SIGKILL)
         if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
-            if not isinstance(error, KitsError) and (own := blamed(error, plain(options))):
-                raise own from error
-            if start.content is None or isinstance(error, KitsError) or trainer.train_dataloader is not None:
+            if isinstance(error, KitsError):
                 raise
-            what = f"{LAST} does not fit the parts of this run ({type(error).__name__}: {one_line(error)[:160]})"
-            raise KitsError(f"resume={start.folder}: {what}; undo what has changed in your own, or begin a new run") from error
+            if start.content is not None and trainer.train_dataloader is None:  # before its first step
+                what = f"{LAST} does not fit the parts of this run ({type(error).__name__}: {one_line(error)[:160]})"
+                raise KitsError(
+                    f"resume={start.folder}: {what}; undo what has changed in your own, or begin a new run"
+                ) from error
+            if own := blamed(error, plain(options)):
+                raise own from error
+            raise
         saving = "" if options.trainer.precision != "32-true" else ", or trainer.precision=bf16-mixed"
         saving += ", or model.checkpointing=true" if not getattr(options.model, "checkpointing", True) else ""
         raise KitsError(
