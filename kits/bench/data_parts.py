@@ -18,20 +18,19 @@ from kits.config.schema.dataset import Data
 from kits.core.labels import BACKGROUND
 from kits.core.parallel import map_cases
 from kits.data import arrays
-from kits.data.cached_case import CaseRecord
-from kits.data.datasets import CachedCase
+from kits.data.cached_case import CachedCase, CaseRecord
 from kits.data.layouts import find_data_set
 from kits.data.preparation import prepare
 from kits.io import read_geometry, read_volume, write_volume
-from kits.painter.real_cases import kits19_grid
-from kits.volume import Volume, crop
+from kits.painter.frame import KITS19_DIRECTION
+from kits.volume import Grid, Volume, crop
 from kits.volume.hu import PAD_HU
 
 REPEATS = 7
 NOISE_HU = 12
 SCANS = {
     "read_129_slices": upright((129, 512, 512), (3.0, 0.8, 0.8)),
-    "read_slice_first": kits19_grid((602, 512, 512), (1.0, 0.8, 0.8)),
+    "read_slice_first": Grid((602, 512, 512), (1.0, 0.8, 0.8), (0.0, 0.0, 0.0), KITS19_DIRECTION),
 }
 WORKERS = 2
 SHAPE, PATCH, SPACING = (600, 512, 512), (96, 160, 160), (0.5, 0.8, 0.8)
