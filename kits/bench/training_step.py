@@ -54,7 +54,7 @@ class FineStep:
     def encoders(self) -> None:
         """Forward and backward of each encoder alone: what the same slices cost in 2D."""
         for source in self.network.sources:
-            maps = source.encoder(source.mapping(source.turn(self.image)))
+            maps = source.encoder(source.mapping(self.image))  # all planes of the bench are axial
             torch.stack([scale.float().mean() for scale in maps]).sum().backward()  # its gradient reaches every map
         self.network.zero_grad()
 
