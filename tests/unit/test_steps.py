@@ -279,17 +279,24 @@ def test_a_mistake_in_any_step_is_told_before_the_first_runs(tmp_path: Path, arg
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["pipeline", "crossval", "prepare", "train", "evaluate", "report", "convert"])
-def test_a_data_set_that_is_not_there_is_told_with_the_configuration_of_every_command(command: str) -> None:
-    more = {"crossval": ["stage=coarse"], "train": ["stage=coarse"], "convert": ["data=nnunet", "root=tree"]}
+@pytest.mark.parametrize("command", ["pipeline", "crossval", "prepare", "convert"])
+def test_a_data_set_that_is_not_there_is_told_with_the_configuration_of_every_command_that_reads_it(command: str) -> None:
+    more = {"pipeline": ["study=fast"], "crossval": ["stage=coarse"], "convert": ["data=nnunet"]}
     key = "root" if command == "convert" else "data.root"
-    needed = {"pipeline": ["study=fast"], "evaluate": ["prediction=x", "truth=x"], "report": ["image=x", "prediction=x"]}
-    output = [] if command in ("prepare", "train") else ["output=out"]
-    given = [*needed.get(command, []), *more.get(command, []), *output, f"{key}=nowhere"]
+    output = [] if command == "prepare" else ["output=out"]
+    given = [*more.get(command, []), *output, f"{key}=nowhere"]
     plan: Any = {"pipeline": TwoStages, "crossval": AllFolds}.get(command, lambda options, _: options)
-    told = rf"^(prepare: |coarse: |train: )?{re.escape(key)}=nowhere: no such folder; give the data"
-    with pytest.raises(KitsError, match=told):
+    with pytest.raises(KitsError, match=rf"^(prepare: )?{re.escape(key)}=nowhere: no such folder; give the data"):
         plan(checked(command, given), given)
+
+
+def test_a_cache_is_trained_on_and_scans_are_scored_and_shown_where_the_data_set_of_the_environment_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KITS_DATA", "not_mounted")
+    assert checked("train", ["stage=coarse"], prepared=False).data.root == "not_mounted"
+    assert checked("evaluate", ["prediction=x", "truth=x", "output=out"]).data.root == "not_mounted"
+    assert checked("report", ["image=x", "prediction=x", "output=out"]).data.root == "not_mounted"
 
 
 @pytest.mark.parametrize("key", ["input", "truth"])

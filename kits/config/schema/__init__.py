@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
-from kits.config.conf_files import choices_of, conf_dir, flat, one_line
+from kits.config.conf_files import choices_of, conf_dir, one_line
 from kits.config.schema.base import Number, Options, Switch, Text, refuse, text
 from kits.config.schema.own import TARGET
 from kits.config.schema.refusals import chosen, refusal
@@ -82,10 +82,10 @@ def check(name: str, config: dict[str, Any], choices: Mapping[str, Any], *, prep
     schema = schema_of(name)
     fitting = chosen(schema, config)  # a training has two schemas, and building the other one takes time
     options = parse(fitting[0] if len(fitting) == 1 else schema, config)
-    for key, root in (("root", config.get("root")), ("data.root", flat(config).get("data.root"))):
-        # A run that goes on reads its cache, wherever both have been carried.
-        if root is not None and not Path(root).is_dir() and not config.get("resume"):
-            raise refuse(key, root, "no such folder; give the data set's")
+    # What the other commands read of a data set has been prepared, or is named by keys of its own.
+    key, root = ("data.root", config["data"]["root"]) if name == "prepare" else ("root", config.get("root"))
+    if root is not None and not Path(root).is_dir():
+        raise refuse(key, root, "no such folder; give the data set's")
     if name == "train":
         from kits.config.own_parts import KINDS, find
         from kits.config.schema.training import check_files
