@@ -97,13 +97,31 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
         raise SystemExit(f"{sys.modules['__mp_main__'].__file__} {GUARD}")
     # Spawned, not forked: a fork of a process whose libraries have started threads can hang.
     with ProcessPoolExecutor(min(workers, len(calls)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        positions = {pool.submit(work, *call): position for position, call in enumerate(calls)}
+        with safely_started():
+            positions = {pool.submit(work, *call): position for position, call in enumerate(calls)}
         try:
             for job in as_completed(positions):
                 yield positions[job], job
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def safely_started() -> Iterator[None]:
+    """Let processes that `multiprocessing` starts import nothing from the working folder before Python's own.
+
+    They begin as `python -c`, whose path begins with it, and are given this process's path only then, see `kits`.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def end_with_parent() -> None:

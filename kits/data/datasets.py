@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from kits.config.schema.dataset import Data
 from kits.config.schema.stage import CoarseSampling, FineSampling
 from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND
-from kits.core.parallel import allow_long_folder, end_with_parent
+from kits.core.parallel import allow_long_folder, end_with_parent, safely_started
 from kits.data.cached_case import CachedCase
 from kits.data.transforms import Augmentation
 from kits.volume import Spacing, plane_grid
@@ -192,6 +192,8 @@ def worker_context(patches: Patches[Any]) -> BaseContext:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "monai.transforms"] if patches.augmentation.options else ["torch"])
+    with safely_started():
+        forkserver.ensure_running()
     return context
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -405,7 +406,7 @@ def test_a_working_folder_that_is_gone_is_one_line(
 
 
 def test_files_of_the_working_folder_hide_no_module_of_python_or_of_a_library(tmp_path: Path) -> None:
-    for name in ("random", "tokenize", "copy", "tempfile", "numpy", "yaml", "hydra", "torch"):
+    for name in ("random", "tokenize", "copy", "tempfile", "socket", "numpy", "yaml", "hydra", "torch"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")
     call = [
         sys.executable,
@@ -421,6 +422,17 @@ def test_files_of_the_working_folder_hide_no_module_of_python_or_of_a_library(tm
     told = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert len(list((tmp_path / "phantoms").glob("*/imaging.nii.gz"))) == 2
+    loads = """
+        import sys
+        sys.path.append(sys.path.pop(0))
+        from types import SimpleNamespace
+        from kits.data.datasets import worker_context
+        worker = worker_context(SimpleNamespace(augmentation=SimpleNamespace(options={}))).Process(target=print, args=("loaded",))
+        worker.start()
+        worker.join()
+    """
+    told = subprocess.run([sys.executable, "-c", dedent(loads)], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert told.stdout == "loaded\n", told.stderr
 
 
 def test_the_example_environment_names_every_variable_that_is_read() -> None:
