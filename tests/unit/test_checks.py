@@ -153,6 +153,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("fine", {"training": "both"}, ["training=both: give one of parallel, staged"]),
     ("fine", {"training": "staged", "trainer.max_epochs": 2}, ["trainer.max_epochs=2: too few", "give at least 3"]),
     ("fine", {"training": "staged", "staged_shares": [0.6, 0.5]}, ["together less than 1"]),
+    ("fine", {"training": "staged", "staged_shares": [1e-5, 0.1]}, ["staged_shares=[1e-05,0.1]", "0 to leave the phase out"]),
     ("fine", {"scheduler": {"name": "constant"}}, ["scheduler.warmup: no value given; give a number of at least 0"]),
 ]
 

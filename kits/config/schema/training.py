@@ -29,6 +29,7 @@ from kits.core.errors import KitsError
 
 # What learns in a staged training: each source alone, then the fusion with the sources as they are, then everything.
 PHASES = ("sources", "fusion", "all")
+MOST_EPOCHS = 10_000  # of a training that a message may advise
 # Where a source's weights come from but files.
 WEIGHTS = (None, "imagenet", "hub")
 
@@ -193,7 +194,10 @@ class Fine(TrainOptions):
         if sum(shares) >= 1:
             raise refuse("staged_shares", shares, "give the shares of the sources and of the fusion, together less than 1")
         if not every_phase(epochs, shares):
-            enough = next(more for more in range(epochs, 10_000) if every_phase(more, shares))
+            enough = next((more for more in range(epochs, MOST_EPOCHS) if every_phase(more, shares)), None)
+            if enough is None:
+                what = f"a phase has no epoch even of {max(epochs, MOST_EPOCHS)}; give more, or 0 to leave the phase out"
+                raise refuse("staged_shares", shares, what)
             what = f"too few for the phases of training=staged with staged_shares={text(shares)}"
             raise refuse("trainer.max_epochs", epochs, f"{what}; give at least {enough}")
 
@@ -231,11 +235,15 @@ def nearest_multiples(size: int, multiple: int) -> list[int]:
 
 def phase_at(epoch: int, epochs: int, shares: Sequence[float]) -> str:
     """Return the phase in `epoch` (from 0) of `epochs`, two `shares` of which are for the first phases."""
-    ends = (round(epochs * shares[0]), round(epochs * sum(shares)))
-    return PHASES[sum(epoch >= end for end in ends)]
+    return PHASES[sum(epoch >= end for end in phase_ends(epochs, shares))]
+
+
+def phase_ends(epochs: int, shares: Sequence[float]) -> tuple[int, int]:
+    """Count the epochs after which the first and the second phase end."""
+    return round(epochs * shares[0]), round(epochs * sum(shares))
 
 
 def every_phase(epochs: int, shares: Sequence[float]) -> bool:
     """Tell whether each phase with a share has an epoch."""
-    wanted = {phase for phase, share in zip(PHASES, (*shares, 1), strict=True) if share}
-    return wanted <= {phase_at(epoch, epochs, shares) for epoch in range(epochs)}
+    ends = (0, *phase_ends(epochs, shares), epochs)
+    return all(begin < end for share, begin, end in zip((*shares, 1), ends, ends[1:], strict=False) if share)
