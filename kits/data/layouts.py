@@ -76,7 +76,7 @@ def msd(root: Path) -> DataSet:
     for entry in about["training"]:
         image, label = (root / entry[part] for part in ("image", "label"))
         for path in (image, label):
-            if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):  # links of its own may lead out
+            if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):  # links of its own may lead out
                 raise KitsError(f"{root / 'dataset.json'}: names {path}, which lies outside of its folder")
         pair(found, without_ending(image), image, label)
     return complete(found, root, root / "labelsTr")

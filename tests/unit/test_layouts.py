@@ -94,7 +94,7 @@ def test_the_ct_is_the_channel_that_is_called_so_and_names_by_id_are_read_too(ki
     assert found.named == {"background": 0, "kidney": 1, "tumor": 2}
 
 
-def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path: Path) -> None:
+def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (0, 1):
         copied(kits_tree, number, tmp_path / f"imagesTr/kidney_{number}.nii.gz", tmp_path / f"labelsTr/kidney_{number}.nii.gz")
     listed = [{"image": "./imagesTr/kidney_0.nii.gz", "label": "./labelsTr/kidney_0.nii.gz"}]
@@ -108,8 +108,10 @@ def test_the_decathlons_cases_are_those_that_it_lists(kits_tree: Path, tmp_path:
     assert list(find_data_set(typed(tmp_path, "msd"), tmp_path).cases) == ["kidney_0"]
     about["training"] = [{"image": "../x.nii.gz", "label": "./labelsTr/kidney_0.nii.gz"}]
     (tmp_path / "dataset.json").write_text(json.dumps(about))
-    with pytest.raises(KitsError, match="outside of its folder"):
-        find_data_set(typed(tmp_path, "msd"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path, Path(".")):
+        with pytest.raises(KitsError, match="outside of its folder"):
+            find_data_set(typed(root, "msd"), root)
 
 
 def test_scans_and_label_maps_of_bids_meet_by_their_entities(kits_tree: Path, tmp_path: Path) -> None:
