@@ -109,9 +109,9 @@ def finished(work: Callable[..., T], calls: Sequence[tuple[Any, ...]], workers: 
 
 @contextmanager
 def safely_started() -> Iterator[None]:
-    """Let processes that `multiprocessing` starts import nothing from the working folder before Python's own.
+    """Let a process that `multiprocessing` starts import nothing from the working folder first.
 
-    They begin as `python -c`, whose path begins with it, and are given this process's path only then, see `kits`.
+    It begins as `python -c`, whose path begins with that folder, and is given this process's path only then, see `kits`.
     """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
