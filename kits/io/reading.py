@@ -29,6 +29,8 @@ from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 NIFTI, NRRD, META = FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
 # Endings that ITK knows in lower case alone, or not in a mixed one.
 _CASED = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+# Of CT from micro-CT's steps to scouts' slices; beyond, a header says meters or micrometers and means mm, or the other way about.
+_STEPS_MM = (0.005, 100.0)
 # Of its types of voxels those that are one number.
 _DTYPES = {
     getattr(sitk, f"sitk{name}"): np.dtype(kind)
@@ -188,8 +190,11 @@ def _opened(path: Path) -> Iterator[tuple[sitk.ImageFileReader, Grid, Stored | N
 
 
 def refuse_geometry(path: Path, spacing: Sequence[float], direction: Sequence[float]) -> None:
-    """Raise KitsError for a spacing that is none, and for sheared axes, which ITK allows."""
+    """Raise KitsError for a spacing that is none or no CT's, and for sheared axes, which ITK allows."""
     refuse_spacing(path, spacing)
+    if not all(_STEPS_MM[0] <= step <= _STEPS_MM[1] for step in spacing):
+        steps = ", ".join(f"{step:g}" for step in spacing)
+        raise KitsError(f"{path}: its header gives a spacing of ({steps}) mm, which no CT has; mend it, or its unit of length")
     axes = np.reshape(direction, (3, 3))
     if not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=ORTHONORMAL):  # NaN is not close either
         raise KitsError(sheared(path))

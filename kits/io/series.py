@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +215,10 @@ def _notes(instances: Sequence[Instance]) -> list[str]:
         notes.append(f"its modality is {first.text('Modality') or 'missing'}; it is taken as CT by its class")
     if (frames := len({instance.text("FrameOfReferenceUID") for instance in instances})) > 1:
         notes.append(f"its slices name {frames} frames of reference: did the patient move, or are they of several scans?")
+    owners = _owners(instances)
+    runs = [number for number, _ in groupby(owners[index].text("AcquisitionNumber") for index in places_of(instances).order)]
+    if len(runs) > (several := len(set(runs))):
+        notes.append(f"slices of {several} acquisitions lie between each other: if these are time points, export each by itself")
     if any(instance.text("PhotometricInterpretation") == "MONOCHROME1" for instance in instances):
         notes.append("it is shown inverted (MONOCHROME1); its stored values are taken as they are")
     return notes

@@ -297,3 +297,18 @@ def test_what_a_name_hides_is_read_or_said(tmp_path: Path) -> None:
     (tmp_path / "page.nii.gz").write_bytes(page)
     for path in (tmp_path / "page.nii.gz", save(tmp_path / "packed.nii.gz", page)):
         assert "is a web page and no image" in refusal(path)
+
+
+@pytest.mark.parametrize(("unit", "wrong"), [("meter", 1000), ("micron", 0.001)])
+def test_a_unit_of_length_that_the_numbers_contradict_is_refused(tmp_path: Path, unit: str, wrong: float) -> None:
+    def file(affine: np.ndarray) -> Path:
+        image = nib.Nifti1Image(numbers("i2"), affine)
+        image.set_sform(affine, 1)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, tmp_path / "scan.nii")
+        return tmp_path / "scan.nii"
+
+    true = np.diag([1 / wrong, 1 / wrong, 1 / wrong, 1]) @ KITS_AFFINE
+    np.testing.assert_allclose(read_volume(file(true)).spacing, (3.0, 0.7, 0.8), rtol=1e-5)
+    with pytest.raises(KitsError, match="which no CT has; mend it, or its unit of length"):
+        read_volume(file(KITS_AFFINE))

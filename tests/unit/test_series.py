@@ -167,6 +167,17 @@ def test_slices_of_several_frames_of_reference_are_noted(tmp_path: Path) -> None
     assert found.notes == ("its slices name 2 frames of reference: did the patient move, or are they of several scans?",)
 
 
+@pytest.mark.parametrize(("apart", "told"), [(1, True), (len(HU) // 2, False)])
+def test_two_acquisitions_that_lie_between_each_other_are_noted(tmp_path: Path, apart: int, told: bool) -> None:
+    """Two time points half a step apart are one even stack; two that follow each other are one scan."""
+    for place, path in enumerate(sorted_series(tmp_path)):
+        dataset = pydicom.dcmread(path)
+        dataset.AcquisitionNumber = 1 + place // apart % 2
+        dataset.save_as(path)
+    (found,), _ = find_series(tmp_path, min_slices=2)
+    assert [note.startswith("slices of 2 acquisitions lie between each other") for note in found.notes] == [True] * told
+
+
 def test_a_slice_with_fewer_pixels_than_its_header_says_is_refused(tmp_path: Path) -> None:
     """Its file is whole, and ITK would fill the slice up with 0."""
     write_series(tmp_path, HU)
