@@ -120,7 +120,7 @@ def likeliest(regions: Sequence[tuple[float, tuple[float, float]]], count: int) 
             score *= 0.3 if left * right > 0 else 1  # two on one side of the body
         return score
 
-    most = sorted(range(len(scores)), key=lambda index: -scores[index])[: count + 6]  # or many specks are very many pairs
+    most = sorted(range(len(scores)), key=lambda index: -scores[index])[: max(8, count)]  # or many specks are very many pairs
     return max(itertools.combinations(sorted(most), min(count, len(most))), key=together)
 
 
