@@ -29,8 +29,8 @@ from kits.volume import Grid, Volume, from_image, from_stored, grid_of
 NIFTI, NRRD, META = FORMATS = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
 # Endings that ITK knows in lower case alone, or not in a mixed one.
 _CASED = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
-# Of CT from micro-CT's steps to scouts' slices; beyond, a header says meters or micrometers and means mm, or the other way about.
-_STEPS_MM = (0.005, 100.0)
+# Beyond these a header says meters or micrometers and means mm, or the other way about; what no CT has is judged later.
+_STEPS_MM = (0.005, 500.0)
 # Of its types of voxels those that are one number.
 _DTYPES = {
     getattr(sitk, f"sitk{name}"): np.dtype(kind)
