@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from kits.volume import Spacing
@@ -142,12 +141,25 @@ def hausdorff_of_voxels(prediction: np.ndarray, truth: np.ndarray, spacing: Spac
     if window is None:
         return 0.0
     inside = [mask[window].astype(bool, copy=False) for mask in (prediction, truth)]
-    borders = [mask & ~binary_erosion(mask) for mask in inside]
+    borders = [_border_voxels(mask) for mask in inside]
     found, true = (np.flatnonzero(border) for border in borders)
     if not len(found) or not len(true):
         return float("inf")
     directed = _distances(found, true, borders[1], spacing), _distances(true, found, borders[0], spacing)
     return max(float(np.percentile(mm, percent)) for mm in directed)
+
+
+def _border_voxels(mask: np.ndarray) -> np.ndarray:
+    """Find the voxels of a mask that share a face with the outside."""
+    whole = np.pad(mask, 1)  # and shifts of it: scipy's erosion takes four times as long
+    core = whole[1:-1, 1:-1, 1:-1]
+    inner = core.copy()
+    for axis in range(3):
+        for side in (slice(None, -2), slice(2, None)):
+            index = [slice(1, -1)] * 3
+            index[axis] = side
+            inner &= whole[tuple(index)]
+    return core & ~inner
 
 
 def _distances(start: np.ndarray, goal: np.ndarray, goals: np.ndarray, spacing: Spacing) -> np.ndarray:
