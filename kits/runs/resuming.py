@@ -56,7 +56,7 @@ class Start:
     manifest: dict[str, Any] | None = None
     # `wandb agent` has named the run that it starts.
     wandb_id: str = field(default_factory=lambda: os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
-    found: dict[str, int] = field(default_factory=dict)
+    found: tuple[tuple[int, int, int] | None, ...] = (None, None)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -209,9 +209,17 @@ def begin(start: Start, options: Coarse | Fine) -> Iterator[None]:
         yield
 
 
-def state_of(folder: Path) -> dict[str, int]:
+def state_of(folder: Path) -> tuple[tuple[int, int, int] | None, ...]:
     """Note what tells that the checkpoints of a folder have been written, or have gone, in the meantime."""
-    return {path.name: path.stat().st_mtime_ns for path in (folder / BEST, folder / LAST) if path.exists()}
+    found: list[tuple[int, int, int] | None] = []
+    for name in (BEST, LAST):
+        try:
+            status = (folder / name).stat()  # it may go at any moment
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def seal(content: Mapping[str, Any]) -> str:
