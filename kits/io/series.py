@@ -196,7 +196,7 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     first, folders = kept[0], sorted({file.parent for file in files})
     folder = Path(os.path.commonpath(folders))
     unfit = group.unfit + Counter({"of another plane or size": len(odd)})
-    notes = [*_notes(kept), *(f"{count} file(s) of it left out: {why}" for why, count in unfit.items())]
+    notes = [*_notes(kept, places), *(f"{count} file(s) of it left out: {why}" for why, count in unfit.items())]
     if len(folders) > 1:
         notes.append(f"its {len(files)} files lie in {len(folders)} folders and are taken together")
     elif apart and len(group.folders) == 1:
@@ -205,7 +205,7 @@ def _judge(group: _Group, min_slices: int, *, apart: bool) -> tuple[Series | Non
     return Series(first.text("SeriesInstanceUID"), folder, files, number, description, tuple(notes)), left_out
 
 
-def _notes(instances: Sequence[Instance]) -> list[str]:
+def _notes(instances: Sequence[Instance], places: Places) -> list[str]:
     first = instances[0]
     notes = []
     if not all(instance.has_ct_class for instance in instances):
@@ -216,7 +216,7 @@ def _notes(instances: Sequence[Instance]) -> list[str]:
     if (frames := len({instance.text("FrameOfReferenceUID") for instance in instances})) > 1:
         notes.append(f"its slices name {frames} frames of reference: did the patient move, or are they of several scans?")
     owners = _owners(instances)
-    runs = [number for number, _ in groupby(owners[index].text("AcquisitionNumber") for index in places_of(instances).order)]
+    runs = [number for number, _ in groupby(owners[index].text("AcquisitionNumber") for index in places.order)]
     if len(runs) > (several := len(set(runs))):
         notes.append(f"slices of {several} acquisitions lie between each other: if these are time points, export each by itself")
     if any(instance.text("PhotometricInterpretation") == "MONOCHROME1" for instance in instances):

@@ -92,6 +92,10 @@ def read_header(path: Path, kind: str) -> TextHeader:
     place = found.end() if found else len(begin)
     matches = (field.fullmatch(line.strip()) for line in begin[:place].decode("utf-8", "surrogateescape").splitlines())
     header = TextHeader(path, {match[1].strip().lower(): match[2].strip() for match in matches if match}, place)
+    # NRRD ends its header at the first empty line, and what follows would be voxels.
+    if kind == "NrrdImageIO" and (line := re.match(rb"[A-Za-z][\w ]{3,}:[= ][ -~]+\r?\n", begin[place : place + 200])):
+        told = line[0].decode().strip()
+        raise KitsError(f"{path}: an empty line stands within its header, before '{told}'; take that line out")
     if (dimensions := header.get("dimension", "ndims") or "3") != "3":
         raise KitsError(f"{path}: is {dimensions}D, of size {header.get(*_SIZE)}; give one 3D image with one value per voxel")
     for name in header.fields.keys() & _COUNTS.keys():
@@ -146,11 +150,6 @@ def _nrrd(header: TextHeader, dtype: np.dtype) -> Stored | None:
     if not units <= set(_MM):
         raise KitsError(f"{path}: its header gives lengths in {', '.join(sorted(units))}; convert it to mm")
     place = header.data_file(header.get("data file", "datafile"), None)
-    with path.open("rb") as stream:  # the format ends its header at the first empty line, and what follows would be voxels
-        stream.seek(header.end)
-        if line := re.match(rb"[A-Za-z][\w ]{3,}:[= ][ -~]+\r?\n", stream.read(200)):
-            told = line[0].decode().strip()
-            raise KitsError(f"{path}: an empty line stands within its header, before '{told}'; take that line out")
     encoding = _ENCODINGS.get((header.get("encoding") or "").lower())
     skips = [header.get(*names) or "0" for names in (("line skip", "lineskip"), ("byte skip", "byteskip"))]
     if place is None or encoding is None or skips != ["0", "0"]:

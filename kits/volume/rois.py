@@ -92,7 +92,7 @@ def find_rois(
     offset, windows = np.array([part.start for part in window]), ndimage.find_objects(regions)
     tight = [windows[region - 1] for region in ordered]
     boxes = [Box.of(offset + [part.start for part in one], offset + [part.stop for part in one]) for one in tight]
-    if hu is not None:
+    if hu is not None and len(boxes) > count:
         if spacing is None:
             raise ValueError("likeness needs the spacing of the mask")
         ml = voxels[ordered] * float(np.prod(spacing)) / 1000
@@ -108,9 +108,9 @@ def likeliest(regions: Sequence[tuple[float, tuple[float, float]]], count: int) 
     hip that the coarse mask takes for a kidney may have all its figures, but ends far below the other one.
 
     Args:
-        regions: of each what `likeness` gives.
+        regions: of each what `likeness` gives; more than `count`.
     """
-    scores, places = zip(*regions, strict=True) if regions else ((), ())
+    scores, places = zip(*regions, strict=True)
 
     def together(chosen: tuple[int, ...]) -> float:
         score = float(np.prod([scores[index] for index in chosen]))
@@ -121,7 +121,7 @@ def likeliest(regions: Sequence[tuple[float, tuple[float, float]]], count: int) 
         return score
 
     most = sorted(range(len(scores)), key=lambda index: -scores[index])[: max(8, count)]  # or many specks are very many pairs
-    return max(itertools.combinations(sorted(most), min(count, len(most))), key=together)
+    return max(itertools.combinations(sorted(most), count), key=together)
 
 
 def likeness(box: Box, ml: float, hu: np.ndarray, spacing: Spacing) -> tuple[float, tuple[float, float]]:
