@@ -4,7 +4,6 @@ import copy
 import inspect
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +19,7 @@ from kits.config.schema.model import HALVING, HALVING_SCALES, Model, Operator, P
 from kits.config.schema.optimizer import Optimizer, Scheduler
 from kits.config.schema.refusals import models_in, tags_of
 from kits.config.schema.trainer_options import Logger, Trainer
-from kits.config.schema.training import every_phase
+from kits.config.schema.training import PHASES, every_phase, phase_at
 from kits.core.errors import KitsError
 
 RECIPES = choices_of("experiment")
@@ -314,11 +313,8 @@ def test_the_sizes_are_those_of_the_networks() -> None:
 def test_each_phase_with_a_share_needs_an_epoch() -> None:
     for epochs in range(1, 12):
         for shares in ([0.4, 0.2], [0.1, 0.1], [0.34, 0.33], [0.5, 0.0], [0.0, 0.5], [0.0, 0.0]):
-            ends = [0, round(epochs * shares[0]), round(epochs * sum(shares)), epochs]
-            lengths = [later - earlier for earlier, later in pairwise(ends)]
-            assert every_phase(epochs, shares) == all(
-                length > 0 or not share for length, share in zip(lengths, [*shares, 1], strict=True)
-            )
+            wanted = {phase for phase, share in zip(PHASES, [*shares, 1], strict=True) if share}
+            assert every_phase(epochs, shares) == (wanted <= {phase_at(epoch, epochs, shares) for epoch in range(epochs)})
 
 
 def test_a_mistake_is_told_before_anything_slow_is_imported(cache: Path) -> None:
