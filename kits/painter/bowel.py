@@ -6,6 +6,7 @@ import numpy as np
 
 from kits.painter.canvas import FINE, HAUSTRA, LUMPS, Canvas
 from kits.painter.fields import Field, Triple
+from kits.painter.phases import Contrast
 
 # In 160 mm of a thin belly of common size.
 SMALL_LOOPS = (70, 150)
@@ -77,7 +78,7 @@ def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, h
     canvas.paint(where, canvas.cover(distance), wall + 6 * fine)
     thickness = rng.uniform(1.5, 4.0)
     lumen = canvas.cover(distance + thickness)
-    canvas.paint(where, lumen, content(canvas, kind, fine, canvas.noise(*LUMPS)[where]))
+    canvas.paint(where, lumen, content(rng, canvas.contrast, kind, fine, canvas.noise(*LUMPS)[where]))
     if kind != "tissue" and rng.random() < (0.25 if kind == "fluid" else 0.45):
         # Gas rises to the front; its level is horizontal, so it is cut in unbent coordinates.
         v = canvas.lattice.y[where[1]][None, :, None]
@@ -85,11 +86,10 @@ def paint_loop(canvas: Canvas, points: list[Triple], radius: float, kind: str, h
         canvas.paint(where, lumen * np.clip((level - v) / canvas.soft + 0.5, 0, 1), rng.uniform(-990, -900))
 
 
-def content(canvas: Canvas, kind: str, fine: Field, lumps: Field) -> Field:
+def content(rng: np.random.Generator, contrast: Contrast, kind: str, fine: Field, lumps: Field) -> Field:
     """Draw HU of what is in the bowel: collapsed folds, fluid, oral contrast, feces with bubbles, gas."""
-    rng = canvas.rng
     if kind == "tissue":
-        return canvas.contrast["bowel_wall"] + rng.uniform(-35, 5) + rng.uniform(5, 28) * lumps
+        return contrast["bowel_wall"] + rng.uniform(-35, 5) + rng.uniform(5, 28) * lumps
     if kind == "fluid":
         return rng.uniform(0, 40) + rng.uniform(2, 10) * fine
     if kind == "contrast":

@@ -86,19 +86,31 @@ def set_lesion(
         value = (hu + 1.5 * smooth_noise(rng, lattice, (6, 5, 5))).astype(np.float32)
     else:  # by its kind, as in the phantoms
         value = one_tumor(rng, np.maximum(-distance, 0), lattice, contrast, smooth_noise(rng, lattice, (4, 3, 3)))
+    layer = Layer.of(lattice, scan.spacing, scan.hu.shape)
+    low, high = layer.box[0].start, layer.box[0].stop
+    displace(scan, layer.box, layer.enlarge(distance, low, high), layer.enlarge(firm, low, high), push)
+    cover = blend(rng, scan, lattice, distance, value, grain)
+    scan.labels[layer.box][cover >= 0.5] = label
+
+
+def blend(rng: np.random.Generator, scan: RealScan, lattice: Lattice, distance: Field, value: Field, grain: Grain) -> Field:
+    """Mix HU that are painted on a lattice into `hu` of the scan, where `distance` (mm) is negative.
+
+    Returns:
+        How far (0 to 1) each voxel in the lattice's box is covered.
+    """
     edge = float(max(rng.uniform(0.9, 1.6), scan.spacing[2]))
     layer = Layer.of(lattice, scan.spacing, scan.hu.shape)
     low, high = layer.box[0].start, layer.box[0].stop
     sigma = [0.3 * scan.spacing[0] / lattice.step[0], 0, 0]  # a slice is the mean over its thickness
     cover = layer.enlarge(ndimage.gaussian_filter(np.clip(0.5 - distance / edge, 0, 1), sigma), low, high)
     cover = np.where(cover < 0.01, 0, np.clip(cover, 0, 1)).astype(np.float32)
-    displace(scan, layer.box, layer.enlarge(distance, low, high), layer.enlarge(firm, low, high), push)
-    view, labels = scan.hu[layer.box], scan.labels[layer.box]
     painted = layer.enlarge(ndimage.gaussian_filter(value, sigma), low, high)
+    view = scan.hu[layer.box]
     # The noise that mixing takes away is put back, so that the edge is as noisy as the rest.
     noise = grain.draw(rng, view.shape) * np.sqrt(1 - (1 - cover) ** 2)
     np.copyto(view, np.rint(view + cover * (painted - view) + noise), where=cover > 0)
-    labels[cover >= 0.5] = label
+    return cover
 
 
 def around(scan: RealScan, center: Triple, reach: float) -> Lattice:

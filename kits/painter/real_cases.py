@@ -20,6 +20,7 @@ from kits.painter.fields import Triple
 from kits.painter.frame import KITS19_DIRECTION
 from kits.painter.grain import grain_of
 from kits.painter.lesions import paint_lesions
+from kits.painter.loops import set_loops
 from kits.painter.phases import draw_contrast
 from kits.painter.real_scan import RealScan, measure_contrast
 from kits.painter.regrid import Made, crop_slices, refilter, regrid
@@ -88,6 +89,7 @@ def write_real_case(plan: RealPlan) -> dict[str, Any]:
     tumors = [draw_radius(rng, options.tumor_radius) for _ in range(rng.poisson(options.real.tumors))]
     cysts = [draw_cyst_radius(rng) for _ in range(rng.poisson(options.real.cysts))]
     counts = paint_lesions(rng, scan, contrast, grain, tumors, cysts, options.real.cyst_label)
+    loops = set_loops(rng, scan, contrast, grain, int(rng.poisson(options.real.bowel))) if options.real.bowel else 0
 
     made = crop_slices(rng, Made(scan.hu, labels, scan.spacing), options)
     if rng.random() < options.real.regridded:
@@ -96,7 +98,7 @@ def write_real_case(plan: RealPlan) -> dict[str, Any]:
     mirrored = rng.random() < options.real.mirrored
     hu, labels = (made.hu[..., ::-1], made.labels[..., ::-1]) if mirrored else (made.hu, made.labels)
     painted = {"scan": plan.scan.name, "variant": plan.variant, "phase": contrast.phase, "mirrored": mirrored}
-    painted |= {"tumors": counts[0], "cysts": counts[1]}
+    painted |= {"tumors": counts[0], "cysts": counts[1], "bowel": loops}
     grid = kits19_grid(labels.shape, made.spacing)
     return write_painted(Path(options.output), plan.case_id, labels, np.rint(hu).astype(np.int16), grid, painted)
 

@@ -20,6 +20,8 @@ CURVE_HU = 13.0
 BRIGHT_HU = 200.0
 # Kidney tissue is replaced down to this size, mm; what is finer is the scan's own.
 GRAINED_MM = 3.0
+# Urine in the sinus, between its fat and its vessels.
+WATER_HU = (-10.0, 45.0)
 
 
 def rephase(rng: np.random.Generator, scan: RealScan, now: Contrast, then: Contrast) -> None:
@@ -33,8 +35,7 @@ def rephase(rng: np.random.Generator, scan: RealScan, now: Contrast, then: Contr
     kidney = ndimage.gaussian_filter(core, edge)
     moved = np.interp(scan.smooth, TABLE_HU, curve(now, then) - TABLE_HU, left=0, right=0).astype(np.float32)
     scan.hu += moved * (1 - kidney) * (1 - bright(scan, kidney))
-    if then.phase != "excretory":
-        empty_pelvis(scan, now, then)
+    change_pelvis(scan, now, then)
     numbered, _ = ndimage.label(scan.labels > 0)
     for where in ndimage.find_objects(numbered):
         low = [max(part.start * size - MARGIN_MM, 0.0) for part, size in zip(where, scan.spacing, strict=True)]
@@ -53,16 +54,24 @@ def rephase(rng: np.random.Generator, scan: RealScan, now: Contrast, then: Contr
     np.rint(scan.hu, out=scan.hu)
 
 
-def empty_pelvis(scan: RealScan, now: Contrast, then: Contrast) -> None:
-    """Take the contrast out of calyces and pelvis: what outshines the kidney gets the HU of urine."""
+def change_pelvis(scan: RealScan, now: Contrast, then: Contrast) -> None:
+    """Give calyces and pelvis the HU of the new phase's urine.
+
+    They are what outshines the kidney now; where the agent is to fill them, what is water in the sinus too.
+    """
     box = [
         slice(round(float(axis[0]) / size), round(float(axis[-1]) / size) + 1)
         for axis, size in zip(scan.rough.axes, scan.spacing, strict=True)
     ]
     where = (box[0], box[1], box[2])
-    near = Layer.of(scan.rough, scan.spacing, scan.hu.shape).enlarge(scan.hull, where[0].start, where[0].stop) < 4
+    hull = Layer.of(scan.rough, scan.spacing, scan.hu.shape).enlarge(scan.hull, where[0].start, where[0].stop)
     smooth = scan.smooth[where]
-    full = np.clip((smooth - now["cortex"] - 30) / 40, 0, 1) * near
+    full = np.clip((smooth - now["cortex"] - 30) / 40, 0, 1) * (hull < 4)
+    if then.phase == "excretory":
+        water = (smooth > WATER_HU[0]) & (smooth < WATER_HU[1]) & (hull < 2) & (scan.labels[where] == 0)
+        # Where fat meets parenchyma a rim of a pixel or two has the HU of water, too.
+        water = ndimage.binary_opening(water, np.ones((1, 3, 3)))
+        full = np.maximum(full, ndimage.gaussian_filter(water.astype(np.float32), [0.0, 0.7, 0.7]))
     scan.hu[where] += full * (then["collecting"] - smooth)
 
 

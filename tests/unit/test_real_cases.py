@@ -29,7 +29,15 @@ SHAPE = (30, 160, 160)
 NOISE = 12.0
 # Nothing of a case differs from its scan.
 STILL = {"tumors": 0.0, "cysts": 0.0, "rephased": 0.0, "regridded": 0.0, "cropped": 0.0, "mirrored": 0.0, "filtered": 0.0}
-STILL |= {"noise_hu": 0.0, "margin_mm": [500.0, 500.0], "size": 0.0, "turn_degrees": 0.0, "bend_mm": 0.0, "cyst_label": 1}
+STILL |= {
+    "noise_hu": 0.0,
+    "bowel": 0.0,
+    "margin_mm": [500.0, 500.0],
+    "size": 0.0,
+    "turn_degrees": 0.0,
+    "bend_mm": 0.0,
+    "cyst_label": 1,
+}
 COARSE: dict[str, Any] = {"spacing_z": [3.0, 5.0], "spacing_xy": [1.6, 2.0]}
 PLAIN = dict.fromkeys(PHASES, 0.0) | {"none": 1.0}
 GRID = Grid((160, 160, 30), (1.6, 1.6, 4.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))

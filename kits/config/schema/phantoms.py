@@ -67,6 +67,7 @@ class Real(Options):
 
     tumors: Length
     cysts: Length
+    bowel: Length
     cyst_label: Annotated[Whole, Meaning("1 or 3", lambda label: label in (KIDNEY, CYST))]
     rephased: Share
     regridded: Share
