@@ -19,8 +19,10 @@ from kits.core.labels import CYST, KIDNEY, TUMOR
 from kits.io import read_labels, read_volume, write_labels, write_volume
 from kits.painter.grain import grain_of
 from kits.painter.lesions import Site, find_site, set_lesion
+from kits.painter.loops import set_loops
 from kits.painter.phases import PHASES, draw_contrast
 from kits.painter.real_scan import RealScan, measure_contrast
+from kits.painter.rephase import rephase
 from kits.painter.trees import write_dataset
 from kits.volume import Grid
 
@@ -200,6 +202,37 @@ def test_no_lesion_grows_where_bone_is() -> None:
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
+
+
+def test_loops_of_bowel_lie_in_the_fat_before_the_kidneys_and_change_no_kidney() -> None:
+    scan = real_scan()
+    before, labels = scan.hu.copy(), scan.labels.copy()
+    rng = np.random.default_rng(0)
+    contrast = draw_contrast(rng, dict.fromkeys(PHASES, 0.0) | {"portal": 1.0})
+    assert set_loops(rng, scan, contrast, grain_of(scan.hu, labels == KIDNEY), 12) >= 10
+    np.testing.assert_array_equal(scan.labels, labels)
+    changed = scan.hu != before
+    kidney = abs(scan.hu - before)[labels == KIDNEY]  # a slice is the mean over its thickness: at its ends a loop shows in it
+    assert (kidney > 3 * NOISE).mean() < 0.01
+    y = np.nonzero(changed)[1]
+    assert (y * SPACING[1]).max() <= 140 + 12 + SPACING[1]  # the kidneys' middle, and BEHIND_MM of it
+    assert (before[changed] < 0).mean() > 0.9  # fat; the rest is the edge of a muscle
+    loops = ndimage.binary_opening(scan.hu > 90) & changed
+    assert 5 < loops.sum() * np.prod(SPACING) / 1000 < 300  # mL with contrast, of twelve loops
+
+
+@pytest.mark.parametrize(("then", "filled"), [("excretory", True), ("portal", False)])
+def test_urine_in_the_sinus_is_bright_in_the_excretory_phase_alone(then: str, filled: bool) -> None:
+    scan = real_scan()
+    z, y, x = np.meshgrid(*(np.arange(n) * size for n, size in zip(SHAPE, SPACING, strict=True)), indexing="ij", sparse=True)
+    pelvis = ((z - 60) / 15) ** 2 + ((y - 140) / 8) ** 2 + ((x - 72) / 8) ** 2 < 1
+    hu, labels = np.where(pelvis, 8.0, scan.hu).astype(np.float32), np.where(pelvis, 0, scan.labels).astype(np.uint8)
+    scan = RealScan(hu, labels, SPACING)
+    rng = np.random.default_rng(0)
+    now, wanted = measure_contrast(scan, rng), draw_contrast(rng, dict.fromkeys(PHASES, 0.0) | {then: 1.0})
+    rephase(rng, scan, now, wanted)
+    core = ndimage.binary_erosion(pelvis, np.ones((1, 3, 3)))
+    assert scan.hu[core].mean() == pytest.approx(wanted["collecting"] if filled else 8, rel=0.1, abs=8)
 
 
 def test_the_grain_of_a_scan_has_its_level_and_its_correlation() -> None:
