@@ -6,8 +6,14 @@ when it is called, so that a command or a module of the package starts without i
 
 from __future__ import annotations
 
-import os
 import sys
+
+# `python -m kits.NAME` puts the working folder before all modules, and an `enum.py` or `yaml.py` that lies beside data would be
+# taken for Python's or a library's. Behind them it brings own parts all the same. First of all: even pathlib imports much.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +28,6 @@ if TYPE_CHECKING:
     from kits.readout import CaseReading
     from kits.volume import Volume
 
-# `python -m kits.NAME` puts the working folder before all modules, and a `random.py` or `yaml.py` that lies beside data
-# would be taken for Python's or a library's. Behind them it brings own parts all the same.
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
-    sys.path.append(sys.path.pop(0))
 __all__ = ["KitsError", "__version__", "load", "measure", "read", "save", "show"]
 # No library tells its makers what it is used for, unless its user says so; most look once, when they are imported.
 for _switch, _off in {

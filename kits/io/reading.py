@@ -59,7 +59,11 @@ def read_volume(path: str | Path) -> Volume:
         _refuse_unreadable(path)
     if folder or is_dicom(path):
         series = only_series(path)
-        volume = read_series(path, series.files)
+        try:
+            volume = read_series(path, series.files)
+        except KitsError as error:  # what is missing may be what was left out
+            left_out = [note for note in series.notes if " left out: " in note]
+            raise KitsError("; ".join([str(error), *left_out])) from error
         return replace(volume, grid=replace(volume.grid, notes=series.notes))
     return _read_file(path, np.dtype(np.int16), partial(to_hu, path=path))
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from io import BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ class Stored:
     def refuse_short(self, shape: tuple[int, ...]) -> int:
         """Return the unpacked bytes up to the last voxel's end; KitsError where the file cannot hold them."""
         expected = self.skip + math.prod(shape) * self.dtype.itemsize
-        held = self.file.stat().st_size - self.start
+        held = max(0, self.file.stat().st_size - self.start)
         if self.encoding == RAW and expected > held:
             raise KitsError(f"{self.file}: incomplete, {held} of {expected} bytes; copy it again")
         if expected > held * MOST_COMPRESSION[self.encoding]:
@@ -181,7 +182,9 @@ def open_unpacked(file: Path, encoding: str, start: int = 0) -> Iterator[Buffere
             else:
                 yield BufferedReader(_Unpacked(stream, bz2.BZ2Decompressor, b"BZh"), _CHUNK_BYTES)
     except (EOFError, OSError, zlib.error, igzip_lib.error) as error:  # type: ignore[misc]
-        raise KitsError(f"{file}: damaged or incomplete ({last_line(error)}); copy it again") from error
+        # It began as a gzip file, so what is none stands behind the first stream.
+        what = "something follows the compressed data" if isinstance(error, BadGzipFile) else last_line(error)
+        raise KitsError(f"{file}: damaged or incomplete ({what}); copy it again") from error
 
 
 def is_gzip(file: Path) -> bool:

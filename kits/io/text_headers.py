@@ -38,7 +38,7 @@ _SPACING, _MATRIX = (
     ("spacings", "elementspacing", "elementsize"),
     ("space directions", "transformmatrix", "rotation", "orientation"),
 )
-_COUNTS = dict.fromkeys((*_SIZE, *_ORIGIN, *_SPACING), 3) | dict.fromkeys(_MATRIX, 9)
+_COUNTS = dict.fromkeys((*_SIZE, *_ORIGIN, *_SPACING), 3) | dict.fromkeys(_MATRIX, 9) | {"headersize": 1}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_header(path: Path, kind: str) -> TextHeader:
     for name in header.fields.keys() & _COUNTS.keys():
         numbers = header.numbers(name)
         if len(numbers) != _COUNTS[name] or not all(map(math.isfinite, numbers)):
-            what = f"a field '{name}' of '{header.fields[name][:80]}', not of {_COUNTS[name]} numbers"
+            what = f"a field '{name}' of '{header.fields[name][:80]}', not of {_COUNTS[name]} number{'s' * (_COUNTS[name] > 1)}"
             raise KitsError(f"{path}: its header has {what}; mend the header (decimals have points)")
     return header
 
@@ -187,7 +187,11 @@ def _meta(header: TextHeader, dtype: np.dtype, grid: Grid) -> Stored | None:
     parts = re.match(r"LIST\s+(\d+)", header.get("elementdatafile") or "")
     if parts and int(parts[1]) != 2:  # ITK returns memory that nobody wrote
         raise KitsError(f"{path}: lists files of {parts[1]} dimensions; list one a slice, or save it as one .nrrd or .mha")
-    if place is None or not _is_true(header.get("binarydata") or "true") or (header.get("headersize") or "0") != "0":
+    before = int(float(header.get("headersize") or 0))  # bytes of the data's file that are no voxels
+    if place and place[0] != path and before and not packed:
+        behind = place[0].stat().st_size - math.prod(grid.size) * dtype.itemsize
+        place, before = (place[0], before if before > 0 else max(0, behind)), 0  # -1: whatever there is
+    if place is None or not _is_true(header.get("binarydata") or "true") or before:
         _refuse_parts(path, packed=packed)
         held = sum(file.stat().st_size for file in _data_files(path))
         expected = math.prod(header.numbers("dimsize")) * dtype.itemsize

@@ -406,7 +406,7 @@ def test_a_working_folder_that_is_gone_is_one_line(
 
 
 def test_files_of_the_working_folder_hide_no_module_of_python_or_of_a_library(tmp_path: Path) -> None:
-    for name in ("random", "tokenize", "copy", "tempfile", "socket", "numpy", "yaml", "hydra", "torch"):
+    for name in ("enum", "re", "pathlib", "random", "tokenize", "copy", "tempfile", "socket", "numpy", "yaml", "hydra", "torch"):
         (tmp_path / f"{name}.py").write_text("x = 1\n")
     call = [
         sys.executable,

@@ -324,6 +324,28 @@ def test_files_that_a_header_names_are_whole_and_no_pipes(tmp_path: Path, made: 
     assert refusal(naming("cut", "LIST", b"".join(names)))
 
 
+@pytest.mark.parametrize(
+    ("size", "before", "told"),
+    [
+        ("9", b"ninebytes", ""),
+        ("-1", b"whatever", ""),
+        ("9", b"", "incomplete, 411 of 420 bytes"),
+        ("ten", b"", "'ten', not of 1 number;"),
+    ],
+)
+def test_bytes_before_the_voxels_are_passed_over(
+    size: str, before: bytes, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "scan.raw", before + HU.tobytes())
+    header = meta(b"", file="scan.raw").replace(b"ElementDataFile", f"HeaderSize = {size}\nElementDataFile".encode())
+    path = put(tmp_path, "scan.mhd", header)
+    if told:
+        assert told in refusal(path)
+    else:
+        np.testing.assert_array_equal(read_volume(path).array, HU)
+    assert capfd.readouterr() == ("", "")  # no line of ITK's
+
+
 @pytest.mark.parametrize("name", ["scan.gipl", "scan.vtk", "scan.gipl.gz"])
 def test_a_format_that_does_not_say_which_side_is_left_is_refused(name: str, tmp_path: Path) -> None:
     """Among them a GIPL of 512 columns, which looks like DICOM at its 128th byte."""

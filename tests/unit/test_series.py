@@ -94,7 +94,7 @@ def test_a_slice_of_another_modality_is_told_and_inside_the_stack_refused(tmp_pa
     assert skipped.why == "series 1 (axial, 20 file(s)): modality PT, not CT, left out"
     assert series.notes == read_volume(last).grid.notes == ("1 file(s) of it left out: modality PT, not CT",)
     np.testing.assert_array_equal(read_volume(last).array, HU[:-1])
-    with pytest.raises(KitsError, match=r"slices are missing, doubled or uneven \(4.00 to 8.00 mm apart\)"):
+    with pytest.raises(KitsError, match=r"slices are missing, .*; 1 file\(s\) of it left out: modality PT, not CT$"):
         read_volume(inside)
 
 
