@@ -284,6 +284,14 @@ def test_of_two_regions_on_a_side_the_one_beside_the_other_kidney_is_taken() -> 
     assert chosen(right | psoas, right, psoas)  # where there is nothing else it is looked at
 
 
+def test_two_hips_beside_each_other_do_not_come_before_kidneys_of_which_one_is_large() -> None:
+    """A kidney with a tumor has not all figures of a kidney; two smaller regions in the pelvis may have them."""
+    right = ellipsoid((230, 170, 132), (60, 66, 44))  # 730 mL
+    left = ellipsoid((235, 180, 268), (55, 30, 28))
+    hips = ellipsoid((50, 180, 125), (38, 30, 26)) | ellipsoid((52, 180, 275), (38, 30, 26))  # 124 mL each
+    assert chosen(right | left | hips, right, left)
+
+
 def test_the_rule_of_a_configuration_ranks_as_it_says() -> None:
     grid = plane_grid(SCAN, 200)
     mask = np.zeros(grid.shape, bool)
