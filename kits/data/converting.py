@@ -12,10 +12,10 @@ from tqdm import tqdm
 from kits.config.schema.base import text
 from kits.core.errors import KitsError
 from kits.core.labels import classes_by_id
-from kits.data.index import IMAGE_NAME, LABEL_NAME, Case
+from kits.data.index import IMAGE_NAME, LABEL_NAME, Case, claim_cases
 from kits.data.layouts import find_data_set, label_ids
 from kits.data.validate import check_files, check_headers
-from kits.io import make_folder, read_labels, read_volume, whole_folder, write_labels, write_volume
+from kits.io import read_labels, read_volume, whole_folder, write_labels, write_volume
 from kits.io.tree import summary
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def write_cases(
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise KitsError(f"output={output}: lies in root={root}; give a folder of its own")
-    make_folder(output, "output")
     if others := sorted({path.parent.name for path in output.glob(f"*/{IMAGE_NAME}")} - set(cases)):
         what = "which is no case of this data set; remove it, or give another folder"
         raise KitsError(f"output={output}: holds {others[0]}, {what}")
+    claim_cases(output, cases, "converted")
     failed = []
     for name in tqdm(cases, desc="convert", unit="case"):
         try:

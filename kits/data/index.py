@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kits.core.errors import KitsError
+from kits.core.plain_files import read_json
+from kits.io.writing import make_folder, write_json
 
 # As KiTS19 publishes them. Every KiTS set has the same images; what a set calls its label maps is `data.label_name`.
 IMAGE_NAME, LABEL_NAME = "imaging.nii.gz", "segmentation.nii.gz"
@@ -137,3 +139,29 @@ def find_predictions(
         asked = ", ".join(list(cases)[:3]) + (", ..." if len(cases) > 3 else "")
         raise KitsError(f"{key}={folder}: {held}, none of {asked}; known names are {KNOWN}")
     return found
+
+
+def claim_cases(tree: Path, names: Collection[str], how: str) -> list[dict[str, Any]]:
+    """Note in a tree's records that cases of these names are made by us, before the first of them is.
+
+    Args:
+        tree: `output` of a command; made where it is missing.
+        how: the key of a record that says so, such as `painted`.
+
+    Returns:
+        The records of all other cases in the tree.
+
+    Raises:
+        KitsError: a case, or the records, would replace those of another data set.
+    """
+    make_folder(tree, "output")
+    path, records = tree / RECORDS_NAME, []
+    if path.exists():
+        records = read_json(path, [{"case_id": str | int}], "a tree's list of records", "give another folder")
+    ours = {record["case_id"] for record in records if how in record}
+    foreign = [RECORDS_NAME] if len(ours) < len(records) else []
+    if other := next((name for name in [*foreign, *sorted(names)] if name not in ours and (tree / name).exists()), None):
+        raise KitsError(f"output={tree}: holds {other} already, which is not {how} by this command; give another folder")
+    kept = [record for record in records if record["case_id"] not in names]
+    write_json(path, [*kept, *({"case_id": name, how: {}} for name in names)])
+    return kept

@@ -20,9 +20,9 @@ from kits.core.errors import KitsError
 from kits.core.labels import BACKGROUND, KIDNEY, TUMOR
 from kits.core.parallel import map_cases
 from kits.data.classes import judge_classes, measure_classes
-from kits.data.index import LABEL_NAME, RECORDS_NAME
+from kits.data.index import LABEL_NAME, RECORDS_NAME, claim_cases
 from kits.data.validate import errors
-from kits.io import make_folder, read_labels, write_json
+from kits.io import read_labels, write_json
 from kits.painter.kidney import Cyst
 from kits.painter.painting import paint
 from kits.painter.real_cases import RealPlan, kits19_grid, real_plans, write_painted, write_real_case
@@ -54,7 +54,7 @@ def write_dataset(options: Phantom) -> list[str]:
         The case ids.
 
     Raises:
-        KitsError: no label maps, a damaged one, or a folder that cannot be written.
+        KitsError: no label maps, a damaged one, or a folder that cannot be written or holds other cases of these names.
     """
     output = Path(options.output)
     if options.labels is not None:
@@ -64,11 +64,11 @@ def write_dataset(options: Phantom) -> list[str]:
     else:
         plans = [Plan(f"case_{number:05d}", None, options) for number in range(options.cases or 0)]
     real = real_plans(options, first=len(plans)) if options.images is not None else []
-    make_folder(output, "output")
+    others = claim_cases(output, [plan.case_id for plan in (*plans, *real)], "painted")
     # Nothing is caught: the first case that cannot be written ends the whole.
     records: list[Any] = map_cases(write_any, [(plan,) for plan in (*plans, *real)], workers=options.workers, desc="phantom")
     # `painted` says how a case was made. Of the clinical fields only case id and spacing mean anything here.
-    write_json(output / RECORDS_NAME, records)
+    write_json(output / RECORDS_NAME, sorted([*others, *records], key=lambda record: str(record["case_id"])))
     return [record["case_id"] for record in records]
 
 

@@ -146,7 +146,7 @@ def test_a_scan_with_two_label_maps_is_named_and_the_others_are_converted(kits_t
     )
     with pytest.raises(KitsError, match=told):
         convert(typed(root, layout, **changes), root, tmp_path / "tree")
-    assert [path.name for path in (tmp_path / "tree").iterdir()] == [{"bids": "sub-0", "pairs": "sub_0"}[layout]]
+    assert [path.name for path in (tmp_path / "tree").glob("*/")] == [{"bids": "sub-0", "pairs": "sub_0"}[layout]]
     said = convert(typed(root, layout, **changes, skip_invalid=True), root, tmp_path / "tree")
     assert said.count("left out:") == 1
     with pytest.raises(KitsError, match=r"^1 of 2 cases are damaged, the first: .* is of the same scan"):
@@ -298,6 +298,15 @@ def test_converted_files_are_linked_or_the_same_voxels(kits_tree: Path, tmp_path
         convert(typed(pairs, "pairs", images="*_ct.mha", label_maps="*_seg.nrrd"), pairs, tmp_path / "tree")
 
 
+def test_no_case_of_another_data_set_is_replaced(kits_tree: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "mine"
+    shutil.copytree(kits_tree, tree)
+    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    with pytest.raises(KitsError, match=r"^output=.*mine: holds .* already, which is not converted by this command"):
+        convert(typed(kits_tree, "kits19"), kits_tree, tree)
+    assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
+
+
 def test_a_case_of_two_grids_stops_no_other(kits_tree: Path, tmp_path: Path) -> None:
     root = nnunet_tree(kits_tree, tmp_path / "raw", {"background": 0, "kidney": 1, "tumor": 2})
     path = root / f"labelsTr/{CASES[0]}.nii.gz"
@@ -305,7 +314,7 @@ def test_a_case_of_two_grids_stops_no_other(kits_tree: Path, tmp_path: Path) -> 
     sitk.WriteImage(image[:-1], str(path))
     with pytest.raises(KitsError, match=f"^1 of 2 cases could not be converted .*, the first: {CASES[0]}: .*the two are not one"):
         convert(typed(root, "nnunet"), root, tmp_path / "tree")
-    assert [path.name for path in (tmp_path / "tree").iterdir()] == [CASES[1]]
+    assert [path.name for path in (tmp_path / "tree").glob("*/")] == [CASES[1]]
     told = convert(typed(root, "nnunet", skip_invalid=True), root, tmp_path / "tree")
     assert told.startswith(f"1 cases in {tmp_path / 'tree'}\nleft out: {CASES[0]}: ")
 

@@ -95,6 +95,34 @@ def test_the_folder_holds_cases_and_record_and_no_leftovers(drawn: Path) -> None
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
+def test_painting_replaces_painted_cases_alone(tmp_path: Path) -> None:
+    write(tmp_path / "own", cases=2)
+    write(tmp_path / "own", cases=1, seed=4)
+    assert [record["case_id"] for record in json.loads((tmp_path / "own/kits.json").read_text())] == ["case_00000", "case_00001"]
+    write(tmp_path / "own", cases=2)  # the one that was left out the last time, too
+    for name, content in (
+        ("kits.json", '[{"case_id": "case_00000", "age_at_nephrectomy": 49}]'),
+        ("case_00000/imaging.nii.gz", "CT"),
+    ):
+        file = tmp_path / name.replace("/", "-") / name
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
+        with pytest.raises(
+            KitsError, match=rf"^output=.*: holds {name.split('/')[0]} already, which is not painted by this command"
+        ):
+            write(tmp_path / name.replace("/", "-"), cases=1)
+        assert file.read_text() == content
+
+
+def test_an_interrupted_painting_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("kits.painter.trees.map_cases", lambda work, calls, **_: [work(*calls[0]), 1 / 0])
+        with pytest.raises(ZeroDivisionError):
+            write(tmp_path, cases=2)
+    assert (tmp_path / "case_00000").is_dir()
+    assert write(tmp_path, cases=2) == ["case_00000", "case_00001"]
+
+
 def test_hu_are_those_of_a_body_in_air_with_padding_outside_the_field_of_view(drawn: Path) -> None:
     for case_id in ("case_00000", "case_00001", "case_00002"):
         image, labels = pair(drawn, case_id)
