@@ -3,11 +3,21 @@
 A checkpoint names its network in plain data: one of ours or of an installed plug-in, never an import path.
 Rooms above may import it.
 """
+# ruff: noqa: E402
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+
+# timm takes wandb along where it is installed, for its own scripts: a quarter of what its import takes, and wandb then watches
+# what is printed. Where None stands for it, timm goes without.
+_wandb = sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
+import timm  # noqa: F401
+
+if _wandb is None:
+    del sys.modules["wandb"]
 
 from kits.config.schema import parse
 from kits.config.schema.model import Model

@@ -64,9 +64,10 @@ def write_dataset(options: Phantom) -> list[str]:
     else:
         plans = [Plan(f"case_{number:05d}", None, options) for number in range(options.cases or 0)]
     real = real_plans(options, first=len(plans)) if options.images is not None else []
-    others = claim_cases(output, [plan.case_id for plan in (*plans, *real)], "painted")
+    whole: list[Plan | RealPlan] = [*plans, *real]
+    others = claim_cases(output, [plan.case_id for plan in whole], "painted")
     # Nothing is caught: the first case that cannot be written ends the whole.
-    records: list[Any] = map_cases(write_any, [(plan,) for plan in (*plans, *real)], workers=options.workers, desc="phantom")
+    records: list[Any] = map_cases(write_any, [(plan,) for plan in whole], workers=options.workers, desc="phantom")
     # `painted` says how a case was made. Of the clinical fields only case id and spacing mean anything here.
     write_json(output / RECORDS_NAME, sorted([*others, *records], key=lambda record: str(record["case_id"])))
     return [record["case_id"] for record in records]

@@ -1,6 +1,8 @@
 """The two networks: shapes, sizes they take, how sources are fused, what they can learn."""
 
 import copy
+import subprocess
+import sys
 from copy import deepcopy
 from functools import cache
 
@@ -423,3 +425,9 @@ def test_finenet_learns_kidney_and_tumor_by_heart():
     found = logits.argmax(1)
     assert overlap(found > 0, label > 0) > 0.95
     assert overlap(found == 2, label == 2) > 0.85
+
+
+def test_timm_does_not_bring_wandb_which_can_be_imported_all_the_same() -> None:
+    code = "import sys, kits.models; print('wandb' in sys.modules); import wandb; print(wandb.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["False", "wandb"], done.stderr
