@@ -80,6 +80,10 @@ def doubt_parts(parts: Sequence[Part], shape: tuple[int, ...]) -> list[str]:
         where = f"all found on the {kidneys[0].side}" if len(sides) == 1 else f"of {CHILD_KIDNEY_ML:g} mL or more each"
         warnings.append(f"{len(kidneys)} kidneys, {where}")
     low, high = PLAUSIBLE_ML
+    if (
+        kidneys and (tissue := sum(part.tissue_ml for part in kidneys)) < low
+    ):  # hips and bowel are taken for kidneys full of tumor
+        warnings.append(f"hardly any kidney: {tissue:.0f} mL in all without the tumors; is it a scan of the abdomen?")
     for part in kidneys:
         for axis, names in enumerate(FACES):
             at_face = (part.box.start[axis] == 0, part.box.stop[axis] == shape[axis])

@@ -10,6 +10,8 @@ from kits.data.scans import find_inputs
 from kits.io import read_labels, read_volume
 from kits.volume import doubts
 from kits.volume.hu import counts_of, oddities
+from kits.volume.parts import Part
+from kits.volume.rois import Box
 from tests.conftest import SHARED, kidney_pair
 from tests.dicoms import write_series
 from tests.predicting import command
@@ -66,6 +68,17 @@ def test_a_series_of_another_modality_is_left_out_and_named(tmp_path: Path, moda
         find_inputs(tmp_path)
     assert "\n" not in str(refused.value)
     assert modality in str(refused.value)
+
+
+def test_regions_of_hardly_any_parenchyma_are_doubted() -> None:
+    """Hips and bowel that pass for kidneys are tumor for the most part."""
+    box = Box.of((5, 5, 5), (20, 20, 20))
+    left, right, small = (
+        Part("kidney", side, 90.0, (9, 9, 9), box, ml) for side, ml in (("left", 120), ("right", 2), ("left", 16))
+    )
+    told = "hardly any kidney: 18 mL in all without the tumors; is it a scan of the abdomen?"
+    assert told in doubts.doubt_parts([small, right], (30, 30, 30))
+    assert not any(doubt.startswith("hardly") for doubt in doubts.doubt_parts([left, right], (30, 30, 30)))
 
 
 @pytest.mark.slow
