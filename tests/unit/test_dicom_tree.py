@@ -106,7 +106,7 @@ def test_a_segmentation_comes_back_on_the_grid_of_its_series(tmp_path: Path) -> 
     (series, *_), _ = find_series(tmp_path / "in" / "ct", min_slices=4)
     write_dicom_seg(tmp_path / "in" / "seg.dcm", series.files, labels, CLASSES)
     told = convert_dicom(dicom(), tmp_path / "in", tmp_path / "tree")
-    assert [path.name for path in (tmp_path / "tree").iterdir()] == ["ct"]
+    assert [path.name for path in (tmp_path / "tree").glob("*/")] == ["ct"]
     assert "left out: other: no segmentation or structure set is of it" in told
     np.testing.assert_array_equal(read_labels(tmp_path / "tree" / "ct" / "segmentation.nii.gz", allowed=range(4)).array, labels)
 
@@ -179,7 +179,7 @@ def test_a_case_that_cannot_be_converted_is_named_and_the_others_are(tmp_path: P
     assert said.startswith(f"2 cases in {tmp_path / 'tree'}\nleft out: {tmp_path / 'in' / 'notes.txt'}: ")
     assert f"\nleft out: b: {tmp_path / 'in' / 'b.dcm'}: " in said
     assert convert_dicom(dicom("data.skip_invalid=true"), tmp_path / "in", tmp_path / "tree") + "\n" == said
-    assert sorted(path.name for path in (tmp_path / "tree").iterdir()) == ["a", "c"]
+    assert sorted(path.name for path in (tmp_path / "tree").glob("*/")) == ["a", "c"]
     for name, radius in (("a", OUTER), ("c", INNER)):
         labels = read_labels(tmp_path / "tree" / name / "segmentation.nii.gz", allowed=range(4)).array
         np.testing.assert_array_equal(labels, ball(radius))
